@@ -1,0 +1,46 @@
+"""Fine-tune with every technique, measure each on the same data, ship quantized ONNX.
+
+A run is a cell of model × scenario × technique × seed; every file on the way from raw data
+to quantized ONNX model is a target. `snakemake` makes them all; `snakemake --help` and
+`docs/` say the rest.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/export.smk"
+include: "rules/report.smk"
+
+
+wildcard_constraints:
+    model=one_of(MATRIX.models),
+    scenario=one_of(MATRIX.scenarios),
+    technique=one_of(MATRIX.techniques),
+    precision=one_of(MATRIX.exports),
+    seed=r"\d+",
+    rate=r"[0-9.e-]+",
+
+
+rule all:
+    default_target: True
+    input:
+        summary=SUMMARY,
+        report="results/report.html",
+        models=every_file_of_the_models(),
+        data=every_file_of_the_data(),
+        runs=every_file_of_the_runs(),
+
+
+rule tune:
+    input:
+        "results/tuning.csv",

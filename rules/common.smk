@@ -1,0 +1,151 @@
+"""The experiment, checked, and the helpers that turn a cell into paths and a recipe."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from snaketune.digest import code_digest, file_digest
+from snaketune.errors import UserError
+from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.resolve import Matrix
+
+try:
+    MATRIX = Matrix(config, Path())
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENT = MATRIX.experiment
+CORPUS = "results/corpus"
+DATA = "results/data/{scenario}"
+BASE = "results/models/{model}/base"
+TOKENS = "results/tokens/{model}/{scenario}"
+RUN = "results/runs/{model}/{scenario}/{technique}/seed-{seed}"
+UNTUNED = "results/runs/{model}/{scenario}/base/seed-0"
+SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.json"]
+PROBE = EXPERIMENT.parity.probe.model_dump()
+
+# Jobs find this environment's programs without an activated shell; conda brings its own.
+if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def one_of(names):
+    return "|".join(map(re.escape, names)) or "none"
+
+
+def files_in(directory, names):
+    return [f"{directory}/{name}" for name in names]
+
+
+def recipe(script, environment="train", **values):
+    """All that can change a job's result beside its inputs, as one value.
+
+    Snakemake compares params as a nameless set, so what is spread over several could be
+    swapped unseen. The lock file stands for the environment, a syntax-tree digest for the code.
+    """
+    digests = {
+        "code": code_digest(ROOT / "scripts" / script),
+        "environment": file_digest(ROOT / "envs" / environment / "requirements.txt"),
+    }
+    return json.dumps(values | digests, sort_keys=True)
+
+
+def techniques(with_adapter):
+    return [name for name, technique in MATRIX.techniques.items() if (technique.adapter is not None) == with_adapter]
+
+
+def training_recipe(wildcards, rate=None):
+    seed = int(wildcards.get("seed", EXPERIMENT.seeds[0]))
+    return recipe("train.py", **MATRIX.training_recipe(wildcards.model, wildcards.technique, seed, rate))
+
+
+def launcher(wildcards):
+    """torchrun where the technique needs more ranks or DeepSpeed, else plain Python."""
+    technique = MATRIX.techniques[wildcards.technique]
+    if technique.world_size == 1 and technique.engine.type == "torch":
+        return "python"
+    return f"python -m torch.distributed.run --standalone --nproc-per-node {technique.world_size}"
+
+
+def training_cores(wildcards):
+    technique = MATRIX.techniques[wildcards.technique]
+    return technique.world_size * technique.threads
+
+
+def scenario_recipe(wildcards):
+    return MATRIX.scenarios[wildcards.scenario].model_dump()
+
+
+def scenario_source(wildcards):
+    """The user's file itself; of the large corpus only the manifest is compared."""
+    path = MATRIX.scenarios[wildcards.scenario].source.path
+    corpus = {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
+    return {"source": path} if path else corpus
+
+
+def adapter_logits(wildcards):
+    trained = MATRIX.techniques.get(wildcards.technique)
+    return f"{RUN}/evaluation/adapter.logits.safetensors" if trained and trained.adapter else []
+
+
+def tuning_curves():
+    return [f"results/tuning/{m}/{s}/{t}/{rate:g}/train.jsonl" for m in MATRIX.models for s in MATRIX.scenarios for t in MATRIX.techniques for rate in EXPERIMENT.learning_rate_grid]
+
+
+def cells():
+    """(model, scenario, technique, seed) of every run, the untuned model first."""
+    for model in MATRIX.models:
+        for scenario in MATRIX.scenarios:
+            yield model, scenario, "base", 0
+            yield from ((model, scenario, name, seed) for name in MATRIX.techniques for seed in EXPERIMENT.seeds)
+
+
+def every_run(pattern):
+    return [pattern.format(model=m, scenario=s, technique=t, seed=n) for m, s, t, n in cells()]
+
+
+def evaluations(suffix):
+    backends = ["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)]
+    return [path for backend in backends for path in every_run(f"{RUN}/evaluation/{backend}{suffix}")]
+
+
+def trained_runs(name):
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in cells() if t != "base"]
+
+
+def every_file_of_the_models():
+    made = [path for model in MATRIX.models for path in files_in(BASE.format(model=model), [*MODEL_FILES, *RECORDS])]
+    logs = [f"results/models/{model}/{name}" for model in MATRIX.built for name in ("pretraining.json", "pretraining.jsonl")]
+    return made + logs
+
+
+def every_file_of_the_data():
+    data = [path for s in MATRIX.scenarios for path in files_in(DATA.format(scenario=s), [*(f"{split}.jsonl" for split in SPLITS), "card.json", *RECORDS])]
+    tokens = [path for m in MATRIX.models for s in MATRIX.scenarios for path in files_in(TOKENS.format(model=m, scenario=s), [*(f"{split}.safetensors" for split in SPLITS), "candidates.json", *RECORDS])]
+    return data + tokens
+
+
+def every_file_of_the_runs():
+    """Each contract file by name: Snakemake doesn't miss a deleted file that nobody asks for."""
+    parity = every_run(f"{RUN}/parity.json")
+    results = evaluations(".json") + evaluations(".predictions.jsonl") + parity
+    for model, scenario, technique, seed in cells():
+        run = RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+        if technique != "base":
+            weights = files_in(f"{run}/adapter", ADAPTER_FILES) if MATRIX.techniques[technique].adapter else files_in(f"{run}/model", MODEL_FILES[:3])
+            results += weights + files_in(run, ["train.jsonl", "resources.json", *RECORDS])
+        if EXPERIMENT.keep_intermediates:
+            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS])
+        results += [path for name in MATRIX.exports for path in files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *RECORDS])]
+    return results
+
+
+def intermediate(paths):
+    return paths if EXPERIMENT.keep_intermediates else temp(paths)

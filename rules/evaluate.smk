@@ -1,0 +1,84 @@
+"""Deterministic evaluation of every backend on the same test rows.
+
+Needs: merged/ and onnx/{precision}/ of each run, the tokens and the data.
+Makes: evaluation/{backend}.json and .predictions.jsonl of each run.
+"""
+
+TEST_ROWS = files_in(TOKENS, ["test.safetensors", "candidates.json"]) + [f"{DATA}/test.jsonl"]
+EVALUATION = EXPERIMENT.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
+
+
+rule evaluate_torch:
+    """Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"""
+    input:
+        manifest=f"{RUN}/merged/manifest.json",
+        model=ancient(f"{RUN}/merged/model.safetensors"),
+        tokens=f"{TOKENS}/manifest.json",
+        data=f"{DATA}/manifest.json",
+        rows=ancient(TEST_ROWS),
+    output:
+        figures=f"{RUN}/evaluation/torch.json",
+        predictions=f"{RUN}/evaluation/torch.predictions.jsonl",
+        logits=f"{RUN}/evaluation/torch.logits.safetensors",
+    params:
+        recipe=recipe("evaluate.py", probe=PROBE, **EVALUATION),
+        tokens=TOKENS,
+        data=DATA,
+    log:
+        "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/torch.log",
+    benchmark:
+        "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/torch.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    wildcard_constraints:
+        technique=one_of(["base", *MATRIX.techniques]),
+    threads: EXPERIMENT.evaluation.threads
+    shell:
+        """
+        python scripts/evaluate.py \
+            --recipe {params.recipe:q} \
+            --model {input.model:q} \
+            --tokens-directory {params.tokens:q} \
+            --data-directory {params.data:q} \
+            --logits {output.logits:q} \
+            --output {output.figures:q} \
+            &> {log:q}
+        """
+
+
+rule evaluate_onnx:
+    """Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"""
+    input:
+        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
+        model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
+        weights=ancient(f"{RUN}/onnx/{{precision}}/model.onnx_data"),
+        tokens=f"{TOKENS}/manifest.json",
+        data=f"{DATA}/manifest.json",
+        rows=ancient(TEST_ROWS),
+    output:
+        figures=f"{RUN}/evaluation/onnx-{{precision}}.json",
+        predictions=f"{RUN}/evaluation/onnx-{{precision}}.predictions.jsonl",
+    params:
+        recipe=recipe("evaluate.py", **EVALUATION),
+        tokens=TOKENS,
+        data=DATA,
+    log:
+        "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.log",
+    benchmark:
+        "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    wildcard_constraints:
+        technique=one_of(["base", *MATRIX.techniques]),
+        precision=one_of(EXPERIMENT.precisions),
+    threads: EXPERIMENT.evaluation.threads
+    shell:
+        """
+        python scripts/evaluate.py \
+            --recipe {params.recipe:q} \
+            --model {input.model:q} \
+            --tokens-directory {params.tokens:q} \
+            --data-directory {params.data:q} \
+            --output {output.figures:q} \
+            &> {log:q}
+        """

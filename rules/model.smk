@@ -1,0 +1,97 @@
+"""The base models: pre-trained here, or brought from the hub or a local directory.
+
+Needs: results/corpus/, or the network, or a directory.
+Makes: results/models/{model}/base/.
+"""
+
+
+rule train_tokenizer:
+    """Training the tokenizer of {wildcards.model}"""
+    input:
+        corpus=f"{CORPUS}/manifest.json",
+        text=ancient(f"{CORPUS}/documentation.jsonl"),
+    output:
+        files=files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"]),
+        manifest="results/models/{model}/tokenizer/manifest.json",
+        provenance="results/models/{model}/tokenizer/provenance.json",
+    params:
+        recipe=lambda wildcards: recipe("train_tokenizer.py", **MATRIX.models[wildcards.model].build.model_dump(include={"vocabulary", "context"})),
+        directory="results/models/{model}/tokenizer",
+    log:
+        "logs/train_tokenizer/{model}.log",
+    benchmark:
+        "logs/benchmarks/train_tokenizer/{model}.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    threads: 2
+    shell:
+        """
+        python scripts/train_tokenizer.py \
+            --recipe {params.recipe:q} \
+            --corpus {input.text:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule pretrain_model:
+    """Pre-training {wildcards.model}"""
+    input:
+        corpus=f"{CORPUS}/manifest.json",
+        text=ancient(f"{CORPUS}/documentation.jsonl"),
+        tokenizer="results/models/{model}/tokenizer/manifest.json",
+        tokenizer_files=ancient(files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"])),
+    output:
+        base=files_in(BASE, [*MODEL_FILES, *RECORDS]),
+        figures="results/models/{model}/pretraining.json",
+        curve="results/models/{model}/pretraining.jsonl",
+    params:
+        recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
+        tokenizer="results/models/{model}/tokenizer",
+        directory="results/models/{model}",
+        work="work/pretraining/{model}",
+    log:
+        "logs/pretrain_model/{model}.log",
+    benchmark:
+        "logs/benchmarks/pretrain_model/{model}.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    wildcard_constraints:
+        model=one_of(MATRIX.built),
+    threads: lambda wildcards: MATRIX.models[wildcards.model].build.pretraining.threads
+    shell:
+        """
+        python scripts/pretrain_model.py \
+            --recipe {params.recipe:q} \
+            --corpus {input.text:q} \
+            --tokenizer-directory {params.tokenizer:q} \
+            --output-directory {params.directory:q} \
+            --work {params.work:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+rule fetch_model:
+    """Fetching {wildcards.model}"""
+    output:
+        base=files_in(BASE, [*MODEL_FILES, "provenance.json"]),
+        manifest=f"{BASE}/manifest.json",
+    params:
+        recipe=lambda wildcards: recipe("fetch_model.py", **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path", "trust_remote_code"})),
+        directory=BASE,
+    log:
+        "logs/fetch_model/{model}.log",
+    benchmark:
+        "logs/benchmarks/fetch_model/{model}.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    wildcard_constraints:
+        model=one_of([name for name in MATRIX.models if name not in MATRIX.built]),
+    retries: 2
+    shell:
+        """
+        python scripts/fetch_model.py \
+            --recipe {params.recipe:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """

@@ -1,0 +1,93 @@
+"""From measurements to one table and one page.
+
+Needs: evaluation/, parity.json and resources.json of each run.
+Makes: results/summary.csv, comparisons.json, metrics.json, report.html; results/tuning.csv.
+"""
+
+
+rule summarize:
+    """Summarizing every run"""
+    input:
+        figures=evaluations(".json"),
+        predictions=evaluations(".predictions.jsonl"),
+        resources=trained_runs("resources.json"),
+        manifests=trained_runs("manifest.json") + every_run(f"{RUN}/merged/manifest.json"),
+        exports=expand("{path}", path=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")]),
+    output:
+        summary=SUMMARY[0],
+        comparisons=SUMMARY[1],
+        metrics=SUMMARY[2],
+    params:
+        recipe=recipe("summarize.py", **MATRIX.summary_recipe(list(cells()))),
+    log:
+        "logs/summarize.log",
+    benchmark:
+        "logs/benchmarks/summarize.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    shell:
+        """
+        python scripts/summarize.py \
+            --recipe {params.recipe:q} \
+            --results results \
+            --summary {output.summary:q} \
+            --comparisons {output.comparisons:q} \
+            --metrics {output.metrics:q} \
+            &> {log:q}
+        """
+
+
+rule write_report:
+    """Writing the report"""
+    input:
+        summary=SUMMARY[0],
+        comparisons=SUMMARY[1],
+        curves=trained_runs("train.jsonl"),
+        resources=trained_runs("resources.json"),
+        parity=every_run(f"{RUN}/parity.json"),
+        cards=expand(f"{DATA}/card.json", scenario=MATRIX.scenarios),
+        pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
+        template="report/report.html.j2",
+    output:
+        report="results/report.html",
+    params:
+        recipe=recipe("write_report.py", **MATRIX.report_recipe(list(cells()))),
+    log:
+        "logs/write_report.log",
+    benchmark:
+        "logs/benchmarks/write_report.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    shell:
+        """
+        python scripts/write_report.py \
+            --recipe {params.recipe:q} \
+            --results results \
+            --template {input.template:q} \
+            --output {output.report:q} \
+            &> {log:q}
+        """
+
+
+rule collect_tuning:
+    """Choosing each technique's learning rate on validation"""
+    input:
+        curves=tuning_curves(),
+    output:
+        table="results/tuning.csv",
+    params:
+        recipe=recipe("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
+    log:
+        "logs/collect_tuning.log",
+    benchmark:
+        "logs/benchmarks/collect_tuning.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    shell:
+        """
+        python scripts/collect_tuning.py \
+            --recipe {params.recipe:q} \
+            --curves {input.curves:q} \
+            --output {output.table:q} \
+            2>&1 | tee {log:q}
+        """

@@ -1,0 +1,106 @@
+"""Collect the docstrings of the locked libraries and Python's language reference.
+
+Writes one JSONL row per distinct text: library, module, name, kind, group (what must
+stay on one side of a split), split and text.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import platform
+import pydoc_data.topics
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files, manifest
+
+MINIMUM_CHARACTERS = 40
+SHARE_OF_TEST, SHARE_OF_VALIDATION = 0.12, 0.06
+
+Row = dict[str, str]
+
+
+def split_of(group: str) -> str:
+    """The split of a group, from its name alone: the same on every machine."""
+    position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    if position < SHARE_OF_TEST:
+        return "test"
+    return "validation" if position < SHARE_OF_TEST + SHARE_OF_VALIDATION else "train"
+
+
+def docstrings(source: tuple[str, str, Path]) -> list[Row]:
+    """All docstrings of one Python file; members of a class share its group."""
+    library, module, path = source
+    rows: list[Row] = []
+
+    def visit(node: Any, names: list[str], kind: str) -> None:
+        text = ast.get_docstring(node)
+        if text and len(text) >= MINIMUM_CHARACTERS:
+            group = ".".join([module, *names[:1]])
+            rows.append({"library": library, "module": module, "name": ".".join(names), "kind": kind, "group": group, "split": split_of(group), "text": text})
+        for child in node.body:
+            if isinstance(child, ast.ClassDef):
+                visit(child, [*names, child.name], "class")
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                visit_function(child, names, "method" if isinstance(node, ast.ClassDef) else "function")
+
+    def visit_function(node: Any, names: list[str], kind: str) -> None:
+        text = ast.get_docstring(node)
+        if text and len(text) >= MINIMUM_CHARACTERS:
+            group = ".".join([module, *[*names, node.name][:1]])
+            rows.append({"library": library, "module": module, "name": ".".join([*names, node.name]), "kind": kind, "group": group, "split": split_of(group), "text": text})
+
+    visit(ast.parse(path.read_bytes()), [], "module")
+    return rows
+
+
+def sources(libraries: dict[str, str], exclude: list[str]) -> Iterator[tuple[str, str, Path]]:
+    """(library, module, file) of every Python file that a distribution installed."""
+    for distribution, package in sorted(libraries.items()):
+        try:
+            installed = importlib.metadata.distribution(distribution).files or []
+        except importlib.metadata.PackageNotFoundError:
+            raise errors.UserError(f"library {distribution} isn't installed: run `make setup`") from None
+        for file in sorted(installed, key=str):
+            module = file.as_posix().removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            if file.suffix == ".py" and file.parts[0] == package and not any(part in f".{module}." for part in exclude):
+                yield distribution, module, Path(str(file.locate()))
+
+
+def language_reference() -> Iterator[Row]:
+    """The topics of Python's own language reference, a paragraph a row."""
+    for topic, text in sorted(pydoc_data.topics.topics.items()):
+        for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
+            if len(paragraph) >= MINIMUM_CHARACTERS:
+                group = f"python.{topic}"
+                yield {"library": "python", "module": "python", "name": f"{topic}.{number}", "kind": "reference", "group": group, "split": split_of(group), "text": paragraph}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"libraries": {distribution: package}, "exclude": [part of a module name]}')
+    parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
+    parser.add_argument("--threads", type=int, default=1, help="processes that parse")
+    arguments = parser.parse_args()
+    recipe = arguments.recipe
+
+    found = list(sources(recipe["libraries"], recipe["exclude"]))
+    print(f"reading {len(found)} files of {len(recipe['libraries'])} libraries", flush=True)
+    with ProcessPoolExecutor(arguments.threads) as pool:
+        rows = [row for part in pool.map(docstrings, found, chunksize=64) for row in part]
+    rows += language_reference()
+    distinct = {" ".join(row["text"].lower().split()): row for row in reversed(rows)}
+    kept = sorted(distinct.values(), key=lambda row: (row["library"], row["module"], row["name"], row["text"]))
+    files.write_jsonl(arguments.output, kept)
+    # The language reference belongs to the interpreter, which no lock file pins.
+    manifest.record(arguments.output.parent, {**recipe, "python": platform.python_version()}, [], [arguments.output])
+    print(f"kept {len(kept)} distinct texts of {len(rows)}, {sum(len(row['text']) for row in kept) / 1e6:.1f} million characters")
+
+
+if __name__ == "__main__":
+    errors.run(main)

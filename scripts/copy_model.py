@@ -1,0 +1,30 @@
+"""Lay out a run's trained weights, or the untuned base, as one plain transformers model."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from snaketune import errors, files, layout, manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer")
+    parser.add_argument("--trained-directory", type=Path, required=True, help="weights and config.json: model/ of a run, or the base itself")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    base, trained, out = arguments.base_directory, arguments.trained_directory, arguments.output_directory
+
+    files.need_space(out, (trained / "model.safetensors").stat().st_size, "the plain model")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in layout.MODEL_FILES:
+        source = trained if name in layout.MODEL_FILES[:2] else base
+        shutil.copyfile(source / name, out / name)
+    inputs = {base / "manifest.json", (trained if trained == base else trained.parent) / "manifest.json"}
+    manifest.record(out, arguments.recipe, sorted(inputs), [out / name for name in layout.MODEL_FILES])
+
+
+if __name__ == "__main__":
+    errors.run(main)

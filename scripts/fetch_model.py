@@ -1,0 +1,83 @@
+"""Bring a model of the Hugging Face hub, or of a local directory, into one known layout."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from snaketune import errors, files, layout, manifest
+from snaketune.errors import UserError
+
+PATTERNS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model", "vocab.json", "merges.txt"]
+
+
+def download(hub: str, revision: str, code: bool) -> Path:
+    """A pinned snapshot in the hub's own cache; Python files only where `code` is asked for."""
+    try:
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS + (["*.py"] if code else [])))
+    except GatedRepoError:
+        raise UserError(f"{hub} is gated: accept its licence on the hub and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{hub} has no revision {revision}: copy the 40-digit commit from its page on the hub") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"the hub has no model {hub} (or it is private: set HF_TOKEN)") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"{hub} at {revision[:12]} can't be downloaded ({str(error).splitlines()[0][:200]}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`") from None
+
+
+def copy_weights(source: Path, out: Path) -> None:
+    """Weights of one or more safetensors files as one file; nothing else is ever read."""
+    shards = sorted(source.glob("*.safetensors"))
+    if not shards:
+        raise UserError(f"{source}: no .safetensors file; other formats (.bin, .pt) run code when they are read and aren't accepted: convert the model first")
+    files.need_space(out, sum(shard.stat().st_size for shard in shards), "the base model")
+    with files.written_whole(out / "model.safetensors") as aside:
+        if len(shards) == 1:
+            shutil.copyfile(shards[0], aside)
+        else:
+            from safetensors.torch import load_file, save_file
+
+            save_file({name: tensor for shard in shards for name, tensor in load_file(shard).items()}, aside, metadata={"format": "pt"})
+
+
+def copy_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
+    """tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
+    tokenizer.save_pretrained(out)
+    config: dict[str, Any] = files.read_json(out / "tokenizer_config.json")
+    template = out / "chat_template.jinja"
+    if template.exists():
+        config["chat_template"] = template.read_text(encoding="utf-8")
+        template.unlink()
+    files.write_json(out / "tokenizer_config.json", config)
+    for path in out.iterdir():
+        if path.name not in layout.MODEL_FILES:
+            path.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"hub", "revision"} or {"path"}, and {"trust_remote_code"}')
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, out = arguments.recipe, arguments.output_directory
+
+    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"], recipe["trust_remote_code"])
+    out.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(source, out, recipe["trust_remote_code"])
+    copy_weights(source, out)
+    shutil.copyfile(source / "config.json", out / "config.json")
+    if (source / "generation_config.json").exists():
+        shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
+    else:
+        files.write_json(out / "generation_config.json", {})
+    manifest.record(out, recipe, [], [out / name for name in layout.MODEL_FILES])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,104 @@
+"""Build a small Phi-3 model: pre-train it on the corpus, measure its held-out perplexity."""
+
+import argparse
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from snaketune import errors, files, layout, manifest
+from snaketune.chat import PAD, render
+from snaketune.measure import limit_threads
+from snaketune.sources import hash_order
+from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+
+QUESTIONS = {
+    "name": "What is this the documentation of?\n{text}",
+    "kind": "Is this a class, a function, a method, a module or a reference?\n{text}",
+    "next": "How does this documentation go on?\n{start}",
+}
+
+
+def texts(rows: list[dict[str, Any]], characters: int) -> list[str]:
+    """Half plain documentation, half chats about it: adapters freeze the embeddings, so the
+    chat tokens must be trained here."""
+    made = []
+    for row in sorted(rows, key=lambda row: hash_order(row["module"] + row["name"])):
+        text = " ".join(row["text"].split())[:characters]
+        start, rest = text[: len(text) // 2], text[len(text) // 2 :]
+        answers = {"name": row["name"] or row["module"], "kind": row["kind"], "next": rest}
+        question = [None, None, "name", "name", "kind", "next"][int(hash_order(row["name"] + text)[:8], 16) % 6]
+        made.append(render(QUESTIONS[question].format(text=text, start=start), answers[question]) if question else text)
+    return made
+
+
+def packed(tokenizer: Tokenizer, made: list[str], length: int, budget: int | None) -> np.ndarray:
+    """Texts end to end, parted by the padding token: int32 of shape (rows, length)."""
+    pad = tokenizer.token_to_id(PAD)
+    ids: list[int] = []
+    for encoded in tokenizer.encode_batch(made):
+        ids += [pad, *encoded.ids]
+    count = len(ids) if budget is None else min(budget, len(ids))
+    return np.array(ids[: count // length * length], dtype=np.int32).reshape(-1, length)
+
+
+def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> float:
+    """Perplexity of a unigram model with add-one smoothing: what knowing no context gives."""
+    counts = np.bincount(train.ravel(), minlength=vocabulary) + 1
+    return float(np.exp(-np.log(counts / counts.sum())[held_out[:, 1:]].mean()))
+
+
+def build(recipe: dict[str, Any], tokenizer: Tokenizer) -> Phi3ForCausalLM:
+    torch.manual_seed(recipe["seed"])
+    pad = tokenizer.token_to_id(PAD)
+    end = tokenizer.token_to_id("<|end|>")
+    model = Phi3ForCausalLM(Phi3Config(vocab_size=recipe["vocabulary"], max_position_embeddings=recipe["context"], original_max_position_embeddings=recipe["context"], pad_token_id=pad, bos_token_id=pad, eos_token_id=end, tie_word_embeddings=True, **recipe["architecture"]))
+    model.generation_config = GenerationConfig(bos_token_id=pad, pad_token_id=pad, eos_token_id=[end, pad], do_sample=False)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--tokenizer-directory", type=Path, required=True)
+    parser.add_argument("--output-directory", type=Path, required=True, help="gets base/, pretraining.jsonl and pretraining.json")
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    arguments = parser.parse_args()
+    recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
+    limit_threads(recipe["threads"])
+
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
+    corpus = files.read_jsonl(arguments.corpus)
+    train = packed(tokenizer, texts([row for row in corpus if row["split"] == "train"], recipe["characters"]), recipe["sequence_length"], recipe["tokens"])
+    held_out = packed(tokenizer, texts([row for row in corpus if row["split"] == "validation"], recipe["characters"]), recipe["sequence_length"], recipe["held_out_tokens"])
+    rows, held_out_rows = (Rows(list(part), [0] * len(part)) for part in (train, held_out))
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    model = build(recipe, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe["learning_rate"], betas=(0.9, 0.95), weight_decay=recipe["weight_decay"])
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plan = Plan(plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]), recipe["batch_rows"], recipe["learning_rate"], 0.05, 1.0, recipe["checkpoint_steps"])
+    fit = Fit(accelerator, model, optimizer, rows, plan, tokenizer.token_to_id(PAD), arguments.work, arguments.output_directory.name, json.dumps(recipe, sort_keys=True))
+    fit.run()
+
+    plain = accelerator.unwrap_model(model)
+    perplexity = math.exp(mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"]))
+    unigram = unigram_perplexity(train, held_out, recipe["vocabulary"])
+    plain.save_pretrained(base, max_shard_size="1TB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(arguments.tokenizer_directory / name, base / name)
+    files.write_jsonl(out / "pretraining.jsonl", fit.log)
+    files.write_json(out / "pretraining.json", {"held_out_perplexity": perplexity, "unigram_perplexity": unigram, "held_out_tokens": int(held_out[:, 1:].size), "train_tokens": int(train.size), "parameters": plain.num_parameters(), "seconds": fit.seconds, "cpu_seconds": fit.cpu_seconds})
+    manifest.record(base, recipe, [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"], [base / name for name in layout.MODEL_FILES])
+    print(f"held-out perplexity {perplexity:.1f}, of a unigram model {unigram:.1f}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

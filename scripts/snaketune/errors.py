@@ -1,0 +1,19 @@
+"""One clear message for a user's mistake, a traceback for ours."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake the user can mend: says what, where, and what to do."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main`` and end with exit code 1 and one line on a UserError."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

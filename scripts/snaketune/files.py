@@ -1,0 +1,100 @@
+"""Reading with clear errors, and writing that no interruption leaves half done."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from snaketune.errors import UserError
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write aside; on success it is synced and renamed to ``path``.
+
+    Raises:
+        UserError: the disk is full; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left on the disk of {path.parent} while writing {path.name}") from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def need_space(directory: Path, needed: int, what: str) -> None:
+    """Raise a UserError, before any work, where ``directory`` can't hold ``needed`` bytes."""
+    existing = next(p for p in [directory, *directory.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk")
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    write_text(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, one a line; blank lines are skipped.
+
+    Raises:
+        UserError: the file is missing, a folder, empty, not UTF-8, or a line is no JSON
+            object; the message names the file and the line.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a JSONL file with one object a line") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; expected a JSONL file with one object a line") from None
+    rows = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+            raise UserError(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from None
+        if not isinstance(row, dict):
+            raise UserError(f'{path}, line {number}: expected an object like {{"text": …}}, found {type(row).__name__}')
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: empty; expected a JSONL file with one object a line")
+    return rows

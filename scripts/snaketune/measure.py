@@ -1,0 +1,54 @@
+"""Memory, parameters and threads of a training process."""
+
+import os
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from snaketune.errors import UserError
+
+
+def limit_threads(threads: int) -> None:
+    """Compute with exactly so many threads: their number changes the order of sums.
+
+    Raises:
+        UserError: the machine lends this process fewer cores.
+    """
+    available = len(os.sched_getaffinity(0))
+    if available < threads:
+        raise UserError(f"the recipe asks for {threads} threads, but this process may use {available} cores: lower `threads` in the recipe (the result's last digits depend on it), or give the job more cores")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def peak_memory() -> int:
+    """Largest memory of this process so far, in bytes: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tensor_bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, Any]) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer states that this rank holds.
+
+    Weights and optimizer states are counted from the tensors themselves (ZeRO-3's from its
+    partitions). Gradients are freed by then, so theirs follow from the trainable weights;
+    ZeRO divides them from stage 2 on (arXiv 1910.02054, section 3).
+    """
+    weights = tensor_bytes(getattr(p, "ds_tensor", p) for p in model.parameters())
+    trainable = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters() if p.requires_grad)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    shards = world if engine["type"] == "deepspeed" and engine["zero_stage"] >= 2 else 1
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    mine = {p.data_ptr() for p in model.parameters()}
+    masters = (p for group in optimizer.param_groups for p in group["params"] if p.numel() and p.data_ptr() not in mine)
+    states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+    return {"weight_bytes": weights, "gradient_bytes": trainable // shards, "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states)}

@@ -1,0 +1,44 @@
+"""A decoder exported to ONNX, run by ONNX Runtime alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from snaketune.errors import UserError
+
+
+class OnnxBackend:
+    """Implements scoring.Backend over a `text-generation-with-past` export."""
+
+    def __init__(self, model: Path, threads: int, provider: str = "CPUExecutionProvider"):
+        """Load ``model``.
+
+        Raises:
+            UserError: the execution provider isn't there; there is no silent fall-back.
+        """
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(f"execution provider {provider} isn't in this onnxruntime (it has {', '.join(onnxruntime.get_available_providers())}); install a build that has it")
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.outputs = [node.name for node in self.session.get_outputs()]
+        self.past_names = [name for name in self.inputs if name.startswith("past_key_values")]
+
+    def _empty_past(self, rows: int) -> dict[str, np.ndarray]:
+        heads = {name: self.inputs[name].shape for name in self.past_names}
+        return {name: np.zeros((rows, shape[1], 0, shape[3]), np.float32) for name, shape in heads.items()}
+
+    def forward(self, ids: np.ndarray, past: Any, keep: int) -> tuple[np.ndarray, Any]:
+        past = past or self._empty_past(len(ids))
+        seen = next(iter(past.values())).shape[2] if past else 0
+        feed = {"input_ids": ids, "attention_mask": np.ones((len(ids), seen + ids.shape[1]), np.int64), **past}
+        if "position_ids" in self.inputs:
+            feed["position_ids"] = np.tile(np.arange(seen, seen + ids.shape[1], dtype=np.int64), (len(ids), 1))
+        found = dict(zip(self.outputs, self.session.run(None, feed), strict=True))
+        return found["logits"], {name: found[name.replace("past_key_values", "present")] for name in self.past_names}

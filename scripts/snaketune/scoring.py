@@ -1,0 +1,76 @@
+"""Deterministic decoding over any backend: which candidate answer is the likeliest."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+BATCH_ROWS = 32
+
+
+class Backend(Protocol):
+    """A causal language model that keeps a cache of past keys and values."""
+
+    def forward(self, ids: np.ndarray, past: Any, keep: int) -> tuple[np.ndarray, Any]:
+        """Run ids (rows, length; int64) after ``past`` (None at first); ``past`` stays usable.
+
+        Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
+        and the longer past.
+        """
+        ...
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
+    """Row numbers in batches of prompts of one length: no padding, so no mask to get wrong."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(number)
+    for _, numbers in sorted(by_length.items()):
+        for start in range(0, len(numbers), BATCH_ROWS):
+            yield numbers[start : start + BATCH_ROWS]
+
+
+def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]) -> np.ndarray:
+    """Log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates)."""
+    scores = np.zeros((len(prompts), len(candidates)))
+    for numbers in equal_lengths(prompts):
+        ids = np.stack([prompts[n] for n in numbers]).astype(np.int64)
+        logits, past = backend.forward(ids, None, 1)
+        first = log_softmax(logits[:, -1])
+        for column, candidate in enumerate(candidates):
+            scores[numbers, column] = first[:, candidate[0]]
+            if len(candidate) > 1:
+                rest = np.tile(candidate[:-1], (len(numbers), 1))
+                logits, _ = backend.forward(rest, past, len(candidate) - 1)
+                following = log_softmax(logits[:, -(len(candidate) - 1) :])
+                scores[numbers, column] += np.take_along_axis(following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1)[..., 0].sum(-1)
+    return scores
+
+
+def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np.ndarray:
+    """Logits of the last ``positions`` positions of each row: (rows * positions, vocabulary)."""
+    return np.concatenate([backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows])
+
+
+def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:
+    """Median greedy decode rate in tokens/s, and median time to the first token in ms, one row at a time."""
+    rates, firsts = [], []
+    for prompt in prompts:
+        started = time.perf_counter()
+        logits, past = backend.forward(prompt[None].astype(np.int64), None, 1)
+        firsts.append(1000 * (time.perf_counter() - started))
+        started = time.perf_counter()
+        for _ in range(new_tokens):
+            token = logits[:, -1].argmax(-1)
+            logits, past = backend.forward(token[:, None].astype(np.int64), past, 1)
+        rates.append(new_tokens / (time.perf_counter() - started))
+    return statistics.median(rates), statistics.median(firsts)

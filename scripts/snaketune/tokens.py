@@ -1,0 +1,43 @@
+"""Tokenized rows on disk: one safetensors file a split, read without torch or a tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from snaketune.files import read_json, written_whole
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Token ids of each row (int32) and the index of its first answer token."""
+
+    ids: list[np.ndarray]
+    answer_starts: list[int]
+
+    @property
+    def prompts(self) -> list[np.ndarray]:
+        return [ids[:start] for ids, start in zip(self.ids, self.answer_starts, strict=True)]
+
+
+def write_rows(path: Path, rows: TokenRows) -> None:
+    tensors = {
+        "ids": np.concatenate(rows.ids).astype(np.int32),
+        "offsets": np.cumsum([0, *map(len, rows.ids)]).astype(np.int64),
+        "answer_starts": np.array(rows.answer_starts, dtype=np.int32),
+    }
+    with written_whole(path) as aside:
+        aside.write_bytes(save(tensors))
+
+
+def read_rows(path: Path) -> TokenRows:
+    tensors = load_file(path)
+    bounds = tensors["offsets"].tolist()
+    return TokenRows([tensors["ids"][a:b] for a, b in zip(bounds, bounds[1:], strict=False)], tensors["answer_starts"].tolist())
+
+
+def read_candidates(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Labels, and the token ids of the answer that each stands for."""
+    content = read_json(path)
+    return list(content), [np.array(ids, dtype=np.int64) for ids in content.values()]

@@ -1,0 +1,142 @@
+"""Fine-tune a base model with any technique: an adapter, a base precision and an engine.
+
+Run by hand for one process, or by `torchrun --nproc-per-node N` for more ranks and for
+DeepSpeed. Interrupted, it goes on from its last checkpoint in --work.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from snaketune import errors, files, manifest
+from snaketune.adapters import attach, load_base
+from snaketune.measure import limit_threads, model_state_bytes, peak_memory
+from snaketune.tokens import read_rows
+from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
+
+
+def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
+    """One process, DDP or DeepSpeed, as the recipe's engine says.
+
+    Raises:
+        UserError: the process was started with another number of ranks than the recipe's.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks != recipe["world_size"]:
+        raise errors.UserError(f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use torchrun --nproc-per-node {recipe['world_size']}")
+    plugin = None
+    if recipe["engine"]["type"] == "deepspeed":
+        from accelerate import DeepSpeedPlugin
+
+        offload = recipe["engine"]["offload"]
+        plugin = DeepSpeedPlugin(
+            hf_ds_config={
+                "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
+                "gradient_accumulation_steps": 1,
+                "gradient_clipping": recipe["max_grad_norm"],
+                "zero_optimization": {"stage": recipe["engine"]["zero_stage"], **({"offload_optimizer": {"device": offload}} if offload != "none" else {})},
+                "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
+            }
+        )
+    return Accelerator(cpu=not torch.cuda.is_available(), deepspeed_plugin=plugin)
+
+
+def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options = {"lr": recipe["learning_rate"], "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": recipe["weight_decay"]}
+    if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
+    return torch.optim.AdamW(parameters, **options)
+
+
+def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path, work: Path) -> list[Path]:
+    """Write the adapter, or all weights, as one safetensors file; returns the files."""
+    weights = accelerator.get_state_dict(model)
+    if not accelerator.is_main_process:
+        return []
+    name = "adapter" if recipe["adapter"] else "model"
+    aside, directory = work / f"{name}.part", out / name
+    shutil.rmtree(aside, ignore_errors=True)
+    accelerator.unwrap_model(model).save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
+    # peft's model card names packages and paths: it isn't part of what equal runs share.
+    (aside / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.move(aside, directory)
+    return sorted(directory.iterdir())
+
+
+def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str, int]]:
+    """The values of every rank, on every rank, in the order of ranks."""
+    mine = torch.tensor(list(values.values()), dtype=torch.int64, device=accelerator.device).unsqueeze(0)
+    return [dict(zip(values, row, strict=True)) for row in accelerator.gather(mine).tolist()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True, help="the resolved technique, training plan and seed as JSON")
+    parser.add_argument("--base-directory", type=Path, required=True)
+    parser.add_argument("--tokens-directory", type=Path, required=True)
+    parser.add_argument("--output-directory", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    arguments = parser.parse_args()
+    recipe, out, work = arguments.recipe, arguments.output_directory, arguments.work
+
+    limit_threads(recipe["threads"])
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str((work / "torch_extensions").absolute()))
+    base_size = sum(path.stat().st_size for path in arguments.base_directory.glob("*.safetensors"))
+    files.need_space(work, 5 * base_size, "training (checkpoints with optimizer states, and the result)")
+
+    accelerator = accelerator_for(recipe)
+    tokens = {split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")}
+    rows, validation = (Rows(tokens[split].ids, tokens[split].answer_starts) for split in ("train", "validation"))
+    imported = peak_memory()
+    torch.manual_seed(recipe["seed"])
+    model = load_base(arguments.base_directory, recipe["base_precision"], recipe["trust_remote_code"])
+    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+    if recipe["adapter"]:
+        model = attach(model, recipe["adapter"])
+        trainable, total = model.get_nb_trainable_parameters()
+    else:
+        trainable = total = model.num_parameters()
+    model.train()
+    model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
+
+    plan = Plan(plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"]), recipe["micro_batch_rows"], recipe["learning_rate"], recipe["warmup_share"], recipe["max_grad_norm"], recipe["checkpoint_steps"])
+    fit = Fit(accelerator, model, optimizer, rows, plan, pad, work, "/".join(out.parts[-4:]), json.dumps(recipe, sort_keys=True))
+    fit.run(lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"]))
+
+    ranks = gathered(accelerator, {"peak_memory_bytes": peak_memory(), "imported_memory_bytes": imported, **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"])})
+    saved = save(accelerator, model, recipe, out, work)
+    if accelerator.is_main_process:
+        files.write_jsonl(out / "train.jsonl", fit.log)
+        resources = {
+            "seconds": fit.seconds,
+            "cpu_seconds_of_rank_0": fit.cpu_seconds,
+            "train_tokens": fit.log[-1]["tokens"],
+            "tokens_per_second": fit.log[-1]["tokens"] / fit.seconds,
+            "trainable_parameters": trainable,
+            "total_parameters": total,
+            "world_size": accelerator.num_processes,
+            "threads_per_rank": recipe["threads"],
+            "peak_memory_bytes": max(rank["peak_memory_bytes"] for rank in ranks),
+            "ranks": ranks,
+            "hardware": manifest.hardware(),
+        }
+        files.write_json(out / "resources.json", resources)
+        inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
+        manifest.record(out, recipe, inputs, saved)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    errors.run(main)
