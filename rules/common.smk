@@ -1,7 +1,6 @@
 """The experiment, checked, and the helpers that turn a cell into paths and a recipe."""
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from snaketune.digest import code_digest, file_digest
 from snaketune.errors import UserError
+from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
 from snaketune.resolve import Matrix
 
@@ -33,7 +33,7 @@ PROBE = EXPERIMENT.parity.probe.model_dump()
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    prefer_programs_of(Path(sys.executable).parent)
 
 
 def one_of(names):
@@ -96,7 +96,13 @@ def adapter_logits(wildcards):
 
 
 def tuning_curves():
-    return [f"results/tuning/{m}/{s}/{t}/{rate:g}/train.jsonl" for m in MATRIX.models for s in MATRIX.scenarios for t in MATRIX.techniques for rate in EXPERIMENT.learning_rate_grid]
+    return [
+        f"results/tuning/{m}/{s}/{t}/{rate:g}/train.jsonl"
+        for m in MATRIX.models
+        for s in MATRIX.scenarios
+        for t in MATRIX.techniques
+        for rate in EXPERIMENT.learning_rate_grid
+    ]
 
 
 def cells():
@@ -122,13 +128,27 @@ def trained_runs(name):
 
 def every_file_of_the_models():
     made = [path for model in MATRIX.models for path in files_in(BASE.format(model=model), [*MODEL_FILES, *RECORDS])]
-    logs = [f"results/models/{model}/{name}" for model in MATRIX.built for name in ("pretraining.json", "pretraining.jsonl")]
+    logs = [
+        f"results/models/{model}/{name}" for model in MATRIX.built for name in ("pretraining.json", "pretraining.jsonl")
+    ]
     return made + logs
 
 
 def every_file_of_the_data():
-    data = [path for s in MATRIX.scenarios for path in files_in(DATA.format(scenario=s), [*(f"{split}.jsonl" for split in SPLITS), "card.json", *RECORDS])]
-    tokens = [path for m in MATRIX.models for s in MATRIX.scenarios for path in files_in(TOKENS.format(model=m, scenario=s), [*(f"{split}.safetensors" for split in SPLITS), "candidates.json", *RECORDS])]
+    data = [
+        path
+        for s in MATRIX.scenarios
+        for path in files_in(DATA.format(scenario=s), [*(f"{split}.jsonl" for split in SPLITS), "card.json", *RECORDS])
+    ]
+    tokens = [
+        path
+        for m in MATRIX.models
+        for s in MATRIX.scenarios
+        for path in files_in(
+            TOKENS.format(model=m, scenario=s),
+            [*(f"{split}.safetensors" for split in SPLITS), "candidates.json", *RECORDS],
+        )
+    ]
     return data + tokens
 
 
@@ -139,10 +159,16 @@ def every_file_of_the_runs():
     for model, scenario, technique, seed in cells():
         run = RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
         if technique != "base":
-            weights = files_in(f"{run}/adapter", ADAPTER_FILES) if MATRIX.techniques[technique].adapter else files_in(f"{run}/model", MODEL_FILES[:3])
+            weights = (
+                files_in(f"{run}/adapter", ADAPTER_FILES)
+                if MATRIX.techniques[technique].adapter
+                else files_in(f"{run}/model", MODEL_FILES[:3])
+            )
             results += weights + files_in(run, ["train.jsonl", "resources.json", *RECORDS])
         if EXPERIMENT.keep_intermediates:
-            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS])
+            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(
+                f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS]
+            )
         results += [path for name in MATRIX.exports for path in files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *RECORDS])]
     return results
 

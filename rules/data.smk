@@ -6,12 +6,10 @@ Makes: results/corpus/, results/data/{scenario}/.
 
 
 rule collect_documentation:
-    """Collecting the docstrings of the locked libraries"""
     output:
         corpus=f"{CORPUS}/documentation.jsonl",
-        records=files_in(CORPUS, RECORDS),
-    params:
-        recipe=recipe("collect_documentation.py", **EXPERIMENT.corpus.model_dump()),
+        manifest=f"{CORPUS}/manifest.json",
+        provenance=f"{CORPUS}/provenance.json",
     log:
         "logs/collect_documentation.log",
     benchmark:
@@ -19,6 +17,10 @@ rule collect_documentation:
     conda:
         "../envs/train/environment.yaml"
     threads: 2
+    params:
+        recipe=recipe("collect_documentation.py", **EXPERIMENT.corpus.model_dump()),
+    message:
+        "Collecting the docstrings of the locked libraries"
     shell:
         """
         python scripts/collect_documentation.py \
@@ -30,22 +32,24 @@ rule collect_documentation:
 
 
 rule prepare_data:
-    """Preparing the data of {wildcards.scenario}"""
     input:
         unpack(scenario_source),
     output:
         splits=files_in(DATA, [f"{split}.jsonl" for split in SPLITS]),
         card=f"{DATA}/card.json",
-        records=files_in(DATA, RECORDS),
-    params:
-        recipe=lambda wildcards: recipe("prepare_data.py", scenario=scenario_recipe(wildcards)),
-        directory=DATA,
+        manifest=f"{DATA}/manifest.json",
+        provenance=f"{DATA}/provenance.json",
     log:
         "logs/prepare_data/{scenario}.log",
     benchmark:
         "logs/benchmarks/prepare_data/{scenario}.tsv"
     conda:
         "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("prepare_data.py", scenario=scenario_recipe(wildcards)),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Preparing the data of {wildcards.scenario}"
     shell:
         """
         python scripts/prepare_data.py \
@@ -57,7 +61,6 @@ rule prepare_data:
 
 
 rule tokenize_data:
-    """Tokenizing {wildcards.scenario} for {wildcards.model}"""
     input:
         base=f"{BASE}/manifest.json",
         tokenizer=ancient(files_in(BASE, MODEL_FILES[1:])),
@@ -66,18 +69,21 @@ rule tokenize_data:
     output:
         splits=files_in(TOKENS, [f"{split}.safetensors" for split in SPLITS]),
         candidates=f"{TOKENS}/candidates.json",
-        records=files_in(TOKENS, RECORDS),
-    params:
-        recipe=lambda wildcards: recipe("tokenize_data.py", max_tokens=MATRIX.scenarios[wildcards.scenario].max_tokens),
-        base=BASE,
-        data=DATA,
-        directory=TOKENS,
+        manifest=f"{TOKENS}/manifest.json",
+        provenance=f"{TOKENS}/provenance.json",
     log:
         "logs/tokenize_data/{model}/{scenario}.log",
     benchmark:
         "logs/benchmarks/tokenize_data/{model}/{scenario}.tsv"
     conda:
         "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("tokenize_data.py", max_tokens=MATRIX.scenarios[wildcards.scenario].max_tokens),
+        base=subpath(input.base, parent=True),
+        data=subpath(input.data, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Tokenizing {wildcards.scenario} for {wildcards.model}"
     shell:
         """
         python scripts/tokenize_data.py \

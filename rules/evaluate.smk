@@ -9,7 +9,6 @@ EVALUATION = EXPERIMENT.evaluation.model_dump(include={"threads", "speed_prompts
 
 
 rule evaluate_torch:
-    """Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"""
     input:
         manifest=f"{RUN}/merged/manifest.json",
         model=ancient(f"{RUN}/merged/model.safetensors"),
@@ -20,19 +19,21 @@ rule evaluate_torch:
         figures=f"{RUN}/evaluation/torch.json",
         predictions=f"{RUN}/evaluation/torch.predictions.jsonl",
         logits=f"{RUN}/evaluation/torch.logits.safetensors",
-    params:
-        recipe=recipe("evaluate.py", probe=PROBE, **EVALUATION),
-        tokens=TOKENS,
-        data=DATA,
     log:
         "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/torch.log",
     benchmark:
         "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/torch.tsv"
-    conda:
-        "../envs/train/environment.yaml"
     wildcard_constraints:
         technique=one_of(["base", *MATRIX.techniques]),
+    conda:
+        "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    params:
+        recipe=recipe("evaluate.py", probe=PROBE, **EVALUATION),
+        tokens=subpath(input.tokens, parent=True),
+        data=subpath(input.data, parent=True),
+    message:
+        "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
     shell:
         """
         python scripts/evaluate.py \
@@ -47,7 +48,6 @@ rule evaluate_torch:
 
 
 rule evaluate_onnx:
-    """Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"""
     input:
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
@@ -58,20 +58,22 @@ rule evaluate_onnx:
     output:
         figures=f"{RUN}/evaluation/onnx-{{precision}}.json",
         predictions=f"{RUN}/evaluation/onnx-{{precision}}.predictions.jsonl",
-    params:
-        recipe=recipe("evaluate.py", **EVALUATION),
-        tokens=TOKENS,
-        data=DATA,
     log:
         "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.log",
     benchmark:
         "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.tsv"
-    conda:
-        "../envs/train/environment.yaml"
     wildcard_constraints:
         technique=one_of(["base", *MATRIX.techniques]),
         precision=one_of(EXPERIMENT.precisions),
+    conda:
+        "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    params:
+        recipe=recipe("evaluate.py", **EVALUATION),
+        tokens=subpath(input.tokens, parent=True),
+        data=subpath(input.data, parent=True),
+    message:
+        "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"
     shell:
         """
         python scripts/evaluate.py \

@@ -6,7 +6,6 @@ Makes: results/models/{model}/base/.
 
 
 rule train_tokenizer:
-    """Training the tokenizer of {wildcards.model}"""
     input:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
@@ -14,9 +13,6 @@ rule train_tokenizer:
         files=files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"]),
         manifest="results/models/{model}/tokenizer/manifest.json",
         provenance="results/models/{model}/tokenizer/provenance.json",
-    params:
-        recipe=lambda wildcards: recipe("train_tokenizer.py", **MATRIX.models[wildcards.model].build.model_dump(include={"vocabulary", "context"})),
-        directory="results/models/{model}/tokenizer",
     log:
         "logs/train_tokenizer/{model}.log",
     benchmark:
@@ -24,6 +20,13 @@ rule train_tokenizer:
     conda:
         "../envs/train/environment.yaml"
     threads: 2
+    params:
+        recipe=lambda wildcards: recipe(
+            "train_tokenizer.py", **MATRIX.models[wildcards.model].build.model_dump(include={"vocabulary", "context"})
+        ),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Training the tokenizer of {wildcards.model}"
     shell:
         """
         python scripts/train_tokenizer.py \
@@ -35,30 +38,35 @@ rule train_tokenizer:
 
 
 rule pretrain_model:
-    """Pre-training {wildcards.model}"""
     input:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
         tokenizer="results/models/{model}/tokenizer/manifest.json",
-        tokenizer_files=ancient(files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"])),
+        tokenizer_files=ancient(
+            files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"])
+        ),
     output:
-        base=files_in(BASE, [*MODEL_FILES, *RECORDS]),
+        base=files_in(BASE, MODEL_FILES),
+        manifest=f"{BASE}/manifest.json",
+        provenance=f"{BASE}/provenance.json",
         figures="results/models/{model}/pretraining.json",
         curve="results/models/{model}/pretraining.jsonl",
-    params:
-        recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
-        tokenizer="results/models/{model}/tokenizer",
-        directory="results/models/{model}",
-        work="work/pretraining/{model}",
     log:
         "logs/pretrain_model/{model}.log",
     benchmark:
         "logs/benchmarks/pretrain_model/{model}.tsv"
-    conda:
-        "../envs/train/environment.yaml"
     wildcard_constraints:
         model=one_of(MATRIX.built),
+    conda:
+        "../envs/train/environment.yaml"
     threads: lambda wildcards: MATRIX.models[wildcards.model].build.pretraining.threads
+    params:
+        recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        directory=subpath(output.figures, parent=True),
+        work="work/pretraining/{model}",
+    message:
+        "Pre-training {wildcards.model}"
     shell:
         """
         python scripts/pretrain_model.py \
@@ -72,22 +80,27 @@ rule pretrain_model:
 
 
 rule fetch_model:
-    """Fetching {wildcards.model}"""
     output:
-        base=files_in(BASE, [*MODEL_FILES, "provenance.json"]),
+        base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",
-    params:
-        recipe=lambda wildcards: recipe("fetch_model.py", **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path", "trust_remote_code"})),
-        directory=BASE,
+        provenance=f"{BASE}/provenance.json",
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
         "logs/benchmarks/fetch_model/{model}.tsv"
-    conda:
-        "../envs/train/environment.yaml"
     wildcard_constraints:
         model=one_of([name for name in MATRIX.models if name not in MATRIX.built]),
     retries: 2
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe(
+            "fetch_model.py",
+            **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path", "trust_remote_code"}),
+        ),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Fetching {wildcards.model}"
     shell:
         """
         python scripts/fetch_model.py \

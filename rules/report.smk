@@ -6,25 +6,29 @@ Makes: results/summary.csv, comparisons.json, metrics.json, report.html; results
 
 
 rule summarize:
-    """Summarizing every run"""
     input:
         figures=evaluations(".json"),
         predictions=evaluations(".predictions.jsonl"),
         resources=trained_runs("resources.json"),
         manifests=trained_runs("manifest.json") + every_run(f"{RUN}/merged/manifest.json"),
-        exports=expand("{path}", path=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")]),
+        exports=expand(
+            "{path}",
+            path=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
+        ),
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],
         metrics=SUMMARY[2],
-    params:
-        recipe=recipe("summarize.py", **MATRIX.summary_recipe(list(cells()))),
     log:
         "logs/summarize.log",
     benchmark:
         "logs/benchmarks/summarize.tsv"
     conda:
         "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("summarize.py", **MATRIX.summary_recipe(list(cells()))),
+    message:
+        "Summarizing every run"
     shell:
         """
         python scripts/summarize.py \
@@ -38,7 +42,6 @@ rule summarize:
 
 
 rule write_report:
-    """Writing the report"""
     input:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],
@@ -50,14 +53,16 @@ rule write_report:
         template="report/report.html.j2",
     output:
         report="results/report.html",
-    params:
-        recipe=recipe("write_report.py", **MATRIX.report_recipe(list(cells()))),
     log:
         "logs/write_report.log",
     benchmark:
         "logs/benchmarks/write_report.tsv"
     conda:
         "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("write_report.py", **MATRIX.report_recipe(list(cells()))),
+    message:
+        "Writing the report"
     shell:
         """
         python scripts/write_report.py \
@@ -70,19 +75,20 @@ rule write_report:
 
 
 rule collect_tuning:
-    """Choosing each technique's learning rate on validation"""
     input:
         curves=tuning_curves(),
     output:
         table="results/tuning.csv",
-    params:
-        recipe=recipe("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
     log:
         "logs/collect_tuning.log",
     benchmark:
         "logs/benchmarks/collect_tuning.tsv"
     conda:
         "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
+    message:
+        "Choosing each technique's learning rate on validation"
     shell:
         """
         python scripts/collect_tuning.py \

@@ -6,7 +6,6 @@ Makes: adapter/ or model/ of each run, with train.jsonl, resources.json and the 
 
 
 rule train_adapter:
-    """Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"""
     input:
         base=f"{BASE}/manifest.json",
         weights=ancient(files_in(BASE, MODEL_FILES)),
@@ -16,23 +15,26 @@ rule train_adapter:
         weights=files_in(f"{RUN}/adapter", ADAPTER_FILES),
         curve=f"{RUN}/train.jsonl",
         resources=f"{RUN}/resources.json",
-        records=files_in(RUN, RECORDS),
-    params:
-        recipe=training_recipe,
-        launcher=launcher,
-        base=BASE,
-        tokens=TOKENS,
-        directory=RUN,
-        work="work/training/{model}/{scenario}/{technique}/seed-{seed}",
+        manifest=f"{RUN}/manifest.json",
+        provenance=f"{RUN}/provenance.json",
     log:
         "logs/train/{model}/{scenario}/{technique}/seed-{seed}.log",
     benchmark:
         "logs/benchmarks/train/{model}/{scenario}/{technique}/seed-{seed}.tsv"
-    conda:
-        "../envs/train/environment.yaml"
     wildcard_constraints:
         technique=one_of(techniques(with_adapter=True)),
+    conda:
+        "../envs/train/environment.yaml"
     threads: training_cores
+    params:
+        recipe=training_recipe,
+        launcher=launcher,
+        base=subpath(input.base, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        directory=subpath(output.manifest, parent=True),
+        work="work/training/{model}/{scenario}/{technique}/seed-{seed}",
+    message:
+        "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
         {params.launcher} scripts/train.py \
@@ -50,7 +52,8 @@ use rule train_adapter as train_all_weights with:
         weights=files_in(f"{RUN}/model", MODEL_FILES[:3]),
         curve=f"{RUN}/train.jsonl",
         resources=f"{RUN}/resources.json",
-        records=files_in(RUN, RECORDS),
+        manifest=f"{RUN}/manifest.json",
+        provenance=f"{RUN}/provenance.json",
     wildcard_constraints:
         technique=one_of(techniques(with_adapter=False)),
 
@@ -58,16 +61,16 @@ use rule train_adapter as train_all_weights with:
 use rule train_adapter as train_at_rate with:
     output:
         curve="results/tuning/{model}/{scenario}/{technique}/{rate}/train.jsonl",
-    params:
-        recipe=lambda wildcards: training_recipe(wildcards, rate=float(wildcards.rate)),
-        launcher=launcher,
-        base=BASE,
-        tokens=TOKENS,
-        directory="results/tuning/{model}/{scenario}/{technique}/{rate}",
-        work="work/tuning/{model}/{scenario}/{technique}/{rate}",
     log:
         "logs/tune/{model}/{scenario}/{technique}/{rate}.log",
     benchmark:
         "logs/benchmarks/tune/{model}/{scenario}/{technique}/{rate}.tsv"
     wildcard_constraints:
         technique=one_of(MATRIX.techniques),
+    params:
+        recipe=lambda wildcards: training_recipe(wildcards, rate=float(wildcards.rate)),
+        launcher=launcher,
+        base=subpath(input.base, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        directory=subpath(output.curve, parent=True),
+        work="work/tuning/{model}/{scenario}/{technique}/{rate}",

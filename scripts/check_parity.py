@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+
 from snaketune import errors, files
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.scoring import log_softmax, probe_logits
@@ -55,10 +56,17 @@ def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"probe", "threads", "primary_metric", "budgets": {hop: {figure: limit}}, "gate"}')
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"probe", "threads", "primary_metric", "budgets": {hop: {figure: limit}}, "gate"}',
+    )
     parser.add_argument("--run-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--adapter-logits", type=Path, nargs="?", help="of base and adapter, unmerged; none for all weights")
+    parser.add_argument(
+        "--adapter-logits", type=Path, nargs="?", help="of base and adapter, unmerged; none for all weights"
+    )
     parser.add_argument("--evidence", type=Path, required=True, help="where the figures stay when the gate fails")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -79,18 +87,34 @@ def main() -> None:
         logits = probe_logits(OnnxBackend(model, recipe["threads"]), rows, probe["positions"])
         size = sum(path.stat().st_size for path in model.parent.glob("model.onnx*"))
         above = "torch" if precision == "fp32" else "onnx-fp32"
-        name = f"{'merged' if precision == 'fp32' else 'onnx-fp32'}-onnx-{precision}"
-        hops[name.replace("onnx-onnx", "onnx")] = {**compare(parent, logits), "metric_change": metric[f"onnx-{precision}"] - metric[above], "bytes": size, "share_of_fp32_bytes": (run / f"onnx/{precision}/model.onnx_data").stat().st_size / fp32_bytes}
+        hop = "merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"
+        hops[hop] = {
+            **compare(parent, logits),
+            "metric_change": metric[f"onnx-{precision}"] - metric[above],
+            "bytes": size,
+            "share_of_fp32_bytes": (run / f"onnx/{precision}/model.onnx_data").stat().st_size / fp32_bytes,
+        }
         parent = logits if precision == "fp32" else parent
 
-    wrong = [line for hop, found in hops.items() for line in over_budget(hop, found, recipe["budgets"].get(hop, {}))]
-    result = {"gate": recipe["gate"], "hops": hops, "over_budget": wrong, "passed": not wrong}
+    faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
+    wrong = [line for lines in faults.values() for line in lines]
+    result = {
+        "gate": recipe["gate"],
+        "hops": hops,
+        "over_budget": wrong,
+        "over_budget_hops": [hop for hop, lines in faults.items() if lines],
+        "passed": not wrong,
+    }
     if wrong and recipe["gate"] == "fail":
         files.write_json(arguments.evidence, result)
-        raise errors.UserError(f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop, raise its budget in the experiment's `parity:`, or set `gate: warn`")
+        raise errors.UserError(
+            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop, raise its budget in the experiment's `parity:`, or set `gate: warn`"
+        )
     files.write_json(arguments.output, result)
     for hop, found in hops.items():
-        print(f"{hop}: largest logit difference {found['largest_logit_difference']:.2g}, greedy agreement {found['greedy_agreement']:.3f}, KL {found['kl_divergence']:.2g}")
+        print(
+            f"{hop}: largest logit difference {found['largest_logit_difference']:.2g}, greedy agreement {found['greedy_agreement']:.3f}, KL {found['kl_divergence']:.2g}"
+        )
 
 
 if __name__ == "__main__":

@@ -33,27 +33,36 @@ def split_of(group: str) -> str:
     return "validation" if position < SHARE_OF_TEST + SHARE_OF_VALIDATION else "train"
 
 
+def entry(library: str, module: str, names: list[str], kind: str, text: str) -> Row:
+    """One row; what belongs to one class, or one topic, shares its group and so its split."""
+    group = ".".join([module, *names[:1]])
+    return {
+        "library": library,
+        "module": module,
+        "name": ".".join(names),
+        "kind": kind,
+        "group": group,
+        "split": split_of(group),
+        "text": text,
+    }
+
+
 def docstrings(source: tuple[str, str, Path]) -> list[Row]:
-    """All docstrings of one Python file; members of a class share its group."""
+    """All docstrings of one Python file; functions inside functions are left out."""
     library, module, path = source
     rows: list[Row] = []
 
     def visit(node: Any, names: list[str], kind: str) -> None:
         text = ast.get_docstring(node)
         if text and len(text) >= MINIMUM_CHARACTERS:
-            group = ".".join([module, *names[:1]])
-            rows.append({"library": library, "module": module, "name": ".".join(names), "kind": kind, "group": group, "split": split_of(group), "text": text})
+            rows.append(entry(library, module, names, kind, text))
+        if kind in ("function", "method"):
+            return
         for child in node.body:
             if isinstance(child, ast.ClassDef):
                 visit(child, [*names, child.name], "class")
             elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                visit_function(child, names, "method" if isinstance(node, ast.ClassDef) else "function")
-
-    def visit_function(node: Any, names: list[str], kind: str) -> None:
-        text = ast.get_docstring(node)
-        if text and len(text) >= MINIMUM_CHARACTERS:
-            group = ".".join([module, *[*names, node.name][:1]])
-            rows.append({"library": library, "module": module, "name": ".".join([*names, node.name]), "kind": kind, "group": group, "split": split_of(group), "text": text})
+                visit(child, [*names, child.name], "method" if kind == "class" else "function")
 
     visit(ast.parse(path.read_bytes()), [], "module")
     return rows
@@ -77,13 +86,17 @@ def language_reference() -> Iterator[Row]:
     for topic, text in sorted(pydoc_data.topics.topics.items()):
         for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
             if len(paragraph) >= MINIMUM_CHARACTERS:
-                group = f"python.{topic}"
-                yield {"library": "python", "module": "python", "name": f"{topic}.{number}", "kind": "reference", "group": group, "split": split_of(group), "text": paragraph}
+                yield entry("python", "python", [topic, str(number)], "reference", paragraph)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"libraries": {distribution: package}, "exclude": [part of a module name]}')
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"libraries": {distribution: package}, "exclude": [part of a module name]}',
+    )
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
     parser.add_argument("--threads", type=int, default=1, help="processes that parse")
     arguments = parser.parse_args()
@@ -99,7 +112,9 @@ def main() -> None:
     files.write_jsonl(arguments.output, kept)
     # The language reference belongs to the interpreter, which no lock file pins.
     manifest.record(arguments.output.parent, {**recipe, "python": platform.python_version()}, [], [arguments.output])
-    print(f"kept {len(kept)} distinct texts of {len(rows)}, {sum(len(row['text']) for row in kept) / 1e6:.1f} million characters")
+    print(
+        f"kept {len(kept)} distinct texts of {len(rows)}, {sum(len(row['text']) for row in kept) / 1e6:.1f} million characters"
+    )
 
 
 if __name__ == "__main__":

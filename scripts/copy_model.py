@@ -11,8 +11,15 @@ from snaketune import errors, files, layout, manifest
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True)
-    parser.add_argument("--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer")
-    parser.add_argument("--trained-directory", type=Path, required=True, help="weights and config.json: model/ of a run, or the base itself")
+    parser.add_argument(
+        "--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer"
+    )
+    parser.add_argument(
+        "--trained-directory",
+        type=Path,
+        required=True,
+        help="weights and config.json: model/ of a run, or the base itself",
+    )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     base, trained, out = arguments.base_directory, arguments.trained_directory, arguments.output_directory

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+
 from snaketune import errors, files, manifest
 from snaketune.metrics import classification_metrics
 from snaketune.scoring import Backend, candidate_likelihoods, greedy_speed, probe_logits
@@ -31,7 +32,15 @@ def predictions(scores: np.ndarray, labels: list[str], rows: list[dict[str, Any]
     made = []
     for row, score in zip(rows, scores, strict=True):
         best = int(score.argmax())
-        made.append({"id": row["id"], "label": row["label"], "prediction": labels[best], "score": float(labels[best] == row["label"]), "log_likelihood": round(float(score[labels.index(row["label"])]), 6)})
+        made.append(
+            {
+                "id": row["id"],
+                "label": row["label"],
+                "prediction": labels[best],
+                "score": float(labels[best] == row["label"]),
+                "log_likelihood": round(float(score[labels.index(row["label"])]), 6),
+            }
+        )
     return made
 
 
@@ -60,8 +69,22 @@ def main() -> None:
             save_file({"logits": probe_logits(backend, tokens.ids[: probe["rows"]], probe["positions"])}, aside)
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
     metrics = classification_metrics([row["label"] for row in predicted], [row["prediction"] for row in predicted])
-    files.write_json(arguments.output, {"metrics": metrics, "n": len(predicted), "decode_tokens_per_second": rate, "latency_p50_ms": first, "hardware": manifest.hardware(), "threads": recipe["threads"]})
-    print(f"{arguments.output.stem}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()) + f", n = {len(predicted)}")
+    files.write_json(
+        arguments.output,
+        {
+            "metrics": metrics,
+            "n": len(predicted),
+            "decode_tokens_per_second": rate,
+            "latency_p50_ms": first,
+            "hardware": manifest.hardware(),
+            "threads": recipe["threads"],
+        },
+    )
+    print(
+        f"{arguments.output.stem}: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        + f", n = {len(predicted)}"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
 import onnx
 from optimum.exporters.onnx import main_export
-from snaketune import errors, files, layout, manifest
+
+from snaketune import errors, files, layout, manifest, onnx_files
 
 
 def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
@@ -48,11 +49,16 @@ def export(model: Path, out: Path) -> None:
                 (older / path.name).symlink_to(path.absolute())
         files.write_json(older / "config.json", with_older_keys(files.read_json(model / "config.json")))
         shutil.copyfile(model / "generation_config.json", older / "generation_config.json")
-        main_export(str(older), exported, task="text-generation-with-past", framework="pt", do_validation=False, trust_remote_code=False, local_files_only=True)
-        graph = onnx.load(exported / "model.onnx")
-        onnx.save_model(graph, str(exported / "whole.onnx"), save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx_data", size_threshold=1024)
-        shutil.move(exported / "model.onnx_data", out / "model.onnx_data")
-        shutil.move(exported / "whole.onnx", out / "model.onnx")
+        main_export(
+            str(older),
+            exported,
+            task="text-generation-with-past",
+            framework="pt",
+            do_validation=False,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        onnx_files.save(onnx.load(exported / "model.onnx"), out)
 
 
 def main() -> None:

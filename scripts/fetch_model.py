@@ -7,11 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
 from snaketune import errors, files, layout, manifest
 from snaketune.errors import UserError
 
-PATTERNS = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model", "vocab.json", "merges.txt"]
+PATTERNS = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "*.model",
+    "vocab.json",
+    "merges.txt",
+]
 
 
 def download(hub: str, revision: str, code: bool) -> Path:
@@ -21,18 +40,24 @@ def download(hub: str, revision: str, code: bool) -> Path:
     except GatedRepoError:
         raise UserError(f"{hub} is gated: accept its licence on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
-        raise UserError(f"{hub} has no revision {revision}: copy the 40-digit commit from its page on the hub") from None
+        raise UserError(
+            f"{hub} has no revision {revision}: copy the 40-digit commit from its page on the hub"
+        ) from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no model {hub} (or it is private: set HF_TOKEN)") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(f"{hub} at {revision[:12]} can't be downloaded ({str(error).splitlines()[0][:200]}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`") from None
+        raise UserError(
+            f"{hub} at {revision[:12]} can't be downloaded ({str(error).splitlines()[0][:200]}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`"
+        ) from None
 
 
 def copy_weights(source: Path, out: Path) -> None:
     """Weights of one or more safetensors files as one file; nothing else is ever read."""
     shards = sorted(source.glob("*.safetensors"))
     if not shards:
-        raise UserError(f"{source}: no .safetensors file; other formats (.bin, .pt) run code when they are read and aren't accepted: convert the model first")
+        raise UserError(
+            f"{source}: no .safetensors file; other formats (.bin, .pt) run code when they are read and aren't accepted: convert the model first"
+        )
     files.need_space(out, sum(shard.stat().st_size for shard in shards), "the base model")
     with files.written_whole(out / "model.safetensors") as aside:
         if len(shards) == 1:
@@ -40,7 +65,11 @@ def copy_weights(source: Path, out: Path) -> None:
         else:
             from safetensors.torch import load_file, save_file
 
-            save_file({name: tensor for shard in shards for name, tensor in load_file(shard).items()}, aside, metadata={"format": "pt"})
+            save_file(
+                {name: tensor for shard in shards for name, tensor in load_file(shard).items()},
+                aside,
+                metadata={"format": "pt"},
+            )
 
 
 def copy_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
@@ -62,12 +91,21 @@ def copy_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"hub", "revision"} or {"path"}, and {"trust_remote_code"}')
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"hub", "revision"} or {"path"}, and {"trust_remote_code"}',
+    )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, out = arguments.recipe, arguments.output_directory
 
-    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"], recipe["trust_remote_code"])
+    source = (
+        Path(recipe["path"])
+        if recipe["path"]
+        else download(recipe["hub"], recipe["revision"], recipe["trust_remote_code"])
+    )
     out.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(source, out, recipe["trust_remote_code"])
     copy_weights(source, out)

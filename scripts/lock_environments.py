@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
+
 from make_environment import pip_settings
 
 PYTHON = "3.11"
@@ -18,23 +19,51 @@ LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
 
 def normalised(lines: list[str]) -> list[str]:
     """Pinned requirements, one torch for every build, without what torch's wheel pins itself."""
-    kept = [line for line in lines if "==" in line and not line.lstrip().startswith("#") and not LEFT_TO_TORCH.match(line)]
-    return sorted({"torch==" + line.split("==")[1].split(";")[0].split("+")[0].strip() if line.startswith("torch==") else line.rstrip() for line in kept})
+    kept = [
+        line for line in lines if "==" in line and not line.lstrip().startswith("#") and not LEFT_TO_TORCH.match(line)
+    ]
+    return sorted(
+        {
+            "torch==" + line.split("==")[1].split(";")[0].split("+")[0].strip()
+            if line.startswith("torch==")
+            else line.rstrip()
+            for line in kept
+        }
+    )
 
 
 def compiled(source: Path, constraint: Path | None, upgrade: bool) -> list[str]:
     """The lines of a universal lock file: one for every platform and Python from 3.11 on."""
-    command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--universal", "--python-version", PYTHON, "--no-header", "--no-annotate", source]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        PYTHON,
+        "--no-header",
+        "--no-annotate",
+        source,
+    ]
     command += ["--constraint", constraint] if constraint else []
     target = source.with_suffix(".txt")
     if target.exists() and not upgrade:
         command += ["--constraint", target]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **pip_settings(sys.executable)}).stdout.splitlines()
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, **pip_settings(sys.executable)}
+    ).stdout.splitlines()
 
 
 def conda(name: str, pins: list[str]) -> str:
-    environment = {"name": f"snaketune-{name}", "channels": ["conda-forge", "nodefaults"], "dependencies": [f"python={PYTHON}", "pip", "gxx", {"pip": pins}]}
-    return f"# Written by `make lock` from envs/{name}/requirements.txt.\n" + yaml.safe_dump(environment, sort_keys=False, width=1000)
+    environment = {
+        "name": f"snaketune-{name}",
+        "channels": ["conda-forge", "nodefaults"],
+        "dependencies": [f"python={PYTHON}", "pip", "gxx", {"pip": pins}],
+    }
+    return f"# Written by `make lock` from envs/{name}/requirements.txt.\n" + yaml.safe_dump(
+        environment, sort_keys=False, width=1000
+    )
 
 
 def main() -> None:
@@ -43,7 +72,13 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in ("train", "export", "dev"):
         directory = Path("envs") / name
-        pins = normalised(compiled(directory / "requirements.in", Path("envs/train/requirements.txt") if name == "dev" else None, arguments.upgrade))
+        pins = normalised(
+            compiled(
+                directory / "requirements.in",
+                Path("envs/train/requirements.txt") if name == "dev" else None,
+                arguments.upgrade,
+            )
+        )
         (directory / "requirements.txt").write_text("# Written by `make lock`.\n" + "\n".join(pins) + "\n")
         if name in CONDA:
             (directory / "environment.yaml").write_text(conda(name, pins))

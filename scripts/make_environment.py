@@ -26,9 +26,21 @@ def pip_settings(python: str) -> dict[str, str]:
         scope, _, name = key.partition(".")
         if scope in ("global", "install") or scope == ":env:":
             found[name] = str(ast.literal_eval(value))
-    settings = {"UV_DEFAULT_INDEX": found.get("index-url"), "UV_INDEX": found.get("extra-index-url"), "UV_FIND_LINKS": ",".join(found.get("find-links", "").split()), "UV_INSECURE_HOST": found.get("trusted-host"), "SSL_CERT_FILE": found.get("cert"), "UV_NO_INDEX": found.get("no-index"), "UV_HTTP_TIMEOUT": found.get("default-timeout")}
+    settings = {
+        "UV_DEFAULT_INDEX": found.get("index-url"),
+        "UV_INDEX": found.get("extra-index-url"),
+        "UV_FIND_LINKS": ",".join(found.get("find-links", "").split()),
+        "UV_INSECURE_HOST": found.get("trusted-host"),
+        "SSL_CERT_FILE": found.get("cert"),
+        "UV_NO_INDEX": found.get("no-index"),
+        "UV_HTTP_TIMEOUT": found.get("default-timeout"),
+    }
     # pip takes the best version of all indexes; uv would stop at the first that has the name.
-    return {"UV_INDEX_STRATEGY": "unsafe-best-match", **{name: value for name, value in settings.items() if value}, **{name: value for name, value in os.environ.items() if name.startswith("UV_")}}
+    return {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        **{name: value for name, value in settings.items() if value},
+        **{name: value for name, value in os.environ.items() if name.startswith("UV_")},
+    }
 
 
 def make(locks: list[Path], directory: Path) -> Path:
@@ -44,7 +56,15 @@ def make(locks: list[Path], directory: Path) -> Path:
         stamp.unlink(missing_ok=True)
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV], check=True)
-        command = [directory / "bin" / "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        command: list[str | Path] = [
+            directory / "bin" / "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--compile-bytecode",
+            "--python",
+            python,
+        ]
         command += [part for lock in locks for part in ("--requirement", lock)]
         subprocess.run(command, check=True, env={**os.environ, **pip_settings(str(python))})
         stamp.write_text("\n".join(digests))
@@ -55,20 +75,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", type=Path, nargs="+", required=True, help="requirements with exact versions")
     parser.add_argument("--directory", type=Path, help="where; without it, work/environments/NAME-DIGEST")
-    parser.add_argument("--unless", metavar="PACKAGE", help="use this very Python where it has the package, as it does with conda")
+    parser.add_argument(
+        "--unless", metavar="PACKAGE", help="use this very Python where it has the package, as it does with conda"
+    )
     parser.add_argument("command", nargs="*", help="a script and its arguments, after --")
     arguments = parser.parse_args()
     if sys.version_info < OLDEST:
-        sys.exit(f"error: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}: set PYTHON=python3.x")
+        sys.exit(
+            f"error: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}: set PYTHON=python3.x"
+        )
     if arguments.unless and _has(arguments.unless):
         python = Path(sys.executable)
     else:
         lock = arguments.lock[0]
-        directory = arguments.directory or Path("work/environments") / f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+        directory = (
+            arguments.directory
+            or Path("work/environments") / f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+        )
         try:
             python = make(arguments.lock, directory.absolute())
         except subprocess.CalledProcessError as error:
-            sys.exit(f"error: {directory} can't be made: `{' '.join(map(str, error.cmd))}` ended with {error.returncode}; its output is above")
+            sys.exit(
+                f"error: {directory} can't be made: `{' '.join(map(str, error.cmd))}` ended with {error.returncode}; its output is above"
+            )
     if arguments.command:
         os.execv(python, [str(python), *arguments.command])
 

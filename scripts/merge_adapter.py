@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from safetensors.numpy import save_file
+
 from snaketune import errors, files, layout, manifest
 from snaketune.adapters import load_adapter, merge
 from snaketune.measure import limit_threads
@@ -23,18 +24,30 @@ def main() -> None:
     parser.add_argument("--output-directory", type=Path, required=True)
     parser.add_argument("--logits", type=Path, required=True, help="of base and adapter, unmerged, on the parity probe")
     arguments = parser.parse_args()
-    recipe, base, adapter, out = arguments.recipe, arguments.base_directory, arguments.adapter_directory, arguments.output_directory
+    recipe, base, adapter, out = (
+        arguments.recipe,
+        arguments.base_directory,
+        arguments.adapter_directory,
+        arguments.output_directory,
+    )
 
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     limit_threads(recipe["threads"])
     rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
-    logits = probe_logits(TorchBackend(load_adapter(base, recipe["base_precision"], adapter)), rows, recipe["probe"]["positions"])
+    logits = probe_logits(
+        TorchBackend(load_adapter(base, recipe["base_precision"], adapter)), rows, recipe["probe"]["positions"]
+    )
     with files.written_whole(arguments.logits) as aside:
         save_file({"logits": logits}, aside)
     merge(base, recipe["base_precision"], adapter).save_pretrained(out, max_shard_size="1TB")
     for name in layout.MODEL_FILES[2:]:
         shutil.copyfile(base / name, out / name)
-    manifest.record(out, recipe, [base / "manifest.json", adapter.parent / "manifest.json"], [out / name for name in layout.MODEL_FILES])
+    manifest.record(
+        out,
+        recipe,
+        [base / "manifest.json", adapter.parent / "manifest.json"],
+        [out / name for name in layout.MODEL_FILES],
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasketch import MinHash, MinHashLSH
+
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
 from snaketune.layout import SPLITS
@@ -20,7 +21,10 @@ def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
     """Give each example without a split one by its group: a group is never divided."""
     groups = sorted({example["group"] for example in examples if "split" not in example}, key=hash_order)
     bounds = {"test": shares["test"] * len(groups), "validation": (shares["test"] + shares["validation"]) * len(groups)}
-    split = {group: next((name for name, bound in bounds.items() if number < bound), "train") for number, group in enumerate(groups)}
+    split = {
+        group: next((name for name, bound in bounds.items() if number < bound), "train")
+        for number, group in enumerate(groups)
+    }
     for example in examples:
         example.setdefault("split", split.get(example["group"], "train"))
 
@@ -33,7 +37,9 @@ def signature(text: str, permutations: int) -> MinHash:
     return hashed
 
 
-def select(examples: list[Example], rows_per_label: dict[str, int] | None, near: dict[str, Any]) -> tuple[list[Example], collections.Counter[str]]:
+def select(
+    examples: list[Example], rows_per_label: dict[str, int] | None, near: dict[str, Any]
+) -> tuple[list[Example], collections.Counter[str]]:
     """Examples without near-duplicates, test first, then at most so many a label and split.
 
     A text that is near one already kept is dropped, so none crosses splits.
@@ -41,8 +47,10 @@ def select(examples: list[Example], rows_per_label: dict[str, int] | None, near:
     dropped: collections.Counter[str] = collections.Counter()
     index = MinHashLSH(threshold=near["threshold"], num_perm=near["permutations"])
     count: collections.Counter[tuple[str, str]] = collections.Counter()
-    kept = []
-    for example in sorted(examples, key=lambda example: (SPLITS[::-1].index(example["split"]), hash_order(example["id"]))):
+    kept: list[Example] = []
+    for example in sorted(
+        examples, key=lambda example: (SPLITS[::-1].index(example["split"]), hash_order(example["id"]))
+    ):
         cell = (example["label"], example["split"])
         if rows_per_label and count[cell] >= rows_per_label[example["split"]]:
             dropped["over the number of rows per label"] += 1
@@ -66,7 +74,9 @@ def check(kept: list[Example], scenario: dict[str, Any]) -> None:
     for split in SPLITS:
         rows = sum(example["split"] == split for example in kept)
         if rows < MINIMUM_ROWS[split]:
-            raise UserError(f"{name}: {rows} rows left for {split}, at least {MINIMUM_ROWS[split]} are needed; add rows or change `split:` in the scenario")
+            raise UserError(
+                f"{name}: {rows} rows left for {split}, at least {MINIMUM_ROWS[split]} are needed; add rows or change `split:` in the scenario"
+            )
         if unseen := labels[split] - labels["train"]:
             raise UserError(f"{name}: label {sorted(unseen)[0]!r} is in {split} but in no training row; add rows of it")
     if len(labels["train"]) < 2:
@@ -76,7 +86,11 @@ def check(kept: list[Example], scenario: dict[str, Any]) -> None:
 def chat(example: Example, scenario: dict[str, Any]) -> dict[str, Any]:
     fields = {"text": example["text"], "label": example["label"]}
     user, assistant = scenario["prompt"].format(**fields), scenario["answer"].format(**fields)
-    return {"id": example["id"], "label": example["label"], "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+    return {
+        "id": example["id"],
+        "label": example["label"],
+        "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
+    }
 
 
 def card(read: int, kept: list[Example], dropped: collections.Counter[str], scenario: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +113,9 @@ def card(read: int, kept: list[Example], dropped: collections.Counter[str], scen
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="the resolved scenario as JSON")
-    parser.add_argument("--source", type=Path, required=True, help="the user's file, or documentation.jsonl for a built-in source")
+    parser.add_argument(
+        "--source", type=Path, required=True, help="the user's file, or documentation.jsonl for a built-in source"
+    )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     scenario, out = arguments.recipe["scenario"], arguments.output_directory
@@ -112,7 +128,9 @@ def main() -> None:
         rows = sorted((e for e in kept if e["split"] == split), key=lambda example: hash_order(example["id"]))
         files.write_jsonl(out / f"{split}.jsonl", [chat(example, scenario) for example in rows])
     files.write_json(out / "card.json", card(len(examples), kept, dropped, scenario))
-    manifest.record(out, arguments.recipe, [arguments.source], [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)])
+    manifest.record(
+        out, arguments.recipe, [arguments.source], [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)]
+    )
     print(json.dumps(card(len(examples), kept, dropped, scenario)["kept"]))
 
 

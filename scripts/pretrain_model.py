@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+
 from snaketune import errors, files, layout, manifest
 from snaketune.chat import PAD, render
 from snaketune.measure import limit_threads
 from snaketune.sources import hash_order
 from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
-from tokenizers import Tokenizer
-from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",
@@ -40,7 +41,7 @@ def texts(rows: list[dict[str, Any]], characters: int) -> list[str]:
 
 def packed(tokenizer: Tokenizer, made: list[str], length: int, budget: int | None) -> np.ndarray:
     """Texts end to end, parted by the padding token: int32 of shape (rows, length)."""
-    pad = tokenizer.token_to_id(PAD)
+    pad = int(tokenizer.token_to_id(PAD) or 0)
     ids: list[int] = []
     for encoded in tokenizer.encode_batch(made):
         ids += [pad, *encoded.ids]
@@ -58,8 +59,21 @@ def build(recipe: dict[str, Any], tokenizer: Tokenizer) -> Phi3ForCausalLM:
     torch.manual_seed(recipe["seed"])
     pad = tokenizer.token_to_id(PAD)
     end = tokenizer.token_to_id("<|end|>")
-    model = Phi3ForCausalLM(Phi3Config(vocab_size=recipe["vocabulary"], max_position_embeddings=recipe["context"], original_max_position_embeddings=recipe["context"], pad_token_id=pad, bos_token_id=pad, eos_token_id=end, tie_word_embeddings=True, **recipe["architecture"]))
-    model.generation_config = GenerationConfig(bos_token_id=pad, pad_token_id=pad, eos_token_id=[end, pad], do_sample=False)
+    model = Phi3ForCausalLM(
+        Phi3Config(
+            vocab_size=recipe["vocabulary"],
+            max_position_embeddings=recipe["context"],
+            original_max_position_embeddings=recipe["context"],
+            pad_token_id=pad,
+            bos_token_id=pad,
+            eos_token_id=end,
+            tie_word_embeddings=True,
+            **recipe["architecture"],
+        )
+    )
+    model.generation_config = GenerationConfig(
+        bos_token_id=pad, pad_token_id=pad, eos_token_id=[end, pad], do_sample=False
+    )
     return model
 
 
@@ -68,7 +82,9 @@ def main() -> None:
     parser.add_argument("--recipe", type=json.loads, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--tokenizer-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True, help="gets base/, pretraining.jsonl and pretraining.json")
+    parser.add_argument(
+        "--output-directory", type=Path, required=True, help="gets base/, pretraining.jsonl and pretraining.json"
+    )
     parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
     arguments = parser.parse_args()
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
@@ -76,16 +92,49 @@ def main() -> None:
 
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
     corpus = files.read_jsonl(arguments.corpus)
-    train = packed(tokenizer, texts([row for row in corpus if row["split"] == "train"], recipe["characters"]), recipe["sequence_length"], recipe["tokens"])
-    held_out = packed(tokenizer, texts([row for row in corpus if row["split"] == "validation"], recipe["characters"]), recipe["sequence_length"], recipe["held_out_tokens"])
+    train = packed(
+        tokenizer,
+        texts([row for row in corpus if row["split"] == "train"], recipe["characters"]),
+        recipe["sequence_length"],
+        recipe["tokens"],
+    )
+    held_out = packed(
+        tokenizer,
+        texts([row for row in corpus if row["split"] == "validation"], recipe["characters"]),
+        recipe["sequence_length"],
+        recipe["held_out_tokens"],
+    )
     rows, held_out_rows = (Rows(list(part), [0] * len(part)) for part in (train, held_out))
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     model = build(recipe, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe["learning_rate"], betas=(0.9, 0.95), weight_decay=recipe["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe["learning_rate"],
+        betas=(0.9, 0.95),
+        weight_decay=recipe["weight_decay"],
+        fused=True,
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
-    plan = Plan(plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]), recipe["batch_rows"], recipe["learning_rate"], 0.05, 1.0, recipe["checkpoint_steps"])
-    fit = Fit(accelerator, model, optimizer, rows, plan, tokenizer.token_to_id(PAD), arguments.work, arguments.output_directory.name, json.dumps(recipe, sort_keys=True))
+    plan = Plan(
+        plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]),
+        recipe["batch_rows"],
+        recipe["learning_rate"],
+        0.05,
+        1.0,
+        recipe["checkpoint_steps"],
+    )
+    fit = Fit(
+        accelerator,
+        model,
+        optimizer,
+        rows,
+        plan,
+        model.config.pad_token_id,
+        arguments.work,
+        arguments.output_directory.name,
+        json.dumps(recipe, sort_keys=True),
+    )
     fit.run()
 
     plain = accelerator.unwrap_model(model)
@@ -95,8 +144,24 @@ def main() -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(arguments.tokenizer_directory / name, base / name)
     files.write_jsonl(out / "pretraining.jsonl", fit.log)
-    files.write_json(out / "pretraining.json", {"held_out_perplexity": perplexity, "unigram_perplexity": unigram, "held_out_tokens": int(held_out[:, 1:].size), "train_tokens": int(train.size), "parameters": plain.num_parameters(), "seconds": fit.seconds, "cpu_seconds": fit.cpu_seconds})
-    manifest.record(base, recipe, [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"], [base / name for name in layout.MODEL_FILES])
+    files.write_json(
+        out / "pretraining.json",
+        {
+            "held_out_perplexity": perplexity,
+            "unigram_perplexity": unigram,
+            "held_out_tokens": int(held_out[:, 1:].size),
+            "train_tokens": int(train.size),
+            "parameters": plain.num_parameters(),
+            "seconds": fit.seconds,
+            "cpu_seconds": fit.cpu_seconds,
+        },
+    )
+    manifest.record(
+        base,
+        recipe,
+        [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"],
+        [base / name for name in layout.MODEL_FILES],
+    )
     print(f"held-out perplexity {perplexity:.1f}, of a unigram model {unigram:.1f}")
 
 

@@ -10,17 +10,27 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-from snaketune import errors, files, layout, manifest
+
+from snaketune import errors, files, layout, manifest, onnx_files
 
 
 def quantize_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
     """8-bit weights, activations quantized at run time."""
-    quantize_dynamic(source, target, op_types_to_quantize=options["op_types"], weight_type=QuantType.QInt8, per_channel=options["per_channel"], use_external_data_format=False)
+    quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=options["op_types"],
+        weight_type=QuantType.QInt8,
+        per_channel=options["per_channel"],
+        use_external_data_format=False,
+    )
 
 
 def quantize_int4(source: Path, target: Path, options: dict[str, Any]) -> None:
     """4-bit weights in blocks; accuracy level 4 lets the kernels compute in int8."""
-    config = DefaultWeightOnlyQuantConfig(block_size=options["block_size"], is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"])
+    config = DefaultWeightOnlyQuantConfig(
+        block_size=options["block_size"], is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
+    )
     quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
     quantizer.process()
     quantizer.model.save_model_to_file(str(target), use_external_data_format=False)
@@ -43,10 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         made = Path(scratch, "model.onnx")
         METHODS[recipe["method"]](source, made, recipe["options"])
-        whole = Path(scratch, "whole.onnx")
-        onnx.save_model(onnx.load(made), str(whole), save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx_data", size_threshold=1024)
-        shutil.move(Path(scratch, "model.onnx_data"), out / "model.onnx_data")
-        shutil.move(whole, out / "model.onnx")
+        onnx_files.save(onnx.load(made), out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)
     manifest.record(out, recipe, [source.with_name("manifest.json")], [out / name for name in layout.ONNX_FILES])

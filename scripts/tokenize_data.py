@@ -5,22 +5,27 @@ import json
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
 from snaketune.layout import SPLITS
 from snaketune.tokens import TokenRows, write_rows
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 
-def prompt_and_answer(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[list[int], list[int]]:
+def prompt_and_answer(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+) -> tuple[list[int], list[int]]:
     """Token ids of the prompt and of the answer with its end token, tokenized apart.
 
     The last message is the answer; what the template writes after the end token is left out.
     """
-    prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
+    whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
     if not whole.startswith(prompt):
-        raise UserError("the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference")
+        raise UserError(
+            "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
+        )
     answer = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
     ends = set(tokenizer.all_special_ids)
     last = max((i for i, token in enumerate(answer) if token in ends), default=len(answer) - 1)
@@ -32,7 +37,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, path: Path, longest: int) -> To
     for row in files.read_jsonl(path):
         prompt, answer = prompt_and_answer(tokenizer, row["messages"])
         if len(prompt) + len(answer) > longest:
-            raise UserError(f"{path}, row {row['id']}: {len(prompt) + len(answer)} tokens, but the limit is {longest}; shorten the texts, or raise `max_tokens` in the scenario (at most the model's context)")
+            raise UserError(
+                f"{path}, row {row['id']}: {len(prompt) + len(answer)} tokens, but the limit is {longest}; shorten the texts, or raise `max_tokens` in the scenario (at most the model's context)"
+            )
         ids.append(prompt + answer)
         starts.append(len(prompt))
     return TokenRows([np.array(row, dtype=np.int32) for row in ids], starts)
@@ -49,7 +56,9 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
     if not tokenizer.chat_template:
-        raise UserError(f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json")
+        raise UserError(
+            f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
+        )
     longest = min(arguments.recipe["max_tokens"], tokenizer.model_max_length)
     for split in SPLITS:
         rows = tokenize(tokenizer, data / f"{split}.jsonl", longest)
@@ -57,10 +66,15 @@ def main() -> None:
         print(f"{split}: {len(rows.ids)} rows, {sum(map(len, rows.ids))} tokens, longest {max(map(len, rows.ids))}")
     card = files.read_json(data / "card.json")
     some = files.read_jsonl(data / "train.jsonl")[0]["messages"][:-1]
-    answers = {label: prompt_and_answer(tokenizer, [*some, {"role": "assistant", "content": answer}])[1] for label, answer in zip(card["labels"], card["answers"], strict=True)}
+    answers = {
+        label: prompt_and_answer(tokenizer, [*some, {"role": "assistant", "content": answer}])[1]
+        for label, answer in zip(card["labels"], card["answers"], strict=True)
+    }
     files.write_json(out / "candidates.json", answers)
     outputs = [out / "candidates.json", *(out / f"{split}.safetensors" for split in SPLITS)]
-    manifest.record(out, arguments.recipe, [arguments.base_directory / "manifest.json", data / "manifest.json"], outputs)
+    manifest.record(
+        out, arguments.recipe, [arguments.base_directory / "manifest.json", data / "manifest.json"], outputs
+    )
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ DeepSpeed. Interrupted, it goes on from its last checkpoint in --work.
 """
 
 import argparse
+import fcntl
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+
 from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
 from snaketune.measure import limit_threads, model_state_bytes, peak_memory
@@ -28,7 +31,9 @@ def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks != recipe["world_size"]:
-        raise errors.UserError(f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use torchrun --nproc-per-node {recipe['world_size']}")
+        raise errors.UserError(
+            f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use torchrun --nproc-per-node {recipe['world_size']}"
+        )
     plugin = None
     if recipe["engine"]["type"] == "deepspeed":
         from accelerate import DeepSpeedPlugin
@@ -39,7 +44,10 @@ def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
                 "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
                 "gradient_accumulation_steps": 1,
                 "gradient_clipping": recipe["max_grad_norm"],
-                "zero_optimization": {"stage": recipe["engine"]["zero_stage"], **({"offload_optimizer": {"device": offload}} if offload != "none" else {})},
+                "zero_optimization": {
+                    "stage": recipe["engine"]["zero_stage"],
+                    **({"offload_optimizer": {"device": offload}} if offload != "none" else {}),
+                },
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
             }
@@ -49,12 +57,32 @@ def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
 
 def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = {"lr": recipe["learning_rate"], "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": recipe["weight_decay"]}
+    options = {
+        "lr": recipe["learning_rate"],
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": recipe["weight_decay"],
+    }
     if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
+        return cpu_adam(parameters, options)
+    return torch.optim.AdamW(parameters, fused=True, **options)
+
+
+def cpu_adam(parameters: list[torch.nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
+    """DeepSpeed's Adam for offloaded states; the first use on a machine compiles it.
+
+    torch's own lock file outlives a killed build and would be waited on for ever. Under our
+    lock, which the system frees, such a file can only be a stale one.
+    """
+    directory = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "build.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for stale in directory.glob("**/lock"):
+            stale.unlink()
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
-    return torch.optim.AdamW(parameters, **options)
 
 
 def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path, work: Path) -> list[Path]:
@@ -82,7 +110,9 @@ def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help="the resolved technique, training plan and seed as JSON")
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help="the resolved technique, training plan and seed as JSON"
+    )
     parser.add_argument("--base-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
@@ -91,12 +121,14 @@ def main() -> None:
     recipe, out, work = arguments.recipe, arguments.output_directory, arguments.work
 
     limit_threads(recipe["threads"])
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str((work / "torch_extensions").absolute()))
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("work/torch_extensions", platform.node()).absolute()))
     base_size = sum(path.stat().st_size for path in arguments.base_directory.glob("*.safetensors"))
     files.need_space(work, 5 * base_size, "training (checkpoints with optimizer states, and the result)")
 
     accelerator = accelerator_for(recipe)
-    tokens = {split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")}
+    tokens = {
+        split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
+    }
     rows, validation = (Rows(tokens[split].ids, tokens[split].answer_starts) for split in ("train", "validation"))
     imported = peak_memory()
     torch.manual_seed(recipe["seed"])
@@ -110,11 +142,37 @@ def main() -> None:
     model.train()
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
-    plan = Plan(plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"]), recipe["micro_batch_rows"], recipe["learning_rate"], recipe["warmup_share"], recipe["max_grad_norm"], recipe["checkpoint_steps"])
-    fit = Fit(accelerator, model, optimizer, rows, plan, pad, work, "/".join(out.parts[-4:]), json.dumps(recipe, sort_keys=True))
-    fit.run(lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"]))
+    plan = Plan(
+        plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"]),
+        recipe["micro_batch_rows"],
+        recipe["learning_rate"],
+        recipe["warmup_share"],
+        recipe["max_grad_norm"],
+        recipe["checkpoint_steps"],
+    )
+    fit = Fit(
+        accelerator,
+        model,
+        optimizer,
+        rows,
+        plan,
+        pad,
+        work,
+        "/".join(out.parts[-4:]),
+        json.dumps(recipe, sort_keys=True),
+    )
+    fit.run(
+        lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"])
+    )
 
-    ranks = gathered(accelerator, {"peak_memory_bytes": peak_memory(), "imported_memory_bytes": imported, **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"])})
+    ranks = gathered(
+        accelerator,
+        {
+            "peak_memory_bytes": peak_memory(),
+            "imported_memory_bytes": imported,
+            **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"]),
+        },
+    )
     saved = save(accelerator, model, recipe, out, work)
     if accelerator.is_main_process:
         files.write_jsonl(out / "train.jsonl", fit.log)

@@ -4,14 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from snaketune import errors, files, manifest
 from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"vocabulary": size, "context": positions}')
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"vocabulary": size, "context": positions}'
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
@@ -20,14 +23,33 @@ def main() -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=recipe["vocabulary"], special_tokens=SPECIAL_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe["vocabulary"],
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     texts = [row["text"] for row in files.read_jsonl(arguments.corpus) if row["split"] == "train"]
     tokenizer.train_from_iterator(texts, trainer)
 
     files.write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
-    files.write_json(out / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": recipe["context"], "clean_up_tokenization_spaces": False, "chat_template": CHAT_TEMPLATE, **special})
-    manifest.record(out, recipe, [arguments.corpus.parent / "manifest.json"], [out / "tokenizer.json", out / "tokenizer_config.json"])
+    files.write_json(
+        out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": recipe["context"],
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+            **special,
+        },
+    )
+    manifest.record(
+        out,
+        recipe,
+        [arguments.corpus.parent / "manifest.json"],
+        [out / "tokenizer.json", out / "tokenizer_config.json"],
+    )
     print(f"{tokenizer.get_vocab_size()} tokens")
 
 

@@ -21,10 +21,22 @@ def load_base(directory: Path, precision: str, trust_remote_code: bool = False) 
     nf4 is the 4-bit NormalFloat with double quantization of QLoRA (arXiv 2305.14314).
     """
     quantization = {
-        "nf4": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPES["nf4"]),
+        "nf4": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES["nf4"],
+        ),
         "int8": BitsAndBytesConfig(load_in_8bit=True),
     }.get(precision)
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=DTYPES[precision], quantization_config=quantization, trust_remote_code=trust_remote_code, use_safetensors=True, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=DTYPES[precision],
+        quantization_config=quantization,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        local_files_only=True,
+    )
 
 
 def check_targets(model: PreTrainedModel, adapter: dict[str, Any]) -> None:
@@ -35,7 +47,9 @@ def check_targets(model: PreTrainedModel, adapter: dict[str, Any]) -> None:
     names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     missing = [target for target in targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
-        raise UserError(f"target_modules {', '.join(missing)} match no module of this model; its linear layers are {', '.join(sorted(names))}")
+        raise UserError(
+            f"target_modules {', '.join(missing)} match no module of this model; its linear layers are {', '.join(sorted(names))}"
+        )
 
 
 def attach(model: PreTrainedModel, adapter: dict[str, Any]) -> Any:
@@ -59,6 +73,6 @@ def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
     model = load_base(base, precision)
     if precision in ("nf4", "int8"):
         model = model.dequantize()
-    model = model.to(torch.float32)
+    model.float()
     merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     return merged

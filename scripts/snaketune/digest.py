@@ -16,7 +16,11 @@ def _canonical(node: Any) -> Any:
         return [_canonical(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("type_comment", "kind"))
+    fields = (
+        (name, value)
+        for name, value in ast.iter_fields(node)
+        if value not in (None, []) and name not in ("type_comment", "kind")
+    )
     return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
 
 
@@ -24,7 +28,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:]
     return tree
 

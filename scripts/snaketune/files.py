@@ -46,7 +46,14 @@ def need_space(directory: Path, needed: int, what: str) -> None:
     existing = next(p for p in [directory, *directory.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise UserError(f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk")
+        raise UserError(
+            f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk"
+        )
+
+
+def prefer_programs_of(directory: Path) -> None:
+    """Let child processes find the programs of ``directory`` first."""
+    os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,7 +66,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_text(
+        path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -84,13 +93,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+            raise UserError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+            ) from None
         if not text.strip():
             continue
         try:
             row = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+            reason = (
+                f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
+            )
             raise UserError(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from None
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number}: expected an object like {{"text": …}}, found {type(row).__name__}')

@@ -11,8 +11,22 @@ from typing import Any
 from snaketune.errors import UserError
 from snaketune.files import read_json, sha256, write_json
 
-
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate", "tokenizers", "optimum-onnx", "onnx", "onnxruntime", "numpy", "scipy", "scikit-learn", "snakemake")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "deepspeed",
+    "accelerate",
+    "tokenizers",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "snakemake",
+)
 
 
 def record(directory: Path, recipe: dict[str, Any], inputs: list[Path], files: list[Path]) -> None:
@@ -24,7 +38,10 @@ def record(directory: Path, recipe: dict[str, Any], inputs: list[Path], files: l
     write_json(
         directory / "manifest.json",
         {
-            "files": {path.relative_to(directory).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(files)},
+            "files": {
+                path.relative_to(directory).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+                for path in sorted(files)
+            },
             "inputs": {path.as_posix(): sha256(path) for path in sorted(inputs)},
             "recipe": recipe,
         },
@@ -56,7 +73,9 @@ def check_files(manifest: Path) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"{path} is missing, but {manifest} names it: run snakemake to make it again")
         if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
-            raise UserError(f"{path} isn't what {manifest} says (sha256 differs): delete it and run snakemake to make it again")
+            raise UserError(
+                f"{path} isn't what {manifest} says (sha256 differs): delete it and run snakemake to make it again"
+            )
     return content
 
 
@@ -65,12 +84,25 @@ def hardware() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        model = next((line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), model)
-    return {"processor": model, "cores": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+        model = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in cpuinfo.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            model,
+        )
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
 
 
 def _commit() -> str | None:
-    found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip() or None
 
 

@@ -18,7 +18,9 @@ def limit_threads(threads: int) -> None:
     """
     available = len(os.sched_getaffinity(0))
     if available < threads:
-        raise UserError(f"the recipe asks for {threads} threads, but this process may use {available} cores: lower `threads` in the recipe (the result's last digits depend on it), or give the job more cores")
+        raise UserError(
+            f"the recipe asks for {threads} threads, but this process may use {available} cores: lower `threads` in the recipe (the result's last digits depend on it), or give the job more cores"
+        )
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -50,5 +52,11 @@ def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, 
         optimizer = optimizer.optimizer
     mine = {p.data_ptr() for p in model.parameters()}
     masters = (p for group in optimizer.param_groups for p in group["params"] if p.numel() and p.data_ptr() not in mine)
-    states = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
-    return {"weight_bytes": weights, "gradient_bytes": trainable // shards, "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states)}
+    states = (
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    )
+    return {
+        "weight_bytes": weights,
+        "gradient_bytes": trainable // shards,
+        "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states),
+    }

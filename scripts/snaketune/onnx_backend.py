@@ -19,7 +19,9 @@ class OnnxBackend:
             UserError: the execution provider isn't there; there is no silent fall-back.
         """
         if provider not in onnxruntime.get_available_providers():
-            raise UserError(f"execution provider {provider} isn't in this onnxruntime (it has {', '.join(onnxruntime.get_available_providers())}); install a build that has it")
+            raise UserError(
+                f"execution provider {provider} isn't in this onnxruntime (it has {', '.join(onnxruntime.get_available_providers())}); install a build that has it"
+            )
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -10,13 +10,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, RootModel, ValidationError
 
-from snaketune.config import SCHEMAS, Experiment, Export, Model, Scenario, Technique
+from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
+from snaketune.kinds import Export, Model, Scenario, Technique
 
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
     "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
-    **{name: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")},
+    **{
+        name: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+        for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+    },
 }
 
 
@@ -41,7 +45,9 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         known = _fields_at(model, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}" if known else "")
+        return f"{key}: unknown key" + (
+            f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}" if known else ""
+        )
     if fault["type"] == "missing":
         return f"{key}: missing"
     found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
@@ -54,8 +60,16 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
         options = [found, *found.get("anyOf", []), *found.get("oneOf", [])]
         options = [schema["$defs"][o["$ref"].rsplit("/", 1)[-1]] if "$ref" in o else o for o in options]
-        options += [schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]] for o in options for inner in o.get("oneOf", []) if "$ref" in inner]
-        found = next((o["properties"][part] for o in options if part in o.get("properties", {})), next((o for o in options if o.get("properties", {}).get("type", {}).get("const") == part), found))
+        options += [
+            schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]]
+            for o in options
+            for inner in o.get("oneOf", [])
+            if "$ref" in inner
+        ]
+        found = next(
+            (o["properties"][part] for o in options if part in o.get("properties", {})),
+            next((o for o in options if o.get("properties", {}).get("type", {}).get("const") == part), found),
+        )
     if "$ref" in found:
         found = schema["$defs"][found["$ref"].rsplit("/", 1)[-1]]
     return list(found.get("properties", {}))
@@ -68,7 +82,9 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})") from None
+        raise UserError(
+            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
+        ) from None
 
 
 def modules_of(directory: Path) -> set[str]:
@@ -77,7 +93,9 @@ def modules_of(directory: Path) -> set[str]:
     for path in sorted(directory.glob("*.safetensors")):
         with path.open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        names |= {key.split(".")[-2] for key, entry in header.items() if key.endswith(".weight") and len(entry["shape"]) == 2}
+        names |= {
+            key.split(".")[-2] for key, entry in header.items() if key.endswith(".weight") and len(entry["shape"]) == 2
+        }
     return names
 
 
@@ -104,8 +122,14 @@ class Matrix:
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise UserError(f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"))
-        return {name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml") for name in names}
+                raise UserError(
+                    f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)"
+                    + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+                )
+        return {
+            name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml")
+            for name in names
+        }
 
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():
@@ -114,16 +138,26 @@ class Matrix:
                 targets = technique.adapter.options.target_modules if technique.adapter else []
                 missing = [target for target in targets if modules and target not in modules]
                 if missing and modules:
-                    hint = " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)" if model.model_type == "phi3" else ""
-                    raise UserError(f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}")
+                    hint = (
+                        " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
+                        if model.model_type == "phi3"
+                        else ""
+                    )
+                    raise UserError(
+                        f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}"
+                    )
 
     def _check_files(self) -> None:
         for name, scenario in self.scenarios.items():
             if scenario.source.path and not (self.root / scenario.source.path).is_file():
-                raise UserError(f"config/scenarios/{name}.yaml: source.path: {scenario.source.path}: no such file; expected a JSONL file with one object a line")
+                raise UserError(
+                    f"config/scenarios/{name}.yaml: source.path: {scenario.source.path}: no such file; expected a JSONL file with one object a line"
+                )
         for name, model in self.models.items():
             if model.path and not (self.root / model.path / "config.json").is_file():
-                raise UserError(f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory")
+                raise UserError(
+                    f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory"
+                )
 
     @cached_property
     def built(self) -> list[str]:
@@ -137,7 +171,13 @@ class Matrix:
         training = self.experiment.training.model_dump()
         if rate:
             training["epochs"] = 1
-        return {**resolved.model_dump(exclude={"description"}), **training, "learning_rate": chosen, "seed": seed, "trust_remote_code": self.models[model].trust_remote_code}
+        return {
+            **resolved.model_dump(exclude={"description"}),
+            **training,
+            "learning_rate": chosen,
+            "seed": seed,
+            "trust_remote_code": self.models[model].trust_remote_code,
+        }
 
     def pretraining_recipe(self, model: str) -> dict[str, Any]:
         build = self.models[model].build
@@ -152,13 +192,31 @@ class Matrix:
 
     def parity_recipe(self, scenario: str) -> dict[str, Any]:
         parity = self.experiment.parity.model_dump(exclude_none=True)
-        return {**parity, "threads": self.experiment.evaluation.threads, "primary_metric": self.scenarios[scenario].primary_metric, "precisions": self.experiment.precisions}
+        return {
+            **parity,
+            "threads": self.experiment.evaluation.threads,
+            "primary_metric": self.scenarios[scenario].primary_metric,
+            "precisions": self.experiment.precisions,
+        }
 
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
-        scored = {name: scenario.model_dump(include={"primary_metric", "higher_is_better"}) for name, scenario in self.scenarios.items()}
-        return {"cells": cells, "scenarios": scored, "precisions": self.experiment.precisions, **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"})}
+        scored = {
+            name: scenario.model_dump(include={"primary_metric", "higher_is_better"})
+            for name, scenario in self.scenarios.items()
+        }
+        return {
+            "cells": cells,
+            "scenarios": scored,
+            "precisions": self.experiment.precisions,
+            **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
+        }
 
     def report_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         described = {name: technique.model_dump() for name, technique in self.techniques.items()}
-        return {**self.summary_recipe(cells), "techniques": described, "training": self.experiment.training.model_dump(), "models": {name: model.description for name, model in self.models.items()}}
+        return {
+            **self.summary_recipe(cells),
+            "techniques": described,
+            "training": self.experiment.training.model_dump(),
+            "models": {name: model.description for name, model in self.models.items()},
+        }

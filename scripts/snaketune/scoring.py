@@ -52,13 +52,17 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
                 rest = np.tile(candidate[:-1], (len(numbers), 1))
                 logits, _ = backend.forward(rest, past, len(candidate) - 1)
                 following = log_softmax(logits[:, -(len(candidate) - 1) :])
-                scores[numbers, column] += np.take_along_axis(following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1)[..., 0].sum(-1)
+                scores[numbers, column] += np.take_along_axis(
+                    following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1
+                )[..., 0].sum(-1)
     return scores
 
 
 def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np.ndarray:
     """Logits of the last ``positions`` positions of each row: (rows * positions, vocabulary)."""
-    return np.concatenate([backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows])
+    return np.concatenate(
+        [backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows]
+    )
 
 
 def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:

@@ -35,7 +35,9 @@ def _from_file(path: Path, columns: dict[str, str]) -> list[Example]:
             value = row.get(columns[field])
             if not isinstance(value, str) or not value.strip():
                 found = "nothing" if columns[field] not in row else repr(value)[:60]
-                raise UserError(f"{path}, row {number}: expected a non-empty string in {columns[field]!r}, found {found}; the row has the keys {', '.join(sorted(row)) or 'none'} (map others with `columns:` in the scenario)")
+                raise UserError(
+                    f"{path}, row {number}: expected a non-empty string in {columns[field]!r}, found {found}; the row has the keys {', '.join(sorted(row)) or 'none'} (map others with `columns:` in the scenario)"
+                )
             example[field] = value.strip()
         examples.append(example | {"group": str(row.get(columns["group"], example["text"].lower()))})
     return examples
@@ -43,7 +45,10 @@ def _from_file(path: Path, columns: dict[str, str]) -> list[Example]:
 
 def _documentation_areas(corpus: list[dict[str, Any]], source: dict[str, Any]) -> list[Example]:
     """Docstrings labelled with the area of the library that they come from."""
-    prefixes = sorted(((prefix, area) for area, modules in source["areas"].items() for prefix in modules), key=lambda pair: -len(pair[0]))
+    prefixes = sorted(
+        ((prefix, area) for area, modules in source["areas"].items() for prefix in modules),
+        key=lambda pair: -len(pair[0]),
+    )
     aliases = set(source["aliases"])
     examples = []
     for row in corpus:
@@ -52,7 +57,15 @@ def _documentation_areas(corpus: list[dict[str, Any]], source: dict[str, Any]) -
             continue
         parts = row["module"].split(".")
         text = without_names(row["text"], {row["library"], *parts, *(part.strip("_") for part in parts), *aliases})
-        examples.append({"id": f"{row['module']}:{row['name']}", "text": _cut(text, source["max_characters"]), "label": area, "group": row["group"], "split": row["split"]})
+        examples.append(
+            {
+                "id": f"{row['module']}:{row['name']}",
+                "text": _cut(text, source["max_characters"]),
+                "label": area,
+                "group": row["group"],
+                "split": row["split"],
+            }
+        )
     return [example for example in examples if len(example["text"]) >= source["min_characters"]]
 
 

@@ -1,5 +1,6 @@
 """Tokenized rows on disk: one safetensors file a split, read without torch or a tokenizer."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class TokenRows:
 
 
 def write_rows(path: Path, rows: TokenRows) -> None:
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "ids": np.concatenate(rows.ids).astype(np.int32),
         "offsets": np.cumsum([0, *map(len, rows.ids)]).astype(np.int64),
         "answer_starts": np.array(rows.answer_starts, dtype=np.int32),
@@ -34,7 +35,7 @@ def write_rows(path: Path, rows: TokenRows) -> None:
 def read_rows(path: Path) -> TokenRows:
     tensors = load_file(path)
     bounds = tensors["offsets"].tolist()
-    return TokenRows([tensors["ids"][a:b] for a, b in zip(bounds, bounds[1:], strict=False)], tensors["answer_starts"].tolist())
+    return TokenRows([tensors["ids"][a:b] for a, b in itertools.pairwise(bounds)], tensors["answer_starts"].tolist())
 
 
 def read_candidates(path: Path) -> tuple[list[str], list[np.ndarray]]:

@@ -6,7 +6,6 @@ tokens, so that a run gives the same result at any number of ranks.
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -68,7 +67,10 @@ def plan_batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> list[li
     for epoch in range(epochs):
         generator = np.random.Generator(np.random.PCG64([seed, epoch]))
         order = generator.permutation(len(rows))
-        grouped = [sorted(part, key=lambda row: (len(rows.ids[row]), row)) for part in np.array_split(order, max(1, len(rows) // (batch_rows * 16)))]
+        grouped = [
+            sorted(part, key=lambda row: (len(rows.ids[row]), row))
+            for part in np.array_split(order, max(1, len(rows) // (batch_rows * 16)))
+        ]
         flat = [int(row) for part in grouped for row in part]
         cut = [flat[i : i + batch_rows] for i in range(0, len(flat), batch_rows)]
         batches += [cut[i] for i in generator.permutation(len(cut))]
@@ -94,7 +96,12 @@ def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> t
         answer = len(row) - max(1, rows.answer_starts[n])
         labels[i, longest - answer :] = row[-answer:]
     keep = int((labels != IGNORED).any(0).long().flip(0).cumsum(0).argmax()) + 2
-    inputs = {"input_ids": ids.to(device), "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device), "logits_to_keep": keep, "use_cache": False}
+    inputs = {
+        "input_ids": ids.to(device),
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device),
+        "logits_to_keep": keep,
+        "use_cache": False,
+    }
     if not bool(mask.all()):
         inputs["attention_mask"] = mask.to(device)
     return inputs, labels[:, longest - keep + 1 :].to(device)
@@ -103,7 +110,9 @@ def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> t
 def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
     """Summed negative log-likelihood, in nats, of the answer tokens."""
     logits = model(**inputs).logits[:, :-1].float()
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
 
 @torch.no_grad()
@@ -111,7 +120,10 @@ def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device
     """Mean negative log-likelihood, in nats, per answer token of ``rows``."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
-    total = sum(float(answer_loss(model, *collate(rows, order[i : i + batch_rows], pad, device))) for i in range(0, len(order), batch_rows))
+    total = sum(
+        float(answer_loss(model, *collate(rows, order[i : i + batch_rows], pad, device)))
+        for i in range(0, len(order), batch_rows)
+    )
     model.train()
     return total / rows.answer_tokens(order)
 
@@ -119,7 +131,18 @@ def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device
 class Fit:
     """Runs a plan with an Accelerator, keeping checkpoints in ``work`` that a killed job resumes."""
 
-    def __init__(self, accelerator: Accelerator, model: Any, optimizer: Any, rows: Rows, plan: Plan, pad: int, work: Path, name: str, key: str):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: Any,
+        optimizer: Any,
+        rows: Rows,
+        plan: Plan,
+        pad: int,
+        work: Path,
+        name: str,
+        key: str,
+    ):
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.rows, self.plan, self.pad, self.work, self.name, self.key = rows, plan, pad, work, name, key
         self.log: list[dict[str, Any]] = []
@@ -184,7 +207,10 @@ class Fit:
         if self.accelerator.is_main_process:
             validation = f"  validation {entry['validation_loss']:.3f}" if "validation_loss" in entry else ""
             left = self.seconds / entry["step"] * (len(self.plan.batches) - entry["step"])
-            print(f"[{self.name}] step {entry['step']}/{len(self.plan.batches)}  loss {entry['loss']:.3f}{validation}  {entry['tokens'] / max(self.seconds, 1e-9):,.0f} tokens/s  {left:.0f} s left", flush=True)
+            print(
+                f"[{self.name}] step {entry['step']}/{len(self.plan.batches)}  loss {entry['loss']:.3f}{validation}  {entry['tokens'] / max(self.seconds, 1e-9):,.0f} tokens/s  {left:.0f} s left",
+                flush=True,
+            )
 
     def _last_checkpoint(self) -> Path | None:
         found = sorted(self.work.glob("checkpoint-*/state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
@@ -196,9 +222,18 @@ class Fit:
         self.accelerator.save_state(str(aside), safe_serialization=True)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            write_json(aside / "state.json", {"key": self.key, "step": step, "log": self.log, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds})
+            write_json(
+                aside / "state.json",
+                {
+                    "key": self.key,
+                    "step": step,
+                    "log": self.log,
+                    "seconds": self.seconds,
+                    "cpu_seconds": self.cpu_seconds,
+                },
+            )
             shutil.rmtree(path, ignore_errors=True)
-            os.replace(aside, path)
+            aside.replace(path)
             for old in self.work.glob("checkpoint-*"):
                 if old != path:
                     shutil.rmtree(old)

@@ -1,0 +1,253 @@
+"""Typed models of one technique, model, scenario or export: a file of `config/` each."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, RootModel, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LoraOptions(Strict):
+    r: PositiveInt = Field(8, description="rank: higher trains more parameters")
+    lora_alpha: PositiveFloat = Field(16, description="scale of the update is lora_alpha / r")
+    lora_dropout: Share = 0.0
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
+
+
+class Ia3Options(Strict):
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers whose outputs are rescaled")
+    feedforward_modules: list[str] = Field(
+        default_factory=list, description="those of them whose inputs are rescaled instead"
+    )
+
+    @model_validator(mode="after")
+    def _feedforward_is_a_target(self) -> "Ia3Options":
+        if extra := set(self.feedforward_modules) - set(self.target_modules):
+            raise ValueError(f"feedforward_modules {', '.join(sorted(extra))} must also be in target_modules")
+        return self
+
+
+class Lora(Strict):
+    type: Literal["lora"]
+    options: LoraOptions
+
+
+class Ia3(Strict):
+    type: Literal["ia3"]
+    options: Ia3Options
+
+
+class Engine(Strict):
+    type: Literal["torch", "deepspeed"] = "torch"
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what ZeRO shards over the ranks: 1 optimizer states, 2 gradients too, 3 weights too"
+    )
+    offload: Literal["none", "cpu"] = Field("none", description="where the optimizer lives")
+
+    @model_validator(mode="after")
+    def _zero_needs_deepspeed(self) -> "Engine":
+        if self.type == "torch" and (self.zero_stage or self.offload != "none"):
+            raise ValueError("zero_stage and offload need type: deepspeed")
+        return self
+
+
+class Technique(Strict):
+    """One point on the three axes adapter, base precision and engine."""
+
+    description: str
+    adapter: Annotated[Lora | Ia3, Field(discriminator="type")] | None = Field(
+        None, description="none trains all weights"
+    )
+    base_precision: Literal["fp32", "bf16", "nf4", "int8"] = "fp32"
+    engine: Engine = Engine()
+    world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
+    threads: PositiveInt = Field(1, description="threads of each rank")
+    learning_rate: PositiveFloat | dict[str, PositiveFloat] = Field(
+        description="one number, or one for each model with `default` for the others"
+    )
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
+    micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Technique":
+        if self.base_precision in ("nf4", "int8") and self.adapter is None:
+            raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
+        if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
+            raise ValueError("learning_rate needs the key `default`")
+        return self
+
+
+class Architecture(Strict):
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+
+
+class Pretraining(Strict):
+    tokens: PositiveInt
+    held_out_tokens: PositiveInt = 60000
+    characters: PositiveInt = Field(320, description="of each text: its first sentences")
+    sequence_length: PositiveInt = 192
+    batch_rows: PositiveInt = 8
+    learning_rate: PositiveFloat = 0.003
+    weight_decay: float = Field(0.1, ge=0)
+    threads: PositiveInt = 2
+    seed: int = 1
+    checkpoint_steps: PositiveInt = 200
+
+
+class Build(Strict):
+    """A Phi-3 model that the workflow pre-trains itself."""
+
+    vocabulary: PositiveInt
+    context: PositiveInt
+    architecture: Architecture
+    pretraining: Pretraining
+
+
+class Model(Strict):
+    """Exactly one of build, hub or path."""
+
+    description: str
+    licence: str
+    model_type: str = Field(
+        "phi3", description="transformers' model_type: tells the names of the linear layers before a download"
+    )
+    build: Build | None = None
+    hub: str | None = Field(None, description="owner/name on the Hugging Face hub")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
+    path: str | None = Field(None, description="a local directory with safetensors")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if sum(origin is not None for origin in (self.build, self.hub, self.path)) != 1:
+            raise ValueError("give exactly one of build, hub, path")
+        if self.hub and not self.revision:
+            raise ValueError("hub needs revision: the 40-digit commit to download")
+        return self
+
+
+class Columns(Strict):
+    text: str = "text"
+    label: str = "label"
+    group: str = Field(
+        "group", description="rows of one group stay in one split; the text itself where the column is missing"
+    )
+
+
+class Source(Strict):
+    """Exactly one of builtin or path."""
+
+    builtin: Literal["documentation-areas"] | None = None
+    path: str | None = Field(None, description="your JSONL file, one object a line")
+    columns: Columns = Columns()
+    areas: dict[str, list[str]] = Field(default_factory=dict, description="label: modules whose docstrings get it")
+    aliases: list[str] = Field(
+        default_factory=list, description="words removed from the texts with the names of module and package"
+    )
+    max_characters: PositiveInt = 240
+    min_characters: PositiveInt = 40
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Source":
+        if (self.builtin is None) == (self.path is None):
+            raise ValueError("give exactly one of builtin, path")
+        if self.builtin and len(self.areas) < 2:
+            raise ValueError("builtin documentation-areas needs two or more areas")
+        return self
+
+
+class RowsPerLabel(Strict):
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+
+
+class SplitShares(Strict):
+    validation: Share = 0.1
+    test: Share = 0.2
+
+    @model_validator(mode="after")
+    def _some_left(self) -> "SplitShares":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave rows for training")
+        return self
+
+
+class NearDuplicates(Strict):
+    threshold: Share = Field(
+        0.6, description="Jaccard similarity of word trigrams from which two texts are near-duplicates"
+    )
+    permutations: PositiveInt = 64
+
+
+class Scenario(Strict):
+    description: str
+    task: Literal["classification"]
+    licence: str
+    source: Source
+    prompt: str = Field(description="the user's message; {text} is replaced")
+    answer: str = Field("{label}", description="the assistant's message; {label} is replaced")
+    rows_per_label: RowsPerLabel | None = None
+    split: SplitShares = SplitShares()
+    near_duplicates: NearDuplicates = NearDuplicates()
+    max_tokens: PositiveInt = 512
+    metrics: list[Literal["accuracy", "macro_f1"]] = ["accuracy", "macro_f1"]
+    primary_metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    higher_is_better: bool = True
+
+    @model_validator(mode="after")
+    def _templates(self) -> "Scenario":
+        for key, field in (("prompt", "{text}"), ("answer", "{label}")):
+            template = getattr(self, key)
+            if field not in template:
+                raise ValueError(f"{key} must hold {field}")
+            try:
+                template.format(text="", label="")
+            except (KeyError, IndexError, ValueError):
+                raise ValueError(
+                    f"{key} may hold {{text}} and {{label}} only; write {{{{ and }}}} for braces"
+                ) from None
+        return self
+
+
+class DynamicInt8(Strict):
+    op_types: list[str] = ["MatMul", "Gather"]
+    per_channel: bool = True
+
+
+class WeightOnlyInt4(Strict):
+    block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="weights that share a scale: fewer is more exact and larger"
+    )
+    symmetric: bool = True
+    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+
+
+class Int8Export(Strict):
+    description: str
+    method: Literal["dynamic-int8"]
+    options: DynamicInt8 = DynamicInt8()
+
+
+class Int4Export(Strict):
+    description: str
+    method: Literal["weight-only-int4"]
+    options: WeightOnlyInt4 = WeightOnlyInt4()
+
+
+class Export(RootModel[Annotated[Int8Export | Int4Export, Field(discriminator="method")]]):
+    """A precision to quantize the fp32 ONNX model to."""
