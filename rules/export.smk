@@ -104,6 +104,8 @@ use rule copy_model as copy_untuned_model with:
         base=subpath(input.base, parent=True),
         trained=subpath(input.base, parent=True),
         directory=subpath(output.manifest, parent=True),
+    message:
+        "Laying out the untuned {wildcards.model} for {wildcards.scenario}"
 
 
 rule export_onnx:

@@ -74,3 +74,5 @@ use rule train_adapter as train_at_rate with:
         tokens=subpath(input.tokens, parent=True),
         directory=subpath(output.curve, parent=True),
         work="work/tuning/{model}/{scenario}/{technique}/{rate}",
+    message:
+        "Trying {wildcards.technique} of {wildcards.model} on {wildcards.scenario} at learning rate {wildcards.rate}"

@@ -1,0 +1,92 @@
+"""A user's mistake gives one clear message, before any job starts, and no traceback."""
+
+from pathlib import Path
+
+import pytest
+from experiments import UNTRAINED
+from workspace import Workspace
+
+MISTAKES = {
+    "an unknown key": (
+        "config/config.yaml",
+        "keep_intermediates:",
+        "keep_intermediate:",
+        ["keep_intermediate: unknown key; did you mean keep_intermediates?"],
+    ),
+    "a wrong type": ("config/config.yaml", "epochs: 3", "epochs: three", ["training.epochs", "integer", "'three'"]),
+    "an unknown technique": (
+        "config/experiments/test.yaml",
+        "- lora",
+        "- lorra",
+        ["there is no technique 'lorra'", "did you mean lora?"],
+    ),
+    "an unknown precision": (
+        "config/experiments/test.yaml",
+        "- int4",
+        "- int3",
+        ["there is no export 'int3'", "did you mean int8?"],
+    ),
+    "an unknown key of a technique": (
+        "config/techniques/lora.yaml",
+        "r: 8",
+        "rank: 8",
+        ["config/techniques/lora.yaml", "rank: unknown key"],
+    ),
+    "modules that Phi-3 doesn't have": (
+        "config/techniques/lora.yaml",
+        "[qkv_proj, o_proj, gate_up_proj, down_proj]",
+        "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]",
+        [
+            "config/techniques/lora.yaml",
+            "q_proj, k_proj, v_proj, gate_proj, up_proj match no module of tiny-phi3",
+            "qkv_proj",
+            "fuses",
+        ],
+    ),
+    "not YAML": (
+        "config/techniques/lora.yaml",
+        "adapter:",
+        "adapter: [",
+        ["config/techniques/lora.yaml, line", "not YAML"],
+    ),
+    "a data file that isn't there": (
+        "config/scenarios/classification.yaml",
+        "  builtin: documentation-areas",
+        "  path: data/mine.jsonl",
+        ["source.path: data/mine.jsonl: no such file", "JSONL"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_configuration(edited: Workspace, mistake: str) -> None:
+    name, old, new, expected = MISTAKES[mistake]
+    edited.edit(name, old, new)
+    shown = edited.snakemake("--cores", "1")
+    text = shown.stdout + shown.stderr
+    assert shown.returncode != 0
+    for part in expected:
+        assert part in text
+    assert "Traceback" not in text
+    assert "Finished jobid" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "mine.jsonl: empty"),
+        (b'{"text": "a", "label": "b"}\n{"text": \n', "mine.jsonl, line 2: not JSON"),
+        (b'{"text": "caf\xe9", "label": "b"}\n', "mine.jsonl, line 1: not UTF-8"),
+        (b'{"text": "a"}\n', "mine.jsonl, row 1: expected a non-empty string in 'label'"),
+    ],
+)
+def test_a_mistake_in_the_users_file(tmp_path: Path, content: bytes, expected: str) -> None:
+    workspace = Workspace.make(tmp_path, UNTRAINED)
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    workspace.edit("config/scenarios/classification.yaml", "  builtin: documentation-areas", "  path: mine.jsonl")
+    shown = workspace.snakemake("--cores", "1", "results/data/classification/card.json")
+    text = shown.stdout + shown.stderr
+    assert shown.returncode != 0
+    assert f"error: {expected}" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "results/data").exists()

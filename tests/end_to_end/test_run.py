@@ -1,0 +1,289 @@
+"""What one run of the whole workflow must hold."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from experiments import ALL_WEIGHTS, TECHNIQUES
+from safetensors.numpy import load_file
+from workspace import Workspace
+
+BACKENDS = ["torch", "onnx-fp32", "onnx-int8", "onnx-int4"]
+COLUMNS = (
+    "model,scenario,technique,seed,backend,metric,higher_is_better,value,ci_low,ci_high,n,base_value,delta,delta_ci_low,delta_ci_high,"
+    "trainable_parameters,total_parameters,world_size,train_tokens,train_seconds,tokens_per_second,peak_memory_bytes,artifact_bytes,"
+    "decode_tokens_per_second,latency_p50_ms"
+)
+
+
+def run_of(workspace: Workspace, technique: str) -> Path:
+    seed = 0 if technique == "base" else 1
+    return workspace.path / f"results/runs/test-phi3/test-areas/{technique}/seed-{seed}"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def summary(workspace: Workspace) -> list[dict[str, str]]:
+    with (workspace.path / "results/summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_summary_has_a_row_for_each_technique_and_backend(finished: Workspace) -> None:
+    assert (finished.path / "results/summary.csv").read_text().splitlines()[0] == COLUMNS
+    assert [(row["technique"], row["backend"]) for row in summary(finished)] == [
+        (t, b) for t in ["base", *TECHNIQUES] for b in BACKENDS
+    ]
+    for row in summary(finished):
+        assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"])
+        assert int(row["artifact_bytes"]) > 0
+        assert (row["delta"] == "") == (row["technique"] == "base")
+
+
+def test_values_are_those_of_the_kept_predictions(finished: Workspace) -> None:
+    for row in summary(finished):
+        lines = (
+            (run_of(finished, row["technique"]) / f"evaluation/{row['backend']}.predictions.jsonl")
+            .read_text()
+            .splitlines()
+        )
+        predictions = [json.loads(line) for line in lines]
+        assert len(predictions) == int(row["n"])
+        assert np.mean([p["label"] == p["prediction"] for p in predictions]) == pytest.approx(float(row["value"]))
+
+
+def test_every_technique_saw_the_same_tokens(finished: Workspace) -> None:
+    seen = [
+        [
+            (e["step"], e["tokens"])
+            for e in map(json.loads, (run_of(finished, t) / "train.jsonl").read_text().splitlines())
+        ]
+        for t in TECHNIQUES
+    ]
+    assert all(curve == seen[0] for curve in seen)
+
+
+def test_adapters_train_a_share_and_all_weights_train_all(finished: Workspace) -> None:
+    for technique in TECHNIQUES:
+        resources = read(run_of(finished, technique) / "resources.json")
+        share = resources["trainable_parameters"] / resources["total_parameters"]
+        assert share == 1 if technique in ALL_WEIGHTS else 0 < share < 0.2
+        assert len(resources["ranks"]) == resources["world_size"] == (2 if technique == "zero3" else 1)
+
+
+def test_zero3_holds_half_of_the_model_states_on_each_rank(finished: Workspace) -> None:
+    whole, sharded = (read(run_of(finished, t) / "resources.json")["ranks"][0] for t in ("full", "zero3"))
+    for kind in ("weight_bytes", "gradient_bytes"):
+        assert sharded[kind] == pytest.approx(whole[kind] / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("technique", ["deepspeed", "zero3"])
+def test_deepspeed_ends_with_the_weights_of_one_process(finished: Workspace, technique: str) -> None:
+    one, other = (load_file(run_of(finished, t) / "model/model.safetensors") for t in ("full", technique))
+    assert one.keys() == other.keys()
+    start = load_file(finished.path / "results/models/test-phi3/base/model.safetensors")
+    assert max(np.abs(one[name] - start[name]).max() for name in one) > 1e-3, "training changed nothing"
+    assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-4
+
+
+def test_exports_agree_with_their_parents(finished: Workspace) -> None:
+    for technique in ["base", *TECHNIQUES]:
+        hops = read(run_of(finished, technique) / "parity.json")["hops"]
+        assert ("adapter-merged" in hops) == (technique not in ["base", *ALL_WEIGHTS])
+        for name, hop in hops.items():
+            if name in ("adapter-merged", "merged-onnx-fp32"):
+                assert hop["largest_logit_difference"] < 1e-3, (technique, name)
+        assert hops["onnx-fp32-int8"]["share_of_fp32_bytes"] < 0.5
+
+
+def test_manifests_tell_the_truth(finished: Workspace) -> None:
+    sys.path.insert(0, str(finished.path / "scripts"))
+    from snaketune.manifest import check_files
+
+    manifests = list((finished.path / "results").rglob("manifest.json"))
+    assert len(manifests) > 40
+    for manifest in manifests:
+        check_files(manifest)
+
+
+def test_running_again_does_nothing(finished: Workspace) -> None:
+    again = finished.snakemake("--cores", "2")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_every_rule_kept_its_log_and_benchmark(finished: Workspace) -> None:
+    made = {rule for rule, _ in finished.plans().values()}
+    assert len(made) >= 15
+    logs = list((finished.path / "logs").rglob("*.log"))
+    benchmarks = list((finished.path / "logs/benchmarks").rglob("*.tsv"))
+    assert len(logs) == len(benchmarks) > 80
+
+
+def test_the_report_stands_alone(finished: Workspace) -> None:
+    page = (finished.path / "results/report.html").read_text()
+    assert not re.search(r"<(script|link|img|iframe)\b", page)
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", page)
+    assert "url(" not in page.replace("url(#", "")
+    assert ("Recommended:" in page) != ("No difference shown" in page)
+    for technique in TECHNIQUES:
+        assert f"<td>{technique}</td>" in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium isn't installed")
+def test_the_report_opens_in_a_browser_offline(finished: Workspace, tmp_path: Path) -> None:
+    shot = tmp_path / "report.png"
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    page = (finished.path / "results/report.html").as_uri()
+    shown = subprocess.run(
+        ["chromium", *flags, "--dump-dom", page], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert shown.stdout.count("<svg") == 5
+    subprocess.run(
+        ["chromium", *flags, f"--screenshot={shot}", "--window-size=1200,1600", page],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert shot.stat().st_size > 20_000
+
+
+def train(workspace: Workspace, out: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    """train.py by hand, with the recipe that a finished run recorded."""
+    recipe = {**read(run_of(workspace, "lora") / "manifest.json")["recipe"], **changes}
+    command = [
+        sys.executable,
+        "scripts/train.py",
+        "--recipe",
+        json.dumps(recipe),
+        "--base-directory",
+        "results/models/test-phi3/base",
+    ]
+    command += [
+        "--tokens-directory",
+        "results/tokens/test-phi3/test-areas",
+        "--output-directory",
+        str(out / "run"),
+        "--work",
+        str(out / "work"),
+    ]
+    return subprocess.run(command, cwd=workspace.path, capture_output=True, text=True, check=False)
+
+
+def test_training_by_hand_gives_the_same_bytes(finished: Workspace, tmp_path: Path) -> None:
+    assert train(finished, tmp_path).returncode == 0
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (run_of(finished, "lora") / name).read_bytes()
+
+
+def test_a_diverging_run_fails_with_its_step_and_keeps_the_last_checkpoint(finished: Workspace, tmp_path: Path) -> None:
+    failed = train(finished, tmp_path, learning_rate=1e30, max_grad_norm=0.0, warmup_share=0.9, checkpoint_steps=1)
+    assert failed.returncode == 1
+    assert re.search(r"error: .*the loss is (nan|inf) at step \d+ of 8; the last good checkpoint is ", failed.stderr)
+    assert "Traceback" not in failed.stderr
+    assert len(list((tmp_path / "work").glob("checkpoint-*/state.json"))) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_target_modules_are_refused_by_the_model_itself(finished: Workspace, tmp_path: Path) -> None:
+    failed = train(
+        finished, tmp_path, adapter={"type": "lora", "options": {"r": 2, "target_modules": ["q_proj", "o_proj"]}}
+    )
+    assert failed.returncode == 1
+    assert "target_modules q_proj match no module of this model" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def export(workspace: Workspace, run: Path, honest: bool) -> None:
+    """Export merged/ of a run; dishonestly, without the keys that the exporter's transformers reads."""
+    [python] = workspace.path.glob("work/environments/export-*/bin/python")
+    shutil.rmtree(run / "onnx", ignore_errors=True)
+    patch = "" if honest else "export_onnx.with_older_keys = dict; "
+    code = f"import sys; sys.path.insert(0, 'scripts'); import export_onnx; {patch}export_onnx.main()"
+    command = [
+        python,
+        "-c",
+        code,
+        "--recipe",
+        "{}",
+        "--model-directory",
+        run / "merged",
+        "--output-directory",
+        run / "onnx/fp32",
+    ]
+    subprocess.run(command, cwd=workspace.path, check=True, capture_output=True)
+
+
+def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace, tmp_path: Path) -> None:
+    run, root = tmp_path / "run", finished.path
+    shutil.copytree(run_of(finished, "base"), run)
+    config = read(run / "merged/config.json")
+    config["rope_parameters"]["rope_theta"] = 100.0
+    (run / "merged/config.json").write_text(json.dumps(config))
+    recipe = yaml.safe_load((root / "config/config.yaml").read_text())["parity"] | {
+        "threads": 1,
+        "primary_metric": "accuracy",
+        "precisions": ["fp32"],
+    }
+    rows = ["--tokens-directory", "results/tokens/test-phi3/test-areas"]
+
+    def script(name: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, f"scripts/{name}", *map(str, arguments), *rows]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+    measured = json.dumps({"threads": 1, "speed_prompts": 1, "speed_tokens": 1, "probe": recipe["probe"]})
+    evaluated = script(
+        "evaluate.py",
+        "--recipe",
+        measured,
+        "--model",
+        run / "merged/model.safetensors",
+        "--data-directory",
+        "results/data/test-areas",
+        "--output",
+        run / "evaluation/torch.json",
+        "--logits",
+        run / "evaluation/torch.logits.safetensors",
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    check = [
+        "--recipe",
+        json.dumps(recipe),
+        "--run-directory",
+        run,
+        "--evidence",
+        tmp_path / "evidence.json",
+        "--output",
+        tmp_path / "parity.json",
+    ]
+
+    export(finished, run, honest=False)
+    caught = script("check_parity.py", *check)
+    assert caught.returncode == 1
+    assert "merged-onnx-fp32: largest_logit_difference is" in caught.stderr
+    assert "Traceback" not in caught.stderr
+    assert read(tmp_path / "evidence.json")["over_budget_hops"] == ["merged-onnx-fp32"]
+    assert not (tmp_path / "parity.json").exists()
+
+    export(finished, run, honest=True)
+    passed = script("check_parity.py", *check)
+    assert passed.returncode == 0, passed.stderr
+    assert read(tmp_path / "parity.json")["hops"]["merged-onnx-fp32"]["largest_logit_difference"] < 1e-3

@@ -1,0 +1,68 @@
+"""Parity is exact where two models are equal, and a figure over its budget is seen."""
+
+import math
+
+import numpy as np
+import pytest
+
+from check_parity import compare, over_budget
+
+LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
+
+
+def test_equal_logits_agree_in_all() -> None:
+    assert compare(LOGITS, LOGITS) == {
+        "largest_logit_difference": 0,
+        "mean_logit_difference": 0,
+        "greedy_agreement": 1,
+        "kl_divergence": 0,
+        "positions": 16,
+    }
+
+
+def test_a_shift_of_all_logits_moves_logits_and_no_probability() -> None:
+    found = compare(LOGITS, LOGITS + 1)
+    assert found["largest_logit_difference"] == pytest.approx(1, rel=1e-6)
+    assert found["kl_divergence"] == pytest.approx(0, abs=1e-6)
+    assert found["greedy_agreement"] == 1
+
+
+def test_one_changed_position_counts_as_one() -> None:
+    changed = LOGITS.copy()
+    changed[3, LOGITS[3].argmin()] = 20
+    assert compare(LOGITS, changed)["greedy_agreement"] == 15 / 16
+
+
+def test_the_divergence_is_that_of_the_parent_from_the_child() -> None:
+    parent, child = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])
+    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert compare(parent, child)["kl_divergence"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "budget", "words"),
+    [
+        ({"kl_divergence": 0.2}, {"kl_divergence": 0.1}, "hop: kl_divergence is 0.2, expected at most 0.1"),
+        (
+            {"metric_change": -0.2},
+            {"smallest_metric_change": -0.1},
+            "hop: metric_change is -0.2, expected at least -0.1",
+        ),
+        ({"kl_divergence": math.nan}, {"kl_divergence": 0.1}, "kl_divergence is nan"),
+        ({"greedy_agreement": math.nan}, {"smallest_greedy_agreement": 0.9}, "greedy_agreement is nan"),
+    ],
+)
+def test_a_figure_over_its_budget_is_told(found: dict[str, float], budget: dict[str, float], words: str) -> None:
+    [message] = over_budget("hop", found, budget)
+    assert words in message
+
+
+def test_a_figure_at_its_budget_passes() -> None:
+    found = {"kl_divergence": 0.1, "greedy_agreement": 0.9}
+    assert over_budget("hop", found, {"kl_divergence": 0.1, "smallest_greedy_agreement": 0.9}) == []
+
+
+def test_logits_that_are_not_numbers_are_over_every_budget() -> None:
+    found = compare(LOGITS, np.full_like(LOGITS, np.nan))
+    budget = {"largest_logit_difference": 1.0, "kl_divergence": 1.0, "smallest_greedy_agreement": 0.99}
+    assert len(over_budget("hop", found, budget)) == 3

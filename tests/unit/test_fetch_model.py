@@ -1,0 +1,172 @@
+"""A download asks for the pinned revision and for no format that runs code."""
+
+import hashlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fetch_model import copy_weights
+from snaketune.errors import UserError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"weights",
+    "tokenizer.json": b"{}",
+    "pytorch_model.bin": b"code",
+    "modeling_mine.py": b"code",
+    "README.md": b"words",
+}
+# The waits between the hub client's retries are left out, and nothing else.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+time.sleep = lambda seconds: None
+import fetch_model
+from snaketune import errors
+hub, revision, code = sys.argv[1:]
+errors.run(lambda: print(*sorted(path.name for path in fetch_model.download(hub, revision, code == "code").iterdir())))
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Serves one model at one revision, as the hub does, and notes what is asked for."""
+
+    requested: list[str]
+    status = 200
+    breaks_off = False
+
+    def do_HEAD(self) -> None:
+        self.requested.append(self.path)
+        name = self.path.rsplit("/", 1)[-1]
+        if self.status != 200:
+            body = b"{}"
+        elif "/tree/" in self.path:
+            body = json.dumps(
+                [
+                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha256(data).hexdigest()[:40]}
+                    for name, data in FILES.items()
+                ]
+            ).encode()
+        else:
+            body = FILES.get(name, b"{}")
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", REVISION)
+        if self.status == 404:
+            self.send_header("X-Error-Code", "RevisionNotFound")
+        self.end_headers()
+        if self.command == "GET":
+            cut = self.breaks_off and name == "model.safetensors"
+            self.wfile.write(body[:3] if cut else body)
+
+    do_GET = do_HEAD
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[http.server.HTTPServer]:
+    handler = type("OneHub", (Hub,), {"requested": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def download(
+    home: Path, port: int, code: str = "no code", name: str = "owner/name", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, name, REVISION, code],
+        env=kept
+        | {"PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home)}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_only_the_pinned_revision_and_files_without_code_are_asked_for(
+    hub: http.server.HTTPServer, tmp_path: Path
+) -> None:
+    found = download(tmp_path, hub.server_port)
+    assert found.stdout.split() == ["config.json", "model.safetensors", "tokenizer.json"], found.stderr
+    about_the_model = [path for path in hub.RequestHandlerClass.requested if "owner/name" in path]
+    assert len(about_the_model) > 3
+    assert [path for path in about_the_model if REVISION not in path] == []
+    assert [path for path in about_the_model if path.endswith((".bin", ".py", ".md"))] == []
+
+
+def test_code_is_asked_for_only_where_it_is_trusted(hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    found = download(tmp_path, hub.server_port, "code")
+    assert "modeling_mine.py" in found.stdout.split(), found.stderr
+    assert not [path for path in hub.RequestHandlerClass.requested if path.endswith(".bin")]
+
+
+def assert_one_line(found: subprocess.CompletedProcess[str], words: str) -> None:
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert words in last
+
+
+def test_a_revision_that_the_hub_has_not_is_one_clear_line(hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    hub.RequestHandlerClass.status = 404
+    assert_one_line(download(tmp_path, hub.server_port), f"owner/name has no revision {REVISION}")
+
+
+def test_a_download_that_breaks_off_is_one_clear_line(hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    hub.RequestHandlerClass.breaks_off = True
+    assert_one_line(download(tmp_path, hub.server_port), "owner/name at 0123456789ab can't be downloaded")
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_a_hub_that_refuses_is_one_clear_line(status: int, hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    hub.RequestHandlerClass.status = status
+    assert_one_line(download(tmp_path, hub.server_port), "owner/name")
+
+
+def test_a_hub_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        found = download(tmp_path, closed.getsockname()[1])
+    assert_one_line(found, "check the network, or HF_ENDPOINT for a mirror")
+
+
+def test_a_download_without_network_is_one_clear_line(tmp_path: Path) -> None:
+    assert_one_line(download(tmp_path, 1, HF_HUB_OFFLINE="1"), "owner/name at 0123456789ab can't be downloaded")
+
+
+def test_a_name_that_no_hub_can_have_is_one_clear_line(tmp_path: Path) -> None:
+    assert_one_line(download(tmp_path, 1, name="owner/na/me"), "owner/na/me")
+
+
+def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"code")
+    with pytest.raises(UserError, match=r"no \.safetensors file; other formats .* aren't accepted"):
+        copy_weights(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_of_one_file_are_copied(tmp_path: Path) -> None:
+    save_file({"weight": np.arange(3.0)}, tmp_path / "some-name.safetensors")
+    copy_weights(tmp_path, tmp_path / "out")
+    np.testing.assert_array_equal(load_file(tmp_path / "out/model.safetensors")["weight"], [0, 1, 2])

@@ -1,0 +1,226 @@
+"""Training: data order, loss, learning rate, and going on after an interruption."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Phi3Config, Phi3ForCausalLM
+
+from snaketune.errors import UserError
+from snaketune.training import IGNORED, Fit, Plan, Rows, answer_loss, collate, mean_loss, plan_batches
+
+CPU = torch.device("cpu")
+GENERATOR = np.random.default_rng(0)
+
+
+def rows_of(lengths: list[int]) -> Rows:
+    ids = [GENERATOR.integers(3, 64, length).astype(np.int32) for length in lengths]
+    return Rows(ids, [int(GENERATOR.integers(1, length)) for length in lengths])
+
+
+def tiny_model(dropout: float = 0.0) -> Phi3ForCausalLM:
+    torch.manual_seed(1)
+    config = Phi3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        original_max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        attention_dropout=dropout,
+        resid_pdrop=dropout,
+    )
+    return Phi3ForCausalLM(config)
+
+
+def plan(batches: list[list[int]], **other: float) -> Plan:
+    values = {"micro_batch_rows": 4, "learning_rate": 0.01, "warmup_share": 0.1, "max_grad_norm": 1.0}
+    return Plan(batches, **(values | {"checkpoint_steps": 2} | other))
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 3), st.integers(1, 1000))
+def test_each_row_comes_once_in_each_epoch(count: int, batch_rows: int, epochs: int, seed: int) -> None:
+    rows = Rows([np.zeros(1 + n % 7) for n in range(count)], [1] * count)
+    batches = plan_batches(rows, batch_rows, epochs, seed)
+    steps = -(-count // batch_rows)
+    assert len(batches) == steps * epochs
+    assert max(map(len, batches)) <= batch_rows
+    for epoch in range(epochs):
+        seen = [row for batch in batches[epoch * steps : (epoch + 1) * steps] for row in batch]
+        assert sorted(seen) == list(range(count))
+
+
+def test_the_seed_alone_makes_the_order() -> None:
+    rows = rows_of([int(length) for length in GENERATOR.integers(2, 40, 100)])
+    assert plan_batches(rows, 8, 2, 1) == plan_batches(rows, 8, 2, 1)
+    assert plan_batches(rows, 8, 2, 1) != plan_batches(rows, 8, 2, 2)
+    one, other = np.array_split(np.array(plan_batches(rows_of([5] * 96), 8, 2, 1)), 2)
+    assert one.tolist() != other.tolist()
+
+
+def test_rows_of_a_batch_have_like_lengths() -> None:
+    rows = rows_of([int(length) for length in GENERATOR.integers(2, 102, 512)])
+    lengths = [[len(rows.ids[row]) for row in batch] for batch in plan_batches(rows, 4, 1, 1)]
+    assert np.mean([max(batch) - min(batch) for batch in lengths]) < 10
+
+
+def test_rows_are_aligned_to_the_right() -> None:
+    rows = Rows([np.array([5, 6, 7]), np.array([8, 9, 10, 11, 12])], [2, 2])
+    inputs, targets = collate(rows, [0, 1], 0, CPU)
+    assert inputs["input_ids"].tolist() == [[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]]
+    assert inputs["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
+    assert inputs["position_ids"].tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert targets.tolist() == [[IGNORED, IGNORED, 7], [10, 11, 12]]
+    assert inputs["logits_to_keep"] == 4
+
+
+def reference_loss(model: Phi3ForCausalLM, rows: Rows) -> float:
+    """One row at a time, without padding, over all of its logits."""
+    total = 0.0
+    for ids, start in zip(rows.ids, rows.answer_starts, strict=True):
+        row = torch.from_numpy(ids.astype(np.int64))
+        logits = model(input_ids=row[None]).logits[0]
+        first = max(1, start)
+        total += float(torch.nn.functional.cross_entropy(logits[first - 1 : -1], row[first:], reduction="sum"))
+    return total
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("starts", [None, 0, 1], ids=["answers", "all tokens", "all but the first"])
+def test_the_loss_of_a_padded_batch_equals_that_of_its_rows(starts: int | None) -> None:
+    model, rows = tiny_model().eval(), rows_of([3, 9, 2, 17, 9])
+    if starts is not None:
+        rows = Rows(rows.ids, [starts] * len(rows))
+    numbers = list(range(len(rows)))
+    expected = reference_loss(model, rows)
+    assert float(answer_loss(model, *collate(rows, numbers, 0, CPU))) == pytest.approx(expected, rel=1e-5)
+    assert mean_loss(model, rows, 0, CPU, 2) == pytest.approx(expected / rows.answer_tokens(numbers), rel=1e-5)
+
+
+@given(st.integers(2, 300), st.floats(0, 0.9))
+def test_the_learning_rate_rises_then_falls_to_no_less_than_a_tenth(steps: int, warmup_share: float) -> None:
+    rates = np.array([plan([[0]] * steps, warmup_share=warmup_share).rate(step) for step in range(steps)])
+    top = max(1, round(warmup_share * steps))
+    assert (np.diff(rates[:top]) > 0).all()
+    assert (np.diff(rates[top - 1 :]) < 1e-12).all()
+    assert rates.max() == pytest.approx(0.01)
+    assert rates[top - 1 :].min() > 0.001 - 1e-12
+
+
+def test_a_long_plan_ends_at_a_tenth() -> None:
+    assert plan([[0]] * 1000).rate(999) == pytest.approx(0.001, rel=0.01)
+
+
+ROWS = rows_of([4, 9, 7, 12, 5, 8, 6, 10] * 2)
+BATCHES = plan_batches(ROWS, 4, 2, 1)
+
+
+class Stopped(Exception):
+    """Stands for a signal that ends the process."""
+
+
+def fit(work: Path, dropout: float = 0.1, key: str = "recipe", **other: float) -> Fit:
+    """What train.py sets up anew in each process."""
+    accelerator = Accelerator(cpu=True)
+    model = tiny_model(dropout).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Fit(accelerator, model, optimizer, ROWS, plan(BATCHES, **other), 0, work, "run", key)
+
+
+def weights(run: Fit) -> dict[str, torch.Tensor]:
+    return run.accelerator.unwrap_model(run.model).state_dict()
+
+
+def stop() -> float:
+    raise Stopped
+
+
+def assert_equal_weights(one: Fit, other: Fit) -> None:
+    assert [name for name, tensor in weights(one).items() if not torch.equal(tensor, weights(other)[name])] == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    run = fit(tmp_path_factory.mktemp("whole"))
+    run.run()
+    return run
+
+
+def test_training_lowers_the_loss(whole: Fit) -> None:
+    losses = [entry["loss"] for entry in whole.log]
+    assert len(losses) == len(BATCHES) == 8
+    assert np.mean(losses[4:]) < np.mean(losses[:4])
+    assert whole.log[-1]["tokens"] == 2 * ROWS.tokens(list(range(len(ROWS))))
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: Fit, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(tmp_path).run(stop, step)
+    resumed = fit(tmp_path)
+    resumed.run()
+    assert_equal_weights(resumed, whole)
+    assert resumed.log == whole.log
+
+
+def test_a_checkpoint_of_another_recipe_is_left_alone(whole: Fit, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(tmp_path, key="another recipe", learning_rate=0.5).run(stop, 3)
+    assert list(tmp_path.glob("checkpoint-*"))
+    anew = fit(tmp_path)
+    anew.run()
+    assert_equal_weights(anew, whole)
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_used(whole: Fit, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(tmp_path).run(stop, 5)
+    (tmp_path / "part-0000006").mkdir()
+    resumed = fit(tmp_path)
+    resumed.run()
+    assert_equal_weights(resumed, whole)
+
+
+def poison(run: Fit) -> Callable[[], float]:
+    def act() -> float:
+        with torch.no_grad():
+            next(run.model.parameters()).fill_(torch.nan)
+        return 0.0
+
+    return act
+
+
+def test_a_loss_that_is_not_a_number_names_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    run = fit(tmp_path)
+    with pytest.raises(
+        UserError, match=r"run: the loss is nan at step 4 of 8; .*checkpoint-0000002; lower learning_rate"
+    ):
+        run.run(poison(run), 3)
+    good = fit(tmp_path)
+    assert good._resume() == 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(good).values())
+
+
+def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(tmp_path: Path) -> None:
+    run = fit(tmp_path)
+    with pytest.raises(UserError, match="at step 2 of 8; there was no checkpoint yet"):
+        run.run(poison(run), 1)
+
+
+def test_rows_in_memory_at_once_do_not_change_the_result(tmp_path: Path) -> None:
+    one, four = fit(tmp_path / "1", dropout=0, micro_batch_rows=1), fit(tmp_path / "4", dropout=0, micro_batch_rows=4)
+    for run in (one, four):
+        run.run()
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(four)[name], rtol=1e-3, atol=1e-4)
