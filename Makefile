@@ -4,7 +4,7 @@ TRAIN := envs/train/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test unit check lint tune lock schemas clean
+.PHONY: help setup setup-dev demo test unit check lint tune lock schemas figures clean
 
 help: ## these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,9 @@ lock: setup-dev ## resolve envs/*/requirements.in anew; UPGRADE=--upgrade takes 
 
 schemas: setup ## write config/schemas/ from the typed models
 	.venv/bin/python scripts/write_schemas.py
+
+figures: setup ## the measured tables of README.md, from the finished default run
+	.venv/bin/python scripts/write_figures.py
 
 clean: ## remove what unfinished runs left, never a result
 	rm -rf work/training work/tuning work/pretraining
