@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from snaketune.digest import code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS, TOKENIZER_FILES
 from snaketune.resolve import Matrix
 
 try:
@@ -128,10 +128,10 @@ def trained_runs(name):
 
 def every_file_of_the_models():
     made = [path for model in MATRIX.models for path in files_in(BASE.format(model=model), [*MODEL_FILES, *RECORDS])]
-    logs = [
-        f"results/models/{model}/{name}" for model in MATRIX.built for name in ("pretraining.json", "pretraining.jsonl")
-    ]
-    return made + logs
+    for model in MATRIX.built:
+        made += files_in(f"results/models/{model}", ["pretraining.json", "pretraining.jsonl"])
+        made += files_in(f"results/models/{model}/tokenizer", [*TOKENIZER_FILES, *RECORDS])
+    return made
 
 
 def every_file_of_the_data():
@@ -149,7 +149,8 @@ def every_file_of_the_data():
             [*(f"{split}.safetensors" for split in SPLITS), "candidates.json", *RECORDS],
         )
     ]
-    return data + tokens
+    corpus = files_in(CORPUS, ["documentation.jsonl", *RECORDS]) if MATRIX.uses_corpus else []
+    return corpus + data + tokens
 
 
 def every_file_of_the_runs():
@@ -158,6 +159,7 @@ def every_file_of_the_runs():
     results = evaluations(".json") + evaluations(".predictions.jsonl") + parity
     for model, scenario, technique, seed in cells():
         run = RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+        results.append(f"{run}/evaluation/torch.logits.safetensors")
         if technique != "base":
             weights = (
                 files_in(f"{run}/adapter", ADAPTER_FILES)
@@ -165,6 +167,8 @@ def every_file_of_the_runs():
                 else files_in(f"{run}/model", MODEL_FILES[:3])
             )
             results += weights + files_in(run, ["train.jsonl", "resources.json", *RECORDS])
+            if MATRIX.techniques[technique].adapter:
+                results.append(f"{run}/evaluation/adapter.logits.safetensors")
         if EXPERIMENT.keep_intermediates:
             results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(
                 f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS]

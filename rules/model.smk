@@ -10,7 +10,7 @@ rule train_tokenizer:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
     output:
-        files=files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"]),
+        files=files_in("results/models/{model}/tokenizer", TOKENIZER_FILES),
         manifest="results/models/{model}/tokenizer/manifest.json",
         provenance="results/models/{model}/tokenizer/provenance.json",
     log:
@@ -42,9 +42,7 @@ rule pretrain_model:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
         tokenizer="results/models/{model}/tokenizer/manifest.json",
-        tokenizer_files=ancient(
-            files_in("results/models/{model}/tokenizer", ["tokenizer.json", "tokenizer_config.json"])
-        ),
+        tokenizer_files=ancient(files_in("results/models/{model}/tokenizer", TOKENIZER_FILES)),
     output:
         base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",

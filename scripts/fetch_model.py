@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -45,9 +46,10 @@ def download(hub: str, revision: str, code: bool) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no model {hub} (or it is private: set HF_TOKEN)") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UserError(
-            f"{hub} at {revision[:12]} can't be downloaded ({str(error).splitlines()[0][:200]}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`"
+            f"{hub} at {revision[:12]} can't be downloaded ({reason}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`"
         ) from None
 
 
@@ -107,8 +109,8 @@ def main() -> None:
         else download(recipe["hub"], recipe["revision"], recipe["trust_remote_code"])
     )
     out.mkdir(parents=True, exist_ok=True)
-    copy_tokenizer(source, out, recipe["trust_remote_code"])
     copy_weights(source, out)
+    copy_tokenizer(source, out, recipe["trust_remote_code"])
     shutil.copyfile(source / "config.json", out / "config.json")
     if (source / "generation_config.json").exists():
         shutil.copyfile(source / "generation_config.json", out / "generation_config.json")

@@ -21,11 +21,11 @@ def pip_settings(python: str) -> dict[str, str]:
     """What uv must be told to find packages where pip would, as UV_ variables."""
     shown = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
     found: dict[str, str] = {}
-    for line in shown.splitlines():
-        key, _, value = line.partition("=")
-        scope, _, name = key.partition(".")
-        if scope in ("global", "install") or scope == ":env:":
-            found[name] = str(ast.literal_eval(value))
+    scopes = ("global", "install", ":env:")
+    entries = [(line.partition(".")[0], line) for line in shown.splitlines()]
+    for _, line in sorted((entry for entry in entries if entry[0] in scopes), key=lambda entry: scopes.index(entry[0])):
+        name, _, value = line.partition(".")[2].partition("=")
+        found[name] = str(ast.literal_eval(value))
     settings = {
         "UV_DEFAULT_INDEX": found.get("index-url"),
         "UV_INDEX": found.get("extra-index-url"),

@@ -29,12 +29,28 @@ def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
         example.setdefault("split", split.get(example["group"], "train"))
 
 
-def signature(text: str, permutations: int) -> MinHash:
-    """MinHash of the text's word trigrams."""
-    words = re.findall(r"\w+", text.lower())
-    hashed = MinHash(num_perm=permutations, seed=1)
-    hashed.update_batch([" ".join(words[i : i + 3]).encode() for i in range(max(1, len(words) - 2))])
-    return hashed
+class NearDuplicates:
+    """Texts kept so far; MinHash finds candidates, their exact Jaccard similarity decides."""
+
+    def __init__(self, threshold: float, permutations: int):
+        self.threshold, self.permutations = threshold, permutations
+        # Bands of two rows let nearly no pair over the threshold escape.
+        self.index = MinHashLSH(num_perm=permutations, params=(permutations // 2, 2))
+        self.kept: list[frozenset[str]] = []
+
+    def add(self, text: str) -> bool:
+        """Keep the text, unless it is a near-duplicate of a kept one; returns whether it was kept."""
+        words = re.findall(r"\w+", text.lower())
+        trigrams = frozenset(" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
+        hashed = MinHash(num_perm=self.permutations, seed=1)
+        hashed.update_batch([trigram.encode() for trigram in sorted(trigrams)])
+        for number in self.index.query(hashed):
+            other = self.kept[int(number)]
+            if len(trigrams & other) >= self.threshold * len(trigrams | other):
+                return False
+        self.index.insert(str(len(self.kept)), hashed)
+        self.kept.append(trigrams)
+        return True
 
 
 def select(
@@ -45,7 +61,7 @@ def select(
     A text that is near one already kept is dropped, so none crosses splits.
     """
     dropped: collections.Counter[str] = collections.Counter()
-    index = MinHashLSH(threshold=near["threshold"], num_perm=near["permutations"])
+    texts = NearDuplicates(**near)
     count: collections.Counter[tuple[str, str]] = collections.Counter()
     kept: list[Example] = []
     for example in sorted(
@@ -55,11 +71,9 @@ def select(
         if rows_per_label and count[cell] >= rows_per_label[example["split"]]:
             dropped["over the number of rows per label"] += 1
             continue
-        hashed = signature(example["text"], near["permutations"])
-        if index.query(hashed):
+        if not texts.add(example["text"]):
             dropped["near-duplicate of a kept row"] += 1
             continue
-        index.insert(str(len(kept)), hashed)
         count[cell] += 1
         kept.append(example)
     return kept, dropped

@@ -175,7 +175,7 @@ def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
 def recommend(
     gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[int, float]]
 ) -> dict[str, Any]:
-    """The best technique; among those that it doesn't beat, the one with the least memory."""
+    """The best technique; among its equals that beat the untuned model, the one with the least memory."""
     if not gained:
         return {
             "recommended": None,
@@ -183,8 +183,8 @@ def recommend(
             "reason": "no difference shown: no technique beats the untuned model by an interval that excludes zero",
         }
     best = max(gained, key=lambda name: quality[name])
-    equals = [name for name in gained if not better(best, name)]
-    chosen = min(equals, key=lambda name: cost[name])
+    equals = [name for name in quality if name == best or (name != "base" and not better(best, name))]
+    chosen = min((name for name in equals if name in gained), key=lambda name: cost[name])
     if len(equals) == 1:
         return {
             "recommended": best,

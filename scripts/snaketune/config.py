@@ -77,6 +77,18 @@ class Experiment(Strict):
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if "fp32" not in self.precisions:
             raise ValueError("precisions must hold fp32, the parent of the others")
+        hops = {
+            "adapter-merged",
+            "merged-onnx-fp32",
+            *(f"onnx-fp32-{name}" for name in self.precisions if name != "fp32"),
+        }
+        for hop, budget in self.parity.budgets.items():
+            if hop not in hops and not hop.startswith("onnx-fp32-"):
+                raise ValueError(f"parity.budgets: there is no hop {hop}; hops are {', '.join(sorted(hops))}")
+            if hop == "adapter-merged" and budget.smallest_metric_change is not None:
+                raise ValueError(
+                    "parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no smallest_metric_change"
+                )
         return self
 
 

@@ -16,6 +16,9 @@ def _canonical(node: Any) -> Any:
         return [_canonical(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
+    if isinstance(node, ast.JoinedStr):
+        # Python 3.12 adds empty constants to nested format specifications.
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     fields = (
         (name, value)
         for name, value in ast.iter_fields(node)
@@ -49,6 +52,8 @@ def _imported(tree: ast.AST, root: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    # Importing a.b.c runs a and a.b too.
+    names |= {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
     candidates = (root / name.replace(".", "/") for name in names)
     return {path for stem in candidates for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()}
 

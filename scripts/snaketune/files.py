@@ -100,14 +100,24 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = (
-                f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
-            )
-            raise UserError(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from None
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}, line {number}: half of a surrogate pair (an escape like \\ud83d alone); write the whole character"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise _not_json(path, number, f"{error.msg} at column {error.colno}") from None
+        except RecursionError:
+            raise _not_json(path, number, "nested too deep") from None
+        except ValueError as error:
+            raise _not_json(path, number, str(error)[:80]) from None
         if not isinstance(row, dict):
             raise UserError(f'{path}, line {number}: expected an object like {{"text": …}}, found {type(row).__name__}')
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: empty; expected a JSONL file with one object a line")
     return rows
+
+
+def _not_json(path: Path, line: int, reason: str) -> UserError:
+    return UserError(f"{path}, line {line}: not JSON ({reason}); expected one object a line")

@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Strict(BaseModel):
     """An unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class LoraOptions(Strict):
@@ -126,9 +126,11 @@ class Model(Strict):
         "phi3", description="transformers' model_type: tells the names of the linear layers before a download"
     )
     build: Build | None = None
-    hub: str | None = Field(None, description="owner/name on the Hugging Face hub")
+    hub: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", description="owner/name on the Hugging Face hub"
+    )
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
-    path: str | None = Field(None, description="a local directory with safetensors")
+    path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
     @model_validator(mode="after")
@@ -152,7 +154,7 @@ class Source(Strict):
     """Exactly one of builtin or path."""
 
     builtin: Literal["documentation-areas"] | None = None
-    path: str | None = Field(None, description="your JSONL file, one object a line")
+    path: str | None = Field(None, min_length=1, description="your JSONL file, one object a line")
     columns: Columns = Columns()
     areas: dict[str, list[str]] = Field(default_factory=dict, description="label: modules whose docstrings get it")
     aliases: list[str] = Field(
@@ -210,17 +212,19 @@ class Scenario(Strict):
     higher_is_better: bool = True
 
     @model_validator(mode="after")
-    def _templates(self) -> "Scenario":
-        for key, field in (("prompt", "{text}"), ("answer", "{label}")):
+    def _consistent(self) -> "Scenario":
+        for key, field, other in (("prompt", "text", "label"), ("answer", "label", "text")):
             template = getattr(self, key)
-            if field not in template:
-                raise ValueError(f"{key} must hold {field}")
+            if f"{{{field}}}" not in template:
+                raise ValueError(f"{key} must hold {{{field}}}")
             try:
-                template.format(text="", label="")
-            except (KeyError, IndexError, ValueError):
+                template.format(**{field: ""})
+            except (AttributeError, KeyError, IndexError, ValueError):
                 raise ValueError(
-                    f"{key} may hold {{text}} and {{label}} only; write {{{{ and }}}} for braces"
+                    f"{key} may hold {{{field}}} only, not {{{other}}} or another field; write {{{{ and }}}} for braces"
                 ) from None
+        if self.primary_metric not in self.metrics:
+            raise ValueError(f"primary_metric {self.primary_metric} isn't in metrics")
         return self
 
 

@@ -1,14 +1,13 @@
 """Read `config/`, check it whole, and resolve it into one recipe a job."""
 
 import difflib
-import json
-import struct
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, RootModel, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
@@ -80,7 +79,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(
             f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
@@ -91,11 +90,12 @@ def modules_of(directory: Path) -> set[str]:
     """Last names of the modules with a matrix weight, from the headers of local safetensors."""
     names = set()
     for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        names |= {
-            key.split(".")[-2] for key, entry in header.items() if key.endswith(".weight") and len(entry["shape"]) == 2
-        }
+        try:
+            with safe_open(path, framework="numpy") as weights:
+                shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from None
+        names |= {key.split(".")[-2] for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
     return names
 
 
@@ -158,6 +158,10 @@ class Matrix:
                 raise UserError(
                     f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory"
                 )
+
+    @property
+    def uses_corpus(self) -> bool:
+        return bool(self.built) or any(scenario.source.builtin for scenario in self.scenarios.values())
 
     @cached_property
     def built(self) -> list[str]:

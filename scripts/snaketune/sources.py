@@ -39,7 +39,10 @@ def _from_file(path: Path, columns: dict[str, str]) -> list[Example]:
                     f"{path}, row {number}: expected a non-empty string in {columns[field]!r}, found {found}; the row has the keys {', '.join(sorted(row)) or 'none'} (map others with `columns:` in the scenario)"
                 )
             example[field] = value.strip()
-        examples.append(example | {"group": str(row.get(columns["group"], example["text"].lower()))})
+        examples.append(
+            example
+            | {"group": str(example["text"].lower() if row.get(columns["group"]) is None else row[columns["group"]])}
+        )
     return examples
 
 
@@ -76,4 +79,4 @@ def without_names(text: str, names: set[str]) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length + 1].rsplit(" ", 1)[0]
+    return text if len(text) <= length else text[: length + 1].rsplit(" ", 1)[0][:length]

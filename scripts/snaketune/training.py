@@ -161,6 +161,8 @@ class Fit:
             last = step + 1 == len(self.plan.batches)
             if validate and (last or (step + 1) % validate_every == 0):
                 entry["validation_loss"] = validate()
+                if not math.isfinite(entry["validation_loss"]):
+                    raise UserError(self._diverged(step, entry["validation_loss"]))
             self.log.append(entry)
             now, now_cpu = time.perf_counter(), time.process_time()
             self.seconds, started = self.seconds + now - started, now
@@ -186,7 +188,7 @@ class Fit:
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = answer_loss(self.model, *collate(self.rows, part, self.pad, self.accelerator.device)) * weight
                 if not torch.isfinite(loss):
-                    raise UserError(self._diverged(step, float(loss)))
+                    raise UserError(self._diverged(step, float(loss.detach())))
                 total += loss.detach()
                 # Ranks' gradients are averaged, so the sum over all ranks needs the factor `world`.
                 self.accelerator.backward(loss * world / answers)
