@@ -10,11 +10,12 @@ import json
 import os
 import platform
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
@@ -23,8 +24,8 @@ from snaketune.tokens import read_rows
 from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
 
 
-def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
-    """One process, DDP or DeepSpeed, as the recipe's engine says.
+def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
+    """One process, DDP or DeepSpeed, as the recipe's engine says; ``elements`` bounds the weights' count.
 
     Raises:
         UserError: the process was started with another number of ranks than the recipe's.
@@ -34,25 +35,36 @@ def accelerator_for(recipe: dict[str, Any]) -> Accelerator:
         raise errors.UserError(
             f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use torchrun --nproc-per-node {recipe['world_size']}"
         )
-    plugin = None
-    if recipe["engine"]["type"] == "deepspeed":
-        from accelerate import DeepSpeedPlugin
+    cpu = not torch.cuda.is_available()
+    if recipe["engine"]["type"] != "deepspeed":
+        return Accelerator(cpu=cpu)
+    from accelerate import DeepSpeedPlugin
 
-        offload = recipe["engine"]["offload"]
-        plugin = DeepSpeedPlugin(
-            hf_ds_config={
-                "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
-                "gradient_accumulation_steps": 1,
-                "gradient_clipping": recipe["max_grad_norm"],
-                "zero_optimization": {
-                    "stage": recipe["engine"]["zero_stage"],
-                    **({"offload_optimizer": {"device": offload}} if offload != "none" else {}),
-                },
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-            }
-        )
-    return Accelerator(cpu=not torch.cuda.is_available(), deepspeed_plugin=plugin)
+    offload = recipe["engine"]["offload"]
+    # The buckets are allocated whole: DeepSpeed's default of 2 GB would dwarf a small model.
+    bucket = min(50_000_000, elements)
+    zero: dict[str, Any] = {
+        "stage": recipe["engine"]["zero_stage"],
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": offload}
+    config = {
+        "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe["max_grad_norm"],
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    # Accelerator(cpu=True) leaves DeepSpeed out without a word: the ranks must meet before it.
+    PartialState(cpu=cpu)
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RuntimeError(f"DeepSpeed was asked for, but accelerate runs {accelerator.distributed_type}")
+    return accelerator
 
 
 def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
@@ -90,10 +102,14 @@ def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path
     weights = accelerator.get_state_dict(model)
     if not accelerator.is_main_process:
         return []
+    plain = accelerator.unwrap_model(model)
+    # DeepSpeed gathers a tied weight under each of its names.
+    for tied in getattr(plain, "all_tied_weights_keys", {}):
+        weights.pop(tied, None)
     name = "adapter" if recipe["adapter"] else "model"
     aside, directory = work / f"{name}.part", out / name
     shutil.rmtree(aside, ignore_errors=True)
-    accelerator.unwrap_model(model).save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
+    plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
     # peft's model card names packages and paths: it isn't part of what equal runs share.
     (aside / "README.md").unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
@@ -121,11 +137,13 @@ def main() -> None:
     recipe, out, work = arguments.recipe, arguments.output_directory, arguments.work
 
     limit_threads(recipe["threads"])
+    # DeepSpeed calls names that torch has since renamed, at every step.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("work/torch_extensions", platform.node()).absolute()))
     base_size = sum(path.stat().st_size for path in arguments.base_directory.glob("*.safetensors"))
     files.need_space(work, 5 * base_size, "training (checkpoints with optimizer states, and the result)")
 
-    accelerator = accelerator_for(recipe)
+    accelerator = accelerator_for(recipe, base_size // 2)
     tokens = {
         split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
     }

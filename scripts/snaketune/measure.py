@@ -21,6 +21,8 @@ def limit_threads(threads: int) -> None:
         raise UserError(
             f"the recipe asks for {threads} threads, but this process may use {available} cores: lower `threads` in the recipe (the result's last digits depend on it), or give the job more cores"
         )
+    # accelerate and OpenMP take their number from here.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -48,10 +50,12 @@ def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, 
     trainable = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters() if p.requires_grad)
     world = int(os.environ.get("WORLD_SIZE", 1))
     shards = world if engine["type"] == "deepspeed" and engine["zero_stage"] >= 2 else 1
+    masters: list[torch.Tensor] = []
     while hasattr(optimizer, "optimizer"):
+        # DeepSpeed's own copies of the weights it updates, by its stages 1 and 2, and by 3.
+        for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
+            masters += getattr(optimizer, name, [])
         optimizer = optimizer.optimizer
-    mine = {p.data_ptr() for p in model.parameters()}
-    masters = (p for group in optimizer.param_groups for p in group["params"] if p.numel() and p.data_ptr() not in mine)
     states = (
         value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
     )

@@ -19,7 +19,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     files = {
         "config/models/test-phi3.yaml": MODEL,
         "config/scenarios/test-areas.yaml": scenario,
-        **{f"config/techniques/{name}.yaml": technique_at(name, 0.002) for name in ALL_WEIGHTS},
+        **{f"config/techniques/{name}.yaml": technique_at(name, 0.0003) for name in ALL_WEIGHTS},
     }
     workspace = Workspace.make(tmp_path_factory.mktemp("end-to-end"), SMALL, files)
     config = yaml.safe_load((workspace.path / "config/config.yaml").read_text())
