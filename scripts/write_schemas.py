@@ -8,14 +8,24 @@ from snaketune import files
 from snaketune.config import SCHEMAS
 
 
+OVERLAY = "experiment-overlay"
+KINDS = (*SCHEMAS, OVERLAY)
+
+
 def schema_text(kind: str) -> str:
-    """The JSON Schema of a kind of file, as it is kept in config/schemas/."""
-    return json.dumps(SCHEMAS[kind].model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    """The JSON Schema of a kind of file, as it is kept in config/schemas/.
+
+    An overlay is a --configfile: an experiment of which only what differs is given.
+    """
+    schema = SCHEMAS["experiment" if kind == OVERLAY else kind].model_json_schema()
+    if kind == OVERLAY:
+        del schema["required"]
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    for kind in SCHEMAS:
+    for kind in KINDS:
         path = Path("config/schemas") / f"{kind}.schema.json"
         files.write_text(path, schema_text(kind))
         print(path)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
 from snaketune.resolve import Matrix, modules_of, read_yaml, validated
-from write_schemas import schema_text
+from write_schemas import KINDS, schema_text
 
 ROOT = Path(__file__).parents[2]
 CONFIG = read_yaml(ROOT / "config/config.yaml")
@@ -63,19 +63,19 @@ def test_every_yaml_file_names_its_schema_for_editors(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
     assert found, f"the first line of {path} names no schema"
-    assert (path.parent / found[1]).resolve() in {ROOT / f"config/schemas/{kind}.schema.json" for kind in SCHEMAS}, (
+    assert (path.parent / found[1]).resolve() in {ROOT / f"config/schemas/{kind}.schema.json" for kind in KINDS}, (
         f"{path} names a schema that doesn't exist"
     )
 
 
-@pytest.mark.parametrize("kind", SCHEMAS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_schemas_are_those_of_the_typed_models(kind: str) -> None:
     path = ROOT / f"config/schemas/{kind}.schema.json"
     assert path.read_text(encoding="utf-8") == schema_text(kind), f"{path} is out of date: run `make schemas`"
 
 
 def test_no_schema_is_left_over() -> None:
-    assert {path.name for path in (ROOT / "config/schemas").iterdir()} == {f"{kind}.schema.json" for kind in SCHEMAS}
+    assert {path.name for path in (ROOT / "config/schemas").iterdir()} == {f"{kind}.schema.json" for kind in KINDS}
 
 
 @pytest.mark.parametrize(
