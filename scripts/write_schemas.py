@@ -7,7 +7,6 @@ from pathlib import Path
 from snaketune import files
 from snaketune.config import SCHEMAS
 
-
 OVERLAY = "experiment-overlay"
 KINDS = (*SCHEMAS, OVERLAY)
 
