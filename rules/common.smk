@@ -14,7 +14,7 @@ from snaketune.digest import code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS, TOKENIZER_FILES
-from snaketune.resolve import Matrix
+from snaketune.resolve import Matrix, model_files
 
 try:
     MATRIX = Matrix(config, Path())
@@ -88,6 +88,11 @@ def scenario_source(wildcards):
     path = MATRIX.scenarios[wildcards.scenario].source.path
     corpus = {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
     return {"source": path} if path else corpus
+
+
+def files_of_a_local_model(wildcards):
+    path = MATRIX.models[wildcards.model].path
+    return sorted(map(str, model_files(Path(path)))) if path else []
 
 
 def adapter_logits(wildcards):

@@ -78,6 +78,8 @@ rule pretrain_model:
 
 
 rule fetch_model:
+    input:
+        files_of_a_local_model,
     output:
         base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",
@@ -94,7 +96,7 @@ rule fetch_model:
     params:
         recipe=lambda wildcards: recipe(
             "fetch_model.py",
-            **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path", "trust_remote_code"}),
+            **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"}),
         ),
         directory=subpath(output.manifest, parent=True),
     message:

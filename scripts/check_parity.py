@@ -110,6 +110,7 @@ def main() -> None:
         raise errors.UserError(
             f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop, raise its budget in the experiment's `parity:`, or set `gate: warn`"
         )
+    arguments.evidence.unlink(missing_ok=True)
     files.write_json(arguments.output, result)
     for hop, found in hops.items():
         print(

@@ -20,6 +20,14 @@ from optimum.exporters.onnx import main_export
 from snaketune import errors, files, layout, manifest, onnx_files
 
 
+def older_scaling(rope: dict[str, Any]) -> dict[str, Any]:
+    """The `rope_scaling` of transformers 4; Phi-3's long-rope must have just these three keys."""
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind == "longrope":
+        return {"type": kind, "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
+    return {**rope, "type": kind}
+
+
 def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A model configuration with the rope and dtype keys that transformers 4 reads.
 
@@ -33,7 +41,9 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
         if "partial_rotary_factor" in rope:
             older["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
         scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
-        older["rope_scaling"] = {**rope, "type": rope.get("rope_type", rope.get("type"))} if scaled else None
+        older["rope_scaling"] = older_scaling(rope) if scaled else None
+        if "original_max_position_embeddings" in rope:
+            older["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
     if "dtype" in older:
         older["torch_dtype"] = older["dtype"]
     return older

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 
 from snaketune import errors, files, layout, manifest
 from snaketune.errors import UserError
+from snaketune.resolve import model_files
 
 PATTERNS = [
     "*.safetensors",
@@ -34,10 +35,10 @@ PATTERNS = [
 ]
 
 
-def download(hub: str, revision: str, code: bool) -> Path:
-    """A pinned snapshot in the hub's own cache; Python files only where `code` is asked for."""
+def download(hub: str, revision: str) -> Path:
+    """A pinned snapshot in the hub's own cache, without any code."""
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS + (["*.py"] if code else [])))
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS))
     except GatedRepoError:
         raise UserError(f"{hub} is gated: accept its licence on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -55,7 +56,13 @@ def download(hub: str, revision: str, code: bool) -> Path:
 
 def copy_weights(source: Path, out: Path) -> None:
     """Weights of one or more safetensors files as one file; nothing else is ever read."""
-    shards = sorted(source.glob("*.safetensors"))
+    index, whole = source / "model.safetensors.index.json", source / "model.safetensors"
+    if index.exists():
+        shards = [source / name for name in sorted(set(files.read_json(index)["weight_map"].values()))]
+    else:
+        shards = [whole] if whole.exists() else sorted(source.glob("*.safetensors"))
+    if missing := [shard.name for shard in shards if not shard.exists()]:
+        raise UserError(f"{source}: {index.name} names {missing[0]}, which isn't there; download the model again")
     if not shards:
         raise UserError(
             f"{source}: no .safetensors file; other formats (.bin, .pt) run code when they are read and aren't accepted: convert the model first"
@@ -74,11 +81,11 @@ def copy_weights(source: Path, out: Path) -> None:
             )
 
 
-def copy_tokenizer(source: Path, out: Path, trust_remote_code: bool) -> None:
+def copy_tokenizer(source: Path, out: Path) -> None:
     """tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     tokenizer.save_pretrained(out)
     config: dict[str, Any] = files.read_json(out / "tokenizer_config.json")
     template = out / "chat_template.jinja"
@@ -97,26 +104,23 @@ def main() -> None:
         "--recipe",
         type=json.loads,
         required=True,
-        help='JSON: {"hub", "revision"} or {"path"}, and {"trust_remote_code"}',
+        help='JSON: {"hub", "revision"} or {"path"}',
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, out = arguments.recipe, arguments.output_directory
 
-    source = (
-        Path(recipe["path"])
-        if recipe["path"]
-        else download(recipe["hub"], recipe["revision"], recipe["trust_remote_code"])
-    )
+    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"])
     out.mkdir(parents=True, exist_ok=True)
     copy_weights(source, out)
-    copy_tokenizer(source, out, recipe["trust_remote_code"])
+    copy_tokenizer(source, out)
     shutil.copyfile(source / "config.json", out / "config.json")
     if (source / "generation_config.json").exists():
         shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
     else:
         files.write_json(out / "generation_config.json", {})
-    manifest.record(out, recipe, [], [out / name for name in layout.MODEL_FILES])
+    inputs = model_files(source) if recipe["path"] else []
+    manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])
 
 
 if __name__ == "__main__":

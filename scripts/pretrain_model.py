@@ -17,7 +17,7 @@ from snaketune import errors, files, layout, manifest
 from snaketune.chat import PAD, render
 from snaketune.measure import limit_threads
 from snaketune.sources import hash_order
-from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
+from snaketune.training import Fit, Plan, Rows, checkpoint_key, mean_loss, plan_batches
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
     arguments = parser.parse_args()
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
+    inputs = [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"]
     limit_threads(recipe["threads"])
 
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
@@ -133,7 +134,7 @@ def main() -> None:
         model.config.pad_token_id,
         arguments.work,
         arguments.output_directory.name,
-        json.dumps(recipe, sort_keys=True),
+        checkpoint_key(recipe, inputs),
     )
     fit.run()
 
@@ -159,9 +160,10 @@ def main() -> None:
     manifest.record(
         base,
         recipe,
-        [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"],
+        inputs,
         [base / name for name in layout.MODEL_FILES],
     )
+    shutil.rmtree(arguments.work, ignore_errors=True)
     print(f"held-out perplexity {perplexity:.1f}, of a unigram model {unigram:.1f}")
 
 

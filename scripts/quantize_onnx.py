@@ -22,7 +22,7 @@ def quantize_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
         op_types_to_quantize=options["op_types"],
         weight_type=QuantType.QInt8,
         per_channel=options["per_channel"],
-        use_external_data_format=False,
+        use_external_data_format=True,
     )
 
 
@@ -33,7 +33,7 @@ def quantize_int4(source: Path, target: Path, options: dict[str, Any]) -> None:
     )
     quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
     quantizer.process()
-    quantizer.model.save_model_to_file(str(target), use_external_data_format=False)
+    quantizer.model.save_model_to_file(str(target), use_external_data_format=True)
 
 
 METHODS = {"dynamic-int8": quantize_int8, "weight-only-int4": quantize_int4}
@@ -51,8 +51,13 @@ def main() -> None:
     files.need_space(out, 2 * weights, "quantization")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        made = Path(scratch, "model.onnx")
-        METHODS[recipe["method"]](source, made, recipe["options"])
+        # ONNX Runtime writes beside its input: that must not be the parent's directory.
+        parent, made = Path(scratch, "fp32", source.name), Path(scratch, "quantized", source.name)
+        for path in (parent, made):
+            path.parent.mkdir()
+        for name in layout.ONNX_FILES[:2]:
+            shutil.copyfile(source.with_name(name), parent.with_name(name))
+        METHODS[recipe["method"]](parent, made, recipe["options"])
         onnx_files.save(onnx.load(made), out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)

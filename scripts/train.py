@@ -19,9 +19,9 @@ from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
-from snaketune.measure import limit_threads, model_state_bytes, peak_memory
+from snaketune.measure import count_elements, limit_threads, model_state_bytes, peak_memory
 from snaketune.tokens import read_rows
-from snaketune.training import Fit, Plan, Rows, mean_loss, plan_batches
+from snaketune.training import Fit, Plan, Rows, checkpoint_key, mean_loss, plan_batches
 
 
 def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
@@ -140,17 +140,19 @@ def main() -> None:
     # DeepSpeed calls names that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("work/torch_extensions", platform.node()).absolute()))
-    base_size = sum(path.stat().st_size for path in arguments.base_directory.glob("*.safetensors"))
-    files.need_space(work, 5 * base_size, "training (checkpoints with optimizer states, and the result)")
+    elements = count_elements(arguments.base_directory / "model.safetensors")
+    # Two checkpoints may lie side by side, in fp32, those of all weights with two Adam moments.
+    files.need_space(work, elements * 4 * (2 if recipe["adapter"] else 7), "training (checkpoints and the result)")
 
-    accelerator = accelerator_for(recipe, base_size // 2)
+    inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
+    accelerator = accelerator_for(recipe, elements)
     tokens = {
         split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
     }
     rows, validation = (Rows(tokens[split].ids, tokens[split].answer_starts) for split in ("train", "validation"))
     imported = peak_memory()
     torch.manual_seed(recipe["seed"])
-    model = load_base(arguments.base_directory, recipe["base_precision"], recipe["trust_remote_code"])
+    model = load_base(arguments.base_directory, recipe["base_precision"])
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     if recipe["adapter"]:
         model = attach(model, recipe["adapter"])
@@ -177,7 +179,8 @@ def main() -> None:
         pad,
         work,
         "/".join(out.parts[-4:]),
-        json.dumps(recipe, sort_keys=True),
+        checkpoint_key(recipe, inputs),
+        strict_checkpoint=recipe["base_precision"] == "fp32",
     )
     fit.run(
         lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"])
@@ -191,9 +194,10 @@ def main() -> None:
             **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"]),
         },
     )
-    saved = save(accelerator, model, recipe, out, work)
+    saved = save(accelerator, model, recipe, out, work) if recipe["keep_weights"] else []
     if accelerator.is_main_process:
         files.write_jsonl(out / "train.jsonl", fit.log)
+    if accelerator.is_main_process and recipe["keep_weights"]:
         resources = {
             "seconds": fit.seconds,
             "cpu_seconds_of_rank_0": fit.cpu_seconds,
@@ -208,9 +212,10 @@ def main() -> None:
             "hardware": manifest.hardware(),
         }
         files.write_json(out / "resources.json", resources)
-        inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
         manifest.record(out, recipe, inputs, saved)
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(work, ignore_errors=True)
     accelerator.end_training()
 
 

@@ -12,28 +12,25 @@ from snaketune.errors import UserError
 
 disable_progress_bar()
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.float32, "int8": torch.float32}
 
-
-def load_base(directory: Path, precision: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model of a local directory with weights at ``precision``: fp32, bf16, nf4 or int8.
+def load_base(directory: Path, precision: str) -> PreTrainedModel:
+    """The model of a local directory with weights at ``precision``: fp32 or nf4.
 
     nf4 is the 4-bit NormalFloat with double quantization of QLoRA (arXiv 2305.14314).
     """
-    quantization = {
-        "nf4": BitsAndBytesConfig(
+    quantization = None
+    if precision == "nf4":
+        quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES["nf4"],
-        ),
-        "int8": BitsAndBytesConfig(load_in_8bit=True),
-    }.get(precision)
+            bnb_4bit_compute_dtype=torch.float32,
+        )
     return AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=DTYPES[precision],
+        dtype=torch.float32,
         quantization_config=quantization,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=False,
         use_safetensors=True,
         local_files_only=True,
     )
@@ -71,7 +68,7 @@ def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
     weights, and merging into the original ones shifts the logits.
     """
     model = load_base(base, precision)
-    if precision in ("nf4", "int8"):
+    if precision == "nf4":
         model = model.dequantize()
     model.float()
     merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)

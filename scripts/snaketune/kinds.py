@@ -66,7 +66,7 @@ class Technique(Strict):
     adapter: Annotated[Lora | Ia3, Field(discriminator="type")] | None = Field(
         None, description="none trains all weights"
     )
-    base_precision: Literal["fp32", "bf16", "nf4", "int8"] = "fp32"
+    base_precision: Literal["fp32", "nf4"] = "fp32"
     engine: Engine = Engine()
     world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
     threads: PositiveInt = Field(1, description="threads of each rank")
@@ -80,7 +80,7 @@ class Technique(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> "Technique":
-        if self.base_precision in ("nf4", "int8") and self.adapter is None:
+        if self.base_precision == "nf4" and self.adapter is None:
             raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
             raise ValueError("learning_rate needs the key `default`")
@@ -131,7 +131,6 @@ class Model(Strict):
     )
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":

@@ -1,11 +1,14 @@
 """Memory, parameters and threads of a training process."""
 
+import math
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from snaketune.errors import UserError
 
@@ -33,6 +36,12 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def count_elements(weights: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    with safe_open(weights, framework="numpy") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def tensor_bytes(tensors: Any) -> int:

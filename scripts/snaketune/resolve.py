@@ -86,6 +86,13 @@ def read_yaml(path: Path) -> Any:
         ) from None
 
 
+def model_files(directory: Path) -> list[Path]:
+    """The files of a local transformers model that its content depends on; weights are safetensors."""
+    return [
+        path for path in directory.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt")
+    ]
+
+
 def modules_of(directory: Path) -> set[str]:
     """Last names of the modules with a matrix weight, from the headers of local safetensors."""
     names = set()
@@ -168,7 +175,7 @@ class Matrix:
         return [name for name, model in self.models.items() if model.build]
 
     def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
-        """What a training job needs to know, and nothing that can't change its result."""
+        """What a training job needs to know; at a ``rate`` of the grid, one epoch whose weights aren't kept."""
         resolved = self.techniques[technique]
         rates = resolved.learning_rate
         chosen = rate or (rates.get(model, rates["default"]) if isinstance(rates, dict) else rates)
@@ -179,8 +186,8 @@ class Matrix:
             **resolved.model_dump(exclude={"description"}),
             **training,
             "learning_rate": chosen,
+            "keep_weights": rate is None,
             "seed": seed,
-            "trust_remote_code": self.models[model].trust_remote_code,
         }
 
     def pretraining_recipe(self, model: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 
 from snaketune.errors import UserError
-from snaketune.files import write_json
+from snaketune.files import sha256, write_json
 
 IGNORED = -100
 
@@ -128,6 +128,11 @@ def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device
     return total / rows.answer_tokens(order)
 
 
+def checkpoint_key(recipe: dict[str, Any], inputs: list[Path]) -> str:
+    """What a checkpoint belongs to: a recipe and the content of the inputs, by their manifests."""
+    return json.dumps([recipe, *(sha256(path) for path in inputs)], sort_keys=True)
+
+
 class Fit:
     """Runs a plan with an Accelerator, keeping checkpoints in ``work`` that a killed job resumes."""
 
@@ -142,9 +147,11 @@ class Fit:
         work: Path,
         name: str,
         key: str,
+        strict_checkpoint: bool = True,
     ):
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.rows, self.plan, self.pad, self.work, self.name, self.key = rows, plan, pad, work, name, key
+        self.strict_checkpoint = strict_checkpoint
         self.log: list[dict[str, Any]] = []
         self.seconds = self.cpu_seconds = 0.0
 
@@ -249,7 +256,10 @@ class Fit:
         state = json.loads((path / "state.json").read_text())
         if state["key"] != self.key:
             return 0
-        self.accelerator.load_state(str(path))
+        # A quantized base saves its quantization beside the weights, which loading doesn't know
+        # as keys; it was just read from its own file, and only the adapter differs.
+        options = {} if self.strict_checkpoint else {"strict": False}
+        self.accelerator.load_state(str(path), **options)
         self.log, self.seconds, self.cpu_seconds = state["log"], state["seconds"], state["cpu_seconds"]
         if self.accelerator.is_main_process:
             print(f"[{self.name}] goes on from step {state['step']} ({path})", flush=True)

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,26 +169,56 @@ def test_the_report_opens_in_a_browser_offline(finished: Workspace, tmp_path: Pa
     assert shot.stat().st_size > 20_000
 
 
-def train(workspace: Workspace, out: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    """train.py by hand, with the recipe that a finished run recorded."""
-    recipe = {**read(run_of(workspace, "lora") / "manifest.json")["recipe"], **changes}
-    command = [
-        sys.executable,
-        "scripts/train.py",
-        "--recipe",
-        json.dumps(recipe),
-        "--base-directory",
-        "results/models/test-phi3/base",
-    ]
-    command += [
-        "--tokens-directory",
-        "results/tokens/test-phi3/test-areas",
-        "--output-directory",
-        str(out / "run"),
-        "--work",
-        str(out / "work"),
-    ]
+def training(workspace: Workspace, out: Path, technique: str = "lora", **changes: Any) -> list[str]:
+    """The command of train.py by hand, with the recipe that a finished run recorded."""
+    recipe = {**read(run_of(workspace, technique) / "manifest.json")["recipe"], **changes}
+    launcher = [sys.executable]
+    if recipe["world_size"] > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(recipe["world_size"])]
+    command = [*launcher, "scripts/train.py", "--recipe", json.dumps(recipe), "--work", str(out / "work")]
+    command += ["--base-directory", "results/models/test-phi3/base", "--tokens-directory"]
+    return [*command, "results/tokens/test-phi3/test-areas", "--output-directory", str(out / "run")]
+
+
+def train(workspace: Workspace, out: Path, technique: str = "lora", **changes: Any) -> subprocess.CompletedProcess[str]:
+    command = training(workspace, out, technique, **changes)
     return subprocess.run(command, cwd=workspace.path, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("technique", "weights"), [("qlora", "adapter/adapter_model.safetensors"), ("zero3", "model/model.safetensors")]
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    finished: Workspace, tmp_path: Path, technique: str, weights: str
+) -> None:
+    command = training(finished, tmp_path, technique, checkpoint_steps=1)
+    killed = subprocess.Popen(
+        command, cwd=finished.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while not list((tmp_path / "work").glob("checkpoint-*/state.json")):
+        assert killed.poll() is None, "it ended before a checkpoint was seen"
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "run").exists()
+
+    resumed = train(finished, tmp_path, technique, checkpoint_steps=1)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "goes on from step" in resumed.stdout
+    assert (tmp_path / "run" / weights).read_bytes() == (run_of(finished, technique) / weights).read_bytes()
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_checkpoint_of_other_data_is_left_alone(finished: Workspace, tmp_path: Path) -> None:
+    stale = tmp_path / "work/checkpoint-0000003"
+    stale.mkdir(parents=True)
+    recipe = read(run_of(finished, "lora") / "manifest.json")["recipe"]
+    (stale / "state.json").write_text(
+        json.dumps({"key": json.dumps([recipe, "another base", "other tokens"]), "step": 3})
+    )
+    trained = train(finished, tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "goes on from step" not in trained.stdout
 
 
 def test_training_by_hand_gives_the_same_bytes(finished: Workspace, tmp_path: Path) -> None:
@@ -232,11 +265,26 @@ def export(workspace: Workspace, run: Path, honest: bool) -> None:
     subprocess.run(command, cwd=workspace.path, check=True, capture_output=True)
 
 
-def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace, tmp_path: Path) -> None:
+ROPES = {
+    "another base": {"rope_theta": 100.0, "rope_type": "default", "partial_rotary_factor": 1.0},
+    "long-rope": {
+        "rope_theta": 10000.0,
+        "rope_type": "longrope",
+        "partial_rotary_factor": 1.0,
+        "short_factor": [1.0 + i / 4 for i in range(16)],
+        "long_factor": [2.0 + i for i in range(16)],
+        "original_max_position_embeddings": 128,
+    },
+}
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace, tmp_path: Path, rope: str) -> None:
     run, root = tmp_path / "run", finished.path
     shutil.copytree(run_of(finished, "base"), run)
     config = read(run / "merged/config.json")
-    config["rope_parameters"]["rope_theta"] = 100.0
+    config["rope_parameters"] = ROPES[rope]
+    config["original_max_position_embeddings"] = 128
     (run / "merged/config.json").write_text(json.dumps(config))
     recipe = yaml.safe_load((root / "config/config.yaml").read_text())["parity"] | {
         "threads": 1,
@@ -287,3 +335,28 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     passed = script("check_parity.py", *check)
     assert passed.returncode == 0, passed.stderr
     assert read(tmp_path / "parity.json")["hops"]["merged-onnx-fp32"]["largest_logit_difference"] < 1e-3
+
+
+def test_seeds_one_precision_and_a_gate_that_only_warns(finished: Workspace, tmp_path: Path) -> None:
+    """Another experiment over the same data, in a copy: only what it adds is trained."""
+    other = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, other.path, symlinks=True)
+    experiment = yaml.safe_load((other.path / other.experiment).read_text())
+    experiment |= {"techniques": ["lora"], "seeds": [1, 2], "precisions": ["fp32"], "keep_intermediates": False}
+    experiment["parity"] = {"gate": "warn", "budgets": {"merged-onnx-fp32": {"largest_logit_difference": 1e-30}}}
+    other.write(other.experiment, experiment)
+    ran = other.snakemake("--cores", "2")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    assert [(row["technique"], row["seed"], row["backend"]) for row in summary(other)] == [
+        (technique, seed, backend)
+        for technique, seed in (("base", "0"), ("lora", "1"), ("lora", "2"))
+        for backend in ("torch", "onnx-fp32")
+    ]
+    first, second = (run_of(other, "lora").with_name(f"seed-{seed}") for seed in (1, 2))
+    assert read(second / "parity.json")["over_budget_hops"] == ["merged-onnx-fp32"]
+    assert "over budget" in (other.path / "results/report.html").read_text()
+    assert not (second / "merged/model.safetensors").exists()
+    assert not (second / "onnx/fp32/model.onnx_data").exists()
+    name = "adapter/adapter_model.safetensors"
+    assert (first / name).read_bytes() == (run_of(finished, "lora") / name).read_bytes()
+    assert (first / name).read_bytes() != (second / name).read_bytes()

