@@ -23,6 +23,8 @@ rule train_adapter:
         "logs/benchmarks/train/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
         technique=one_of(techniques(with_adapter=True)),
+    # The longest jobs first: short ones fill the gaps.
+    priority: 10
     conda:
         "../envs/train/environment.yaml"
     threads: training_cores

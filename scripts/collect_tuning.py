@@ -5,8 +5,23 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from snaketune import errors, files
+
+
+NEAR_BEST = 1.1
+
+
+def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The lowest rate whose validation loss is within 10 % of the grid's best.
+
+    One epoch favours rates that diverge in a longer training: among near equals, the lower.
+    """
+    best = min(row["validation_loss"] for row in rows)
+    return min(
+        (row for row in rows if row["validation_loss"] <= NEAR_BEST * best), key=lambda row: row["learning_rate"]
+    )
 
 
 def main() -> None:
@@ -32,21 +47,20 @@ def main() -> None:
                 "train_tokens": last["tokens"],
             }
         )
-    best: dict[tuple[str, ...], dict[str, float]] = {}
+    cells = dict.fromkeys((row["model"], row["scenario"], row["technique"]) for row in rows)
+    chosen = [
+        choice([row for row in rows if (row["model"], row["scenario"], row["technique"]) == cell]) for cell in cells
+    ]
     for row in rows:
-        key = (row["model"], row["scenario"], row["technique"])
-        best[key] = min(best.get(key, row), row, key=lambda row: row["validation_loss"])
-    for row in rows:
-        row["chosen"] = "yes" if row is best[row["model"], row["scenario"], row["technique"]] else ""
+        row["chosen"] = "yes" if row in chosen else ""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     files.write_text(arguments.output, text.getvalue())
-    for (model, scenario, technique), row in best.items():
-        print(
-            f"{model} {scenario} {technique}: learning rate {row['learning_rate']:g}, validation loss {row['validation_loss']:.4f}"
-        )
+    for row in chosen:
+        cell = f"{row['model']} {row['scenario']} {row['technique']}"
+        print(f"{cell}: learning rate {row['learning_rate']:g}, validation loss {row['validation_loss']:.4f}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ MISTAKES = {
         "keep_intermediate:",
         ["keep_intermediate: unknown key; did you mean keep_intermediates?"],
     ),
-    "a wrong type": ("config/config.yaml", "epochs: 3", "epochs: three", ["training.epochs", "integer", "'three'"]),
+    "a wrong type": ("config/config.yaml", "epochs: 2", "epochs: two", ["training.epochs", "integer", "'two'"]),
     "an unknown technique": (
         "config/experiments/test.yaml",
         "- lora",
