@@ -9,7 +9,6 @@ from typing import Any
 
 from snaketune import errors, files
 
-
 NEAR_BEST = 1.1
 
 
