@@ -19,7 +19,7 @@ from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
-from snaketune.measure import count_elements, limit_threads, model_state_bytes, peak_memory
+from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 from snaketune.tokens import read_rows
 from snaketune.training import Fit, Plan, Rows, checkpoint_key, mean_loss, plan_batches
 
@@ -158,7 +158,7 @@ def main() -> None:
         model = attach(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:
-        trainable = total = model.num_parameters()
+        trainable = total = parameter_count(model)
     model.train()
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 

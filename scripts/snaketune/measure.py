@@ -44,6 +44,11 @@ def count_elements(weights: Path) -> int:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
+def parameter_count(model: torch.nn.Module) -> int:
+    """Parameters of the whole model: under ZeRO-3 each tensor holds only this rank's share."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+
+
 def tensor_bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
