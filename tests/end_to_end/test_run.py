@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from experiments import ALL_WEIGHTS, TECHNIQUES
@@ -192,13 +192,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     finished: Workspace, tmp_path: Path, technique: str, weights: str
 ) -> None:
     command = training(finished, tmp_path, technique, checkpoint_steps=1)
-    killed = subprocess.Popen(
-        command, cwd=finished.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    killed = psutil.Popen(command, cwd=finished.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list((tmp_path / "work").glob("checkpoint-*/state.json")):
         assert killed.poll() is None, "it ended before a checkpoint was seen"
         time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
+    # torchrun's ranks have sessions of their own and would outlive it.
+    for process in [killed, *killed.children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "run").exists()
 
