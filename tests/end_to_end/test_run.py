@@ -267,13 +267,14 @@ def export(workspace: Workspace, run: Path, honest: bool) -> None:
 
 ROPES = {
     "another base": {"rope_theta": 100.0, "rope_type": "default", "partial_rotary_factor": 1.0},
+    # Up to the original context, where its short factors hold; a traced graph has no others.
     "long-rope": {
         "rope_theta": 10000.0,
         "rope_type": "longrope",
         "partial_rotary_factor": 1.0,
         "short_factor": [1.0 + i / 4 for i in range(16)],
         "long_factor": [2.0 + i for i in range(16)],
-        "original_max_position_embeddings": 128,
+        "original_max_position_embeddings": 256,
     },
 }
 
@@ -284,7 +285,7 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     shutil.copytree(run_of(finished, "base"), run)
     config = read(run / "merged/config.json")
     config["rope_parameters"] = ROPES[rope]
-    config["original_max_position_embeddings"] = 128
+    config["original_max_position_embeddings"] = 256
     (run / "merged/config.json").write_text(json.dumps(config))
     recipe = yaml.safe_load((root / "config/config.yaml").read_text())["parity"] | {
         "threads": 1,
