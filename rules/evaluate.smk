@@ -12,6 +12,7 @@ rule evaluate_torch:
     input:
         manifest=f"{RUN}/merged/manifest.json",
         model=ancient(f"{RUN}/merged/model.safetensors"),
+        files=ancient(files_in(f"{RUN}/merged", MODEL_FILES[1:])),
         tokens=f"{TOKENS}/manifest.json",
         data=f"{DATA}/manifest.json",
         rows=ancient(TEST_ROWS),
