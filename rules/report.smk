@@ -11,10 +11,7 @@ rule summarize:
         predictions=evaluations(".predictions.jsonl"),
         resources=trained_runs("resources.json"),
         manifests=trained_runs("manifest.json") + every_run(f"{RUN}/merged/manifest.json"),
-        exports=expand(
-            "{path}",
-            path=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
-        ),
+        exports=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],

@@ -17,7 +17,8 @@ from snaketune import errors, files, layout, manifest
 from snaketune.chat import PAD, render
 from snaketune.measure import limit_threads
 from snaketune.sources import hash_order
-from snaketune.training import Fit, Plan, Rows, checkpoint_key, mean_loss, plan_batches
+from snaketune.tokens import Rows
+from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
 from snaketune.layout import SPLITS
-from snaketune.tokens import TokenRows, write_rows
+from snaketune.tokens import Rows, write_rows
 
 
 def prompt_and_answer(
@@ -32,7 +32,7 @@ def prompt_and_answer(
     return tokenizer(prompt, add_special_tokens=False)["input_ids"], answer[: last + 1]
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, path: Path, longest: int) -> TokenRows:
+def tokenize(tokenizer: PreTrainedTokenizerBase, path: Path, longest: int) -> Rows:
     ids, starts = [], []
     for row in files.read_jsonl(path):
         prompt, answer = prompt_and_answer(tokenizer, row["messages"])
@@ -42,7 +42,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, path: Path, longest: int) -> To
             )
         ids.append(prompt + answer)
         starts.append(len(prompt))
-    return TokenRows([np.array(row, dtype=np.int32) for row in ids], starts)
+    return Rows([np.array(row, dtype=np.int32) for row in ids], starts)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
 from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 from snaketune.tokens import read_rows
-from snaketune.training import Fit, Plan, Rows, checkpoint_key, mean_loss, plan_batches
+from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
 
 
 def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
@@ -146,10 +146,9 @@ def main() -> None:
 
     inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
     accelerator = accelerator_for(recipe, elements)
-    tokens = {
-        split: read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
-    }
-    rows, validation = (Rows(tokens[split].ids, tokens[split].answer_starts) for split in ("train", "validation"))
+    rows, validation = (
+        read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
+    )
     imported = peak_memory()
     torch.manual_seed(recipe["seed"])
     model = load_base(arguments.base_directory, recipe["base_precision"])

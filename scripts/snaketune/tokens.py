@@ -11,18 +11,27 @@ from snaketune.files import read_json, written_whole
 
 
 @dataclass(frozen=True)
-class TokenRows:
-    """Token ids of each row (int32) and the index of its first answer token."""
+class Rows:
+    """Token ids of each row (int32) and the index of its first answer token (loss starts there)."""
 
     ids: list[np.ndarray]
     answer_starts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def answer_tokens(self, rows: list[int]) -> int:
+        return sum(len(self.ids[row]) - max(1, self.answer_starts[row]) for row in rows)
+
+    def tokens(self, rows: list[int]) -> int:
+        return sum(len(self.ids[row]) for row in rows)
 
     @property
     def prompts(self) -> list[np.ndarray]:
         return [ids[:start] for ids, start in zip(self.ids, self.answer_starts, strict=True)]
 
 
-def write_rows(path: Path, rows: TokenRows) -> None:
+def write_rows(path: Path, rows: Rows) -> None:
     tensors: dict[str, np.ndarray] = {
         "ids": np.concatenate(rows.ids).astype(np.int32),
         "offsets": np.cumsum([0, *map(len, rows.ids)]).astype(np.int64),
@@ -32,10 +41,10 @@ def write_rows(path: Path, rows: TokenRows) -> None:
         aside.write_bytes(save(tensors))
 
 
-def read_rows(path: Path) -> TokenRows:
+def read_rows(path: Path) -> Rows:
     tensors = load_file(path)
     bounds = tensors["offsets"].tolist()
-    return TokenRows([tensors["ids"][a:b] for a, b in itertools.pairwise(bounds)], tensors["answer_starts"].tolist())
+    return Rows([tensors["ids"][a:b] for a, b in itertools.pairwise(bounds)], tensors["answer_starts"].tolist())
 
 
 def read_candidates(path: Path) -> tuple[list[str], list[np.ndarray]]:

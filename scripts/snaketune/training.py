@@ -20,25 +20,9 @@ from accelerate import Accelerator
 
 from snaketune.errors import UserError
 from snaketune.files import sha256, write_json
+from snaketune.tokens import Rows
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Token ids of each row and the index of its first answer token (loss starts there)."""
-
-    ids: list[np.ndarray]
-    answer_starts: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def answer_tokens(self, rows: list[int]) -> int:
-        return sum(len(self.ids[row]) - max(1, self.answer_starts[row]) for row in rows)
-
-    def tokens(self, rows: list[int]) -> int:
-        return sum(len(self.ids[row]) for row in rows)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.errors import UserError
-from snaketune.training import IGNORED, Fit, Plan, Rows, answer_loss, collate, mean_loss, plan_batches
+from snaketune.tokens import Rows
+from snaketune.training import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(0)

@@ -1,0 +1,108 @@
+"""From what a run trained to one plain transformers model.
+
+Needs: adapter/ or model/ of each run, the base model, the tokens of the parity probe.
+Makes: merged/ of each run.
+"""
+
+
+rule merge_adapter:
+    input:
+        base=f"{BASE}/manifest.json",
+        base_files=ancient(files_in(BASE, MODEL_FILES)),
+        trained=f"{RUN}/manifest.json",
+        adapter=ancient(f"{RUN}/adapter/adapter_model.safetensors"),
+        adapter_config=ancient(f"{RUN}/adapter/adapter_config.json"),
+        tokens=f"{TOKENS}/manifest.json",
+        rows=ancient(f"{TOKENS}/test.safetensors"),
+    output:
+        model=intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
+        manifest=f"{RUN}/merged/manifest.json",
+        provenance=f"{RUN}/merged/provenance.json",
+        logits=f"{RUN}/evaluation/adapter.logits.safetensors",
+    log:
+        "logs/merge/{model}/{scenario}/{technique}/seed-{seed}.log",
+    benchmark:
+        "logs/benchmarks/merge/{model}/{scenario}/{technique}/seed-{seed}.tsv"
+    wildcard_constraints:
+        technique=one_of(techniques(with_adapter=True)),
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("merge_adapter.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
+        base=subpath(input.base, parent=True),
+        adapter=subpath(input.adapter, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Merging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/merge_adapter.py \
+            --recipe {params.recipe:q} \
+            --base-directory {params.base:q} \
+            --adapter-directory {params.adapter:q} \
+            --tokens-directory {params.tokens:q} \
+            --output-directory {params.directory:q} \
+            --logits {output.logits:q} \
+            &> {log:q}
+        """
+
+
+rule copy_model:
+    input:
+        base=f"{BASE}/manifest.json",
+        base_files=ancient(files_in(BASE, MODEL_FILES)),
+        trained=f"{RUN}/manifest.json",
+        weights=ancient(f"{RUN}/model/model.safetensors"),
+        configuration=ancient(f"{RUN}/model/config.json"),
+    output:
+        model=intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
+        manifest=f"{RUN}/merged/manifest.json",
+        provenance=f"{RUN}/merged/provenance.json",
+    log:
+        "logs/merge/{model}/{scenario}/{technique}/seed-{seed}.log",
+    benchmark:
+        "logs/benchmarks/merge/{model}/{scenario}/{technique}/seed-{seed}.tsv"
+    wildcard_constraints:
+        technique=one_of(techniques(with_adapter=False)),
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("copy_model.py"),
+        base=subpath(input.base, parent=True),
+        trained=subpath(input.weights, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Laying out all weights of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/copy_model.py \
+            --recipe {params.recipe:q} \
+            --base-directory {params.base:q} \
+            --trained-directory {params.trained:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+use rule copy_model as copy_untuned_model with:
+    input:
+        base=f"{BASE}/manifest.json",
+        base_files=ancient(files_in(BASE, MODEL_FILES)),
+    output:
+        model=intermediate(files_in(f"{UNTUNED}/merged", MODEL_FILES)),
+        manifest=f"{UNTUNED}/merged/manifest.json",
+        provenance=f"{UNTUNED}/merged/provenance.json",
+    log:
+        "logs/merge/{model}/{scenario}/base/seed-0.log",
+    benchmark:
+        "logs/benchmarks/merge/{model}/{scenario}/base/seed-0.tsv"
+    wildcard_constraints:
+        model=one_of(MATRIX.models),
+    params:
+        recipe=recipe("copy_model.py"),
+        base=subpath(input.base, parent=True),
+        trained=subpath(input.base, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Laying out the untuned {wildcards.model} for {wildcards.scenario}"
