@@ -1,25 +1,30 @@
 # `make demo` and `make test` set up all they need; PYTHON=python3.12 chooses the Python.
 PYTHON ?= python3
-TRAIN := envs/train/requirements.txt
+# EXPERIMENT=config/experiments/mine.yaml is laid over config/config.yaml.
+CONFIG = $(if $(EXPERIMENT),--configfile $(EXPERIMENT))
+TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test unit check lint tune lock schemas figures clean
+.PHONY: help setup setup-dev demo test soak unit check tune lock schemas figures verify explain diff reproduce restore prune clean
 
 help: ## these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-setup: ## make .venv from the lock file
-	@$(SETUP) $(TRAIN)
+setup: ## make .venv from the lock files
+	@$(SETUP) $(TOOLS)
 
 setup-dev:
-	@$(SETUP) $(TRAIN) $(DEV)
+	@$(SETUP) $(TOOLS) $(DEV)
 
 demo: setup ## the whole default experiment: data to report
 	.venv/bin/snakemake
 
-test: setup-dev check ## all checks and tests
-	.venv/bin/python -m pytest
+test: setup-dev check ## all checks and tests; TESTS=all adds the long ones
+	.venv/bin/python -m pytest $(if $(filter all,$(TESTS)),-m "not soak")
+
+soak: setup-dev ## thirty kills at random moments over all rules; figures go to benchmarks/soak.json
+	.venv/bin/python -m pytest -m soak
 
 unit: setup-dev ## the fast tests only
 	.venv/bin/python -m pytest tests/unit
@@ -43,5 +48,23 @@ schemas: setup ## write config/schemas/ from the typed models
 figures: setup ## the measured tables of README.md, from the finished default run
 	.venv/bin/python scripts/write_figures.py
 
+verify: setup ## prove every result, from the raw data to the report
+	@.venv/bin/python scripts/verify.py
+
+explain: setup ## FILE=results/...: what made it, and would Snakemake make it again?
+	@.venv/bin/python scripts/explain.py $(FILE) $(CONFIG)
+
+diff: setup ## A=results/runs/... B=...: what differs between two runs; REVISION:results/runs/... is an older one
+	@.venv/bin/python scripts/diff_runs.py $(A) $(B)
+
+reproduce: setup ## RUN=results/runs/...: run a cell again in a clean directory and compare hashes
+	.venv/bin/python scripts/reproduce.py $(RUN) $(CONFIG)
+
+restore: setup ## bring back the results that dvc.lock names, proven
+	@.venv/bin/python scripts/restore.py
+
+prune: setup ## list results that are no longer in the matrix; DELETE=--delete removes them
+	@.venv/bin/python scripts/prune.py $(DELETE) $(CONFIG)
+
 clean: ## remove what unfinished runs left, never a result
-	rm -rf work/training work/tuning work/pretraining
+	rm -rf work/training work/tuning work/pretraining work/reproduce work/parity

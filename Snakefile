@@ -37,6 +37,8 @@ rule all:
     input:
         summary=SUMMARY,
         report="results/report.html",
+        plots=PLOTS,
+        records=files_in("results", ["params.yaml", *RECORDS]),
         models=every_file_of_the_models(),
         data=every_file_of_the_data(),
         runs=every_file_of_the_runs(),

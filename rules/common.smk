@@ -10,11 +10,12 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune.digest import code_digest, file_digest
+from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS, TOKENIZER_FILES
-from snaketune.resolve import Matrix, model_files
+from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.resolve import Matrix
 
 try:
     MATRIX = Matrix(config, Path())
@@ -22,13 +23,17 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENT = MATRIX.experiment
+DIGESTS = FileDigests(Path("work/digests.json"))
 CORPUS = "results/corpus"
 DATA = "results/data/{scenario}"
 BASE = "results/models/{model}/base"
-TOKENS = "results/tokens/{model}/{scenario}"
+# Apart, so that an edit of test rows leaves what training reads as it was.
+TRAINING = "results/tokens/{model}/{scenario}/training"
+TEST = "results/tokens/{model}/{scenario}/test"
 RUN = "results/runs/{model}/{scenario}/{technique}/seed-{seed}"
 UNTUNED = "results/runs/{model}/{scenario}/base/seed-0"
 SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.json"]
+PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
 PROBE = EXPERIMENT.parity.probe.model_dump()
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
@@ -66,6 +71,17 @@ def training_recipe(wildcards, rate=None):
     return recipe("train.py", **MATRIX.training_recipe(wildcards.model, wildcards.technique, seed, rate))
 
 
+def live_options(wildcards, output):
+    """Changes no result: params from functions of `output` aren't compared with the last run's."""
+    names = "/".join(str(value) for value in dict(wildcards).values())
+    return ["--live", f"work/live/{names}"] if EXPERIMENT.tracking == "dvclive" else []
+
+
+def checkpoint_steps(wildcards, output):
+    """Not compared either: where a run could go on from changes nothing."""
+    return EXPERIMENT.training.checkpoint_steps
+
+
 def launcher(wildcards):
     """torchrun where the technique needs more ranks or DeepSpeed, else plain Python."""
     technique = MATRIX.techniques[wildcards.technique]
@@ -79,20 +95,31 @@ def training_cores(wildcards):
     return technique.world_size * technique.threads
 
 
-def scenario_recipe(wildcards):
-    return MATRIX.scenarios[wildcards.scenario].model_dump()
+def data_recipe(wildcards):
+    path = MATRIX.scenarios[wildcards.scenario].source.path
+    return recipe("prepare_data.py", **MATRIX.data_recipe(wildcards.scenario), source_digests=digests_of([path]))
+
+
+def digests_of(paths):
+    """The content of the user's own files: their times may say anything (`cp -p`, `git checkout`)."""
+    return {str(path): DIGESTS.of(Path(path)) for path in paths if path}
 
 
 def scenario_source(wildcards):
-    """The user's file itself; of the large corpus only the manifest is compared."""
+    """The user's file, or the corpus, of which only the manifest is compared."""
     path = MATRIX.scenarios[wildcards.scenario].source.path
     corpus = {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
-    return {"source": path} if path else corpus
+    return {"source": ancient(path)} if path else corpus
 
 
 def files_of_a_local_model(wildcards):
     path = MATRIX.models[wildcards.model].path
-    return sorted(map(str, model_files(Path(path)))) if path else []
+    return list(map(str, model_files(Path(path)))) if path else []
+
+
+def model_recipe(wildcards):
+    origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
+    return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
 
 
 def adapter_logits(wildcards):
@@ -149,10 +176,8 @@ def every_file_of_the_data():
         path
         for m in MATRIX.models
         for s in MATRIX.scenarios
-        for path in files_in(
-            TOKENS.format(model=m, scenario=s),
-            [*(f"{split}.safetensors" for split in SPLITS), "candidates.json", *RECORDS],
-        )
+        for directory, names in ((TRAINING, TRAINING_FILES), (TEST, TEST_FILES))
+        for path in files_in(directory.format(model=m, scenario=s), [*names, *RECORDS])
     ]
     corpus = files_in(CORPUS, ["documentation.jsonl", *RECORDS]) if MATRIX.uses_corpus else []
     return corpus + data + tokens
@@ -180,6 +205,22 @@ def every_file_of_the_runs():
             )
         results += [path for name in MATRIX.exports for path in files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *RECORDS])]
     return results
+
+
+def files_without_a_manifest():
+    """The small results that no manifest beside them names: the one of all results does."""
+    alone = ("train.jsonl", "resources.json", "parity.json", "pretraining.json", "pretraining.jsonl")
+    made = every_file_of_the_models() + every_file_of_the_runs()
+    return [path for path in made if path.endswith(alone) or ("/evaluation/" in path and path not in logits())]
+
+
+def logits():
+    return [path for path in every_file_of_the_runs() if path.endswith(".logits.safetensors")]
+
+
+def manifests():
+    made = every_file_of_the_models() + every_file_of_the_data() + every_file_of_the_runs()
+    return [path for path in made if path.endswith("manifest.json")]
 
 
 def intermediate(paths):

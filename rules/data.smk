@@ -46,7 +46,7 @@ rule prepare_data:
     conda:
         "../envs/train/environment.yaml"
     params:
-        recipe=lambda wildcards: recipe("prepare_data.py", scenario=scenario_recipe(wildcards)),
+        recipe=data_recipe,
         directory=subpath(output.manifest, parent=True),
     message:
         "Preparing the data of {wildcards.scenario}"
@@ -64,13 +64,13 @@ rule tokenize_data:
     input:
         base=f"{BASE}/manifest.json",
         tokenizer=ancient(files_in(BASE, MODEL_FILES[1:])),
-        data=f"{DATA}/manifest.json",
-        splits=ancient(files_in(DATA, [*(f"{split}.jsonl" for split in SPLITS), "card.json"])),
+        # It holds the hashes of the splits, and unlike the manifest not that of the code.
+        card=f"{DATA}/card.json",
+        splits=ancient(files_in(DATA, [*(f"{split}.jsonl" for split in SPLITS), "manifest.json"])),
     output:
-        splits=files_in(TOKENS, [f"{split}.safetensors" for split in SPLITS]),
-        candidates=f"{TOKENS}/candidates.json",
-        manifest=f"{TOKENS}/manifest.json",
-        provenance=f"{TOKENS}/provenance.json",
+        files_in(TRAINING, [*TRAINING_FILES, RECORDS[1]]),
+        files_in(TEST, [*TEST_FILES, *RECORDS]),
+        manifest=f"{TRAINING}/manifest.json",
     log:
         "logs/tokenize_data/{model}/{scenario}.log",
     benchmark:
@@ -80,8 +80,8 @@ rule tokenize_data:
     params:
         recipe=lambda wildcards: recipe("tokenize_data.py", max_tokens=MATRIX.scenarios[wildcards.scenario].max_tokens),
         base=subpath(input.base, parent=True),
-        data=subpath(input.data, parent=True),
-        directory=subpath(output.manifest, parent=True),
+        data=subpath(input.card, parent=True),
+        directory=subpath(output.manifest, ancestor=2),
     message:
         "Tokenizing {wildcards.scenario} for {wildcards.model}"
     shell:

@@ -1,10 +1,9 @@
 """Deterministic evaluation of every backend on the same test rows.
 
-Needs: merged/ and onnx/{precision}/ of each run, the tokens and the data.
+Needs: merged/ and onnx/{precision}/ of each run, results/tokens/{model}/{scenario}/test/.
 Makes: evaluation/{backend}.json and .predictions.jsonl of each run.
 """
 
-TEST_ROWS = files_in(TOKENS, ["test.safetensors", "candidates.json"]) + [f"{DATA}/test.jsonl"]
 EVALUATION = EXPERIMENT.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
 
 
@@ -13,9 +12,8 @@ rule evaluate_torch:
         manifest=f"{RUN}/merged/manifest.json",
         model=ancient(f"{RUN}/merged/model.safetensors"),
         files=ancient(files_in(f"{RUN}/merged", MODEL_FILES[1:])),
-        tokens=f"{TOKENS}/manifest.json",
-        data=f"{DATA}/manifest.json",
-        rows=ancient(TEST_ROWS),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(files_in(TEST, TEST_FILES)),
     output:
         figures=f"{RUN}/evaluation/torch.json",
         predictions=f"{RUN}/evaluation/torch.predictions.jsonl",
@@ -32,7 +30,6 @@ rule evaluate_torch:
     params:
         recipe=recipe("evaluate.py", probe=PROBE, **EVALUATION),
         tokens=subpath(input.tokens, parent=True),
-        data=subpath(input.data, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
     shell:
@@ -41,7 +38,6 @@ rule evaluate_torch:
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --tokens-directory {params.tokens:q} \
-            --data-directory {params.data:q} \
             --logits {output.logits:q} \
             --output {output.figures:q} \
             &> {log:q}
@@ -53,9 +49,8 @@ rule evaluate_onnx:
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
         weights=ancient(f"{RUN}/onnx/{{precision}}/model.onnx_data"),
-        tokens=f"{TOKENS}/manifest.json",
-        data=f"{DATA}/manifest.json",
-        rows=ancient(TEST_ROWS),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(files_in(TEST, TEST_FILES)),
     output:
         figures=f"{RUN}/evaluation/onnx-{{precision}}.json",
         predictions=f"{RUN}/evaluation/onnx-{{precision}}.predictions.jsonl",
@@ -72,7 +67,6 @@ rule evaluate_onnx:
     params:
         recipe=recipe("evaluate.py", **EVALUATION),
         tokens=subpath(input.tokens, parent=True),
-        data=subpath(input.data, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"
     shell:
@@ -81,7 +75,6 @@ rule evaluate_onnx:
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --tokens-directory {params.tokens:q} \
-            --data-directory {params.data:q} \
             --output {output.figures:q} \
             &> {log:q}
         """

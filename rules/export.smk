@@ -88,10 +88,11 @@ rule check_parity:
             backend=["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)],
             allow_missing=True,
         ),
-        merged=f"{RUN}/evaluation/torch.logits.safetensors",
-        adapter=adapter_logits,
-        tokens=f"{TOKENS}/manifest.json",
-        rows=ancient(f"{TOKENS}/test.safetensors"),
+        merged=f"{RUN}/merged/manifest.json",
+        logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
+        adapter=ancient(adapter_logits),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(f"{TEST}/test.safetensors"),
     output:
         parity=f"{RUN}/parity.json",
     log:

@@ -12,8 +12,8 @@ rule merge_adapter:
         trained=f"{RUN}/manifest.json",
         adapter=ancient(f"{RUN}/adapter/adapter_model.safetensors"),
         adapter_config=ancient(f"{RUN}/adapter/adapter_config.json"),
-        tokens=f"{TOKENS}/manifest.json",
-        rows=ancient(f"{TOKENS}/test.safetensors"),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(f"{TEST}/test.safetensors"),
     output:
         model=intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
         manifest=f"{RUN}/merged/manifest.json",

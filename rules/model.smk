@@ -63,6 +63,7 @@ rule pretrain_model:
         tokenizer=subpath(input.tokenizer, parent=True),
         directory=subpath(output.figures, parent=True),
         work="work/pretraining/{model}",
+        checkpoint_steps=lambda wildcards, output: MATRIX.models[wildcards.model].build.pretraining.checkpoint_steps,
     message:
         "Pre-training {wildcards.model}"
     shell:
@@ -73,13 +74,14 @@ rule pretrain_model:
             --tokenizer-directory {params.tokenizer:q} \
             --output-directory {params.directory:q} \
             --work {params.work:q} \
+            --checkpoint-steps {params.checkpoint_steps} \
             2>&1 | tee {log:q}
         """
 
 
 rule fetch_model:
     input:
-        files_of_a_local_model,
+        ancient(files_of_a_local_model),
     output:
         base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",
@@ -94,10 +96,7 @@ rule fetch_model:
     conda:
         "../envs/train/environment.yaml"
     params:
-        recipe=lambda wildcards: recipe(
-            "fetch_model.py",
-            **MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"}),
-        ),
+        recipe=model_recipe,
         directory=subpath(output.manifest, parent=True),
     message:
         "Fetching {wildcards.model}"

@@ -1,7 +1,8 @@
 """From measurements to one table and one page.
 
 Needs: evaluation/, parity.json and resources.json of each run.
-Makes: results/summary.csv, comparisons.json, metrics.json, report.html; results/tuning.csv.
+Makes: results/summary.csv, comparisons.json, metrics.json, plots/, report.html, params.yaml and
+the manifest of all results; results/tuning.csv.
 """
 
 
@@ -67,6 +68,63 @@ rule write_report:
             --results results \
             --template {input.template:q} \
             --output {output.report:q} \
+            &> {log:q}
+        """
+
+
+rule write_plots:
+    input:
+        summary=SUMMARY[0],
+        curves=trained_runs("train.jsonl"),
+    output:
+        loss=PLOTS[0],
+        quality=PLOTS[1],
+    log:
+        "logs/write_plots.log",
+    benchmark:
+        "logs/benchmarks/write_plots.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("write_plots.py", cells=[cell for cell in cells() if cell[2] != "base"]),
+    message:
+        "Writing the tables that `dvc plots` draws"
+    shell:
+        """
+        python scripts/write_plots.py \
+            --recipe {params.recipe:q} \
+            --results results \
+            --loss {output.loss:q} \
+            --quality {output.quality:q} \
+            &> {log:q}
+        """
+
+
+rule record_results:
+    input:
+        ends=[*SUMMARY, *PLOTS, "results/report.html"],
+        files=files_without_a_manifest(),
+        logits=ancient(logits()),
+        manifests=manifests(),
+    output:
+        params="results/params.yaml",
+        manifest="results/manifest.json",
+        provenance="results/provenance.json",
+    log:
+        "logs/record_results.log",
+    benchmark:
+        "logs/benchmarks/record_results.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe(list(cells()))),
+    message:
+        "Recording the hash of every result"
+    shell:
+        """
+        python scripts/record_results.py \
+            --recipe {params.recipe:q} \
+            --results results \
             &> {log:q}
         """
 

@@ -1,6 +1,6 @@
 """Fine-tuning: one script, whose recipe names adapter, base precision and engine.
 
-Needs: results/models/{model}/base/, results/tokens/{model}/{scenario}/.
+Needs: results/models/{model}/base/, results/tokens/{model}/{scenario}/training/.
 Makes: adapter/ or model/ of each run, with train.jsonl, resources.json and the records.
 """
 
@@ -9,8 +9,8 @@ rule train_adapter:
     input:
         base=f"{BASE}/manifest.json",
         weights=ancient(files_in(BASE, MODEL_FILES)),
-        tokens=f"{TOKENS}/manifest.json",
-        rows=ancient(files_in(TOKENS, ["train.safetensors", "validation.safetensors"])),
+        tokens=f"{TRAINING}/manifest.json",
+        rows=ancient(files_in(TRAINING, TRAINING_FILES)),
     output:
         weights=files_in(f"{RUN}/adapter", ADAPTER_FILES),
         curve=f"{RUN}/train.jsonl",
@@ -35,6 +35,8 @@ rule train_adapter:
         tokens=subpath(input.tokens, parent=True),
         directory=subpath(output.manifest, parent=True),
         work="work/training/{model}/{scenario}/{technique}/seed-{seed}",
+        checkpoint_steps=checkpoint_steps,
+        live=live_options,
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
@@ -45,6 +47,8 @@ rule train_adapter:
             --tokens-directory {params.tokens:q} \
             --output-directory {params.directory:q} \
             --work {params.work:q} \
+            --checkpoint-steps {params.checkpoint_steps} \
+            {params.live:q} \
             2>&1 | tee {log:q}
         """
 
@@ -76,5 +80,7 @@ use rule train_adapter as train_at_rate with:
         tokens=subpath(input.tokens, parent=True),
         directory=subpath(output.curve, parent=True),
         work="work/tuning/{model}/{scenario}/{technique}/{rate}",
+        checkpoint_steps=checkpoint_steps,
+        live=live_options,
     message:
         "Trying {wildcards.technique} of {wildcards.model} on {wildcards.scenario} at learning rate {wildcards.rate}"

@@ -25,11 +25,13 @@ def main() -> None:
     base, trained, out = arguments.base_directory, arguments.trained_directory, arguments.output_directory
 
     files.need_space(out, (trained / "model.safetensors").stat().st_size, "the plain model")
-    out.mkdir(parents=True, exist_ok=True)
-    for name in layout.MODEL_FILES:
-        source = trained if name in layout.MODEL_FILES[:2] else base
-        shutil.copyfile(source / name, out / name)
     inputs = {base / "manifest.json", (trained if trained == base else trained.parent) / "manifest.json"}
+    for path in inputs:
+        manifest.prove(path)
+    with files.written_together(out) as aside:
+        for name in layout.MODEL_FILES:
+            source = trained if name in layout.MODEL_FILES[:2] else base
+            shutil.copyfile(source / name, aside / name)
     manifest.record(out, arguments.recipe, sorted(inputs), [out / name for name in layout.MODEL_FILES])
 
 

@@ -49,16 +49,17 @@ def main() -> None:
     parser.add_argument("--recipe", type=json.loads, required=True)
     parser.add_argument("--model", type=Path, required=True, help="model.safetensors of a merged model, or model.onnx")
     parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--data-directory", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go beside it")
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe = arguments.recipe
+    for directory in (arguments.model.parent, arguments.tokens_directory):
+        manifest.prove(directory / "manifest.json")
 
     backend = load(arguments.model, recipe["threads"])
     tokens = read_rows(arguments.tokens_directory / "test.safetensors")
     labels, candidates = read_candidates(arguments.tokens_directory / "candidates.json")
-    rows = files.read_jsonl(arguments.data_directory / "test.jsonl")
+    rows = files.read_jsonl(arguments.tokens_directory / "test.jsonl")
     scores = candidate_likelihoods(backend, tokens.prompts, candidates)
     predicted = predictions(scores, labels, rows)
     rate, first = greedy_speed(backend, tokens.prompts[: recipe["speed_prompts"]], recipe["speed_tokens"])

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,8 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 def export(model: Path, out: Path) -> None:
     """Write ``out/model.onnx`` and ``out/model.onnx_data``, cache of past keys and values included."""
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        older, exported = Path(scratch, "model"), Path(scratch, "onnx")
+    with files.scratch(out / ".export") as directory:
+        older, exported = directory / "model", directory / "onnx"
         older.mkdir()
         for path in model.iterdir():
             if path.suffix == ".safetensors":
@@ -81,7 +80,7 @@ def main() -> None:
 
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     files.need_space(out, 3 * weights, "the ONNX export")
-    out.mkdir(parents=True, exist_ok=True)
+    manifest.prove(model / "manifest.json")
     export(model, out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(model / name, out / name)

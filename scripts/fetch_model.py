@@ -18,7 +18,6 @@ from huggingface_hub.errors import (
 
 from snaketune import errors, files, layout, manifest
 from snaketune.errors import UserError
-from snaketune.resolve import model_files
 
 PATTERNS = [
     "*.safetensors",
@@ -111,6 +110,9 @@ def main() -> None:
     recipe, out = arguments.recipe, arguments.output_directory
 
     source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"])
+    for name, digest in recipe["source_digests"].items():
+        if files.sha256(Path(name)) != digest:
+            raise UserError(f"{name} was changed while its job waited: run snakemake again")
     out.mkdir(parents=True, exist_ok=True)
     copy_weights(source, out)
     copy_tokenizer(source, out)
@@ -119,7 +121,7 @@ def main() -> None:
         shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
     else:
         files.write_json(out / "generation_config.json", {})
-    inputs = model_files(source) if recipe["path"] else []
+    inputs = layout.model_files(source) if recipe["path"] else []
     manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])
 
 

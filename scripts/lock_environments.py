@@ -12,7 +12,9 @@ import yaml
 from make_environment import pip_settings
 
 PYTHON = "3.11"
-CONDA = ("train", "export")
+# Each lock file, and the one whose versions it takes over.
+LOCKS = {"train": None, "export": None, "workflow": "train", "dev": "workflow"}
+CONDA = ("train", "export", "workflow")
 # What a torch wheel asks for depends on the wheel (CPU, CUDA): it says so itself.
 LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
 
@@ -70,12 +72,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upgrade", action="store_true", help="take newer versions than the locked ones")
     arguments = parser.parse_args()
-    for name in ("train", "export", "dev"):
+    for name, below in LOCKS.items():
         directory = Path("envs") / name
         pins = normalised(
             compiled(
                 directory / "requirements.in",
-                Path("envs/train/requirements.txt") if name == "dev" else None,
+                Path(f"envs/{below}/requirements.txt") if below else None,
                 arguments.upgrade,
             )
         )

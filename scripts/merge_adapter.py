@@ -33,19 +33,23 @@ def main() -> None:
 
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     limit_threads(recipe["threads"])
+    inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
+    for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
+        manifest.prove(path)
     rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
     logits = probe_logits(
         TorchBackend(load_adapter(base, recipe["base_precision"], adapter)), rows, recipe["probe"]["positions"]
     )
     with files.written_whole(arguments.logits) as aside:
         save_file({"logits": logits}, aside)
-    merge(base, recipe["base_precision"], adapter).save_pretrained(out, max_shard_size="1TB")
-    for name in layout.MODEL_FILES[2:]:
-        shutil.copyfile(base / name, out / name)
+    with files.written_together(out) as aside:
+        merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
+        for name in layout.MODEL_FILES[2:]:
+            shutil.copyfile(base / name, aside / name)
     manifest.record(
         out,
         recipe,
-        [base / "manifest.json", adapter.parent / "manifest.json"],
+        inputs,
         [out / name for name in layout.MODEL_FILES],
     )
 

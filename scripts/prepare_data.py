@@ -110,8 +110,6 @@ def chat(example: Example, scenario: dict[str, Any]) -> dict[str, Any]:
 def card(read: int, kept: list[Example], dropped: collections.Counter[str], scenario: dict[str, Any]) -> dict[str, Any]:
     rows = {split: collections.Counter(e["label"] for e in kept if e["split"] == split) for split in SPLITS}
     return {
-        "description": scenario["description"],
-        "licence": scenario["licence"],
         "source": scenario["source"].get("path") or scenario["source"]["builtin"],
         "read": read,
         "kept": {split: sum(counts.values()) for split, counts in rows.items()},
@@ -124,6 +122,14 @@ def card(read: int, kept: list[Example], dropped: collections.Counter[str], scen
     }
 
 
+def check_source(path: Path, digests: dict[str, str]) -> None:
+    """Raise a UserError where the source isn't what it was when the job was planned."""
+    if not digests:
+        manifest.prove(path.parent / "manifest.json")
+    elif path.exists() and files.sha256(path) != digests[str(path)]:
+        raise UserError(f"{path} was changed while its job waited: run snakemake again")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="the resolved scenario as JSON")
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     scenario, out = arguments.recipe["scenario"], arguments.output_directory
+    check_source(arguments.source, arguments.recipe["source_digests"])
 
     examples = read_examples(scenario["source"], arguments.source)
     assign_splits(examples, scenario["split"])
@@ -141,11 +148,13 @@ def main() -> None:
     for split in SPLITS:
         rows = sorted((e for e in kept if e["split"] == split), key=lambda example: hash_order(example["id"]))
         files.write_jsonl(out / f"{split}.jsonl", [chat(example, scenario) for example in rows])
-    files.write_json(out / "card.json", card(len(examples), kept, dropped, scenario))
+    described = card(len(examples), kept, dropped, scenario)
+    described["sha256"] = {split: files.sha256(out / f"{split}.jsonl") for split in SPLITS}
+    files.write_json(out / "card.json", described)
     manifest.record(
         out, arguments.recipe, [arguments.source], [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)]
     )
-    print(json.dumps(card(len(examples), kept, dropped, scenario)["kept"]))
+    print(json.dumps(described["kept"]))
 
 
 if __name__ == "__main__":

@@ -87,10 +87,13 @@ def main() -> None:
         "--output-directory", type=Path, required=True, help="gets base/, pretraining.jsonl and pretraining.json"
     )
     parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
     arguments = parser.parse_args()
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
     inputs = [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"]
     limit_threads(recipe["threads"])
+    for path in inputs:
+        manifest.prove(path)
 
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
     corpus = files.read_jsonl(arguments.corpus)
@@ -124,7 +127,7 @@ def main() -> None:
         recipe["learning_rate"],
         0.05,
         1.0,
-        recipe["checkpoint_steps"],
+        arguments.checkpoint_steps,
     )
     fit = Fit(
         accelerator,
@@ -142,9 +145,10 @@ def main() -> None:
     plain = accelerator.unwrap_model(model)
     perplexity = math.exp(mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"]))
     unigram = unigram_perplexity(train, held_out, recipe["vocabulary"])
-    plain.save_pretrained(base, max_shard_size="1TB")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(arguments.tokenizer_directory / name, base / name)
+    with files.written_together(base) as aside:
+        plain.save_pretrained(aside, max_shard_size="1TB")
+        for name in layout.TOKENIZER_FILES:
+            shutil.copyfile(arguments.tokenizer_directory / name, aside / name)
     files.write_jsonl(out / "pretraining.jsonl", fit.log)
     files.write_json(
         out / "pretraining.json",

@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,10 @@ def main() -> None:
 
     weights = source.with_name("model.onnx_data").stat().st_size
     files.need_space(out, 2 * weights, "quantization")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
+    manifest.prove(source.with_name("manifest.json"))
+    with files.scratch(out / ".quantize") as directory:
         # ONNX Runtime writes beside its input: that must not be the parent's directory.
-        parent, made = Path(scratch, "fp32", source.name), Path(scratch, "quantized", source.name)
+        parent, made = directory / "fp32" / source.name, directory / "quantized" / source.name
         for path in (parent, made):
             path.parent.mkdir()
         for name in layout.ONNX_FILES[:2]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
-from snaketune.layout import SPLITS
+from snaketune.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
 from snaketune.tokens import Rows, write_rows
 
 
@@ -54,6 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data, out = arguments.data_directory, arguments.output_directory
 
+    manifest.prove(arguments.base_directory / "manifest.json", *TOKENIZER_FILES)
+    manifest.prove(data / "manifest.json")
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise UserError(
@@ -62,19 +65,21 @@ def main() -> None:
     longest = min(arguments.recipe["max_tokens"], tokenizer.model_max_length)
     for split in SPLITS:
         rows = tokenize(tokenizer, data / f"{split}.jsonl", longest)
-        write_rows(out / f"{split}.safetensors", rows)
+        write_rows(out / ("test" if split == "test" else "training") / f"{split}.safetensors", rows)
         print(f"{split}: {len(rows.ids)} rows, {sum(map(len, rows.ids))} tokens, longest {max(map(len, rows.ids))}")
     card = files.read_json(data / "card.json")
-    some = files.read_jsonl(data / "train.jsonl")[0]["messages"][:-1]
+    some = files.read_jsonl(data / "test.jsonl")[0]["messages"][:-1]
     answers = {
         label: prompt_and_answer(tokenizer, [*some, {"role": "assistant", "content": answer}])[1]
         for label, answer in zip(card["labels"], card["answers"], strict=True)
     }
-    files.write_json(out / "candidates.json", answers)
-    outputs = [out / "candidates.json", *(out / f"{split}.safetensors" for split in SPLITS)]
-    manifest.record(
-        out, arguments.recipe, [arguments.base_directory / "manifest.json", data / "manifest.json"], outputs
-    )
+    files.write_json(out / "test/candidates.json", answers)
+    shutil.copyfile(data / "test.jsonl", out / "test/test.jsonl")
+    used = [arguments.base_directory / name for name in TOKENIZER_FILES]
+    sources = {"training": ("train.jsonl", "validation.jsonl"), "test": ("test.jsonl", "card.json")}
+    for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
+        inputs = [*used, *(data / name for name in sources[part])]
+        manifest.record(out / part, arguments.recipe, inputs, [out / part / name for name in names])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def cpu_adam(parameters: list[torch.nn.Parameter], options: dict[str, Any]) -> t
         return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
 
 
-def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path, work: Path) -> list[Path]:
+def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path) -> list[Path]:
     """Write the adapter, or all weights, as one safetensors file; returns the files."""
     weights = accelerator.get_state_dict(model)
     if not accelerator.is_main_process:
@@ -106,15 +107,11 @@ def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path
     # DeepSpeed gathers a tied weight under each of its names.
     for tied in getattr(plain, "all_tied_weights_keys", {}):
         weights.pop(tied, None)
-    name = "adapter" if recipe["adapter"] else "model"
-    aside, directory = work / f"{name}.part", out / name
-    shutil.rmtree(aside, ignore_errors=True)
-    plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
-    # peft's model card names packages and paths: it isn't part of what equal runs share.
-    (aside / "README.md").unlink(missing_ok=True)
-    shutil.rmtree(directory, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.move(aside, directory)
+    directory = out / ("adapter" if recipe["adapter"] else "model")
+    with files.written_together(directory) as aside:
+        plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
+        # peft's model card names packages and paths: it isn't part of what equal runs share.
+        (aside / "README.md").unlink(missing_ok=True)
     return sorted(directory.iterdir())
 
 
@@ -122,6 +119,25 @@ def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str,
     """The values of every rank, on every rank, in the order of ranks."""
     mine = torch.tensor(list(values.values()), dtype=torch.int64, device=accelerator.device).unsqueeze(0)
     return [dict(zip(values, row, strict=True)) for row in accelerator.gather(mine).tolist()]
+
+
+def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
+    """A function that logs a step with DVCLive."""
+    try:
+        from dvclive import Live
+    except ImportError:
+        raise errors.UserError(
+            "tracking: dvclive, but dvclive isn't installed in this environment: pip install dvclive, or set tracking: none"
+        ) from None
+    live = Live(str(directory), resume=directory.exists(), save_dvc_exp=False, dvcyaml=None)
+
+    def log(entry: dict[str, Any]) -> None:
+        live.step = entry["step"]
+        for name in entry.keys() - {"step"}:
+            live.log_metric(name, entry[name])
+        live.sync()
+
+    return log
 
 
 def main() -> None:
@@ -133,6 +149,8 @@ def main() -> None:
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
+    parser.add_argument("--live", type=Path, help="also log every step there with DVCLive")
     arguments = parser.parse_args()
     recipe, out, work = arguments.recipe, arguments.output_directory, arguments.work
 
@@ -146,6 +164,9 @@ def main() -> None:
 
     inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
     accelerator = accelerator_for(recipe, elements)
+    if accelerator.is_main_process:
+        for path in inputs:
+            manifest.prove(path)
     rows, validation = (
         read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
     )
@@ -167,7 +188,7 @@ def main() -> None:
         recipe["learning_rate"],
         recipe["warmup_share"],
         recipe["max_grad_norm"],
-        recipe["checkpoint_steps"],
+        arguments.checkpoint_steps,
     )
     fit = Fit(
         accelerator,
@@ -180,6 +201,7 @@ def main() -> None:
         "/".join(out.parts[-4:]),
         checkpoint_key(recipe, inputs),
         strict_checkpoint=recipe["base_precision"] == "fp32",
+        watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
     )
     fit.run(
         lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"])
@@ -188,12 +210,12 @@ def main() -> None:
     ranks = gathered(
         accelerator,
         {
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": max(peak_memory(), fit.earlier_peak),
             "imported_memory_bytes": imported,
             **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"]),
         },
     )
-    saved = save(accelerator, model, recipe, out, work) if recipe["keep_weights"] else []
+    saved = save(accelerator, model, recipe, out) if recipe["keep_weights"] else []
     if accelerator.is_main_process:
         files.write_jsonl(out / "train.jsonl", fit.log)
     if accelerator.is_main_process and recipe["keep_weights"]:

@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, out = arguments.recipe, arguments.output_directory
+    corpus = arguments.corpus.parent / "manifest.json"
+    manifest.prove(corpus)
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +49,7 @@ def main() -> None:
     manifest.record(
         out,
         recipe,
-        [arguments.corpus.parent / "manifest.json"],
+        [corpus],
         [out / "tokenizer.json", out / "tokenizer_config.json"],
     )
     print(f"{tokenizer.get_vocab_size()} tokens")

@@ -135,7 +135,7 @@ def section(
         "model": model,
         "description": recipe["models"][model],
         "scenario": scenario,
-        "card": files.read_json(results / "data" / scenario / "card.json"),
+        "card": {**recipe["cards"][scenario], **files.read_json(results / "data" / scenario / "card.json")},
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "comparison": comparison,
         "untuned": untuned,

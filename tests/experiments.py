@@ -2,6 +2,17 @@
 
 UNTRAINED = {"techniques": ["full", "lora"], "seeds": [1], "precisions": ["fp32", "int8", "int4"]}
 
+# Nobody downloads anything to plan: a hub model by its revision, the user's own rows.
+OTHERS = {**UNTRAINED, "models": ["phi-4-mini-instruct"], "scenarios": ["mine"]}
+MINE = {
+    "description": "Route a ticket.",
+    "task": "classification",
+    "licence": "internal",
+    "source": {"path": "data/tickets.jsonl"},
+    "prompt": "Which team?\n{text}",
+}
+TICKETS = "".join(f'{{"text": "ticket {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(60))
+
 TECHNIQUES = ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"]
 # These three train the same weights, so that at one learning rate they must agree.
 ALL_WEIGHTS = ["full", "deepspeed", "zero3"]

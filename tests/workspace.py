@@ -57,12 +57,17 @@ class Workspace:
         assert old in text, f"{name} doesn't hold {old!r}"
         (self.path / name).write_text(text.replace(old, new))
 
+    def script(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """A script of the workspace, as `make` calls it."""
+        command = [sys.executable, f"scripts/{name}", *map(str, arguments)]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
+
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Snakemake in a process of its own, as a user calls it."""
         command = [sys.executable, "-m", "snakemake", "--configfile", self.experiment, *arguments]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
 
-    def _forked(self, *arguments: str) -> str:
+    def forked(self, *arguments: str) -> str:
         """What Snakemake prints, from a fork that has imported it: seconds less for each call."""
         with tempfile.TemporaryFile("w+") as printed:
             if (child := os.fork()) == 0:
@@ -84,7 +89,7 @@ class Workspace:
 
     def plans(self) -> dict[str, tuple[str, bool]]:
         """Each file of the DAG: the rule that makes it, and whether it is to be made again."""
-        lines = [line.split("\t") for line in self._forked("--summary").splitlines() if "\t" in line]
+        lines = [line.split("\t") for line in self.forked("--summary").splitlines() if "\t" in line]
         columns = lines[0]
         rows = [dict(zip(columns, line, strict=True)) for line in lines[1:]]
         return {row["output_file"]: (row["rule"], row["plan"] == "update pending") for row in rows}

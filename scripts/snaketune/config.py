@@ -62,6 +62,9 @@ class Experiment(Strict):
     evaluation: Evaluation = Evaluation()
     parity: Parity = Parity()
     corpus: Corpus
+    tracking: Literal["none", "dvclive"] = Field(
+        "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
+    )
     keep_intermediates: bool = Field(True, description="false makes merged models and fp32 ONNX temporary")
     learning_rate_grid: list[PositiveFloat] = Field(
         default_factory=list, description="the target `tune` trains every technique at each of these"

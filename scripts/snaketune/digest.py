@@ -2,9 +2,14 @@
 
 import ast
 import hashlib
+import json
+import os
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from snaketune.files import sha256, write_json
 
 
 def _canonical(node: Any) -> Any:
@@ -42,7 +47,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 def source_digest(source: str) -> str:
     """SHA-256 of a source text's syntax tree, comments, layout and docstrings left out."""
-    return hashlib.sha256(repr(_canonical(_without_docstrings(ast.parse(source)))).encode()).hexdigest()
+    return _tree_digest(ast.parse(source))
+
+
+def _tree_digest(tree: ast.Module) -> str:
+    return hashlib.sha256(repr(_canonical(_without_docstrings(tree))).encode()).hexdigest()
 
 
 def _imported(tree: ast.AST, root: Path) -> set[Path]:
@@ -59,15 +68,22 @@ def _imported(tree: ast.AST, root: Path) -> set[Path]:
 
 
 @cache
+def _module(path: Path, root: Path) -> tuple[str, set[Path]]:
+    """Digest of one file, and the files below ``root`` that it imports; parsed once per process."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = _imported(tree, root)
+    return _tree_digest(tree), imported
+
+
+@cache
 def code_digest(script: Path) -> str:
     """Digest of a script and of the modules beside it that it imports, transitively."""
     root, seen, waiting = script.parent, {}, [script]
     while waiting:
         path = waiting.pop()
         if path not in seen:
-            text = path.read_text(encoding="utf-8")
-            seen[path] = source_digest(text)
-            waiting += _imported(ast.parse(text), root)
+            seen[path], imported = _module(path, root)
+            waiting += imported
     lines = sorted(f"{path.relative_to(root).as_posix()} {digest}" for path, digest in seen.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -75,4 +91,34 @@ def code_digest(script: Path) -> str:
 @cache
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read once per process."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
+
+
+class FileDigests:
+    """SHA-256 of files that may be large, kept in a file and taken from it while a file is untouched.
+
+    Untouched means equal size, inode, and times of modification and of change: the last can't be
+    set, so `cp -p` and `touch -d` are seen too. A file changed within the last two seconds
+    isn't remembered, because a further write could leave its times equal.
+    """
+
+    def __init__(self, memory: Path):
+        self.memory = memory
+        try:
+            self.known: dict[str, Any] = json.loads(memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+
+    def of(self, path: Path) -> str:
+        found = path.stat()
+        state = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+        known = self.known.get(str(path))
+        if known and known["state"] == state:
+            return str(known["sha256"])
+        digest = sha256(path)
+        if max(found.st_mtime, found.st_ctime) < time.time() - 2:
+            self.known[str(path)] = {"state": state, "sha256": digest}
+            aside = self.memory.with_name(f".{self.memory.name}.{os.getpid()}")
+            write_json(aside, self.known)
+            aside.replace(self.memory)
+        return digest

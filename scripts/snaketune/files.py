@@ -27,11 +27,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         UserError: the disk is full; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.part")
     try:
         yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(aside)
         aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -39,6 +38,37 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory that is removed afterwards; what a killed process left there goes first."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def written_together(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory to write files into; on success they are synced and moved to ``directory``."""
+    with scratch(directory / ".part") as aside:
+        yield aside
+        for path in sorted(aside.iterdir()):
+            _sync(path)
+            path.replace(directory / path.name)
+
+
+def is_scratch(path: Path, root: Path) -> bool:
+    """Whether a file is what a running or killed process is writing: such names start with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def need_space(directory: Path, needed: int, what: str) -> None:
@@ -73,6 +103,27 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it is missing, not UTF-8 or not YAML; the message names the file and the line.
+    """
+    import yaml  # the export environment needn't have it
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(
+            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
+        ) from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

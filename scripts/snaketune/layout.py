@@ -1,8 +1,19 @@
 """The names of the files in each kind of directory: known before any of them exists."""
 
+from pathlib import Path
+
 SPLITS = ("train", "validation", "test")
+TRAINING_FILES = ("train.safetensors", "validation.safetensors")
+TEST_FILES = ("test.safetensors", "test.jsonl", "candidates.json")
 RECORDS = ("manifest.json", "provenance.json")
 MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 TOKENIZER_FILES = MODEL_FILES[3:]
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The files of a local transformers model that its content depends on; weights are safetensors."""
+    return sorted(
+        path for path in directory.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt")
+    )

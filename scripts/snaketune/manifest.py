@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,22 +62,45 @@ def _write_provenance(directory: Path) -> None:
     )
 
 
-def check_files(manifest: Path) -> dict[str, Any]:
-    """Read a manifest and prove that the files it names are the ones on disk.
+def read(path: Path) -> dict[str, Any]:
+    """A manifest's content.
+
+    Raises:
+        UserError: it is missing, or no manifest any more.
+    """
+    try:
+        content: dict[str, Any] = read_json(path)
+        if all(isinstance(content[key], dict) for key in ("files", "inputs", "recipe")):
+            return content
+        reason = "files, inputs and recipe must be mappings"
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run snakemake to make it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+    raise UserError(f"{path} is no manifest ({reason}): delete it and run snakemake to make it again")
+
+
+def prove(path: Path, *names: str) -> None:
+    """Prove that the files a manifest names, or those of the given names, are the ones on disk.
 
     Raises:
         UserError: a file is missing or its content isn't what the manifest says.
     """
-    content: dict[str, Any] = read_json(manifest)
-    for name, expected in content["files"].items():
-        path = manifest.parent / name
-        if not path.is_file():
-            raise UserError(f"{path} is missing, but {manifest} names it: run snakemake to make it again")
-        if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
-            raise UserError(
-                f"{path} isn't what {manifest} says (sha256 differs): delete it and run snakemake to make it again"
-            )
-    return content
+    expected = read(path)["files"]
+    for name in names or expected:
+        if name not in expected:
+            raise UserError(f"{path} doesn't name {name}: delete it and run snakemake to make it again")
+        if fault := fault_of(path.parent / name, expected[name]["sha256"], sha256):
+            raise UserError(f"{fault}, though {path} names it: delete it and run snakemake to make it again")
+
+
+def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | None:
+    """What is wrong with a file whose SHA-256 should be ``expected``, or nothing."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if (found := digest(path)) != expected:
+        return f"{path} has changed since it was made (sha256 {found[:12]}, expected {expected[:12]})"
+    return None
 
 
 def hardware() -> dict[str, Any]:

@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, RootModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
+from snaketune.files import read_yaml
 from snaketune.kinds import Export, Model, Scenario, Technique
 
 LINEAR_LAYERS = {
@@ -72,25 +72,6 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     if "$ref" in found:
         found = schema["$defs"][found["$ref"].rsplit("/", 1)[-1]]
     return list(found.get("properties", {}))
-
-
-def read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(
-            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
-        ) from None
-
-
-def model_files(directory: Path) -> list[Path]:
-    """The files of a local transformers model that its content depends on; weights are safetensors."""
-    return [
-        path for path in directory.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt")
-    ]
 
 
 def modules_of(directory: Path) -> set[str]:
@@ -179,7 +160,7 @@ class Matrix:
         resolved = self.techniques[technique]
         rates = resolved.learning_rate
         chosen = rate or (rates.get(model, rates["default"]) if isinstance(rates, dict) else rates)
-        training = self.experiment.training.model_dump()
+        training = self.experiment.training.model_dump(exclude={"checkpoint_steps"})
         if rate:
             training["epochs"] = 1
         return {
@@ -190,10 +171,32 @@ class Matrix:
             "seed": seed,
         }
 
+    def parameters(self) -> dict[str, Any]:
+        """The whole matrix, resolved: what `dvc params diff` compares."""
+        kinds: dict[str, dict[str, Any]] = {
+            "models": self.models,
+            "scenarios": self.scenarios,
+            "techniques": self.techniques,
+            "exports": self.exports,
+        }
+        return {
+            "experiment": self.experiment.model_dump(),
+            **{kind: {name: one.model_dump() for name, one in found.items()} for kind, found in kinds.items()},
+        }
+
+    def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+        return {"cells": cells, "precisions": self.experiment.precisions, "parameters": self.parameters()}
+
+    def data_recipe(self, scenario: str) -> dict[str, Any]:
+        """What decides which rows there are; how they are scored or described isn't in it."""
+        deciding = {"source", "prompt", "answer", "rows_per_label", "split", "near_duplicates", "task"}
+        return {"scenario": self.scenarios[scenario].model_dump(include=deciding)}
+
     def pretraining_recipe(self, model: str) -> dict[str, Any]:
         build = self.models[model].build
         assert build is not None
-        return {**build.model_dump(exclude={"pretraining"}), **build.pretraining.model_dump()}
+        pretraining = build.pretraining.model_dump(exclude={"checkpoint_steps"})
+        return {**build.model_dump(exclude={"pretraining"}), **pretraining}
 
     def merge_recipe(self, technique: str) -> dict[str, Any]:
         return self.techniques[technique].model_dump(include={"base_precision", "threads"})
@@ -230,4 +233,8 @@ class Matrix:
             "techniques": described,
             "training": self.experiment.training.model_dump(),
             "models": {name: model.description for name, model in self.models.items()},
+            "cards": {
+                name: scenario.model_dump(include={"description", "licence"})
+                for name, scenario in self.scenarios.items()
+            },
         }

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 
 from snaketune.errors import UserError
 from snaketune.files import sha256, write_json
+from snaketune.measure import peak_memory
 from snaketune.tokens import Rows
 
 IGNORED = -100
@@ -132,12 +133,14 @@ class Fit:
         name: str,
         key: str,
         strict_checkpoint: bool = True,
+        watch: Callable[[dict[str, Any]], None] | None = None,
     ):
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.rows, self.plan, self.pad, self.work, self.name, self.key = rows, plan, pad, work, name, key
-        self.strict_checkpoint = strict_checkpoint
+        self.strict_checkpoint, self.watch = strict_checkpoint, watch
         self.log: list[dict[str, Any]] = []
         self.seconds = self.cpu_seconds = 0.0
+        self.earlier_peak = 0
 
     def run(self, validate: Callable[[], float] | None = None, validate_every: int = 0) -> None:
         """Train to the end of the plan, from the last checkpoint where there is one.
@@ -155,6 +158,8 @@ class Fit:
                 if not math.isfinite(entry["validation_loss"]):
                     raise UserError(self._diverged(step, entry["validation_loss"]))
             self.log.append(entry)
+            if self.watch:
+                self.watch(entry)
             now, now_cpu = time.perf_counter(), time.process_time()
             self.seconds, started = self.seconds + now - started, now
             self.cpu_seconds, cpu = self.cpu_seconds + now_cpu - cpu, now_cpu
@@ -213,6 +218,8 @@ class Fit:
         path = self.work / f"checkpoint-{step:07d}"
         aside = self.work / f"part-{step:07d}"
         self.accelerator.save_state(str(aside), safe_serialization=True)
+        peak = torch.tensor([max(self.earlier_peak, peak_memory())], device=self.accelerator.device)
+        peaks = self.accelerator.gather(peak).tolist()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             write_json(
@@ -223,6 +230,7 @@ class Fit:
                     "log": self.log,
                     "seconds": self.seconds,
                     "cpu_seconds": self.cpu_seconds,
+                    "peaks": peaks,
                 },
             )
             shutil.rmtree(path, ignore_errors=True)
@@ -245,6 +253,7 @@ class Fit:
         options = {} if self.strict_checkpoint else {"strict": False}
         self.accelerator.load_state(str(path), **options)
         self.log, self.seconds, self.cpu_seconds = state["log"], state["seconds"], state["cpu_seconds"]
+        self.earlier_peak = state["peaks"][self.accelerator.process_index]
         if self.accelerator.is_main_process:
             print(f"[{self.name}] goes on from step {state['step']} ({path})", flush=True)
         return int(state["step"])

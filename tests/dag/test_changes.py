@@ -1,10 +1,20 @@
 """For each kind of change, the exact set of jobs that must run."""
 
+import ast
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
+import yaml
+from experiments import UNTRAINED
 from workspace import Workspace
 
 QUANTIZED = ("int8", "int4")
-END = {"summarize", "write_report"}
+REPORT = {"write_report", "record_results"}
+END = {"summarize", "write_plots"} | REPORT
 
 
 def after_onnx(technique: str, *precisions: str) -> set[str]:
@@ -56,12 +66,8 @@ MODEL_FILES = [
 ONNX_FILES = ["model.onnx", "model.onnx_data", *MODEL_FILES[1:]]
 DATA_FILES = ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "manifest.json", "provenance.json"]
 TOKEN_FILES = [
-    "train.safetensors",
-    "validation.safetensors",
-    "test.safetensors",
-    "candidates.json",
-    "manifest.json",
-    "provenance.json",
+    *(f"training/{name}" for name in ("train.safetensors", "validation.safetensors", *MODEL_FILES[5:])),
+    *(f"test/{name}" for name in ("test.safetensors", "test.jsonl", "candidates.json", *MODEL_FILES[5:])),
 ]
 
 
@@ -102,10 +108,12 @@ def contract() -> dict[str, set[str]]:
         for precision in ("fp32", *QUANTIZED):
             for name in ("json", "predictions.jsonl"):
                 files[f"{run}/evaluation/onnx-{precision}.{name}"] = after_onnx(technique, precision)
-        files[f"{run}/parity.json"] = {f"check_parity {technique}", "write_report"}
+        files[f"{run}/parity.json"] = {f"check_parity {technique}"} | REPORT
     files[f"{RUN}/lora/seed-1/evaluation/adapter.logits.safetensors"] = {"merge_adapter lora"} | after_merged("lora")
     files |= {f"results/{name}": END for name in ("summary.csv", "comparisons.json", "metrics.json")}
-    return files | {"results/report.html": {"write_report"}}
+    files |= {f"results/plots/{name}.csv": {"write_plots", "record_results"} for name in ("loss", "quality")}
+    files |= {f"results/{name}": {"record_results"} for name in ("params.yaml", "manifest.json", "provenance.json")}
+    return files | {"results/report.html": REPORT}
 
 
 def telling() -> list[str]:
@@ -135,6 +143,17 @@ def test_the_contract_names_every_requested_file(finished: Workspace) -> None:
     assert made == set(contract())
 
 
+SETTINGS = {"record_results"}
+INT4 = {f"quantize_onnx {t} int4" for t in ("base", "lora", "full")}.union(
+    *(after_onnx(t, "int4") for t in ("base", "lora", "full"))
+)
+EXPORTS = set().union(
+    *({f"export_onnx {t}"} | (after_merged(t) - {f"evaluate_torch {t}"}) for t in ("base", "lora", "full"))
+)
+LORA, CONFIG = "config/techniques/lora.yaml", "config/config.yaml"
+SCENARIO = "config/scenarios/classification.yaml"
+
+# Each kind of change: the file, what is replaced in it, and the exact jobs that must run.
 CHANGES = {
     "a comment in a script": (("scripts/train.py", "def main() -> None:", "# why\ndef main() -> None:"), set()),
     "a docstring": (("scripts/snaketune/training.py", '"""Runs a plan', '"""Carries out a plan'), set()),
@@ -143,34 +162,29 @@ CHANGES = {
         EVALUATIONS | PARITY | END,
     ),
     "a line of the training loop": (("scripts/snaketune/training.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
-    "a technique's rank": (("config/techniques/lora.yaml", "r: 8", "r: 4"), trained("lora")),
-    "rank and alpha swapped": (
-        ("config/techniques/lora.yaml", "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"),
-        trained("lora"),
+    "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
+    "rank and alpha swapped": ((LORA, "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"), trained("lora")),
+    "a learning rate": ((LORA, "tiny-phi3: 3.0e-3", "tiny-phi3: 1.0e-3"), trained("lora")),
+    "the learning rate of another model": ((LORA, "default: ", "phi-4-mini-instruct: 1.0e-4, default: "), REPORT),
+    "the same number written otherwise": ((LORA, "3.0e-3", "0.003"), set()),
+    "a technique's description": ((LORA, "description: Low", "description: Very low"), REPORT),
+    "the epochs": ((CONFIG, "epochs: 2", "epochs: 1"), RUNS),
+    "how often a run is checkpointed": ((CONFIG, "checkpoint_steps: 100", "checkpoint_steps: 50"), REPORT),
+    "logging to DVCLive": ((CONFIG, "tracking: none", "tracking: dvclive"), SETTINGS),
+    "intermediates that aren't kept": ((CONFIG, "keep_intermediates: true", "keep_intermediates: false"), SETTINGS),
+    "the number of bootstrap samples": ((CONFIG, "bootstrap_samples: 10000", "bootstrap_samples: 9999"), END),
+    "int4's block size": (("config/exports/int4.yaml", "block_size: 32", "block_size: 64"), INT4),
+    "the report's template": (("report/report.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), REPORT),
+    "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), EXPORTS),
+    "the lock file of Snakemake and DVC": (("envs/workflow/requirements.txt", "dvc==", "dvc===="), set()),
+    "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
+    "the scenario's description": ((SCENARIO, "description: Name", "description: Tell"), REPORT),
+    "the primary metric": (
+        (SCENARIO, "primary_metric: accuracy", "primary_metric: macro_f1"),
+        PARITY | END,
     ),
-    "a technique's description": (
-        ("config/techniques/lora.yaml", "description: Low", "description: Very low"),
-        {"write_report"},
-    ),
-    "the learning rate of another model": (
-        ("config/techniques/lora.yaml", "default: ", "phi-4-mini-instruct: 1.0e-4, default: "),
-        {"write_report"},
-    ),
-    "int4's block size": (
-        ("config/exports/int4.yaml", "block_size: 32", "block_size: 64"),
-        {f"quantize_onnx {t} int4" for t in ("base", "lora", "full")}
-        | set().union(*(after_onnx(t, "int4") for t in ("base", "lora", "full"))),
-    ),
-    "the report's template": (("report/report.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), {"write_report"}),
-    "the export's lock file": (
-        ("envs/export/requirements.txt", "onnx==", "onnx===="),
-        set().union(
-            *({f"export_onnx {t}"} | (after_merged(t) - {f"evaluate_torch {t}"}) for t in ("base", "lora", "full"))
-        ),
-    ),
-    "the scenario's prompt": (("config/scenarios/classification.yaml", "Which area", "What area"), FROM_DATA),
-    "the corpus": (("config/config.yaml", "    networkx: networkx\n", ""), EVERYTHING),
-    "a parity budget": (("config/config.yaml", "kl_divergence: 0.2", "kl_divergence: 0.3"), PARITY | {"write_report"}),
+    "the corpus": ((CONFIG, "    networkx: networkx\n", ""), EVERYTHING),
+    "a parity budget": ((CONFIG, "kl_divergence: 0.2", "kl_divergence: 0.3"), PARITY | REPORT),
 }
 
 
@@ -181,6 +195,13 @@ def test_a_change_runs_what_it_can_touch_and_nothing_else(edited: Workspace, cha
     assert edited.pending() == expected
 
 
+def test_a_reformatted_script_runs_nothing(edited: Workspace) -> None:
+    for name in ("train.py", "snaketune/training.py", "snaketune/files.py"):
+        path = edited.path / "scripts" / name
+        path.write_text(ast.unparse(ast.parse(path.read_text())))
+    assert edited.pending() == set()
+
+
 def test_another_seed_runs_only_its_own_cells(edited: Workspace) -> None:
     edited.edit(edited.experiment, "- 1", "- 1\n- 2")
     assert (
@@ -189,12 +210,115 @@ def test_another_seed_runs_only_its_own_cells(edited: Workspace) -> None:
     )
 
 
+def another_technique() -> set[str]:
+    return {job.replace("lora", "dora") for job in trained("lora") - END} | END
+
+
+def test_another_technique_runs_only_its_own_jobs(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- lora", "- lora\n- dora")
+    assert edited.pending() == another_technique()
+
+
+def test_a_removed_technique_runs_only_the_summary(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- lora\n", "")
+    assert edited.pending() == END
+
+
+def test_another_precision_runs_only_its_own_jobs(edited: Workspace) -> None:
+    export = yaml.safe_load((edited.path / "config/exports/int4.yaml").read_text())
+    export["options"]["block_size"] = 128
+    edited.write("config/exports/int4-128.yaml", export)
+    edited.edit(edited.experiment, "- int4", "- int4\n- int4-128")
+    new = {f"{rule} {t} int4-128" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
+    assert edited.pending() == new | PARITY | END
+
+
+def test_a_renamed_scenario_is_made_under_its_name_from_the_same_base(edited: Workspace) -> None:
+    (edited.path / SCENARIO).rename(edited.path / "config/scenarios/areas.yaml")
+    edited.edit(edited.experiment, "seeds:", "scenarios:\n- areas\nseeds:")
+    assert edited.pending() == FROM_DATA | untuned()
+
+
+def test_the_number_of_cores_and_the_profile_run_nothing(edited: Workspace) -> None:
+    edited.edit("profiles/default/config.yaml", "cores: all", "cores: 1\nkeep-going: false\nlatency-wait: 9")
+    assert edited.pending() == set()
+
+
+def test_switching_branches_back_and_forth_runs_nothing(edited: Workspace) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=edited.path, check=True, capture_output=True)
+
+    git("init", "--initial-branch=main")
+    git("add", "config", "scripts", "rules", "Snakefile", "report", "envs")
+    git("commit", "--message=one")
+    git("switch", "--create=other")
+    edited.edit(LORA, "r: 8", "r: 4")
+    edited.edit("scripts/snaketune/training.py", "0.1 + 0.9", "0.2 + 0.8")
+    git("commit", "--all", "--message=other")
+    assert edited.pending() == FROM_BASE
+    git("switch", "main")
+    assert edited.pending() == set()
+
+
 def test_touching_a_file_runs_nothing(finished: Workspace) -> None:
     for name in (
         "results/data/classification/manifest.json",
         "results/models/tiny-phi3/base/model.safetensors",
-        "config/techniques/lora.yaml",
+        LORA,
+        "report/report.html.j2",
         "scripts/train.py",
     ):
         (finished.path / name).touch()
     assert finished.pending() == set()
+
+
+KEPT_TIMES = pytest.mark.parametrize("keep_times", [False, True], ids=["edited", "replaced by a copy of equal age"])
+
+
+@KEPT_TIMES
+@pytest.mark.parametrize("row", [0, 59], ids=["first", "last"])
+def test_one_byte_of_the_users_rows_makes_the_data_again_whatever_its_times(
+    edited_others: Workspace, row: int, keep_times: bool
+) -> None:
+    path = edited_others.path / "data/tickets.jsonl"
+    times = path.stat()
+    lines = path.read_text().splitlines(keepends=True)
+    lines[row] = lines[row].replace("ticket", "tickes")
+    path.write_text("".join(lines))
+    if keep_times:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert edited_others.pending() == FROM_DATA
+
+
+def test_touching_the_users_rows_runs_nothing(edited_others: Workspace) -> None:
+    (edited_others.path / "data/tickets.jsonl").touch()
+    assert edited_others.pending() == set()
+
+
+def test_another_revision_of_a_model_is_fetched_and_trained_again(edited_others: Workspace) -> None:
+    text = (edited_others.path / "config/models/phi-4-mini-instruct.yaml").read_text()
+    revision = yaml.safe_load(text)["revision"]
+    edited_others.edit("config/models/phi-4-mini-instruct.yaml", revision, revision[::-1])
+    assert edited_others.pending() == {"fetch_model"} | untuned() | FROM_TOKENS
+
+
+def restored(finished: Workspace, path: Path) -> Workspace:
+    """A clone with the results brought back: other times, in any order, and Snakemake's records."""
+    clone = Workspace.make(path, UNTRAINED)
+    for name in ("results", ".snakemake/metadata"):
+        shutil.copytree(finished.path / name, clone.path / name)
+    files = [path for path in (clone.path / "results").rglob("*") if path.is_file()]
+    files.sort(key=lambda path: str(path)[::-1])
+    for age, file in enumerate(files):
+        os.utime(file, (time.time() - 60 - age, time.time() - 60 - age))
+    return clone
+
+
+def test_a_clone_with_restored_results_runs_nothing_then_only_what_is_added(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    clone = restored(finished, tmp_path)
+    assert clone.pending() == set()
+    clone.edit(clone.experiment, "- lora", "- lora\n- dora")
+    assert clone.pending() == another_technique()

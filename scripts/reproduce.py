@@ -1,0 +1,112 @@
+"""Run finished cells again in a clean directory, and compare every file by its hash.
+
+A cell goes from training to parity; its data and base model are copied, or with --whole made
+anew too. On another machine type bytes may differ, and metrics are compared within --tolerance.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from snaketune import errors, files, manifest
+from snaketune.errors import UserError
+
+SHARED = ("Snakefile", "rules", "scripts", "config", "envs", "report", "profiles", "data")
+# Made from lock files alone, and by digest or machine: no result of a run.
+ENVIRONMENTS = ("work/environments", "work/torch_extensions")
+INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata")
+
+
+def snakemake(directory: Path, *arguments: str, capture_output: bool = False) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=directory, text=True, check=False, capture_output=capture_output)
+
+
+def check_current(runs: list[Path], configuration: list[str]) -> None:
+    """Raise a UserError where this checkout would make a run otherwise than it was made."""
+    for run in runs:
+        if not (run / "parity.json").is_file():
+            raise UserError(f"{run} is no finished run: give directories like results/runs/MODEL/SCENARIO/NAME/seed-1")
+    targets = [f"{run.as_posix()}/parity.json" for run in runs]
+    shown = snakemake(Path(), *configuration, "--dry-run", "--nolock", "--", *targets, capture_output=True)
+    if shown.returncode:
+        raise UserError(f"snakemake can't plan {targets[0]}: {shown.stderr.strip().splitlines()[-1]}")
+    if "Nothing to be done" not in shown.stdout + shown.stderr:
+        commit = files.read_json(runs[0] / "merged/provenance.json")["commit"]
+        raise UserError(
+            f"this checkout would make {', '.join(map(str, runs))} otherwise than it was made (`make explain FILE={targets[0]}` says why): check out the commit that made it ({commit}), or run snakemake first"
+        )
+
+
+def clean_directory(directory: Path, whole: bool) -> None:
+    """The workflow by links and, unless ``whole``, copies of the data and base models with their records."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for name in (*SHARED, *ENVIRONMENTS):
+        if Path(name).exists():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).symlink_to(Path(name).absolute())
+    for name in () if whole else INPUTS:
+        if Path(name).exists():
+            shutil.copytree(name, directory / name)
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """SHA-256, by manifest or by reading, of every file that equal runs share."""
+    found: dict[str, str] = {}
+    for path in sorted(run.rglob("manifest.json")):
+        inside = path.parent.relative_to(run)
+        found |= {(inside / name).as_posix(): entry["sha256"] for name, entry in manifest.read(path)["files"].items()}
+    measured = [*run.glob("evaluation/*.predictions.jsonl"), *run.glob("evaluation/*.safetensors"), run / "train.jsonl"]
+    return found | {path.relative_to(run).as_posix(): files.sha256(path) for path in measured if path.exists()}
+
+
+def compare(run: Path, again: Path, tolerance: float) -> bool:
+    """Print what differs between two makings of a run; whether they count as equal."""
+    one, other = hashes(run), hashes(again)
+    different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    if not different:
+        print(f"{run}: {len(one)} files, all byte-identical")
+        return True
+    print(f"{run}: {len(one)} files, of which {len(different)} differ: {', '.join(different[:5])}")
+    machines = [files.read_json(path / "merged/provenance.json")["hardware"]["processor"] for path in (run, again)]
+    if machines[0] == machines[1]:
+        return False
+    print(f"  made on {machines[0]}, again on {machines[1]}: metrics may differ by {tolerance:g}")
+    equal = True
+    for path in sorted(run.glob("evaluation/*.json")):
+        metrics = [files.read_json(base / "evaluation" / path.name)["metrics"] for base in (run, again)]
+        for name, value in metrics[0].items():
+            within = abs(value - metrics[1][name]) <= tolerance
+            print(f"  {path.stem} {name}: {value:.4f} → {metrics[1][name]:.4f}{'' if within else ', too far'}")
+            equal &= within
+    return equal
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N")
+    parser.add_argument("--configfile", help="of the experiment, where it isn't config/config.yaml")
+    parser.add_argument("--whole", action="store_true", help="make data and base model anew too")
+    parser.add_argument("--tolerance", type=float, default=0.03, help="of a metric, across machine types")
+    parser.add_argument("--directory", type=Path, default=Path("work/reproduce"))
+    arguments = parser.parse_args()
+    runs = [Path(os.path.relpath(run)) for run in arguments.runs]
+    configuration = ["--configfile", arguments.configfile] if arguments.configfile else []
+
+    check_current(runs, configuration)
+    clean_directory(arguments.directory, arguments.whole)
+    targets = [f"{run.as_posix()}/parity.json" for run in runs]
+    if snakemake(arguments.directory, *configuration, "--cores", "all", "--", *targets).returncode:
+        raise UserError(f"running again failed: see the logs in {arguments.directory}/logs")
+    equal = [compare(run, arguments.directory / run, arguments.tolerance) for run in runs]
+    if not all(equal):
+        raise UserError(f"not reproduced; the second making is kept in {arguments.directory}")
+    shutil.rmtree(arguments.directory)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,74 @@
+"""What made a file: Snakemake's own record of it, and the manifests around it."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from snaketune import manifest
+from snaketune.errors import UserError
+from snaketune.files import read_json
+
+
+def snakemake_record(path: Path) -> dict[str, Any]:
+    """Snakemake's metadata of an output: rule, input, params, times.
+
+    Raises:
+        UserError: Snakemake has no record of the file.
+    """
+    name = base64.urlsafe_b64encode(path.as_posix().encode()).decode()
+    # Longer names than file systems allow are split over folders, each but the last after an @.
+    parts = [name[i : i + 254] for i in range(0, len(name), 254)]
+    record = Path(".snakemake/metadata", *(f"@{part}" for part in parts[:-1]), parts[-1])
+    if not record.is_file():
+        raise UserError(
+            f"{path}: Snakemake has no record of making it; give the path of a result as in `find results -type f`"
+        )
+    content: dict[str, Any] = read_json(record)
+    return content
+
+
+def recipe_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The recipe among a record's params, which Snakemake keeps as a sorted list of reprs."""
+    import ast
+
+    values = (ast.literal_eval(value) for value in record["params"])
+    return next((json.loads(value) for value in values if str(value).startswith("{")), {})
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with its keys joined by dots."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Each key that differs between two nested mappings, with both values; None where it is missing."""
+    a, b = flat(one), flat(other)
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def run_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a run's directory; of the untuned model, that of its merged model.
+
+    Raises:
+        UserError: the directory isn't a finished run.
+    """
+    for path in (run / "manifest.json", run / "merged/manifest.json"):
+        if path.exists():
+            return manifest.read(path)
+    raise UserError(f"{run} is no finished run: give a directory like results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
+
+
+def nearest_provenance(path: Path) -> dict[str, Any] | None:
+    """When, where and by which commit the files of the nearest directory above were made."""
+    for directory in path.parents:
+        if (directory / "provenance.json").exists():
+            content: dict[str, Any] = read_json(directory / "provenance.json")
+            return content
+    return None

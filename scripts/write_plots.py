@@ -1,0 +1,47 @@
+"""Write the tables that `dvc plots` draws: every loss curve, and quality against its costs."""
+
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files
+
+LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
+QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]
+
+
+def table(columns: list[str], rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"cells": [[model, scenario, …]]}')
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--loss", type=Path, required=True)
+    parser.add_argument("--quality", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    curves = []
+    for model, scenario, technique, seed in arguments.recipe["cells"]:
+        name = f"{model}/{scenario}/{technique}/seed-{seed}"
+        entries = files.read_jsonl(arguments.results / "runs" / name / "train.jsonl")
+        curves += [{"run": name, **entry} for entry in entries]
+    with (arguments.results / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            {"run": "{model}/{scenario}/{technique}/seed-{seed}".format(**row), **row} for row in csv.DictReader(file)
+        ]
+    files.write_text(arguments.loss, table(LOSS, curves))
+    files.write_text(arguments.quality, table(QUALITY, rows))
+    print(f"{len(curves)} steps, {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,106 @@
+"""Run a workflow while killing its jobs, without warning and at random moments, until all is made."""
+
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import psutil
+from workspace import Workspace
+
+# Each rule's script, and what else its command holds.
+COMMANDS = {
+    "collect_documentation": ("collect_documentation.py", ""),
+    "prepare_data": ("prepare_data.py", ""),
+    "train_tokenizer": ("train_tokenizer.py", ""),
+    "pretrain_model": ("pretrain_model.py", ""),
+    "fetch_model": ("fetch_model.py", ""),
+    "tokenize_data": ("tokenize_data.py", ""),
+    "train_adapter": ("train.py", "/lora/seed-"),
+    "train_all_weights": ("train.py", "/zero3/seed-"),
+    "train_at_rate": ("train.py", "results/tuning/"),
+    "merge_adapter": ("merge_adapter.py", ""),
+    "copy_model": ("copy_model.py", "/zero3/"),
+    "copy_untuned_model": ("copy_model.py", "/base/seed-0"),
+    "evaluate_torch": ("evaluate.py", "evaluation/torch.json"),
+    "evaluate_onnx": ("evaluate.py", "evaluation/onnx-"),
+    "export_onnx": ("export_onnx.py", ""),
+    "quantize_onnx": ("quantize_onnx.py", ""),
+    "check_parity": ("check_parity.py", ""),
+    "summarize": ("summarize.py", ""),
+    "write_plots": ("write_plots.py", ""),
+    "write_report": ("write_report.py", ""),
+    "record_results": ("record_results.py", ""),
+    "collect_tuning": ("collect_tuning.py", ""),
+}
+
+
+@dataclass
+class Killer:
+    """Kills a job of each rule as often as ``counts`` says, ``lives`` seconds being how long each lives."""
+
+    workspace: Workspace
+    counts: Counter[str]
+    lives: dict[str, float]
+    generator: random.Random
+    kills: list[dict[str, object]] = field(default_factory=list)
+
+    def run(self, *arguments: str) -> None:
+        """Start Snakemake again and again until it ends with every output made."""
+        for _ in range(10 + 2 * self.counts.total()):
+            command = [sys.executable, "-m", "snakemake", "--configfile", self.workspace.experiment]
+            log = (self.workspace.path / "snakemake.log").open("w")
+            with psutil.Popen(
+                [*command, "--cores", "2", *arguments], cwd=self.workspace.path, stdout=log, stderr=log
+            ) as running:
+                while running.poll() is None and not self._kill_one(running):
+                    time.sleep(0.02)
+                running.wait()
+            if running.returncode == 0:
+                return
+            if running.returncode < 0:
+                self.workspace.forked("--unlock")
+        raise AssertionError((self.workspace.path / "snakemake.log").read_text()[-6000:])
+
+    def _kill_one(self, snakemake: psutil.Process) -> bool:
+        """Kill one waited-for job, alone or with Snakemake itself; whether Snakemake was killed."""
+        for rule, job in self._jobs(snakemake):
+            delay = self.generator.uniform(0, 0.9 * self.lives[rule])
+            whole = self.generator.random() < 0.5
+            time.sleep(delay)
+            victims = descendants(snakemake if whole else job)
+            alive = job.is_running()
+            for victim in victims:
+                kill(victim)
+            psutil.wait_procs(victims, timeout=20)
+            if alive and victims:
+                self.counts[rule] -= 1
+                self.kills.append({"rule": rule, "after_seconds": round(delay, 2), "with_snakemake": whole})
+            return whole
+        return False
+
+    def _jobs(self, snakemake: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
+        for process in snakemake.children(recursive=True):
+            try:
+                command = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            for rule, (script, part) in COMMANDS.items():
+                if self.counts[rule] > 0 and f"scripts/{script}" in command and part in command:
+                    yield rule, process
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all below it: torchrun's ranks have sessions of their own and would outlive it."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.kill()

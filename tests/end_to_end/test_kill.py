@@ -1,0 +1,126 @@
+"""SIGKILL at a random moment of every rule: what is made in the end is what one quiet run makes."""
+
+import csv
+import json
+import os
+import platform
+import random
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import small
+from experiments import SMALL
+from killing import COMMANDS, Killer, descendants, kill
+from workspace import REPOSITORY, Workspace
+
+from reproduce import hashes
+from snaketune.files import sha256, write_json
+
+pytestmark = pytest.mark.long
+
+KILLED = {**SMALL, "techniques": ["lora", "zero3"]}
+# What only other targets than the default need.
+ASIDE = {"fetch_model": "results/models/local/base/manifest.json", "train_at_rate": "tune", "collect_tuning": "tune"}
+
+
+def lives(workspace: Workspace) -> dict[str, float]:
+    """Seconds that a job of each rule lived in an undisturbed run."""
+    found = dict.fromkeys(COMMANDS, 6.0)
+    for rule, pattern in {
+        **{name: name for name in COMMANDS},
+        "train_adapter": "train/*/*/lora/*",
+        "train_all_weights": "train/*/*/zero3/*",
+        "merge_adapter": "merge/*/*/lora/*",
+        "copy_model": "merge/*/*/zero3/*",
+        "copy_untuned_model": "merge/*/*/base/*",
+        "evaluate_torch": "evaluate/*/*/lora/*/torch",
+        "evaluate_onnx": "evaluate/*/*/lora/*/onnx-int8",
+        "export_onnx": "export/*/*/lora/*/fp32",
+        "quantize_onnx": "export/*/*/lora/*/int8",
+    }.items():
+        for path in (workspace.path / "logs/benchmarks").rglob("*.tsv"):
+            name = path.relative_to(workspace.path / "logs/benchmarks").with_suffix("")
+            if name.match(pattern) or name.parts[0] == pattern:
+                with path.open(newline="") as file:
+                    found[rule] = float(next(csv.DictReader(file, delimiter="\t"))["s"])
+    return found
+
+
+def run_with_kills(finished: Workspace, path: Path, counts: Counter[str], seed: int) -> Killer:
+    """The small experiment, made while jobs are killed; the end is compared with the quiet run."""
+    workspace = small(path, KILLED)
+    killer = Killer(workspace, counts, lives(finished), random.Random(seed))  # noqa: S311
+    killer.run()
+    shutil.copytree(workspace.path / "results/models/test-phi3/base", workspace.path / "local")
+    local = {"description": "A local copy.", "licence": "MIT", "path": "local"}
+    workspace.write("config/models/local.yaml", local)
+    grid = {**KILLED, "models": ["test-phi3", "local"], "techniques": ["lora"], "learning_rate_grid": [0.003]}
+    workspace.write(workspace.experiment, grid)
+    killer.run(*dict.fromkeys(ASIDE.values()))
+    compare(finished, workspace)
+    return killer
+
+
+def compare(finished: Workspace, killed: Workspace) -> None:
+    runs = ["base/seed-0", "lora/seed-1", "zero3/seed-1"]
+    for run in runs:
+        one, other = (hashes(w.path / "results/runs/test-phi3/test-areas" / run) for w in (finished, killed))
+        assert one == other, run
+    for folder in ("corpus", "data", "models/test-phi3", "tokens/test-phi3"):
+        for path in (finished.path / "results" / folder).rglob("*"):
+            if path.suffix in (".safetensors", ".jsonl") or path.name == "manifest.json":
+                assert sha256(path) == sha256(killed.path / path.relative_to(finished.path)), path
+    fetched = killed.path / "results/models/local/base/model.safetensors"
+    assert sha256(fetched) == sha256(finished.path / "results/models/test-phi3/base/model.safetensors")
+    left = list((killed.path / "results").rglob(".*"))
+    assert not left, "a killed job's scratch is still there"
+
+
+def test_a_kill_in_every_rule_changes_nothing(finished: Workspace, tmp_path: Path) -> None:
+    killer = run_with_kills(finished, tmp_path, Counter(dict.fromkeys(COMMANDS, 1)), seed=1)
+    missed = {rule for rule, count in killer.counts.items() if count}
+    assert not missed, f"never caught alive: {missed}"
+
+
+@pytest.mark.soak
+def test_thirty_kills_at_random(finished: Workspace, tmp_path: Path) -> None:
+    seed = int(os.environ.get("SOAK_SEED", "1"))
+    drawn = random.Random(seed).choices(list(COMMANDS), k=30)  # noqa: S311
+    killer = run_with_kills(finished, tmp_path, Counter(drawn), seed)
+    assert len(killer.kills) >= 30, killer.counts
+    figures = {
+        "seed": seed,
+        "kills": killer.kills,
+        "with_snakemake": sum(bool(one["with_snakemake"]) for one in killer.kills),
+        "hashes_equal": True,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    write_json(REPOSITORY / "benchmarks/soak.json", figures)
+
+
+def test_a_killed_build_of_the_cpu_optimizer_is_not_waited_for(finished: Workspace, tmp_path: Path) -> None:
+    """torch leaves its lock file behind, and would wait for it for ever."""
+    run = finished.path / "results/runs/test-phi3/test-areas/deepspeed/seed-1"
+    recipe = json.loads((run / "manifest.json").read_text())["recipe"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    command += ["scripts/train.py", "--recipe", json.dumps(recipe)]
+    command += ["--base-directory", "results/models/test-phi3/base", "--work", str(tmp_path / "work")]
+    command += ["--tokens-directory", "results/tokens/test-phi3/test-areas/training"]
+    command += ["--output-directory", str(tmp_path / "run")]
+    environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    options = {"cwd": finished.path, "env": environment}
+    with psutil.Popen(command, **options) as building:
+        while not list((tmp_path / "extensions").glob("**/lock")):
+            assert building.poll() is None, "it ended before it built anything"
+        for process in descendants(building):
+            kill(process)
+    assert list((tmp_path / "extensions").glob("**/lock")), "torch no longer leaves its lock behind: simplify cpu_adam"
+    with psutil.Popen(command, **options) as again:
+        assert again.wait(timeout=300) == 0
+    name = "model/model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()

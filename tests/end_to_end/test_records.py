@@ -1,0 +1,210 @@
+"""What made a file can be proven, explained and compared; what was tampered with is named."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from experiments import TECHNIQUES
+from workspace import Workspace
+
+RUNS = "results/runs/test-phi3/test-areas"
+
+
+@contextmanager
+def spoiled(path: Path, content: bytes) -> Iterator[None]:
+    """A file with other content but equal times, put back afterwards."""
+    before, times = path.read_bytes(), path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_every_result_is_proven(finished: Workspace) -> None:
+    shown = finished.script("verify.py")
+    assert shown.returncode == 0, shown.stderr
+    assert "belong to no current run" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/corpus/documentation.jsonl",
+        "results/data/test-areas/train.jsonl",
+        "results/models/test-phi3/base/model.safetensors",
+        "results/models/test-phi3/pretraining.jsonl",
+        "results/tokens/test-phi3/test-areas/test/test.safetensors",
+        f"{RUNS}/lora/seed-1/adapter/adapter_model.safetensors",
+        f"{RUNS}/lora/seed-1/train.jsonl",
+        f"{RUNS}/lora/seed-1/manifest.json",
+        f"{RUNS}/zero3/seed-1/merged/model.safetensors",
+        f"{RUNS}/full/seed-1/onnx/int4/model.onnx_data",
+        f"{RUNS}/base/seed-0/evaluation/torch.predictions.jsonl",
+        f"{RUNS}/base/seed-0/parity.json",
+        "results/summary.csv",
+        "results/report.html",
+        "results/params.yaml",
+    ],
+)
+def test_one_changed_byte_is_found_by_name(finished: Workspace, name: str) -> None:
+    path = finished.path / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    with spoiled(path, bytes(content)):
+        shown = finished.script("verify.py")
+    assert shown.returncode == 1
+    assert name in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_missing_file_is_found_by_name(finished: Workspace) -> None:
+    path = finished.path / RUNS / "lora/seed-1/onnx/int8/model.onnx_data"
+    aside = path.with_name("aside")
+    path.rename(aside)
+    shown = finished.script("verify.py")
+    aside.rename(path)
+    assert shown.returncode == 1
+    assert f"{path.relative_to(finished.path)} is missing" in shown.stderr
+
+
+@pytest.mark.parametrize("edit", ["another hash", "no JSON"])
+def test_a_manifest_edited_by_hand_stops_the_next_job_and_nothing_is_overwritten(
+    finished: Workspace, tmp_path: Path, edit: str
+) -> None:
+    work = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, work.path, symlinks=True)
+    run = work.path / RUNS / "lora/seed-1"
+    text = (run / "manifest.json").read_text()
+    known = json.loads(text)["files"]["adapter/adapter_model.safetensors"]["sha256"]
+    (run / "manifest.json").write_text(text.replace(known, "0" * 64) if edit == "another hash" else text[:-20])
+    shown = work.snakemake("--cores", "2", f"{RUNS}/lora/seed-1/merged/manifest.json")
+    log = (work.path / "logs/merge/test-phi3/test-areas/lora/seed-1.log").read_text()
+    assert shown.returncode != 0
+    assert log.startswith("error: ")
+    assert "delete it and run snakemake to make it again" in log
+    assert "Traceback" not in log
+    assert (run / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_data_made_again_with_equal_content_trains_nothing(finished: Workspace, tmp_path: Path) -> None:
+    """A changed data script that writes the same bytes: after the data target, nothing is left to do."""
+    work = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, work.path, symlinks=True)
+    work.edit("scripts/prepare_data.py", "MINIMUM_ROWS = {", "UNUSED = 1\nMINIMUM_ROWS = {")
+    assert "train_adapter lora" in work.pending()
+    made = work.snakemake("--cores", "2", "results/data/test-areas/manifest.json")
+    assert made.returncode == 0, made.stderr
+    assert work.pending() == {"record_results"}
+    assert work.script("verify.py").returncode == 1, "the manifest of all results has the old one's hash"
+    assert work.snakemake("--cores", "2").returncode == 0
+    assert work.script("verify.py").returncode == 0
+
+
+def test_edited_test_rows_train_nothing_once_they_are_tokenized(finished: Workspace, tmp_path: Path) -> None:
+    """One call may cascade over what training reads; two calls don't."""
+    work = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, work.path, symlinks=True)
+    work.edit("config/scenarios/test-areas.yaml", "test: 8", "test: 7")
+    assert "train_adapter lora" in work.pending()
+    tokens = "results/tokens/test-phi3/test-areas/training"
+    before = (work.path / tokens / "manifest.json").read_text()
+    assert work.snakemake("--cores", "2", f"{tokens}/manifest.json").returncode == 0
+    assert (work.path / tokens / "manifest.json").read_text() == before
+    pending = work.pending()
+    assert {"evaluate_torch lora", "merge_adapter lora", "check_parity lora", "summarize"} <= pending
+    assert not {job for job in pending if job.startswith("train_")}
+
+
+def test_explain_says_what_made_a_file_and_why_it_would_be_made_again(finished: Workspace) -> None:
+    name = f"{RUNS}/lora/seed-1/adapter/adapter_model.safetensors"
+    shown = finished.script("explain.py", name, "--configfile", finished.experiment)
+    assert shown.returncode == 0, shown.stderr
+    for part in ("by rule: train_adapter", "lora_alpha: 16", "envs/train/requirements.txt", "snakemake wouldn't make"):
+        assert part in shown.stdout
+    path = finished.path / "config/techniques/lora.yaml"
+    with spoiled(path, path.read_bytes().replace(b"r: 8", b"r: 4")):
+        shown = finished.script("explain.py", name, "--configfile", finished.experiment)
+    assert "adapter.options.r: 8 → 4" in shown.stdout, shown.stdout
+    assert "snakemake would run 1 jobs" in shown.stdout
+
+
+def test_explain_of_another_file_is_one_clear_message(finished: Workspace) -> None:
+    for name, message in (("results/none.csv", "no such file"), ("README.md", "no record of making it")):
+        shown = finished.script("explain.py", name)
+        assert shown.returncode == 1
+        assert message in shown.stderr
+        assert "Traceback" not in shown.stderr
+
+
+def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) -> None:
+    shown = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", f"{RUNS}/dora/seed-1")
+    assert shown.returncode == 0, shown.stderr
+    assert "adapter.options.use_dora: False → True" in shown.stdout
+    assert "inputs: equal" in shown.stdout
+    assert "torch: accuracy" in shown.stdout
+    assert "n = 32" in shown.stdout
+    wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", "results/runs")
+    assert wrong.returncode == 1
+    assert "is no finished run" in wrong.stderr
+
+
+def test_prune_lists_old_runs_and_deletes_only_when_told(finished: Workspace, tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, work.path, symlinks=True)
+    work.edit(work.experiment, "- dora\n", "")
+    shown = work.script("prune.py", "--configfile", work.experiment)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("not in the matrix") == 1
+    assert f"{RUNS}/dora" in shown.stdout
+    assert (work.path / RUNS / "dora/seed-1").is_dir()
+    work.script("prune.py", "--configfile", work.experiment, "--delete")
+    assert not (work.path / RUNS / "dora").exists()
+    assert (work.path / RUNS / "lora/seed-1").is_dir()
+    assert "every result is in the matrix" in work.script("prune.py", "--configfile", work.experiment).stdout
+
+
+def test_two_runs_in_one_directory_and_a_lock_of_a_killed_one_are_one_clear_message(finished: Workspace) -> None:
+    locks = finished.path / ".snakemake/locks"
+    name = "results/summary.csv"
+    (locks / "0.output.lock").write_text(f"{name}\n")
+    try:
+        shown = finished.snakemake("--cores", "1", "--forcerun", "summarize")
+    finally:
+        (locks / "0.output.lock").unlink()
+    text = shown.stdout + shown.stderr
+    assert shown.returncode != 0
+    assert "--unlock" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.long
+def test_every_technique_is_reproduced_byte_for_byte(finished: Workspace) -> None:
+    runs = [f"{RUNS}/{name}/seed-1" for name in TECHNIQUES]
+    shown = finished.script("reproduce.py", *runs, "--configfile", finished.experiment)
+    assert shown.returncode == 0, (shown.stdout + shown.stderr)[-4000:]
+    assert shown.stdout.count("all byte-identical") == len(TECHNIQUES), shown.stdout
+
+
+@pytest.mark.long
+def test_what_is_not_reproduced_is_said(finished: Workspace) -> None:
+    path = finished.path / RUNS / "lora/seed-1/train.jsonl"
+    with spoiled(path, path.read_bytes().replace(b'"step": 1,', b'"step":  1,')):
+        shown = finished.script("reproduce.py", f"{RUNS}/lora/seed-1", "--configfile", finished.experiment)
+    assert shown.returncode == 1
+    assert "of which 1 differ: train.jsonl" in shown.stdout
+    assert "error: not reproduced" in shown.stderr
+
+
+def test_a_run_that_this_checkout_would_make_otherwise_is_not_reproduced(finished: Workspace) -> None:
+    path = finished.path / "config/techniques/lora.yaml"
+    with spoiled(path, path.read_bytes().replace(b"r: 8", b"r: 4")):
+        shown = finished.script("reproduce.py", f"{RUNS}/lora/seed-1", "--configfile", finished.experiment)
+    assert shown.returncode == 1
+    assert "otherwise than it was made" in shown.stderr
