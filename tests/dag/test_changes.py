@@ -4,13 +4,16 @@ import ast
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from experiments import UNTRAINED
-from workspace import Workspace
+from workspace import REPOSITORY, Workspace
+
+from make_environment import pip_settings
 
 QUANTIZED = ("int8", "int4")
 REPORT = {"write_report", "record_results"}
@@ -322,3 +325,35 @@ def test_a_clone_with_restored_results_runs_nothing_then_only_what_is_added(
     assert clone.pending() == set()
     clone.edit(clone.experiment, "- lora", "- lora\n- dora")
     assert clone.pending() == another_technique()
+
+
+def another_python() -> str | None:
+    """A newer Python of this machine than this one, on the path or with pyenv."""
+    for minor in (13, 12, 14):
+        name = f"python3.{minor}"
+        if (minor == sys.version_info.minor) or shutil.which(name) is None:
+            continue
+        for version in ("", *(f"3.{minor}.{patch}" for patch in range(20))):
+            environment = {**os.environ, "PYENV_VERSION": version} if version else dict(os.environ)
+            shown = subprocess.run(
+                [name, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, env=environment
+            )
+            if shown.returncode == 0:
+                return shown.stdout.strip()
+    return None
+
+
+def test_a_clone_restored_under_another_python_runs_nothing(finished: Workspace, tmp_path: Path) -> None:
+    python = another_python()
+    if python is None:
+        pytest.skip("there is no other Python 3.12 to 3.14 on this machine")
+    clone = restored(finished, tmp_path / "clone")
+    uv, locks = Path(sys.executable).with_name("uv"), REPOSITORY / "envs/workflow/requirements.txt"
+    subprocess.run([uv, "venv", "--quiet", "--python", python, tmp_path / "venv"], check=True)
+    packages = ["snakemake", "snakemake-executor-plugin-slurm", "pydantic", "safetensors", "numpy", "pyyaml"]
+    command = [uv, "pip", "install", "--quiet", "--python", tmp_path / "venv/bin/python", *packages, "-c", locks]
+    subprocess.run(command, check=True, env={**os.environ, **pip_settings(sys.executable)})
+    command = [tmp_path / "venv/bin/python", "-m", "snakemake", "--configfile", clone.experiment, "--summary"]
+    shown = subprocess.run(command, cwd=clone.path, capture_output=True, text=True, check=True).stdout
+    assert len(shown.splitlines()) > 100
+    assert "update pending" not in shown

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import prepare_data
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
-from snaketune.files import read_json, read_jsonl, write_jsonl
+from snaketune.files import read_json, read_jsonl, sha256, write_jsonl
 from snaketune.sources import Example, read_examples, without_names
 
 NEAR = {"threshold": 0.6, "permutations": 64}
@@ -232,11 +232,14 @@ def test_a_users_file_becomes_chats_and_a_card(tmp_path: Path, monkeypatch: pyte
     rows = [{"text": words(n, 12), "label": "ab"[n % 2], "group": n // 2} for n in range(60)]
     rows.append(rows[0] | {"group": "a copy"})
     write_jsonl(tmp_path / "mine.jsonl", rows)
-    scenario = json.dumps({"scenario": recipe({"path": "mine.jsonl"})})
+    source = f"{tmp_path}/mine.jsonl"
+    scenario = json.dumps(
+        {"scenario": recipe({"path": "mine.jsonl"}), "source_digests": {source: sha256(Path(source))}}
+    )
     monkeypatch.setattr(
         sys,
         "argv",
-        ["x", "--recipe", scenario, "--source", f"{tmp_path}/mine.jsonl", "--output-directory", f"{tmp_path}/out"],
+        ["x", "--recipe", scenario, "--source", source, "--output-directory", f"{tmp_path}/out"],
     )
     prepare_data.main()
     chats = {split: read_jsonl(tmp_path / f"out/{split}.jsonl") for split in ("train", "validation", "test")}
@@ -251,3 +254,10 @@ def test_a_users_file_becomes_chats_and_a_card(tmp_path: Path, monkeypatch: pyte
         {"role": "user", "content": f"Which?\n{original['text']}"},
         {"role": "assistant", "content": f"It is {original['label']}."},
     ]
+
+
+def test_a_file_that_changed_after_the_job_was_planned_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(UserError, match="was changed while its job waited"):
+        prepare_data.check_source(path, {str(path): "0" * 64})
