@@ -1,0 +1,62 @@
+"""What exact triggers cost: a call with nothing to do, side by side with Snakemake's own."""
+
+import csv
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import made
+from workspace import REPOSITORY, Workspace
+
+pytestmark = pytest.mark.long
+
+SECONDS = 5.0
+
+
+def trivial(workspace: Workspace, path: Path) -> None:
+    """A workflow of trivial rules with the same jobs, inputs and outputs, all made."""
+    listed = workspace.forked("--detailed-summary").splitlines()
+    lines = [line for line in listed if "\t" in line]
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for row in csv.DictReader(lines, delimiter="\t"):
+        jobs.setdefault((row["rule"], row["input-file(s)"]), []).append(row["output_file"])
+    outputs = [name for names in jobs.values() for name in names]
+    rules = [f"rule all:\n    input: {outputs!r}\n"]
+    for number, ((_, inputs), names) in enumerate(jobs.items()):
+        needed = [name for name in inputs.split(",") if name in set(outputs)]
+        rules.append(
+            f'rule job_{number}:\n    input: {needed!r}\n    output: {names!r}\n    shell: "touch {{output}}"\n'
+        )
+    path.mkdir()
+    (path / "Snakefile").write_text("\n".join(rules))
+    for name in outputs:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+    call(path, "--touch", "--forceall")
+
+
+def call(path: Path, *arguments: str) -> float:
+    """Seconds of one call of Snakemake."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    shown = subprocess.run(command, cwd=path, capture_output=True, text=True, check=True)
+    if not arguments:
+        assert "Nothing to be done" in shown.stdout + shown.stderr
+    return time.perf_counter() - started
+
+
+def test_a_call_with_nothing_to_do_costs_little_more_than_snakemakes_own(tmp_path: Path) -> None:
+    default = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
+    workspace = made(Workspace.make(tmp_path / "ours", {"techniques": default["techniques"]}))
+    trivial(workspace, tmp_path / "trivial")
+    ours, theirs = [], []
+    for _ in range(3):
+        ours.append(call(tmp_path / "ours"))
+        theirs.append(call(tmp_path / "trivial"))
+    more = statistics.median(ours) - statistics.median(theirs)
+    print(f"ours {statistics.median(ours):.1f} s, trivial {statistics.median(theirs):.1f} s: {more:+.1f} s")
+    assert more < SECONDS
