@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from snaketune import errors, files, manifest
+from snaketune.layout import MODEL_FILES, ONNX_FILES
 from snaketune.metrics import classification_metrics
 from snaketune.scoring import Backend, candidate_likelihoods, greedy_speed, probe_logits
 from snaketune.tokens import read_candidates, read_rows
@@ -53,8 +54,10 @@ def main() -> None:
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe = arguments.recipe
-    for directory in (arguments.model.parent, arguments.tokens_directory):
-        manifest.prove(directory / "manifest.json")
+    # Of a temporary ONNX model only these two files are sure to be there still.
+    used = ONNX_FILES[:2] if arguments.model.suffix == ".onnx" else MODEL_FILES
+    manifest.prove(arguments.model.parent / "manifest.json", *used)
+    manifest.prove(arguments.tokens_directory / "manifest.json")
 
     backend = load(arguments.model, recipe["threads"])
     tokens = read_rows(arguments.tokens_directory / "test.safetensors")
