@@ -5,10 +5,8 @@ DeepSpeed. Interrupted, it goes on from its last checkpoint in --work.
 """
 
 import argparse
-import fcntl
 import json
 import os
-import platform
 import shutil
 import warnings
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune import errors, files, manifest
 from snaketune.adapters import attach, load_base
+from snaketune.extensions import load_operations
 from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 from snaketune.tokens import read_rows
 from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
@@ -42,6 +41,7 @@ def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
     from accelerate import DeepSpeedPlugin
 
     offload = recipe["engine"]["offload"]
+    load_operations("ShareMemCommBuilder", *(["CPUAdamBuilder"] if offload == "cpu" else []))
     # The buckets are allocated whole: DeepSpeed's default of 2 GB would dwarf a small model.
     bucket = min(50_000_000, elements)
     zero: dict[str, Any] = {
@@ -77,25 +77,10 @@ def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim
         "weight_decay": recipe["weight_decay"],
     }
     if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
-        return cpu_adam(parameters, options)
-    return torch.optim.AdamW(parameters, fused=True, **options)
-
-
-def cpu_adam(parameters: list[torch.nn.Parameter], options: dict[str, Any]) -> torch.optim.Optimizer:
-    """DeepSpeed's Adam for offloaded states; the first use on a machine compiles it.
-
-    torch's own lock file outlives a killed build and would be waited on for ever. Under our
-    lock, which the system frees, such a file can only be a stale one.
-    """
-    directory = Path(os.environ["TORCH_EXTENSIONS_DIR"])
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "build.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for stale in directory.glob("**/lock"):
-            stale.unlink()
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
+    return torch.optim.AdamW(parameters, fused=True, **options)
 
 
 def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path) -> list[Path]:
@@ -124,7 +109,7 @@ def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str,
 def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
     """A function that logs a step with DVCLive."""
     try:
-        from dvclive import Live
+        from dvclive.live import Live
     except ImportError:
         raise errors.UserError(
             "tracking: dvclive, but dvclive isn't installed in this environment: pip install dvclive, or set tracking: none"
@@ -157,7 +142,6 @@ def main() -> None:
     limit_threads(recipe["threads"])
     # DeepSpeed calls names that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path("work/torch_extensions", platform.node()).absolute()))
     elements = count_elements(arguments.base_directory / "model.safetensors")
     # Two checkpoints may lie side by side, in fp32, those of all weights with two Adam moments.
     files.need_space(work, elements * 4 * (2 if recipe["adapter"] else 7), "training (checkpoints and the result)")

@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
+from snakemake.utils import update_config
 from workspace import REPOSITORY, SHARED, Workspace
 
 pytestmark = pytest.mark.long
@@ -67,7 +68,7 @@ def origin(finished: Workspace, s3: str, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("dvc") / "origin"
     shutil.copytree(finished.path, path, symlinks=True)
     config = yaml.safe_load((path / "config/config.yaml").read_text())
-    config |= yaml.safe_load((path / finished.experiment).read_text())
+    update_config(config, yaml.safe_load((path / finished.experiment).read_text()))
     (path / "config/config.yaml").write_text(yaml.safe_dump(config))
     dvc(path, "remote", "add", "--default", "s3", f"s3://{BUCKET}/store")
     dvc(path, "remote", "modify", "s3", "endpointurl", s3)
@@ -182,6 +183,8 @@ def test_a_corrupt_cache_object_is_refused_by_name_and_nothing_is_changed(clone:
     good = stored.read_bytes()
     stored.chmod(0o644)
     stored.write_bytes(good[:-1] + b"x")
+    # DVC trusts what is write-protected, as it leaves each object itself.
+    stored.chmod(0o444)
     (clone.path / name).unlink()
     refused = clone.script("restore.py")
     assert refused.returncode == 1
@@ -215,7 +218,10 @@ def test_a_corrupt_or_missing_object_of_the_remote_is_refused(
     client.put_object(Bucket=BUCKET, Key=key, Body=good)
 
 
-def test_a_remote_that_is_not_there_is_one_clear_message(origin: Path, tmp_path: Path) -> None:
+def test_a_remote_that_is_not_there_is_one_clear_message(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     work = cloned(origin, tmp_path / "clone")
     dvc(work.path, "remote", "modify", "--local", "s3", "endpointurl", "http://127.0.0.1:9")
     refused = work.script("restore.py")
