@@ -83,6 +83,12 @@ def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim
     return torch.optim.AdamW(parameters, fused=True, **options)
 
 
+def in_order(configuration: Path) -> None:
+    """Sort the lists of an adapter's configuration: peft holds them as sets, in another order each time."""
+    content = files.read_json(configuration)
+    files.write_json(configuration, {k: sorted(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
 def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path) -> list[Path]:
     """Write the adapter, or all weights, as one safetensors file; returns the files."""
     weights = accelerator.get_state_dict(model)
@@ -97,6 +103,8 @@ def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path
         plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
         # peft's model card names packages and paths: it isn't part of what equal runs share.
         (aside / "README.md").unlink(missing_ok=True)
+        if recipe["adapter"]:
+            in_order(aside / "adapter_config.json")
     return sorted(directory.iterdir())
 
 
