@@ -1,0 +1,101 @@
+"""Every file that the experiment asks for, by name: the contract of results/."""
+
+
+def tuning_curves():
+    return [
+        f"results/tuning/{m}/{s}/{t}/{rate:g}/train.jsonl"
+        for m in MATRIX.models
+        for s in MATRIX.scenarios
+        for t in MATRIX.techniques
+        for rate in EXPERIMENT.learning_rate_grid
+    ]
+
+
+def cells():
+    """(model, scenario, technique, seed) of every run, the untuned model first."""
+    for model in MATRIX.models:
+        for scenario in MATRIX.scenarios:
+            yield model, scenario, "base", 0
+            yield from ((model, scenario, name, seed) for name in MATRIX.techniques for seed in EXPERIMENT.seeds)
+
+
+def every_run(pattern):
+    return [pattern.format(model=m, scenario=s, technique=t, seed=n) for m, s, t, n in cells()]
+
+
+def evaluations(suffix):
+    backends = ["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)]
+    return [path for backend in backends for path in every_run(f"{RUN}/evaluation/{backend}{suffix}")]
+
+
+def trained_runs(name):
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in cells() if t != "base"]
+
+
+def every_file_of_the_models():
+    made = [path for model in MATRIX.models for path in files_in(BASE.format(model=model), [*MODEL_FILES, *RECORDS])]
+    for model in MATRIX.built:
+        made += files_in(f"results/models/{model}", ["pretraining.json", "pretraining.jsonl"])
+        made += files_in(f"results/models/{model}/tokenizer", [*TOKENIZER_FILES, *RECORDS])
+    return made
+
+
+def every_file_of_the_data():
+    data = [
+        path
+        for s in MATRIX.scenarios
+        for path in files_in(DATA.format(scenario=s), [*(f"{split}.jsonl" for split in SPLITS), "card.json", *RECORDS])
+    ]
+    tokens = [
+        path
+        for m in MATRIX.models
+        for s in MATRIX.scenarios
+        for directory, names in ((TRAINING, TRAINING_FILES), (TEST, TEST_FILES))
+        for path in files_in(directory.format(model=m, scenario=s), [*names, *RECORDS])
+    ]
+    corpus = files_in(CORPUS, ["documentation.jsonl", *RECORDS]) if MATRIX.uses_corpus else []
+    return corpus + data + tokens
+
+
+def every_file_of_the_runs():
+    """Each contract file by name: Snakemake doesn't miss a deleted file that nobody asks for."""
+    parity = every_run(f"{RUN}/parity.json")
+    results = evaluations(".json") + evaluations(".predictions.jsonl") + parity
+    for model, scenario, technique, seed in cells():
+        run = RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+        results.append(f"{run}/evaluation/torch.logits.safetensors")
+        if technique != "base":
+            weights = (
+                files_in(f"{run}/adapter", ADAPTER_FILES)
+                if MATRIX.techniques[technique].adapter
+                else files_in(f"{run}/model", MODEL_FILES[:3])
+            )
+            results += weights + files_in(run, ["train.jsonl", "resources.json", *RECORDS])
+            if MATRIX.techniques[technique].adapter:
+                results.append(f"{run}/evaluation/adapter.logits.safetensors")
+        if EXPERIMENT.keep_intermediates:
+            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(
+                f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS]
+            )
+        results += [path for name in MATRIX.exports for path in files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *RECORDS])]
+    return results
+
+
+def files_without_a_manifest():
+    """The small results that no manifest beside them names: the one of all results does."""
+    alone = ("train.jsonl", "resources.json", "parity.json", "pretraining.json", "pretraining.jsonl")
+    made = every_file_of_the_models() + every_file_of_the_runs()
+    return [path for path in made if path.endswith(alone) or ("/evaluation/" in path and path not in logits())]
+
+
+def logits():
+    return [path for path in every_file_of_the_runs() if path.endswith(".logits.safetensors")]
+
+
+def manifests():
+    made = every_file_of_the_models() + every_file_of_the_data() + every_file_of_the_runs()
+    return [path for path in made if path.endswith("manifest.json")]
+
+
+def intermediate(paths):
+    return paths if EXPERIMENT.keep_intermediates else temp(paths)
