@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import os
 import re
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a result, like results/summary.csv")
     parser.add_argument("--configfile", help="of the experiment, where it isn't config/config.yaml")
     arguments = parser.parse_args()
-    path = arguments.file
+    path = Path(os.path.relpath(arguments.file))
     if not path.is_file():
         raise errors.UserError(f"{path}: no such file; give the path of a result")
     print(yaml.safe_dump(made(path), sort_keys=False, allow_unicode=True, width=100))
