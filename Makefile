@@ -63,8 +63,8 @@ reproduce: setup ## RUN=results/runs/...: run a cell again in a clean directory 
 restore: setup ## bring back the results that dvc.lock names, proven
 	@.venv/bin/python scripts/restore.py
 
-prune: setup ## list results that are no longer in the matrix; DELETE=--delete removes them
-	@.venv/bin/python scripts/prune.py $(DELETE) $(CONFIG)
+prune: setup ## list results that the last run doesn't name; DELETE=--delete removes them
+	@.venv/bin/python scripts/prune.py $(DELETE)
 
 clean: ## remove what unfinished runs left, never a result
 	rm -rf work/training work/tuning work/pretraining work/reproduce work/parity

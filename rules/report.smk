@@ -117,6 +117,7 @@ rule record_results:
     conda:
         "../envs/train/environment.yaml"
     params:
+        # A function, because Snakemake would take the braces of prompts for wildcards.
         recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe(list(cells()))),
     message:
         "Recording the hash of every result"

@@ -1,5 +1,7 @@
 """Every file that the experiment asks for, by name: the contract of results/."""
 
+LOGITS = ".logits.safetensors"
+
 
 def tuning_curves():
     return [
@@ -85,16 +87,17 @@ def files_without_a_manifest():
     """The small results that no manifest beside them names: the one of all results does."""
     alone = ("train.jsonl", "resources.json", "parity.json", "pretraining.json", "pretraining.jsonl")
     made = every_file_of_the_models() + every_file_of_the_runs()
-    return [path for path in made if path.endswith(alone) or ("/evaluation/" in path and path not in logits())]
+    return [path for path in made if path.endswith(alone) or ("/evaluation/" in path and not path.endswith(LOGITS))]
 
 
 def logits():
-    return [path for path in every_file_of_the_runs() if path.endswith(".logits.safetensors")]
+    return [path for path in every_file_of_the_runs() if path.endswith(LOGITS)]
 
 
 def manifests():
     made = every_file_of_the_models() + every_file_of_the_data() + every_file_of_the_runs()
-    return [path for path in made if path.endswith("manifest.json")]
+    temporary = [path for name in ("merged", "onnx/fp32") for path in every_run(f"{RUN}/{name}/manifest.json")]
+    return list(dict.fromkeys([path for path in made if path.endswith("manifest.json")] + temporary))
 
 
 def intermediate(paths):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from snaketune import errors, files
+from snaketune import errors, files, manifest
+from snaketune.layout import ONNX_FILES
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.scoring import log_softmax, probe_logits
 from snaketune.tokens import read_rows
@@ -73,6 +74,9 @@ def main() -> None:
     recipe, run = arguments.recipe, arguments.run_directory
     probe = recipe["probe"]
 
+    manifest.prove(arguments.tokens_directory / "manifest.json")
+    for precision in recipe["precisions"]:
+        manifest.prove(run / f"onnx/{precision}/manifest.json", *ONNX_FILES[:2])
     rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: probe["rows"]]
     merged = load_file(run / "evaluation/torch.logits.safetensors")["logits"]
     hops: dict[str, Any] = {}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from snaketune import errors, files
+from snaketune import errors, files, manifest
 from snaketune.errors import UserError
-from snaketune.records import differences, nearest_provenance, run_manifest
+from snaketune.records import differences, run_manifest
 from snaketune.statistics import interval
 
 HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
@@ -30,17 +30,20 @@ def opened(run: str, scratch: Path) -> tuple[Path, Path]:
         directory = Path(run)
         return directory, Path("results/params.yaml")
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
 
     revision, _, name = run.partition(":")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{run}: give the directory as it is called in the repository, results/runs/…")
     try:
         dvc = DVCFileSystem(rev=revision)
         names = [path for path in dvc.find(name) if not path.endswith(HEAVY)]
+        if not names:
+            raise FileNotFoundError(f"it has no {name}")
         for path in [*names, "results/params.yaml"]:
             target = scratch / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             dvc.get_file(path, str(target))
-    except (DvcException, FileNotFoundError, ValueError) as error:
+    except Exception as error:  # what a remote's own library raises isn't DVC's
         raise UserError(f"{run}: DVC can't read it ({error}); `dvc fetch --all-commits` brings older results") from None
     return scratch / name, scratch / "results/params.yaml"
 
@@ -77,10 +80,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         (a, settings), (b, _) = opened(arguments.a, Path(one)), opened(arguments.b, Path(other))
-        made = [run_manifest(run) for run in (a, b)]
+        paths = [run_manifest(run) for run in (a, b)]
+        made = [manifest.read(path) for path in paths]
         show("recipe, code and environment", differences(made[0]["recipe"], made[1]["recipe"]))
         show("inputs", differences(made[0]["inputs"], made[1]["inputs"]))
-        where = [nearest_provenance(run / "any") or {} for run in (a, b)]
+        where = [files.read_json(path.with_name("provenance.json")) for path in paths]
         show(
             "made by",
             differences(*({k: p.get(k) for k in ("commit", "python", "packages", "hardware")} for p in where)),

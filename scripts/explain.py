@@ -15,7 +15,7 @@ import yaml
 from snaketune import errors
 from snaketune.digest import file_digest
 from snaketune.files import sha256
-from snaketune.records import differences, nearest_provenance, recipe_of, snakemake_record
+from snaketune.records import differences, provenance_of, recipe_of, snakemake_record
 
 
 def locks() -> dict[str, str]:
@@ -27,7 +27,7 @@ def made(path: Path) -> dict[str, Any]:
     """Rule, time, recipe, inputs, environment and commit of the file as it is."""
     record = snakemake_record(path)
     recipe = recipe_of(record)
-    provenance = nearest_provenance(path) or {}
+    provenance = provenance_of(path)
     environment = recipe.pop("environment", None)
     return {
         "file": {"path": str(path), "sha256": sha256(path), "bytes": path.stat().st_size},

@@ -92,6 +92,7 @@ def main() -> None:
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
     inputs = [arguments.corpus.parent / "manifest.json", arguments.tokenizer_directory / "manifest.json"]
     limit_threads(recipe["threads"])
+    files.claim(arguments.work)
     for path in inputs:
         manifest.prove(path)
 

@@ -1,53 +1,45 @@
-"""List the results that are no longer in the matrix; --delete removes them."""
+"""List the results that the last finished run doesn't name any more; --delete removes them."""
 
 import argparse
-import shutil
+from collections import Counter
 from pathlib import Path
 
-from snakemake.utils import update_config
-
-from snaketune import errors, files
-from snaketune.resolve import Matrix
+from snaketune import chain, errors
 
 
-def leftovers(matrix: Matrix, results: Path) -> list[Path]:
-    """Directories of models, data, tokens, runs, seeds and precisions that the experiment doesn't name."""
-    techniques = {"base", *matrix.techniques}
-    seeds = {f"seed-{seed}" for seed in matrix.experiment.seeds}
-    precisions = set(matrix.experiment.precisions)
-
-    def wanted(path: Path) -> bool:
-        kind, *parts = path.relative_to(results).parts
-        allowed: list[set[str]] = [set(matrix.models), set(matrix.scenarios), techniques, seeds, {"onnx"}, precisions]
-        if kind == "data":
-            allowed = allowed[1:2]
-        elif parts[2:3] == ["base"]:
-            allowed[3] = {"seed-0"}
-        return all(name in names for name, names in zip(parts, allowed, strict=False))
-
-    patterns = ("models/*", "data/*", "tokens/*", "tokens/*/*", *(f"runs/{'/'.join('*' * n)}" for n in (1, 2, 3, 4)))
-    found = [path for pattern in (*patterns, "runs/*/*/*/*/onnx/*") for path in sorted(results.glob(pattern))]
-    unwanted = [path for path in found if path.is_dir() and not wanted(path)]
-    return [path for path in unwanted if not any(path != other and path.is_relative_to(other) for other in unwanted)]
+def groups(results: Path, unnamed: list[Path]) -> dict[Path, list[Path]]:
+    """The unnamed files by the highest directory that holds nothing else."""
+    count = Counter(parent for path in unnamed for parent in path.parents)
+    every = Counter(parent for path in results.rglob("*") if path.is_file() for parent in path.parents)
+    found: dict[Path, list[Path]] = {}
+    for path in unnamed:
+        whole = [p for p in path.parents if p != results and p.is_relative_to(results) and count[p] == every[p]]
+        found.setdefault(whole[-1] if whole else path, []).append(path)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", type=Path, help="of the experiment, laid over config/config.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--delete", action="store_true")
     arguments = parser.parse_args()
-    config = files.read_yaml(Path("config/config.yaml"))
-    if arguments.configfile:
-        update_config(config, files.read_yaml(arguments.configfile))
-    found = leftovers(Matrix(config, Path()), arguments.results)
-    for path in found:
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        print(f"{'deleted' if arguments.delete else 'not in the matrix'}: {path} ({size / 2**20:.1f} MiB)")
+    results = arguments.results
+
+    chain.check_unlocked()
+    found = groups(results, chain.strangers(results, list(chain.links(results))))
+    for path, unnamed in found.items():
+        size = sum(file.stat().st_size for file in unnamed) / 2**20
+        print(
+            f"{'deleted' if arguments.delete else 'not in the last run'}: {path} ({len(unnamed)} files, {size:.1f} MiB)"
+        )
         if arguments.delete:
-            shutil.rmtree(path)
+            for file in unnamed:
+                file.unlink()
+            for folder in sorted({folder for file in unnamed for folder in file.parents}, reverse=True):
+                if folder.is_relative_to(results) and not any(folder.iterdir()):
+                    folder.rmdir()
     if not found:
-        print("every result is in the matrix")
+        print("every result belongs to the last run")
 
 
 if __name__ == "__main__":

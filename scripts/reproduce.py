@@ -14,7 +14,9 @@ from pathlib import Path
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
 
-SHARED = ("Snakefile", "rules", "scripts", "config", "envs", "report", "profiles", "data")
+DIRECTORY = Path("work/reproduce")
+# All else at the top is linked: the workflow, your data, a local model.
+APART = ("results", "work", "logs", ".snakemake", ".git", ".dvc", ".venv")
 # Made from lock files alone, and by digest or machine: no result of a run.
 ENVIRONMENTS = ("work/environments", "work/torch_extensions")
 INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata")
@@ -42,16 +44,17 @@ def check_current(runs: list[Path], configuration: list[str]) -> None:
 
 
 def clean_directory(directory: Path, whole: bool) -> None:
-    """The workflow by links and, unless ``whole``, copies of the data and base models with their records."""
+    """Make a directory with the workflow by links and, unless ``whole``, copies of the data and base models with their records."""
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    for name in (*SHARED, *ENVIRONMENTS):
-        if Path(name).exists():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            (directory / name).symlink_to(Path(name).absolute())
-    for name in () if whole else INPUTS:
-        if Path(name).exists():
-            shutil.copytree(name, directory / name)
+    copied = [] if whole else [Path(name) for name in INPUTS if Path(name).exists()]
+    size = sum(path.stat().st_size for name in copied for path in name.rglob("*") if path.is_file())
+    files.need_space(directory, size, "a copy of the data and base models")
+    linked = [path for path in Path().iterdir() if path.name not in APART]
+    for path in (*linked, *(Path(name) for name in ENVIRONMENTS if Path(name).exists())):
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).symlink_to(path.absolute())
+    for path in copied:
+        shutil.copytree(path, directory / path)
 
 
 def hashes(run: Path) -> dict[str, str]:
@@ -67,11 +70,12 @@ def hashes(run: Path) -> dict[str, str]:
 def compare(run: Path, again: Path, tolerance: float) -> bool:
     """Print what differs between two makings of a run; whether they count as equal."""
     one, other = hashes(run), hashes(again)
-    different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    # What only the first has is left over from an earlier experiment.
+    different = sorted(name for name in other if one.get(name) != other[name])
     if not different:
-        print(f"{run}: {len(one)} files, all byte-identical")
+        print(f"{run}: {len(other)} files, all byte-identical")
         return True
-    print(f"{run}: {len(one)} files, of which {len(different)} differ: {', '.join(different[:5])}")
+    print(f"{run}: {len(other)} files, of which {len(different)} differ: {', '.join(different[:5])}")
     machines = [files.read_json(path / "merged/provenance.json")["hardware"]["processor"] for path in (run, again)]
     if machines[0] == machines[1]:
         return False
@@ -92,20 +96,19 @@ def main() -> None:
     parser.add_argument("--configfile", help="of the experiment, where it isn't config/config.yaml")
     parser.add_argument("--whole", action="store_true", help="make data and base model anew too")
     parser.add_argument("--tolerance", type=float, default=0.03, help="of a metric, across machine types")
-    parser.add_argument("--directory", type=Path, default=Path("work/reproduce"))
     arguments = parser.parse_args()
     runs = [Path(os.path.relpath(run)) for run in arguments.runs]
-    configuration = ["--configfile", arguments.configfile] if arguments.configfile else []
+    configuration = ["--configfile", str(Path(arguments.configfile).absolute())] if arguments.configfile else []
 
     check_current(runs, configuration)
-    clean_directory(arguments.directory, arguments.whole)
+    clean_directory(DIRECTORY, arguments.whole)
     targets = [f"{run.as_posix()}/parity.json" for run in runs]
-    if snakemake(arguments.directory, *configuration, "--cores", "all", "--", *targets).returncode:
-        raise UserError(f"running again failed: see the logs in {arguments.directory}/logs")
-    equal = [compare(run, arguments.directory / run, arguments.tolerance) for run in runs]
+    if snakemake(DIRECTORY, *configuration, "--cores", "all", "--", *targets).returncode:
+        raise UserError(f"running again failed: see the logs in {DIRECTORY}/logs")
+    equal = [compare(run, DIRECTORY / run, arguments.tolerance) for run in runs]
     if not all(equal):
-        raise UserError(f"not reproduced; the second making is kept in {arguments.directory}")
-    shutil.rmtree(arguments.directory)
+        raise UserError(f"not reproduced; the second making is kept in {DIRECTORY}")
+    shutil.rmtree(DIRECTORY)
 
 
 if __name__ == "__main__":

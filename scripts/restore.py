@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
+from snaketune import chain, errors, files
 from snaketune.errors import UserError
 
 
@@ -37,29 +37,31 @@ def dvc(*arguments: str) -> str:
     return shown.stdout
 
 
+def git(*arguments: str) -> str:
+    shown = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise UserError(f"`git {arguments[0]}` failed: {shown.stderr.strip()}; restore works in a git checkout")
+    return shown.stdout
+
+
 def check_workplace() -> None:
     """Raise a UserError where restoring could mix two states."""
     if not Path("dvc.lock").exists():
         raise UserError("there is no dvc.lock: no run was recorded in this commit; `dvc repro` records one")
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise UserError(
             f"the work tree has {len(changed)} uncommitted changes ({changed[0][3:]} first), but dvc.lock describes the commit: commit or stash them, then restore"
         )
-    if any(Path(".snakemake/locks").glob("*")):
-        raise UserError(
-            "Snakemake is running here, or was killed: wait for it, or clear what it left with `snakemake --unlock`"
-        )
+    chain.check_unlocked()
 
 
 def outputs() -> list[dict[str, Any]]:
     """Path and md5 of every output that dvc.lock and the committed .dvc files name."""
     stages = files.read_yaml(Path("dvc.lock"))["stages"].values()
-    listed = subprocess.run(["git", "ls-files", "*.dvc"], capture_output=True, text=True, check=True).stdout.split()
+    listed = git("ls-files", "-z", "*.dvc").split("\0")
     found = [out for stage in stages for out in stage["outs"]]
-    for name in map(Path, listed):
+    for name in map(Path, filter(None, listed)):
         found += [{**out, "path": str(name.parent / out["path"])} for out in files.read_yaml(name)["outs"]]
     return found
 
@@ -110,7 +112,7 @@ def check_local(expected: dict[Path, str], outs: list[dict[str, Any]]) -> None:
     foreign = sorted({*(path for path in here if path not in expected), *different(expected)})
     if foreign:
         raise UserError(
-            f"{len(foreign)} files here aren't what dvc.lock says, {foreign[0]} first, and would be overwritten: keep them with `dvc commit` or move {roots[0]} and .snakemake/metadata away; --force overwrites"
+            f"{len(foreign)} files here aren't what dvc.lock says, {foreign[0]} first, and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit has recorded them, run scripts/restore.py --force"
         )
 
 
@@ -137,7 +139,9 @@ def main() -> None:
 
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode or "Nothing to be done" not in shown.stdout + shown.stderr:
+    if shown.returncode:
+        raise UserError(f"restored, but snakemake can't plan what is left to do:\n{shown.stderr[-1500:]}")
+    if "Nothing to be done" not in shown.stdout + shown.stderr:
         print(
             "snakemake would still run jobs: this commit's code or configuration is newer than its dvc.lock; `snakemake -n` says which"
         )

@@ -55,7 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data, out = arguments.data_directory, arguments.output_directory
 
-    manifest.prove(arguments.base_directory / "manifest.json", *TOKENIZER_FILES)
+    used = ("config.json", *TOKENIZER_FILES)
+    manifest.prove(arguments.base_directory / "manifest.json", *used)
     manifest.prove(data / "manifest.json")
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
     if not tokenizer.chat_template:
@@ -75,10 +76,9 @@ def main() -> None:
     }
     files.write_json(out / "test/candidates.json", answers)
     shutil.copyfile(data / "test.jsonl", out / "test/test.jsonl")
-    used = [arguments.base_directory / name for name in TOKENIZER_FILES]
     sources = {"training": ("train.jsonl", "validation.jsonl"), "test": ("test.jsonl", "card.json")}
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
-        inputs = [*used, *(data / name for name in sources[part])]
+        inputs = [*(arguments.base_directory / name for name in used), *(data / name for name in sources[part])]
         manifest.record(out / part, arguments.recipe, inputs, [out / part / name for name in names])
 
 

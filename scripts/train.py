@@ -105,7 +105,8 @@ def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path
         (aside / "README.md").unlink(missing_ok=True)
         if recipe["adapter"]:
             in_order(aside / "adapter_config.json")
-    return sorted(directory.iterdir())
+        names = sorted(path.name for path in aside.iterdir())
+    return [directory / name for name in names]
 
 
 def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str, int]]:
@@ -122,9 +123,12 @@ def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
         raise errors.UserError(
             "tracking: dvclive, but dvclive isn't installed in this environment: pip install dvclive, or set tracking: none"
         ) from None
-    live = Live(str(directory), resume=directory.exists(), save_dvc_exp=False, dvcyaml=None)
+    live = None
 
     def log(entry: dict[str, Any]) -> None:
+        nonlocal live
+        if live is None:
+            live = Live(str(directory), resume=entry["step"] > 1, save_dvc_exp=False, dvcyaml=None)
         live.step = entry["step"]
         for name in entry.keys() - {"step"}:
             live.log_metric(name, entry[name])
@@ -157,6 +161,7 @@ def main() -> None:
     inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
     accelerator = accelerator_for(recipe, elements)
     if accelerator.is_main_process:
+        files.claim(work)
         for path in inputs:
             manifest.prove(path)
     rows, validation = (

@@ -13,8 +13,11 @@ def load_operations(*builders: str) -> None:
     Under our lock, which the system frees, such a file can only be a stale one. DeepSpeed keeps
     what is loaded here, so that it comes to no build, and to no lock file, outside of it.
     """
-    directory = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(_default())))
+    root = os.environ.get("TORCH_EXTENSIONS_DIR", "work/torch_extensions")
+    # A folder of our own, and one a machine: a cluster's nodes may differ in what they can run.
+    directory = Path(root, "snaketune", platform.node()).absolute()
     directory.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
     with (directory / "build.lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         for stale in directory.glob("*/lock"):
@@ -26,8 +29,3 @@ def load_operations(*builders: str) -> None:
             builder = get_accelerator().create_op_builder(name)
             if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
                 builder.load()
-
-
-def _default() -> Path:
-    """One folder a machine: a cluster's nodes may differ in what they can run."""
-    return Path("work/torch_extensions", platform.node()).absolute()

@@ -1,6 +1,7 @@
 """Reading with clear errors, and writing that no interruption leaves half done."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,9 +9,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from snaketune.errors import UserError
+
+_claims: list[TextIO] = []
+SCRATCH = (".part", ".export", ".quantize")
 
 
 def sha256(path: Path) -> str:
@@ -62,13 +66,30 @@ def written_together(directory: Path) -> Iterator[Path]:
 
 
 def is_scratch(path: Path, root: Path) -> bool:
-    """Whether a file is what a running or killed process is writing: such names start with a dot."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    """Whether a file is what a running or killed process was writing aside."""
+    return any(part.startswith(".") and part.endswith(SCRATCH) for part in path.relative_to(root).parts)
 
 
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def claim(work: Path) -> None:
+    """Be the only process with this directory of checkpoints, until it ends.
+
+    Raises:
+        UserError: another one lives: a job outlives Snakemake where only Snakemake was killed.
+    """
+    work.parent.mkdir(parents=True, exist_ok=True)
+    guard = work.with_name(f".{work.name}.lock").open("w")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again"
+        ) from None
+    _claims.append(guard)
 
 
 def need_space(directory: Path, needed: int, what: str) -> None:

@@ -53,22 +53,26 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
-def run_manifest(run: Path) -> dict[str, Any]:
+def run_manifest(run: Path) -> Path:
     """The manifest of a run's directory; of the untuned model, that of its merged model.
 
     Raises:
         UserError: the directory isn't a finished run.
     """
     for path in (run / "manifest.json", run / "merged/manifest.json"):
-        if path.exists():
-            return manifest.read(path)
+        if run.name.startswith("seed-") and path.exists():
+            return path
     raise UserError(f"{run} is no finished run: give a directory like results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
 
 
-def nearest_provenance(path: Path) -> dict[str, Any] | None:
-    """When, where and by which commit the files of the nearest directory above were made."""
+def provenance_of(path: Path) -> dict[str, Any]:
+    """When, where and by which commit a file was made: what lies beside the manifest that names it.
+
+    Small results are named by the manifest of all results: theirs is the commit that recorded them last.
+    """
     for directory in path.parents:
-        if (directory / "provenance.json").exists():
+        names = directory / "manifest.json"
+        if names == path or (names.exists() and str(path.relative_to(directory)) in manifest.read(names)["files"]):
             content: dict[str, Any] = read_json(directory / "provenance.json")
             return content
-    return None
+    return {}

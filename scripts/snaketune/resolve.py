@@ -185,7 +185,14 @@ class Matrix:
         }
 
     def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
-        return {"cells": cells, "precisions": self.experiment.precisions, "parameters": self.parameters()}
+        return {
+            "cells": cells,
+            "precisions": self.experiment.precisions,
+            "corpus": self.uses_corpus,
+            "built": self.built,
+            "with_adapter": [name for name, technique in self.techniques.items() if technique.adapter],
+            "parameters": self.parameters(),
+        }
 
     def data_recipe(self, scenario: str) -> dict[str, Any]:
         """What decides which rows there are; how they are scored or described isn't in it."""

@@ -119,7 +119,9 @@ def test_a_killed_build_of_the_cpu_optimizer_is_not_waited_for(finished: Workspa
             assert building.poll() is None, "it ended before it built anything"
         for process in descendants(building):
             kill(process)
-    assert list((tmp_path / "extensions").glob("**/lock")), "torch no longer leaves its lock behind: simplify cpu_adam"
+    assert list((tmp_path / "extensions").glob("**/lock")), (
+        "torch no longer leaves its lock behind: simplify load_operations"
+    )
     with psutil.Popen(command, **options) as again:
         assert again.wait(timeout=300) == 0
     name = "model/model.safetensors"

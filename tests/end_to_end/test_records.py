@@ -137,6 +137,18 @@ def test_explain_says_what_made_a_file_and_why_it_would_be_made_again(finished: 
     assert "snakemake would run 1 jobs" in shown.stdout
 
 
+def test_explain_gives_each_file_its_own_provenance(finished: Workspace) -> None:
+    for name, directory in (
+        ("adapter/adapter_config.json", "lora/seed-1"),
+        ("merged/config.json", "lora/seed-1/merged"),
+    ):
+        path = finished.path / RUNS / directory / "provenance.json"
+        content = json.loads(path.read_text())
+        with spoiled(path, json.dumps({**content, "commit": "made by this one"}).encode()):
+            shown = finished.script("explain.py", f"./{RUNS}/lora/seed-1/{name}", "--configfile", finished.experiment)
+        assert "commit: made by this one" in shown.stdout, shown.stderr
+
+
 def test_explain_of_another_file_is_one_clear_message(finished: Workspace) -> None:
     for name, message in (("results/none.csv", "no such file"), ("README.md", "no record of making it")):
         shown = finished.script("explain.py", name)
@@ -152,24 +164,39 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
     assert "inputs: equal" in shown.stdout
     assert "torch: accuracy" in shown.stdout
     assert "n = 32" in shown.stdout
-    wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", "results/runs")
-    assert wrong.returncode == 1
-    assert "is no finished run" in wrong.stderr
+    for other in ("results/runs", "results", "README.md", "nowhere/seed-1"):
+        wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", other)
+        assert wrong.returncode == 1
+        assert "is no finished run" in wrong.stderr
+    for other, message in ((f"HEAD:{finished.path}/{RUNS}/lora/seed-1", "as it is called"), ("none:results", "DVC")):
+        wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", other)
+        assert wrong.returncode == 1
+        assert message in wrong.stderr
+        assert "Traceback" not in wrong.stderr
 
 
 def test_prune_lists_old_runs_and_deletes_only_when_told(finished: Workspace, tmp_path: Path) -> None:
     work = Workspace(tmp_path / "copy")
     shutil.copytree(finished.path, work.path, symlinks=True)
+    assert "every result belongs to the last run" in work.script("prune.py").stdout
     work.edit(work.experiment, "- dora\n", "")
-    shown = work.script("prune.py", "--configfile", work.experiment)
+    assert work.snakemake("--cores", "2").returncode == 0
+    (work.path / RUNS / "lora/seed-1/evaluation/onnx-old.json").write_text("{}")
+    # What an old run was made from may change: that is no break of the chain.
+    (work.path / RUNS / "dora/seed-1/manifest.json").write_text("{")
+    assert work.script("verify.py").returncode == 0
+    shown = work.script("prune.py")
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.count("not in the matrix") == 1
-    assert f"{RUNS}/dora" in shown.stdout
+    lines = shown.stdout.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        f"not in the last run: {RUNS}/{name}" for name in ("dora", "lora/seed-1/evaluation/onnx-old.json")
+    ]
     assert (work.path / RUNS / "dora/seed-1").is_dir()
-    work.script("prune.py", "--configfile", work.experiment, "--delete")
+    assert work.script("prune.py", "--delete").returncode == 0
     assert not (work.path / RUNS / "dora").exists()
-    assert (work.path / RUNS / "lora/seed-1").is_dir()
-    assert "every result is in the matrix" in work.script("prune.py", "--configfile", work.experiment).stdout
+    assert (work.path / RUNS / "lora/seed-1/evaluation/onnx-int8.json").is_file()
+    assert "every result belongs to the last run" in work.script("prune.py").stdout
+    assert work.script("verify.py").returncode == 0
 
 
 def test_two_runs_in_one_directory_and_a_lock_of_a_killed_one_are_one_clear_message(finished: Workspace) -> None:

@@ -1,6 +1,7 @@
 """What one run of the whole workflow must hold."""
 
 import csv
+import fcntl
 import json
 import re
 import shutil
@@ -210,6 +211,16 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert not (tmp_path / "work").exists()
 
 
+def test_two_processes_never_train_one_run(finished: Workspace, tmp_path: Path) -> None:
+    (tmp_path / ".work.lock").touch()
+    with (tmp_path / ".work.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused = train(finished, tmp_path)
+    assert refused.returncode == 1
+    assert "another process is at work" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_checkpoint_of_other_data_is_left_alone(finished: Workspace, tmp_path: Path) -> None:
     stale = tmp_path / "work/checkpoint-0000003"
     stale.mkdir(parents=True)
@@ -223,7 +234,10 @@ def test_a_checkpoint_of_other_data_is_left_alone(finished: Workspace, tmp_path:
 
 
 def test_training_by_hand_gives_the_same_bytes(finished: Workspace, tmp_path: Path) -> None:
-    assert train(finished, tmp_path).returncode == 0
+    command = [*training(finished, tmp_path), "--live", str(tmp_path / "live")]
+    subprocess.run(command, cwd=finished.path, check=True, capture_output=True)
+    assert read(tmp_path / "live/metrics.json")["step"] == 8
+    assert len((tmp_path / "live/plots/metrics/loss.tsv").read_text().splitlines()) == 9
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (run_of(finished, "lora") / name).read_bytes()
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune import files, manifest
+from snaketune.chain import links
 from snaketune.digest import FileDigests
 from snaketune.errors import UserError
 from snaketune.records import differences, flat, recipe_of
-from verify import links
 
 KEYS = st.text("abc", min_size=1, max_size=3)
 NESTED = st.recursive(st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(KEYS, inner, max_size=3))
@@ -96,7 +96,9 @@ def recorded(tmp_path: Path) -> Path:
 
 def test_a_true_manifest_is_proven(recorded: Path) -> None:
     manifest.prove(recorded)
-    assert {path.name for path, _, _ in links(recorded.parents[1], kept=True)} == {"weights", "input"}
+    manifest.record(recorded.parents[1], {}, [recorded], [])
+    found = {path.name for path, _, _ in links(recorded.parents[1])}
+    assert found == {"weights", "input", "manifest.json"}
 
 
 @pytest.mark.parametrize(
