@@ -87,9 +87,9 @@ class Workspace:
         assert status == 0, text
         return text
 
-    def plans(self) -> dict[str, tuple[str, bool]]:
+    def plans(self, *targets: str) -> dict[str, tuple[str, bool]]:
         """Each file of the DAG: the rule that makes it, and whether it is to be made again."""
-        lines = [line.split("\t") for line in self.forked("--summary").splitlines() if "\t" in line]
+        lines = [line.split("\t") for line in self.forked("--summary", *targets).splitlines() if "\t" in line]
         columns = lines[0]
         rows = [dict(zip(columns, line, strict=True)) for line in lines[1:]]
         return {row["output_file"]: (row["rule"], row["plan"] == "update pending") for row in rows}
