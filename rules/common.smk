@@ -34,6 +34,7 @@ RUN = "results/runs/{model}/{scenario}/{technique}/seed-{seed}"
 UNTUNED = "results/runs/{model}/{scenario}/base/seed-0"
 SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.json"]
 PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
+TEMPLATE = "report/report.html.j2"
 PROBE = EXPERIMENT.parity.probe.model_dump()
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.

@@ -48,7 +48,7 @@ rule write_report:
         parity=every_run(f"{RUN}/parity.json"),
         cards=expand(f"{DATA}/card.json", scenario=MATRIX.scenarios),
         pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
-        template="report/report.html.j2",
+        template=ancient(TEMPLATE),
     output:
         report="results/report.html",
     log:
@@ -58,7 +58,10 @@ rule write_report:
     conda:
         "../envs/train/environment.yaml"
     params:
-        recipe=recipe("write_report.py", **MATRIX.report_recipe(list(cells()))),
+        # A function, because Snakemake would take braces in descriptions for wildcards.
+        recipe=lambda wildcards: recipe(
+            "write_report.py", template=file_digest(ROOT / TEMPLATE), **MATRIX.report_recipe(list(cells()))
+        ),
     message:
         "Writing the report"
     shell:
@@ -117,7 +120,6 @@ rule record_results:
     conda:
         "../envs/train/environment.yaml"
     params:
-        # A function, because Snakemake would take the braces of prompts for wildcards.
         recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe(list(cells()))),
     message:
         "Recording the hash of every result"

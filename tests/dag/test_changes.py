@@ -181,7 +181,7 @@ CHANGES = {
     "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), EXPORTS),
     "the lock file of Snakemake and DVC": (("envs/workflow/requirements.txt", "dvc==", "dvc===="), set()),
     "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
-    "the scenario's description": ((SCENARIO, "description: Name", "description: Tell"), REPORT),
+    "the scenario's description": ((SCENARIO, "description: Name", "description: Tell {braces}"), REPORT),
     "the primary metric": (
         (SCENARIO, "primary_metric: accuracy", "primary_metric: macro_f1"),
         PARITY | END,
@@ -203,6 +203,13 @@ def test_a_reformatted_script_runs_nothing(edited: Workspace) -> None:
         path = edited.path / "scripts" / name
         path.write_text(ast.unparse(ast.parse(path.read_text())))
     assert edited.pending() == set()
+
+
+def test_a_template_replaced_by_an_older_file_is_seen(edited: Workspace) -> None:
+    path = edited.path / "report/report.html.j2"
+    path.write_text(path.read_text().replace("<h3>Loss</h3>", "<h3>Losses</h3>"))
+    os.utime(path, (0, 0))
+    assert edited.pending() == REPORT
 
 
 def test_another_seed_runs_only_its_own_cells(edited: Workspace) -> None:
