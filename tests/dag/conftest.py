@@ -5,19 +5,7 @@ from pathlib import Path
 
 import pytest
 from experiments import MINE, OTHERS, TICKETS, UNTRAINED
-from workspace import Workspace
-
-
-def made(workspace: Workspace) -> Workspace:
-    """Every output exists, and `--touch` has written the records of params and inputs."""
-    for name in workspace.plans():
-        path = workspace.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    touched = workspace.snakemake("--touch", "--forceall", "--cores", "1")
-    assert touched.returncode == 0, touched.stderr
-    assert workspace.pending() == set()
-    return workspace
+from workspace import Workspace, made
 
 
 @pytest.fixture(scope="session")

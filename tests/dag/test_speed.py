@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import made
-from workspace import REPOSITORY, Workspace
+from workspace import REPOSITORY, Workspace, made
 
 pytestmark = pytest.mark.long
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import small
-from experiments import SMALL
+from experiments import SMALL, small
 from killing import COMMANDS, Killer, descendants, kill
 from workspace import REPOSITORY, Workspace
 

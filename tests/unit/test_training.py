@@ -1,5 +1,6 @@
 """Training: data order, loss, learning rate, and going on after an interruption."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,10 +170,14 @@ def test_training_lowers_the_loss(whole: Fit) -> None:
 def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: Fit, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         fit(tmp_path).run(stop, step)
+    state = json.loads(next(tmp_path.glob("checkpoint-*/state.json")).read_text()) if step > 1 else None
     resumed = fit(tmp_path)
     resumed.run()
     assert_equal_weights(resumed, whole)
     assert resumed.log == whole.log
+    if state:
+        assert resumed.seconds > state["seconds"] > 0
+        assert resumed.earlier_peak == state["peaks"][0] > 0
 
 
 def test_a_checkpoint_of_another_recipe_is_left_alone(whole: Fit, tmp_path: Path) -> None:
