@@ -14,13 +14,13 @@ help: ## these targets
 setup: ## make .venv from the lock files
 	@$(SETUP) $(TOOLS)
 
-setup-dev:
+setup-dev: ## setup, and what tests and checks need
 	@$(SETUP) $(TOOLS) $(DEV)
 
-demo: setup ## the whole default experiment: data to report
-	.venv/bin/snakemake
+demo: setup ## the whole default experiment, or EXPERIMENT=config/experiments/mine.yaml: data to report
+	.venv/bin/snakemake $(CONFIG)
 
-test: setup-dev check ## all checks and tests; TESTS=all adds the long ones
+test: setup-dev check ## checks and tests; TESTS=all adds the long ones
 	.venv/bin/python -m pytest $(if $(filter all,$(TESTS)),-m "not soak")
 
 soak: setup-dev ## thirty kills at random moments over all rules; figures go to benchmarks/soak.json
@@ -58,13 +58,13 @@ diff: setup ## A=results/runs/... B=...: what differs between two runs; REVISION
 	@.venv/bin/python scripts/diff_runs.py $(A) $(B)
 
 reproduce: setup ## RUN=results/runs/...: run a cell again in a clean directory and compare hashes
-	.venv/bin/python scripts/reproduce.py $(RUN) $(CONFIG)
+	.venv/bin/python scripts/reproduce.py $(RUN) $(CONFIG) $(ARGS)
 
-restore: setup ## bring back the results that dvc.lock names, proven
-	@.venv/bin/python scripts/restore.py
+restore: setup ## bring back the results that dvc.lock names, proven; ARGS=--force overwrites local ones
+	@.venv/bin/python scripts/restore.py $(ARGS)
 
-prune: setup ## list results that the last run doesn't name; DELETE=--delete removes them
-	@.venv/bin/python scripts/prune.py $(DELETE)
+prune: setup ## list results that the last run doesn't name; ARGS=--delete removes them
+	@.venv/bin/python scripts/prune.py $(ARGS)
 
-clean: ## remove what unfinished runs left, never a result
+clean: ## remove checkpoints of unfinished runs and evidence of failed gates, never a result
 	rm -rf work/training work/tuning work/pretraining work/reproduce work/parity
