@@ -84,7 +84,9 @@ class Killer:
             for victim in victims:
                 kill(victim)
             psutil.wait_procs(victims, timeout=20)
-            if alive and victims:
+            if not alive:
+                self.lives[rule] /= 2
+            else:
                 self.counts[rule] -= 1
                 self.kills.append({"rule": rule, "after_seconds": round(delay, 2), "with_snakemake": whole})
             return whole
