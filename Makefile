@@ -2,11 +2,12 @@
 PYTHON ?= python3
 # EXPERIMENT=config/experiments/mine.yaml is laid over config/config.yaml.
 CONFIG = $(if $(EXPERIMENT),--configfile $(EXPERIMENT))
+SELECTED = $(if $(filter all,$(TESTS)),-m "not soak")
 TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test soak unit check tune lock schemas figures verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs soak unit check tune lock schemas figures verify explain diff reproduce restore prune clean
 
 help: ## these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,7 +22,14 @@ demo: setup ## the whole default experiment, or EXPERIMENT=config/experiments/mi
 	.venv/bin/snakemake $(CONFIG)
 
 test: setup-dev check ## checks and tests; TESTS=all adds the long ones
-	.venv/bin/python -m pytest $(if $(filter all,$(TESTS)),-m "not soak")
+	@$(MAKE) --no-print-directory --jobs 2 test-plans test-runs
+
+# Plans need one core, runs seldom two.
+test-plans:
+	.venv/bin/python -m pytest tests/dag tests/unit $(SELECTED)
+
+test-runs:
+	.venv/bin/python -m pytest tests/end_to_end $(SELECTED)
 
 soak: setup-dev ## thirty kills at random moments over all rules; figures go to benchmarks/soak.json
 	.venv/bin/python -m pytest -m soak
