@@ -150,14 +150,14 @@ def test_the_report_opens_in_a_browser_offline(finished: Workspace, tmp_path: Pa
     ]
     page = (finished.path / "results/report.html").as_uri()
     shown = subprocess.run(
-        ["chromium", *flags, "--dump-dom", page], capture_output=True, text=True, check=True, timeout=120
+        ["chromium", *flags, "--dump-dom", page], capture_output=True, text=True, check=True, timeout=300
     )
     assert shown.stdout.count("<svg") == 5
     subprocess.run(
         ["chromium", *flags, f"--screenshot={shot}", "--window-size=1200,1600", page],
         capture_output=True,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     assert shot.stat().st_size > 20_000
 
