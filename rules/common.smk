@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune.contract import named
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of

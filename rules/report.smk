@@ -105,10 +105,7 @@ rule write_plots:
 
 rule record_results:
     input:
-        ends=[*SUMMARY, *PLOTS, "results/report.html"],
-        files=files_without_a_manifest(),
-        logits=ancient(logits()),
-        manifests=manifests(),
+        recorded(),
     output:
         params="results/params.yaml",
         manifest="results/manifest.json",

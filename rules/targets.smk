@@ -1,7 +1,5 @@
 """Every file that the experiment asks for, by name: the contract of results/."""
 
-LOGITS = ".logits.safetensors"
-
 
 def tuning_curves():
     return [
@@ -83,21 +81,10 @@ def every_file_of_the_runs():
     return results
 
 
-def files_without_a_manifest():
-    """The small results that no manifest beside them names: the one of all results does."""
-    alone = ("train.jsonl", "resources.json", "parity.json", "pretraining.json", "pretraining.jsonl")
-    made = every_file_of_the_models() + every_file_of_the_runs()
-    return [path for path in made if path.endswith(alone) or ("/evaluation/" in path and not path.endswith(LOGITS))]
-
-
-def logits():
-    return [path for path in every_file_of_the_runs() if path.endswith(LOGITS)]
-
-
-def manifests():
-    made = every_file_of_the_models() + every_file_of_the_data() + every_file_of_the_runs()
-    temporary = [path for name in ("merged", "onnx/fp32") for path in every_run(f"{RUN}/{name}/manifest.json")]
-    return list(dict.fromkeys([path for path in made if path.endswith("manifest.json")] + temporary))
+def recorded():
+    """What the manifest of all results names; logits are large, and follow from what is compared."""
+    paths = files_in("results", named(MATRIX.record_recipe(list(cells()))))
+    return [ancient(path) if path.endswith(".logits.safetensors") else path for path in paths]
 
 
 def intermediate(paths):

@@ -5,8 +5,6 @@ import datetime
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import yaml
 from snaketune import errors
 from snaketune.digest import file_digest
 from snaketune.files import sha256
-from snaketune.records import differences, provenance_of, recipe_of, snakemake_record
+from snaketune.records import differences, dry_run, provenance_of, recipe_of, snakemake_record
 
 
 def locks() -> dict[str, str]:
@@ -46,15 +44,6 @@ def made(path: Path) -> dict[str, Any]:
     }
 
 
-def planned(path: Path, arguments: list[str]) -> str:
-    """What `snakemake --dry-run` says of this file."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *arguments, "--", str(path)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise errors.UserError(f"`{' '.join(command[1:])}` failed:\n{shown.stderr[-2000:]}")
-    return shown.stdout + shown.stderr
-
-
 def reasons(plan: str) -> list[str]:
     """A line for each job that would run: what it does, and why; of changed params, which keys."""
     found = []
@@ -83,7 +72,8 @@ def main() -> None:
     if not path.is_file():
         raise errors.UserError(f"{path}: no such file; give the path of a result")
     print(yaml.safe_dump(made(path), sort_keys=False, allow_unicode=True, width=100))
-    found = reasons(planned(path, ["--configfile", arguments.configfile] if arguments.configfile else []))
+    configuration = ["--configfile", arguments.configfile] if arguments.configfile else []
+    found = reasons(dry_run(*configuration, "--", str(path)))
     if found:
         print(f"snakemake would run {len(found)} jobs to make it again:")
         print("\n".join(f"- {line}" for line in found))

@@ -110,9 +110,7 @@ def main() -> None:
     recipe, out = arguments.recipe, arguments.output_directory
 
     source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"])
-    for name, digest in recipe["source_digests"].items():
-        if files.sha256(Path(name)) != digest:
-            raise UserError(f"{name} was changed while its job waited: run snakemake again")
+    manifest.prove_sources(recipe["source_digests"])
     out.mkdir(parents=True, exist_ok=True)
     copy_weights(source, out)
     copy_tokenizer(source, out)

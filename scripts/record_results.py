@@ -2,45 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from snaketune import errors, files, manifest
-
-ENDS = ("summary.csv", "comparisons.json", "metrics.json", "plots/loss.csv", "plots/quality.csv", "report.html")
-
-
-def named(recipe: dict[str, Any]) -> Iterator[str]:
-    """Every manifest below results/, and every result that no manifest beside it names.
-
-    The rule's inputs are the same; so many names don't fit on a command line.
-    """
-    yield from ENDS
-    if recipe["corpus"]:
-        yield "corpus/manifest.json"
-    for model in dict.fromkeys(cell[0] for cell in recipe["cells"]):
-        yield f"models/{model}/base/manifest.json"
-        if model in recipe["built"]:
-            yield from (f"models/{model}/{name}" for name in ("pretraining.json", "pretraining.jsonl"))
-            yield f"models/{model}/tokenizer/manifest.json"
-    for scenario in dict.fromkeys(cell[1] for cell in recipe["cells"]):
-        yield f"data/{scenario}/manifest.json"
-    for model, scenario in dict.fromkeys(tuple(cell[:2]) for cell in recipe["cells"]):
-        yield from (f"tokens/{model}/{scenario}/{part}/manifest.json" for part in ("training", "test"))
-    backends = ["torch", *(f"onnx-{name}" for name in recipe["precisions"])]
-    for model, scenario, technique, seed in recipe["cells"]:
-        run = f"runs/{model}/{scenario}/{technique}/seed-{seed}"
-        yield from (f"{run}/{name}" for name in ("parity.json", "merged/manifest.json"))
-        yield from (f"{run}/onnx/{name}/manifest.json" for name in recipe["precisions"])
-        yield from (f"{run}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl"))
-        yield f"{run}/evaluation/torch.logits.safetensors"
-        if technique in recipe["with_adapter"]:
-            yield f"{run}/evaluation/adapter.logits.safetensors"
-        if technique != "base":
-            yield from (f"{run}/{name}" for name in ("train.jsonl", "resources.json", "manifest.json"))
+from snaketune.contract import named
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
+from snaketune.records import dry_run, nothing_to_do
 
 DIRECTORY = Path("work/reproduce")
 # All else at the top is linked: the workflow, your data, a local model.
@@ -22,21 +23,13 @@ ENVIRONMENTS = ("work/environments", "work/torch_extensions")
 INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata")
 
 
-def snakemake(directory: Path, *arguments: str, capture_output: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=directory, text=True, check=False, capture_output=capture_output)
-
-
 def check_current(runs: list[Path], configuration: list[str]) -> None:
     """Raise a UserError where this checkout would make a run otherwise than it was made."""
     for run in runs:
         if not (run / "parity.json").is_file():
             raise UserError(f"{run} is no finished run: give directories like results/runs/MODEL/SCENARIO/NAME/seed-1")
     targets = [f"{run.as_posix()}/parity.json" for run in runs]
-    shown = snakemake(Path(), *configuration, "--dry-run", "--nolock", "--", *targets, capture_output=True)
-    if shown.returncode:
-        raise UserError(f"snakemake can't plan {targets[0]}: {shown.stderr.strip().splitlines()[-1]}")
-    if "Nothing to be done" not in shown.stdout + shown.stderr:
+    if not nothing_to_do(dry_run(*configuration, "--", *targets)):
         commit = files.read_json(runs[0] / "merged/provenance.json")["commit"]
         raise UserError(
             f"this checkout would make {', '.join(map(str, runs))} otherwise than it was made (`make explain FILE={targets[0]}` says why): check out the commit that made it ({commit}), or run snakemake first"
@@ -103,7 +96,8 @@ def main() -> None:
     check_current(runs, configuration)
     clean_directory(DIRECTORY, arguments.whole)
     targets = [f"{run.as_posix()}/parity.json" for run in runs]
-    if snakemake(DIRECTORY, *configuration, "--cores", "all", "--", *targets).returncode:
+    command = [sys.executable, "-m", "snakemake", *configuration, "--cores", "all", "--", *targets]
+    if subprocess.run(command, cwd=DIRECTORY, check=False).returncode:
         raise UserError(f"running again failed: see the logs in {DIRECTORY}/logs")
     equal = [compare(run, DIRECTORY / run, arguments.tolerance) for run in runs]
     if not all(equal):

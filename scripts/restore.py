@@ -17,6 +17,7 @@ from typing import Any
 
 from snaketune import chain, errors, files
 from snaketune.errors import UserError
+from snaketune.records import dry_run, nothing_to_do
 
 
 def dvc(*arguments: str) -> str:
@@ -137,16 +138,12 @@ def main() -> None:
     size = sum(path.stat().st_size for path in expected)
     print(f"{len(expected)} files ({size / 2**20:,.0f} MiB) are what dvc.lock says", flush=True)
 
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode:
-        raise UserError(f"restored, but snakemake can't plan what is left to do:\n{shown.stderr[-1500:]}")
-    if "Nothing to be done" not in shown.stdout + shown.stderr:
+    if nothing_to_do(dry_run()):
+        print("snakemake has nothing to do")
+    else:
         print(
             "snakemake would still run jobs: this commit's code or configuration is newer than its dvc.lock; `snakemake -n` says which"
         )
-    else:
-        print("snakemake has nothing to do")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The chain of manifests from the report back to the raw data, and what is outside of it."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from snaketune import files, manifest
@@ -35,6 +36,7 @@ def links(results: Path) -> Iterator[Link]:
                 waiting.append(file)
 
 
+@cache
 def _kept(results: Path) -> bool:
     """Whether intermediates of the recorded experiment are kept."""
     content = files.read_yaml(results / "params.yaml")

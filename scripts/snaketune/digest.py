@@ -118,6 +118,7 @@ class FileDigests:
         digest = sha256(path)
         if max(found.st_mtime, found.st_ctime) < time.time() - 2:
             self.known[str(path)] = {"state": state, "sha256": digest}
+            # Two calls of Snakemake may write it at once.
             aside = self.memory.with_name(f".{self.memory.name}.{os.getpid()}")
             write_json(aside, self.known)
             aside.replace(self.memory)

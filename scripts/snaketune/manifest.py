@@ -94,6 +94,13 @@ def prove(path: Path, *names: str) -> None:
             raise UserError(f"{fault}, though {path} names it: delete it and run snakemake to make it again")
 
 
+def prove_sources(digests: dict[str, str]) -> None:
+    """Raise a UserError where a user's file isn't what it was when the job was planned."""
+    for name, digest in digests.items():
+        if Path(name).exists() and sha256(Path(name)) != digest:
+            raise UserError(f"{name} was changed while its job waited: run snakemake again")
+
+
 def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | None:
     """What is wrong with a file whose SHA-256 should be ``expected``, or nothing."""
     if not path.is_file():

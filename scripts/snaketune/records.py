@@ -1,7 +1,10 @@
 """What made a file: Snakemake's own record of it, and the manifests around it."""
 
+import ast
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,25 @@ def snakemake_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def dry_run(*arguments: str) -> str:
+    """What `snakemake --dry-run` prints.
+
+    Raises:
+        UserError: Snakemake can't plan; with the end of what it says.
+    """
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *arguments]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        raise UserError(f"snakemake can't plan what is left to do:\n{shown.stderr[-2000:]}")
+    return shown.stdout + shown.stderr
+
+
+def nothing_to_do(plan: str) -> bool:
+    return "Nothing to be done" in plan
+
+
 def recipe_of(record: dict[str, Any]) -> dict[str, Any]:
     """The recipe among a record's params, which Snakemake keeps as a sorted list of reprs."""
-    import ast
-
     values = (ast.literal_eval(value) for value in record["params"])
     return next((json.loads(value) for value in values if str(value).startswith("{")), {})
 

@@ -29,6 +29,14 @@ def spoiled(path: Path, content: bytes) -> Iterator[None]:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+@pytest.fixture
+def work(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished experiment that a test may change."""
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, copy.path, symlinks=True)
+    return copy
+
+
 def test_every_result_is_proven(finished: Workspace) -> None:
     shown = finished.script("verify.py")
     assert shown.returncode == 0, shown.stderr
@@ -77,11 +85,7 @@ def test_a_missing_file_is_found_by_name(finished: Workspace) -> None:
 
 
 @pytest.mark.parametrize("edit", ["another hash", "no JSON"])
-def test_a_manifest_edited_by_hand_stops_the_next_job_and_nothing_is_overwritten(
-    finished: Workspace, tmp_path: Path, edit: str
-) -> None:
-    work = Workspace(tmp_path / "copy")
-    shutil.copytree(finished.path, work.path, symlinks=True)
+def test_a_manifest_edited_by_hand_stops_the_next_job_and_nothing_is_overwritten(work: Workspace, edit: str) -> None:
     run = work.path / RUNS / "lora/seed-1"
     text = (run / "manifest.json").read_text()
     known = json.loads(text)["files"]["adapter/adapter_model.safetensors"]["sha256"]
@@ -95,10 +99,8 @@ def test_a_manifest_edited_by_hand_stops_the_next_job_and_nothing_is_overwritten
     assert (run / "adapter/adapter_model.safetensors").is_file()
 
 
-def test_data_made_again_with_equal_content_trains_nothing(finished: Workspace, tmp_path: Path) -> None:
+def test_data_made_again_with_equal_content_trains_nothing(work: Workspace) -> None:
     """A changed data script that writes the same bytes: after the data target, nothing is left to do."""
-    work = Workspace(tmp_path / "copy")
-    shutil.copytree(finished.path, work.path, symlinks=True)
     work.edit("scripts/prepare_data.py", "MINIMUM_ROWS = {", "UNUSED = 1\nMINIMUM_ROWS = {")
     assert "train_adapter lora" in work.pending()
     made = work.snakemake("--cores", "2", "results/data/test-areas/manifest.json")
@@ -109,10 +111,8 @@ def test_data_made_again_with_equal_content_trains_nothing(finished: Workspace, 
     assert work.script("verify.py").returncode == 0
 
 
-def test_edited_test_rows_train_nothing_once_they_are_tokenized(finished: Workspace, tmp_path: Path) -> None:
+def test_edited_test_rows_train_nothing_once_they_are_tokenized(work: Workspace) -> None:
     """One call may cascade over what training reads; two calls don't."""
-    work = Workspace(tmp_path / "copy")
-    shutil.copytree(finished.path, work.path, symlinks=True)
     work.edit("config/scenarios/test-areas.yaml", "test: 8", "test: 7")
     assert "train_adapter lora" in work.pending()
     tokens = "results/tokens/test-phi3/test-areas/training"
@@ -175,9 +175,7 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
         assert "Traceback" not in wrong.stderr
 
 
-def test_prune_lists_old_runs_and_deletes_only_when_told(finished: Workspace, tmp_path: Path) -> None:
-    work = Workspace(tmp_path / "copy")
-    shutil.copytree(finished.path, work.path, symlinks=True)
+def test_prune_lists_old_runs_and_deletes_only_when_told(work: Workspace) -> None:
     assert "every result belongs to the last run" in work.script("prune.py").stdout
     work.edit(work.experiment, "- dora\n", "")
     assert work.snakemake("--cores", "2").returncode == 0
