@@ -18,6 +18,7 @@ include: "rules/targets.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"
+include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
 include: "rules/export.smk"
@@ -38,11 +39,13 @@ rule all:
     input:
         summary=SUMMARY,
         report="results/report.html",
+        table=TABLE,
         plots=PLOTS,
         records=files_in("results", ["params.yaml", *RECORDS]),
         models=every_file_of_the_models(),
         data=every_file_of_the_data(),
         runs=every_file_of_the_runs(),
+        properties=property_runs("train.jsonl", "resources.json"),
 
 
 rule tune:

@@ -10,13 +10,15 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune.contract import named
+from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
 from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.prefix import PREFIX_FILE
 from snaketune.resolve import Matrix
+from snaketune.scenarios import DOCUMENTATION
 
 try:
     MATRIX = Matrix(config, Path())
@@ -34,9 +36,14 @@ TEST = "results/tokens/{model}/{scenario}/test"
 RUN = "results/runs/{model}/{scenario}/{technique}/seed-{seed}"
 UNTUNED = "results/runs/{model}/{scenario}/base/seed-0"
 SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.json"]
+TABLE = "results/technique_table.json"
 PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
 TEMPLATE = "report/report.html.j2"
 PROBE = EXPERIMENT.parity.probe.model_dump()
+
+# A prefix can't be merged: its run ends with the base, started from it.
+PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
+MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
@@ -84,12 +91,18 @@ def checkpoint_steps(wildcards, output):
     return EXPERIMENT.training.checkpoint_steps
 
 
+def pretraining_checkpoint_steps(wildcards, output):
+    pretraining = MATRIX.models[wildcards.model].build.pretraining
+    return pretraining.checkpoint_steps if pretraining else 1
+
+
 def launcher(wildcards):
     """torchrun where the technique needs more ranks or DeepSpeed, else plain Python."""
     technique = MATRIX.techniques[wildcards.technique]
-    if technique.world_size == 1 and technique.engine.type == "torch":
+    ranks = int(wildcards.get("ranks", technique.world_size))
+    if ranks == 1 and technique.engine.type == "torch":
         return "python"
-    return f"python -m torch.distributed.run --standalone --nproc-per-node {technique.world_size}"
+    return f"python -m torch.distributed.run --standalone --nproc-per-node {ranks}"
 
 
 def training_cores(wildcards):
@@ -97,9 +110,24 @@ def training_cores(wildcards):
     return technique.world_size * technique.threads
 
 
+def every_core(wildcards):
+    """So that nothing runs beside; where Snakemake has no number of cores, each job has a machine to itself."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return training_cores(wildcards)
+
+
 def data_recipe(wildcards):
-    path = MATRIX.scenarios[wildcards.scenario].source.path
-    return recipe("prepare_data.py", **MATRIX.data_recipe(wildcards.scenario), source_digests=digests_of([path]))
+    source = MATRIX.scenarios[wildcards.scenario].source
+    # The corpus is imported by name, which the script's own digest can't see.
+    corpus = code_digest(ROOT / f"scripts/snaketune/corpora/{source.builtin}.py") if source.builtin else None
+    return recipe(
+        "prepare_data.py",
+        **MATRIX.data_recipe(wildcards.scenario),
+        source_digests=digests_of(source.paths),
+        corpus_code=corpus,
+    )
 
 
 def digests_of(paths):
@@ -108,10 +136,11 @@ def digests_of(paths):
 
 
 def scenario_source(wildcards):
-    """The user's file, or the corpus, of which only the manifest is compared."""
-    path = MATRIX.scenarios[wildcards.scenario].source.path
-    corpus = {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
-    return {"source": ancient(path)} if path else corpus
+    """The user's files, or the corpus, of which only the manifest is compared; the hub has none."""
+    source = MATRIX.scenarios[wildcards.scenario].source
+    if source.builtin in DOCUMENTATION:
+        return {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
+    return {"source": ancient(source.paths)}
 
 
 def files_of_a_local_model(wildcards):
@@ -122,6 +151,39 @@ def files_of_a_local_model(wildcards):
 def model_recipe(wildcards):
     origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
     return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
+
+
+def evaluation_recipe(wildcards, **values):
+    return recipe("evaluate.py", **MATRIX.evaluation_recipe(wildcards.scenario), **values)
+
+
+def record_of_a_run(wildcards):
+    """The manifest of the model that a run ends with."""
+    return f"{RUN}/{'prefix' if wildcards.technique in PREFIXED else 'merged'}/manifest.json"
+
+
+def evaluated_model(wildcards):
+    """A merged model; or, as a prefix can't be merged, the base that starts from it."""
+    if wildcards.technique in PREFIXED:
+        directory, prefix = BASE, [f"{RUN}/prefix/prefix.safetensors"]
+        manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
+    else:
+        directory, prefix, manifests = f"{RUN}/merged", [], [f"{RUN}/merged/manifest.json"]
+    return {
+        "manifests": manifests,
+        "model": ancient(f"{directory}/model.safetensors"),
+        "files": ancient(files_in(directory, MODEL_FILES[1:])),
+        "prefix": ancient(prefix),
+    }
+
+
+def exported_prefix(wildcards):
+    return f"{RUN}/onnx/{{precision}}/prefix.safetensors" if wildcards.technique in PREFIXED else []
+
+
+def exported_prefixes(wildcards):
+    names = EXPERIMENT.precisions if wildcards.technique in PREFIXED else []
+    return [f"{RUN}/onnx/{name}/prefix.safetensors" for name in names]
 
 
 def adapter_logits(wildcards):

@@ -78,7 +78,7 @@ rule tokenize_data:
     conda:
         "../envs/train/environment.yaml"
     params:
-        recipe=lambda wildcards: recipe("tokenize_data.py", max_tokens=MATRIX.scenarios[wildcards.scenario].max_tokens),
+        recipe=lambda wildcards: recipe("tokenize_data.py", **MATRIX.tokens_recipe(wildcards.scenario)),
         base=subpath(input.base, parent=True),
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, ancestor=2),

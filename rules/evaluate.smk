@@ -1,17 +1,13 @@
 """Deterministic evaluation of every backend on the same test rows.
 
-Needs: merged/ and onnx/{precision}/ of each run, results/tokens/{model}/{scenario}/test/.
+Needs: merged/ or prefix/, and onnx/{precision}/, of each run, results/tokens/{model}/{scenario}/test/.
 Makes: evaluation/{backend}.json and .predictions.jsonl of each run.
 """
-
-EVALUATION = EXPERIMENT.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
 
 
 rule evaluate_torch:
     input:
-        manifest=f"{RUN}/merged/manifest.json",
-        model=ancient(f"{RUN}/merged/model.safetensors"),
-        files=ancient(files_in(f"{RUN}/merged", MODEL_FILES[1:])),
+        unpack(evaluated_model),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, TEST_FILES)),
     output:
@@ -28,7 +24,7 @@ rule evaluate_torch:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     params:
-        recipe=recipe("evaluate.py", probe=PROBE, **EVALUATION),
+        recipe=lambda wildcards: evaluation_recipe(wildcards, probe=PROBE),
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
@@ -37,6 +33,7 @@ rule evaluate_torch:
         python scripts/evaluate.py \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
+            --prefix {input.prefix:q} \
             --tokens-directory {params.tokens:q} \
             --logits {output.logits:q} \
             --output {output.figures:q} \
@@ -48,7 +45,8 @@ rule evaluate_onnx:
     input:
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
-        weights=ancient(f"{RUN}/onnx/{{precision}}/model.onnx_data"),
+        files=ancient(files_in(f"{RUN}/onnx/{{precision}}", ["model.onnx_data", "tokenizer.json"])),
+        prefix=ancient(exported_prefix),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, TEST_FILES)),
     output:
@@ -65,7 +63,7 @@ rule evaluate_onnx:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     params:
-        recipe=recipe("evaluate.py", **EVALUATION),
+        recipe=lambda wildcards: evaluation_recipe(wildcards),
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"
@@ -74,6 +72,7 @@ rule evaluate_onnx:
         python scripts/evaluate.py \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
+            --prefix {input.prefix:q} \
             --tokens-directory {params.tokens:q} \
             --output {output.figures:q} \
             &> {log:q}

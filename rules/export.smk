@@ -1,6 +1,8 @@
 """From a merged model to quantized ONNX Runtime models, each hop compared with its parent.
 
-Needs: merged/ of each run, the tokens of the parity probe.
+A prefix goes with the untuned model's ONNX files: its base is the same.
+
+Needs: merged/ or prefix/ of each run, the tokens of the parity probe.
 Makes: onnx/{precision}/ and parity.json of each run.
 """
 
@@ -18,7 +20,7 @@ rule export_onnx:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
     wildcard_constraints:
-        technique=one_of(["base", *MATRIX.techniques]),
+        technique=one_of(MERGED),
     conda:
         "../envs/export/environment.yaml"
     params:
@@ -51,7 +53,7 @@ rule quantize_onnx:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(["base", *MATRIX.techniques]),
+        technique=one_of(MERGED),
     conda:
         "../envs/export/environment.yaml"
     params:
@@ -72,6 +74,62 @@ rule quantize_onnx:
         """
 
 
+rule add_prefix:
+    input:
+        base=f"{UNTUNED}/onnx/{{precision}}/manifest.json",
+        model=ancient(files_in(f"{UNTUNED}/onnx/{{precision}}", ONNX_FILES)),
+        prefix=f"{RUN}/prefix/manifest.json",
+        keys_and_values=ancient(f"{RUN}/prefix/prefix.safetensors"),
+    output:
+        model=files_in(f"{RUN}/onnx/{{precision}}", [*ONNX_FILES, "prefix.safetensors"]),
+        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
+        provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
+    log:
+        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+    benchmark:
+        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+    wildcard_constraints:
+        technique=one_of(PREFIXED),
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("add_prefix.py"),
+        base=subpath(input.base, parent=True),
+        prefix=subpath(input.prefix, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as {wildcards.precision}"
+    shell:
+        """
+        python scripts/add_prefix.py \
+            --recipe {params.recipe:q} \
+            --model-directory {params.base:q} \
+            --prefix-directory {params.prefix:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+use rule add_prefix as add_prefix_to_fp32 with:
+    input:
+        base=f"{UNTUNED}/onnx/fp32/manifest.json",
+        model=ancient(files_in(f"{UNTUNED}/onnx/fp32", ONNX_FILES)),
+        prefix=f"{RUN}/prefix/manifest.json",
+        keys_and_values=ancient(f"{RUN}/prefix/prefix.safetensors"),
+    output:
+        model=intermediate(files_in(f"{RUN}/onnx/fp32", [*ONNX_FILES, "prefix.safetensors"])),
+        manifest=f"{RUN}/onnx/fp32/manifest.json",
+        provenance=f"{RUN}/onnx/fp32/provenance.json",
+    log:
+        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.log",
+    benchmark:
+        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
+    wildcard_constraints:
+        technique=one_of(PREFIXED),
+    message:
+        "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as fp32"
+
+
 rule check_parity:
     input:
         manifests=expand(f"{RUN}/onnx/{{precision}}/manifest.json", precision=EXPERIMENT.precisions, allow_missing=True),
@@ -88,7 +146,8 @@ rule check_parity:
             backend=["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)],
             allow_missing=True,
         ),
-        merged=f"{RUN}/merged/manifest.json",
+        model=record_of_a_run,
+        prefixes=ancient(exported_prefixes),
         logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
         adapter=ancient(adapter_logits),
         tokens=f"{TEST}/manifest.json",

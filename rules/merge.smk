@@ -1,7 +1,7 @@
-"""From what a run trained to one plain transformers model.
+"""From what a run trained to one plain transformers model, or to a prefix beside its base.
 
 Needs: adapter/ or model/ of each run, the base model, the tokens of the parity probe.
-Makes: merged/ of each run.
+Makes: merged/ or prefix/ of each run.
 """
 
 
@@ -24,7 +24,7 @@ rule merge_adapter:
     benchmark:
         "logs/benchmarks/merge/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(techniques(with_adapter=True)),
+        technique=one_of([name for name in techniques(with_adapter=True) if name in MERGED]),
     conda:
         "../envs/train/environment.yaml"
     params:
@@ -38,6 +38,49 @@ rule merge_adapter:
     shell:
         """
         python scripts/merge_adapter.py \
+            --recipe {params.recipe:q} \
+            --base-directory {params.base:q} \
+            --adapter-directory {params.adapter:q} \
+            --tokens-directory {params.tokens:q} \
+            --output-directory {params.directory:q} \
+            --logits {output.logits:q} \
+            &> {log:q}
+        """
+
+
+rule extract_prefix:
+    input:
+        base=f"{BASE}/manifest.json",
+        base_files=ancient(files_in(BASE, MODEL_FILES)),
+        trained=f"{RUN}/manifest.json",
+        adapter=ancient(f"{RUN}/adapter/adapter_model.safetensors"),
+        adapter_config=ancient(f"{RUN}/adapter/adapter_config.json"),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(f"{TEST}/test.safetensors"),
+    output:
+        prefix=f"{RUN}/prefix/prefix.safetensors",
+        manifest=f"{RUN}/prefix/manifest.json",
+        provenance=f"{RUN}/prefix/provenance.json",
+        logits=f"{RUN}/evaluation/adapter.logits.safetensors",
+    log:
+        "logs/extract_prefix/{model}/{scenario}/{technique}/seed-{seed}.log",
+    benchmark:
+        "logs/benchmarks/extract_prefix/{model}/{scenario}/{technique}/seed-{seed}.tsv"
+    wildcard_constraints:
+        technique=one_of(PREFIXED),
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("extract_prefix.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
+        base=subpath(input.base, parent=True),
+        adapter=subpath(input.adapter, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Extracting the prefix of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/extract_prefix.py \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --adapter-directory {params.adapter:q} \

@@ -57,13 +57,13 @@ rule pretrain_model:
         model=one_of(MATRIX.built),
     conda:
         "../envs/train/environment.yaml"
-    threads: lambda wildcards: MATRIX.models[wildcards.model].build.pretraining.threads
+    threads: lambda wildcards: MATRIX.pretraining_recipe(wildcards.model)["threads"]
     params:
         recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
         tokenizer=subpath(input.tokenizer, parent=True),
         directory=subpath(output.figures, parent=True),
         work="work/pretraining/{model}",
-        checkpoint_steps=lambda wildcards, output: MATRIX.models[wildcards.model].build.pretraining.checkpoint_steps,
+        checkpoint_steps=pretraining_checkpoint_steps,
     message:
         "Pre-training {wildcards.model}"
     shell:

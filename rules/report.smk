@@ -10,8 +10,9 @@ rule summarize:
     input:
         figures=evaluations(".json"),
         predictions=evaluations(".predictions.jsonl"),
+        curves=trained_runs("train.jsonl"),
         resources=trained_runs("resources.json"),
-        manifests=trained_runs("manifest.json") + every_run(f"{RUN}/merged/manifest.json"),
+        manifests=trained_runs("manifest.json") + records_of_the_models(),
         exports=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
     output:
         summary=SUMMARY[0],
@@ -45,8 +46,9 @@ rule write_report:
         comparisons=SUMMARY[1],
         curves=trained_runs("train.jsonl"),
         resources=trained_runs("resources.json"),
-        parity=every_run(f"{RUN}/parity.json"),
-        cards=expand(f"{DATA}/card.json", scenario=MATRIX.scenarios),
+        table=TABLE,
+        parity=parities(),
+        cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
         pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
         template=ancient(TEMPLATE),
     output:

@@ -4,8 +4,8 @@
 def tuning_curves():
     return [
         f"results/tuning/{m}/{s}/{t}/{rate:g}/train.jsonl"
-        for m in MATRIX.models
-        for s in MATRIX.scenarios
+        for m in EXPERIMENT.models
+        for s in EXPERIMENT.scenarios
         for t in MATRIX.techniques
         for rate in EXPERIMENT.learning_rate_grid
     ]
@@ -13,8 +13,8 @@ def tuning_curves():
 
 def cells():
     """(model, scenario, technique, seed) of every run, the untuned model first."""
-    for model in MATRIX.models:
-        for scenario in MATRIX.scenarios:
+    for model in EXPERIMENT.models:
+        for scenario in EXPERIMENT.scenarios:
             yield model, scenario, "base", 0
             yield from ((model, scenario, name, seed) for name in MATRIX.techniques for seed in EXPERIMENT.seeds)
 
@@ -28,8 +28,36 @@ def evaluations(suffix):
     return [path for backend in backends for path in every_run(f"{RUN}/evaluation/{backend}{suffix}")]
 
 
+def parities():
+    """Without an export there is nothing to compare with its parent."""
+    return every_run(f"{RUN}/parity.json") if EXPERIMENT.precisions else []
+
+
+def property_runs(*names):
+    return [path for run in MATRIX.property_runs for path in files_in(f"results/{property_run(*run)}", names)]
+
+
+def round_before(wildcards):
+    """A technique's own: were it measured again, the rounds after it must be too."""
+    own = MATRIX.techniques[wildcards.technique].world_size
+    run = (wildcards.technique, own, int(wildcards.round) - 1)
+    return f"results/{property_run(*run)}/resources.json" if run in MATRIX.property_runs else []
+
+
+def others_before(wildcards):
+    """So that all techniques see the same drift of the machine, each has its turn before the next round."""
+    before = [run for run in MATRIX.property_runs if run[2] == int(wildcards.round) - 1]
+    return [f"results/{property_run(*run)}/resources.json" for run in before if run[0] != wildcards.technique]
+
+
 def trained_runs(name):
     return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in cells() if t != "base"]
+
+
+def records_of_the_models():
+    """Of a run that ends with a prefix, the base's own is that of its untuned run."""
+    runs = [cell for cell in cells() if cell[2] in MERGED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/merged/manifest.json" for m, s, t, n in runs]
 
 
 def every_file_of_the_models():
@@ -48,8 +76,7 @@ def every_file_of_the_data():
     ]
     tokens = [
         path
-        for m in MATRIX.models
-        for s in MATRIX.scenarios
+        for m, s in MATRIX.pairs
         for directory, names in ((TRAINING, TRAINING_FILES), (TEST, TEST_FILES))
         for path in files_in(directory.format(model=m, scenario=s), [*names, *RECORDS])
     ]
@@ -59,8 +86,7 @@ def every_file_of_the_data():
 
 def every_file_of_the_runs():
     """Each contract file by name: Snakemake doesn't miss a deleted file that nobody asks for."""
-    parity = every_run(f"{RUN}/parity.json")
-    results = evaluations(".json") + evaluations(".predictions.jsonl") + parity
+    results = evaluations(".json") + evaluations(".predictions.jsonl") + parities()
     for model, scenario, technique, seed in cells():
         run = RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
         results.append(f"{run}/evaluation/torch.logits.safetensors")
@@ -73,11 +99,14 @@ def every_file_of_the_runs():
             results += weights + files_in(run, ["train.jsonl", "resources.json", *RECORDS])
             if MATRIX.techniques[technique].adapter:
                 results.append(f"{run}/evaluation/adapter.logits.safetensors")
-        if EXPERIMENT.keep_intermediates:
-            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS]) + files_in(
-                f"{run}/onnx/fp32", [*ONNX_FILES, *RECORDS]
-            )
-        results += [path for name in MATRIX.exports for path in files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *RECORDS])]
+        beside = [PREFIX_FILE] if technique in PREFIXED else []
+        if beside:
+            results += files_in(f"{run}/prefix", [PREFIX_FILE, *RECORDS])
+        elif EXPERIMENT.keep_intermediates:
+            results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS])
+        kept = EXPERIMENT.precisions if EXPERIMENT.keep_intermediates else MATRIX.exports
+        for name in kept:
+            results += files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *beside, *RECORDS])
     return results
 
 

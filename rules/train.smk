@@ -67,6 +67,7 @@ use rule train_adapter as train_all_weights with:
 use rule train_adapter as train_at_rate with:
     output:
         curve="results/tuning/{model}/{scenario}/{technique}/{rate}/train.jsonl",
+        resources="results/tuning/{model}/{scenario}/{technique}/{rate}/resources.json",
     log:
         "logs/tune/{model}/{scenario}/{technique}/{rate}.log",
     benchmark:

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
 from snaketune.layout import ONNX_FILES
+from snaketune.metrics import quality_change
 from snaketune.onnx_backend import OnnxBackend
+from snaketune.prefix import prefix_beside
 from snaketune.scoring import log_softmax, probe_logits
 from snaketune.tokens import read_rows
 
@@ -85,18 +87,19 @@ def main() -> None:
     metric = {}
     for backend in ("torch", *(f"onnx-{precision}" for precision in recipe["precisions"])):
         metric[backend] = files.read_json(run / f"evaluation/{backend}.json")["metrics"][recipe["primary_metric"]]
-    parent, fp32_bytes = merged, (run / "onnx/fp32/model.onnx_data").stat().st_size
+    parent = merged
     for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
         model = run / f"onnx/{precision}/model.onnx"
-        logits = probe_logits(OnnxBackend(model, recipe["threads"]), rows, probe["positions"])
+        logits = probe_logits(OnnxBackend(model, recipe["threads"], prefix_beside(model)), rows, probe["positions"])
         size = sum(path.stat().st_size for path in model.parent.glob("model.onnx*"))
         above = "torch" if precision == "fp32" else "onnx-fp32"
         hop = "merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"
         hops[hop] = {
             **compare(parent, logits),
-            "metric_change": metric[f"onnx-{precision}"] - metric[above],
+            "metric_change": quality_change(recipe["primary_metric"], metric[above], metric[f"onnx-{precision}"]),
             "bytes": size,
-            "share_of_fp32_bytes": (run / f"onnx/{precision}/model.onnx_data").stat().st_size / fp32_bytes,
+            "share_of_fp32_bytes": (run / f"onnx/{precision}/model.onnx_data").stat().st_size
+            / (run / "onnx/fp32/model.onnx_data").stat().st_size,
         }
         parent = logits if precision == "fp32" else parent
 

@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from snaketune import errors, files, manifest
+from snaketune.comparing import row_statistics
 from snaketune.errors import UserError
 from snaketune.records import differences, run_manifest
-from snaketune.statistics import interval
+from snaketune.statistics import Resampling, percentiles
 
 HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
 MEASURED = ("peak_memory_bytes", "seconds", "tokens_per_second", "trainable_parameters")
@@ -60,13 +59,11 @@ def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: 
     one, other = (files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl") for run in (a, b))
     values = [files.read_json(run / f"evaluation/{backend}.json")["metrics"][metric] for run in (a, b)]
     text = f"{backend}: {metric} {values[0]:.3f} → {values[1]:.3f}"
-    if [(row["id"], row["label"]) for row in one] != [(row["id"], row["label"]) for row in other]:
+    if [(row["id"], row.get("reference")) for row in one] != [(row["id"], row.get("reference")) for row in other]:
         return f"{text} (other test rows: no paired interval)"
-    labels, first, second = (
-        np.array([row[key] for row in rows])
-        for key, rows in (("label", one), ("prediction", one), ("prediction", other))
-    )
-    delta, low, high = interval(metric, labels, [second], [first], samples, confidence)
+    draws = Resampling(len(one), 1, samples)
+    (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
+    delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
     verdict = (
         "no difference shown" if low <= 0 <= high else "the second is higher" if delta > 0 else "the first is higher"
     )

@@ -1,4 +1,8 @@
-"""Evaluate a model on a scenario's test split: `torch` (a merged model) or an ONNX file."""
+"""Evaluate a model on a scenario's test split: `torch` (a merged model) or an ONNX file.
+
+Decoding is deterministic: the likeliest label for classification, else greedy answers; the
+likelihood of the reference answers is measured for every task.
+"""
 
 import argparse
 import json
@@ -7,72 +11,119 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
 from snaketune.layout import MODEL_FILES, ONNX_FILES
-from snaketune.metrics import classification_metrics
-from snaketune.scoring import Backend, candidate_likelihoods, greedy_speed, probe_logits
-from snaketune.tokens import read_candidates, read_rows
+from snaketune.metrics import runs_of_notes, statistics, value
+from snaketune.scoring import (
+    Backend,
+    answer_likelihoods,
+    candidate_likelihoods,
+    generate,
+    greedy_speed,
+    probe_logits,
+)
+from snaketune.tokens import Rows, read_rows
 
 
-def load(model: Path, threads: int) -> Backend:
+def load(model: Path, prefix: Path | None, threads: int) -> Backend:
     """ONNX Runtime for a .onnx file, else torch; each imports only what it needs."""
     if model.suffix == ".onnx":
         from snaketune.onnx_backend import OnnxBackend
 
-        return OnnxBackend(model, threads)
+        return OnnxBackend(model, threads, prefix)
     from snaketune.adapters import load_base
     from snaketune.measure import limit_threads
     from snaketune.torch_backend import TorchBackend
 
     limit_threads(threads)
-    return TorchBackend(load_base(model.parent, "fp32"))
+    return TorchBackend(load_base(model.parent, "fp32"), prefix)
 
 
-def predictions(scores: np.ndarray, labels: list[str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    made = []
-    for row, score in zip(rows, scores, strict=True):
-        best = int(score.argmax())
-        made.append(
-            {
-                "id": row["id"],
-                "label": row["label"],
-                "prediction": labels[best],
-                "score": float(labels[best] == row["label"]),
-                "log_likelihood": round(float(score[labels.index(row["label"])]), 6),
-            }
+def answers(
+    backend: Backend, tokens: Rows, decoding: dict[str, Any], tokenizer: Tokenizer, recipe: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What the model answers to each test row, by its task."""
+    if recipe["task"] == "language-modeling":
+        return [{} for _ in tokens.ids]
+    if recipe["task"] == "classification":
+        candidates = [np.array(ids, dtype=np.int64) for ids in decoding["candidates"].values()]
+        scores = candidate_likelihoods(backend, tokens.prompts, candidates)
+        labels = list(decoding["candidates"])
+        return [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    made = generate(backend, tokens.prompts, set(decoding["end"]), recipe["max_new_tokens"])
+    return [
+        {
+            "prediction": tokenizer.decode(ids, skip_special_tokens=True).strip(),
+            "well_formed": ended and bool(ids) and not special.intersection(ids),
+        }
+        for ids, ended in made
+    ]
+
+
+def predictions(
+    backend: Backend, tokens: Rows, rows: list[dict[str, Any]], tokenizer: Tokenizer, directory: Path, recipe: Any
+) -> list[dict[str, Any]]:
+    """Each test row with its answer, its likelihood and the statistics of its metrics."""
+    decoding = files.read_json(directory / "decoding.json")
+    decoding["known"] = {run for tune in decoding.pop("training") for run in runs_of_notes(tune)}
+    made = answers(backend, tokens, decoding, tokenizer, recipe)
+    found = []
+    for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
+        entry = {
+            "id": row["id"],
+            **({"reference": row["reference"]} if "reference" in row else {}),
+            **answer,
+            "nll": round(float(nll), 6),
+            "answer_tokens": tokens.answer_tokens([number]),
+        }
+        context = (
+            {"prompt": row["messages"][-2]["content"]} if "messages" in row else {"bytes": len(row["text"].encode())}
         )
-    return made
+        found.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"task", "max_new_tokens", "threads", …}'
+    )
     parser.add_argument("--model", type=Path, required=True, help="model.safetensors of a merged model, or model.onnx")
+    parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go beside it")
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
-    recipe = arguments.recipe
-    # Of a temporary ONNX model only these two files are sure to be there still.
-    used = ONNX_FILES[:2] if arguments.model.suffix == ".onnx" else MODEL_FILES
-    manifest.prove(arguments.model.parent / "manifest.json", *used)
-    manifest.prove(arguments.tokens_directory / "manifest.json")
+    recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
+    # Of a temporary ONNX model only these files are sure to be there still.
+    used = (*ONNX_FILES[:2], "tokenizer.json") if model.suffix == ".onnx" else MODEL_FILES
+    manifest.prove(model.parent / "manifest.json", *used)
+    manifest.prove(directory / "manifest.json")
+    if arguments.prefix:
+        manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)
 
-    backend = load(arguments.model, recipe["threads"])
-    tokens = read_rows(arguments.tokens_directory / "test.safetensors")
-    labels, candidates = read_candidates(arguments.tokens_directory / "candidates.json")
-    rows = files.read_jsonl(arguments.tokens_directory / "test.jsonl")
-    scores = candidate_likelihoods(backend, tokens.prompts, candidates)
-    predicted = predictions(scores, labels, rows)
-    rate, first = greedy_speed(backend, tokens.prompts[: recipe["speed_prompts"]], recipe["speed_tokens"])
+    backend = load(model, arguments.prefix, recipe["threads"])
+    tokens = read_rows(directory / "test.safetensors")
+    tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
+    predicted = predictions(backend, tokens, files.read_jsonl(directory / "test.jsonl"), tokenizer, directory, recipe)
+    metrics = {
+        name: float(value(name, np.sum([row["statistics"][name] for row in predicted], axis=0)))
+        for name in predicted[0]["statistics"]
+    }
+    asked = [
+        prompt if len(prompt) > 1 else ids[: max(2, len(ids) // 2)]
+        for prompt, ids in zip(tokens.prompts, tokens.ids, strict=True)
+    ]
+    rate, first = greedy_speed(backend, asked[: recipe["speed_prompts"]], recipe["speed_tokens"])
 
     if arguments.logits:
         probe = recipe["probe"]
         with files.written_whole(arguments.logits) as aside:
             save_file({"logits": probe_logits(backend, tokens.ids[: probe["rows"]], probe["positions"])}, aside)
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
-    metrics = classification_metrics([row["label"] for row in predicted], [row["prediction"] for row in predicted])
     files.write_json(
         arguments.output,
         {
@@ -86,7 +137,7 @@ def main() -> None:
     )
     print(
         f"{arguments.output.stem}: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        + ", ".join(f"{name} {found:.3f}" for name, found in metrics.items())
         + f", n = {len(predicted)}"
     )
 

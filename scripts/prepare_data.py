@@ -1,131 +1,174 @@
-"""Turn a scenario's source into train, validation and test chats and a card of what was kept."""
+"""Turn a scenario's source into train, validation and test rows and a card of what was kept."""
 
 import argparse
 import collections
+import importlib
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from datasketch import MinHash, MinHashLSH
-
-from snaketune import errors, files, manifest
-from snaketune.errors import UserError
+from snaketune import errors, files, gate, manifest
 from snaketune.layout import SPLITS
-from snaketune.sources import Example, hash_order, read_examples
+from snaketune.order import hash_order
+from snaketune.reading import Faults, read_rows
+from snaketune.shapes import Shaper
+from snaketune.sources import Example, origin
 
-MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
+# A larger share tells of wrong columns.
+MALFORMED_ON_HUB = 0.01
+ROWS_ARE = {
+    "classification": "a text, and its label as the answer",
+    "tagging": "a sentence, and its entities with their types as the answer",
+    "translation": "a text, and its translation as the answer",
+    "qa": "a passage with a question, and a part of the passage as the answer",
+    "chat": "a conversation whose last turn is the assistant's",
+    "language-modeling": "a text",
+    "generation": "a prompt, and its completion as the answer",
+}
+
+
+def read_examples(scenario: dict[str, Any], corpus: Path) -> tuple[list[Example], int]:
+    """The examples of a scenario, and how many malformed rows were left out.
+
+    ``corpus`` is documentation.jsonl, which built-in corpora read. A few rows of the hub may be
+    malformed, as nobody here can mend them; none of the user's own files.
+
+    Raises:
+        UserError: the data are malformed or can't be loaded; the message names the first ten
+            places, and how many more there are.
+    """
+    source = scenario["source"]
+    if source["builtin"]:
+        module = importlib.import_module(f"snaketune.corpora.{source['builtin']}")
+        return module.examples(corpus, **source["options"]), 0
+    faults = Faults()
+    shaper = Shaper(scenario, faults)
+    shaped = [shaper(row) for row in read_rows(source, faults)]
+    if not source["hub"] or faults.count > MALFORMED_ON_HUB * len(shaped):
+        faults.stop()
+    return [example for example in shaped if example is not None], faults.count
 
 
 def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
-    """Give each example without a split one by its group: a group is never divided."""
-    groups = sorted({example["group"] for example in examples if "split" not in example}, key=hash_order)
-    bounds = {"test": shares["test"] * len(groups), "validation": (shares["test"] + shares["validation"]) * len(groups)}
+    """Give each example a split by its group, which is never divided, where the data give none.
+
+    What the data give stays in "given". Splits that they lack are taken from their training rows.
+    """
+    given = {example["split"] for example in examples if "split" in example}
+    for example in examples:
+        if "split" in example:
+            example["given"] = example["split"]
+    pending = [example for example in examples if "split" not in example]
+    wanted = {"test", "validation"}
+    if not pending:
+        wanted -= given
+        pending = [example for example in examples if wanted and example["split"] == "train"]
+    groups = sorted({example["group"] for example in pending}, key=hash_order)
+    test, validation = (shares[name] * len(groups) if name in wanted else 0 for name in ("test", "validation"))
     split = {
-        group: next((name for name, bound in bounds.items() if number < bound), "train")
+        group: "test" if number < test else "validation" if number < test + validation else "train"
         for number, group in enumerate(groups)
     }
-    for example in examples:
-        example.setdefault("split", split.get(example["group"], "train"))
+    for example in pending:
+        example["split"] = split[example["group"]]
 
 
-class NearDuplicates:
-    """Texts kept so far; MinHash finds candidates, their exact Jaccard similarity decides."""
-
-    def __init__(self, threshold: float, permutations: int):
-        self.threshold, self.permutations = threshold, permutations
-        # Bands of two rows let nearly no pair over the threshold escape.
-        self.index = MinHashLSH(num_perm=permutations, params=(permutations // 2, 2))
-        self.kept: list[frozenset[str]] = []
-
-    def add(self, text: str) -> bool:
-        """Keep the text, unless it is a near-duplicate of a kept one; returns whether it was kept."""
-        words = re.findall(r"\w+", text.lower())
-        trigrams = frozenset(" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
-        hashed = MinHash(num_perm=self.permutations, seed=1)
-        hashed.update_batch([trigram.encode() for trigram in sorted(trigrams)])
-        for number in self.index.query(hashed):
-            other = self.kept[int(number)]
-            if len(trigrams & other) >= self.threshold * len(trigrams | other):
-                return False
-        self.index.insert(str(len(self.kept)), hashed)
-        self.kept.append(trigrams)
-        return True
+def entities_of(tokens: list[str], tags: list[str]) -> list[tuple[str, str]]:
+    """Each entity of a sentence with BIO tags, in order, as its words and its type."""
+    found: list[tuple[str, str]] = []
+    for token, tag in zip(tokens, tags, strict=True):
+        if tag.startswith("B-"):
+            found.append((token, tag[2:]))
+        elif tag.startswith("I-"):
+            found[-1] = (f"{found[-1][0]} {token}", found[-1][1])
+    return found
 
 
-def select(
-    examples: list[Example], rows_per_label: dict[str, int] | None, near: dict[str, Any]
-) -> tuple[list[Example], collections.Counter[str]]:
-    """Examples without near-duplicates, test first, then at most so many a label and split.
-
-    A text that is near one already kept is dropped, so none crosses splits.
-    """
-    dropped: collections.Counter[str] = collections.Counter()
-    texts = NearDuplicates(**near)
-    count: collections.Counter[tuple[str, str]] = collections.Counter()
-    kept: list[Example] = []
-    for example in sorted(
-        examples, key=lambda example: (SPLITS[::-1].index(example["split"]), hash_order(example["id"]))
-    ):
-        cell = (example["label"], example["split"])
-        if rows_per_label and count[cell] >= rows_per_label[example["split"]]:
-            dropped["over the number of rows per label"] += 1
-            continue
-        if not texts.add(example["text"]):
-            dropped["near-duplicate of a kept row"] += 1
-            continue
-        count[cell] += 1
-        kept.append(example)
-    return kept, dropped
+def fields_of(task: str, example: Example) -> dict[str, str]:
+    """What the templates `prompt` and `answer` of a scenario may hold."""
+    if task == "tagging":
+        entities = entities_of(example["tokens"], example["tags"])
+        written = "; ".join(f"{words}: {kind}" for words, kind in entities) or "none"
+        return {"sentence": " ".join(example["tokens"]), "entities": written}
+    if task == "qa":
+        return {"context": example["context"], "question": example["question"], "answer": example["answers"][0]}
+    if task == "translation":
+        return {"language": example.get("language", ""), "source": example["source"], "target": example["target"]}
+    names = {"classification": ("text", "label"), "generation": ("prompt", "completion")}[task]
+    return {name: example[name] for name in names}
 
 
-def check(kept: list[Example], scenario: dict[str, Any]) -> None:
-    """Raise a UserError where the rows can't make the scenario."""
-    name = scenario["source"].get("path") or scenario["source"]["builtin"]
-    labels = collections.defaultdict(set)
-    for example in kept:
-        labels[example["split"]].add(example["label"])
-    for split in SPLITS:
-        rows = sum(example["split"] == split for example in kept)
-        if rows < MINIMUM_ROWS[split]:
-            raise UserError(
-                f"{name}: {rows} rows left for {split}, at least {MINIMUM_ROWS[split]} are needed; add rows or change `split:` in the scenario"
-            )
-        if unseen := labels[split] - labels["train"]:
-            raise UserError(f"{name}: label {sorted(unseen)[0]!r} is in {split} but in no training row; add rows of it")
-    if len(labels["train"]) < 2:
-        raise UserError(f"{name}: only one label ({labels['train'].pop()!r}); classification needs two or more")
+def reference_of(task: str, example: Example) -> Any:
+    """What a generated answer is scored against."""
+    if task == "tagging":
+        return {"tokens": example["tokens"], "tags": example["tags"]}
+    if task == "chat":
+        return example["messages"][-1]["content"]
+    return example[
+        {"classification": "label", "translation": "target", "qa": "answers", "generation": "completion"}[task]
+    ]
 
 
-def chat(example: Example, scenario: dict[str, Any]) -> dict[str, Any]:
-    fields = {"text": example["text"], "label": example["label"]}
-    user, assistant = scenario["prompt"].format(**fields), scenario["answer"].format(**fields)
-    return {
-        "id": example["id"],
-        "label": example["label"],
-        "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
+def prepared(example: Example, scenario: dict[str, Any]) -> dict[str, Any]:
+    """The row as it is written: messages with a reference, or a text."""
+    task = scenario["task"]
+    if task == "language-modeling":
+        return {"id": example["id"], "text": example["text"]}
+    if task == "chat":
+        messages = example["messages"]
+    else:
+        fields = fields_of(task, example)
+        messages = [
+            {"role": "user", "content": scenario["prompt"].format(**fields)},
+            {"role": "assistant", "content": scenario["answer"].format(**fields)},
+        ]
+    return {"id": example["id"], "messages": messages, "reference": reference_of(task, example)}
+
+
+def card(
+    read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: gate.Findings, scenario: Any
+) -> dict[str, Any]:
+    task = scenario["task"]
+    labels = {
+        split: collections.Counter(e["label"] for e in kept if e["split"] == split and "label" in e) for split in SPLITS
     }
-
-
-def card(read: int, kept: list[Example], dropped: collections.Counter[str], scenario: dict[str, Any]) -> dict[str, Any]:
-    rows = {split: collections.Counter(e["label"] for e in kept if e["split"] == split) for split in SPLITS}
+    entities = {
+        split: collections.Counter(
+            kind for e in kept if e["split"] == split and "tags" in e for _, kind in entities_of(e["tokens"], e["tags"])
+        )
+        for split in SPLITS
+    }
+    written = [row for split in SPLITS for row in rows[split]]
+    if task == "language-modeling":
+        characters = {"text": gate.lengths([row["text"] for row in written])}
+    else:
+        characters = {
+            "prompt": gate.lengths(["\n".join(m["content"] for m in row["messages"][:-1]) for row in written]),
+            "answer": gate.lengths([row["messages"][-1]["content"] for row in written]),
+        }
     return {
-        "source": scenario["source"].get("path") or scenario["source"]["builtin"],
+        "task": task,
+        "source": origin(scenario["source"]),
+        "rows_are": ROWS_ARE[task],
         "read": read,
-        "kept": {split: sum(counts.values()) for split, counts in rows.items()},
-        "dropped": dict(dropped),
-        "labels": sorted(rows["train"]),
-        "answers": [scenario["answer"].format(label=label, text="") for label in sorted(rows["train"])],
-        "rows_per_label": {split: dict(sorted(counts.items())) for split, counts in rows.items()},
-        "majority_share_of_test": max(rows["test"].values()) / sum(rows["test"].values()),
+        "kept": {split: len(rows[split]) for split in SPLITS},
+        "dropped": dict(sorted(findings.dropped.items())),
+        "labels": sorted(labels["train"]),
+        "answers": [scenario["answer"].format(label=label, text="") for label in sorted(labels["train"])],
+        "rows_per_label": {split: dict(sorted(counts.items())) for split, counts in labels.items() if counts},
+        "entities_per_type": {split: dict(sorted(counts.items())) for split, counts in entities.items() if counts},
+        "majority_share_of_test": findings.counts["majority"].share if task == "classification" else None,
         "near_duplicates": "no kept text is a near-duplicate of another (MinHash of word trigrams)",
+        "characters": characters,
+        "figures": findings.figures(),
     }
 
 
-def check_source(path: Path, digests: dict[str, str]) -> None:
-    """Raise a UserError where the source isn't what it was when the job was planned."""
+def check_sources(paths: list[Path], digests: dict[str, str], builtin: bool) -> None:
+    """Raise a UserError where a source isn't what it was when the job was planned."""
     manifest.prove_sources(digests)
-    if not digests:
+    for path in paths if builtin else []:
         manifest.prove(path.parent / "manifest.json")
 
 
@@ -133,26 +176,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="the resolved scenario as JSON")
     parser.add_argument(
-        "--source", type=Path, required=True, help="the user's file, or documentation.jsonl for a built-in source"
+        "--source", type=Path, nargs="*", default=[], help="the user's files, or documentation.jsonl for a built-in one"
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    scenario, out = arguments.recipe["scenario"], arguments.output_directory
-    check_source(arguments.source, arguments.recipe["source_digests"])
+    scenario, out, sources = arguments.recipe["scenario"], arguments.output_directory, arguments.source
+    check_sources(sources, arguments.recipe["source_digests"], bool(scenario["source"]["builtin"]))
 
-    examples = read_examples(scenario["source"], arguments.source)
+    examples, malformed = read_examples(scenario, next(iter(sources), Path()))
     assign_splits(examples, scenario["split"])
-    kept, dropped = select(examples, scenario["rows_per_label"], scenario["near_duplicates"])
-    check(kept, scenario)
+    kept, findings = gate.sift(examples, scenario)
+    if malformed:
+        findings.dropped["malformed"] = malformed
+    verdict = gate.judge(findings, scenario)
+    gate.check_rows(kept, scenario)
+    kept.sort(key=lambda example: hash_order(example["id"]))
+    rows = {split: [prepared(e, scenario) for e in kept if e["split"] == split] for split in SPLITS}
+    described = card(len(examples) + malformed, kept, rows, findings, scenario) | {"gate": verdict}
     for split in SPLITS:
-        rows = sorted((e for e in kept if e["split"] == split), key=lambda example: hash_order(example["id"]))
-        files.write_jsonl(out / f"{split}.jsonl", [chat(example, scenario) for example in rows])
-    described = card(len(examples), kept, dropped, scenario)
+        files.write_jsonl(out / f"{split}.jsonl", rows[split])
     described["sha256"] = {split: files.sha256(out / f"{split}.jsonl") for split in SPLITS}
     files.write_json(out / "card.json", described)
-    manifest.record(
-        out, arguments.recipe, [arguments.source], [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)]
-    )
+    manifest.record(out, arguments.recipe, sources, [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)])
+    for sentence in verdict["over_budget"]:
+        print(f"over budget: {sentence}", file=sys.stderr)
     print(json.dumps(described["kept"]))
 
 

@@ -1,4 +1,4 @@
-"""Build a small Phi-3 model: pre-train it on the corpus, measure its held-out perplexity."""
+"""Build a Phi-3 model: pre-train it on the corpus and measure its held-out perplexity, or leave it random."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 from snaketune import errors, files, layout, manifest
 from snaketune.chat import PAD, render
 from snaketune.measure import limit_threads
-from snaketune.sources import hash_order
+from snaketune.order import hash_order
 from snaketune.tokens import Rows
 from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
 
@@ -78,6 +78,61 @@ def build(recipe: dict[str, Any], tokenizer: Tokenizer) -> Phi3ForCausalLM:
     return model
 
 
+def pretrain(
+    model: Any,
+    tokenizer: Tokenizer,
+    corpus: list[dict[str, Any]],
+    recipe: dict[str, Any],
+    work: Path,
+    name: str,
+    key: str,
+    checkpoint_steps: int,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    """The trained model, its training log, and what it measured."""
+    train, held_out = (
+        packed(
+            tokenizer,
+            texts([row for row in corpus if row["split"] == split], recipe["characters"]),
+            recipe["sequence_length"],
+            recipe[budget],
+        )
+        for split, budget in (("train", "tokens"), ("validation", "held_out_tokens"))
+    )
+    rows, held_out_rows = (
+        Rows(list(part), [np.ones(len(row), dtype=bool) for row in part]) for part in (train, held_out)
+    )
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe["learning_rate"],
+        betas=(0.9, 0.95),
+        weight_decay=recipe["weight_decay"],
+        fused=True,
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plan = Plan(
+        plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]),
+        recipe["batch_rows"],
+        recipe["learning_rate"],
+        0.05,
+        1.0,
+        checkpoint_steps,
+    )
+    fit = Fit(accelerator, model, optimizer, rows, plan, model.config.pad_token_id, work, name, key)
+    fit.run()
+    plain = accelerator.unwrap_model(model)
+    loss = mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"])
+    figures = {
+        "held_out_perplexity": math.exp(loss),
+        "unigram_perplexity": unigram_perplexity(train, held_out, recipe["vocabulary"]),
+        "held_out_tokens": int(held_out[:, 1:].size),
+        "train_tokens": int(train.size),
+        "seconds": fit.seconds,
+        "cpu_seconds": fit.cpu_seconds,
+    }
+    return plain, fit.log, figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True)
@@ -97,80 +152,23 @@ def main() -> None:
         manifest.prove(path)
 
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
-    corpus = files.read_jsonl(arguments.corpus)
-    train = packed(
-        tokenizer,
-        texts([row for row in corpus if row["split"] == "train"], recipe["characters"]),
-        recipe["sequence_length"],
-        recipe["tokens"],
-    )
-    held_out = packed(
-        tokenizer,
-        texts([row for row in corpus if row["split"] == "validation"], recipe["characters"]),
-        recipe["sequence_length"],
-        recipe["held_out_tokens"],
-    )
-    rows, held_out_rows = (Rows(list(part), [0] * len(part)) for part in (train, held_out))
-
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    model = build(recipe, tokenizer)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe["learning_rate"],
-        betas=(0.9, 0.95),
-        weight_decay=recipe["weight_decay"],
-        fused=True,
-    )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    plan = Plan(
-        plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]),
-        recipe["batch_rows"],
-        recipe["learning_rate"],
-        0.05,
-        1.0,
-        arguments.checkpoint_steps,
-    )
-    fit = Fit(
-        accelerator,
-        model,
-        optimizer,
-        rows,
-        plan,
-        model.config.pad_token_id,
-        arguments.work,
-        arguments.output_directory.name,
-        checkpoint_key(recipe, inputs),
-    )
-    fit.run()
-
-    plain = accelerator.unwrap_model(model)
-    perplexity = math.exp(mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"]))
-    unigram = unigram_perplexity(train, held_out, recipe["vocabulary"])
+    model: Any = build(recipe, tokenizer)
+    log: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {"train_tokens": 0}
+    if recipe["tokens"]:
+        corpus, key = files.read_jsonl(arguments.corpus), checkpoint_key(recipe, inputs)
+        model, log, figures = pretrain(
+            model, tokenizer, corpus, recipe, arguments.work, out.name, key, arguments.checkpoint_steps
+        )
     with files.written_together(base) as aside:
-        plain.save_pretrained(aside, max_shard_size="1TB")
+        model.save_pretrained(aside, max_shard_size="1TB")
         for name in layout.TOKENIZER_FILES:
             shutil.copyfile(arguments.tokenizer_directory / name, aside / name)
-    files.write_jsonl(out / "pretraining.jsonl", fit.log)
-    files.write_json(
-        out / "pretraining.json",
-        {
-            "held_out_perplexity": perplexity,
-            "unigram_perplexity": unigram,
-            "held_out_tokens": int(held_out[:, 1:].size),
-            "train_tokens": int(train.size),
-            "parameters": plain.num_parameters(),
-            "seconds": fit.seconds,
-            "cpu_seconds": fit.cpu_seconds,
-        },
-    )
-    manifest.record(
-        base,
-        recipe,
-        inputs,
-        [base / name for name in layout.MODEL_FILES],
-    )
+    files.write_jsonl(out / "pretraining.jsonl", log)
+    files.write_json(out / "pretraining.json", {**figures, "parameters": model.num_parameters()})
+    manifest.record(base, recipe, inputs, [base / name for name in layout.MODEL_FILES])
     shutil.rmtree(arguments.work, ignore_errors=True)
-    print(f"held-out perplexity {perplexity:.1f}, of a unigram model {unigram:.1f}")
+    print(f"{model.num_parameters():,} parameters: {json.dumps(figures)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
-from snaketune.records import dry_run, nothing_to_do
+from snaketune.records import dry_run, nothing_to_do, run_manifest
 
 DIRECTORY = Path("work/reproduce")
 # All else at the top is linked: the workflow, your data, a local model.
@@ -23,14 +23,19 @@ ENVIRONMENTS = ("work/environments", "work/torch_extensions")
 INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata")
 
 
+def last_file(run: Path) -> Path:
+    """What is made last of a run: an experiment without exports has no parity to check."""
+    return run / ("parity.json" if (run / "onnx").is_dir() else "evaluation/torch.json")
+
+
 def check_current(runs: list[Path], configuration: list[str]) -> None:
     """Raise a UserError where this checkout would make a run otherwise than it was made."""
     for run in runs:
-        if not (run / "parity.json").is_file():
+        if not last_file(run).is_file():
             raise UserError(f"{run} is no finished run: give directories like results/runs/MODEL/SCENARIO/NAME/seed-1")
-    targets = [f"{run.as_posix()}/parity.json" for run in runs]
+    targets = [last_file(run).as_posix() for run in runs]
     if not nothing_to_do(dry_run(*configuration, "--", *targets)):
-        commit = files.read_json(runs[0] / "merged/provenance.json")["commit"]
+        commit = files.read_json(run_manifest(runs[0]).with_name("provenance.json"))["commit"]
         raise UserError(
             f"this checkout would make {', '.join(map(str, runs))} otherwise than it was made (`make explain FILE={targets[0]}` says why): check out the commit that made it ({commit}), or run snakemake first"
         )
@@ -69,7 +74,8 @@ def compare(run: Path, again: Path, tolerance: float) -> bool:
         print(f"{run}: {len(other)} files, all byte-identical")
         return True
     print(f"{run}: {len(other)} files, of which {len(different)} differ: {', '.join(different[:5])}")
-    machines = [files.read_json(path / "merged/provenance.json")["hardware"]["processor"] for path in (run, again)]
+    made = [files.read_json(run_manifest(path).with_name("provenance.json")) for path in (run, again)]
+    machines = [provenance["hardware"]["processor"] for provenance in made]
     if machines[0] == machines[1]:
         return False
     print(f"  made on {machines[0]}, again on {machines[1]}: metrics may differ by {tolerance:g}")
@@ -95,7 +101,7 @@ def main() -> None:
 
     check_current(runs, configuration)
     clean_directory(DIRECTORY, arguments.whole)
-    targets = [f"{run.as_posix()}/parity.json" for run in runs]
+    targets = [last_file(run).as_posix() for run in runs]
     command = [sys.executable, "-m", "snakemake", *configuration, "--cores", "all", "--", *targets]
     if subprocess.run(command, cwd=DIRECTORY, check=False).returncode:
         raise UserError(f"running again failed: see the logs in {DIRECTORY}/logs")

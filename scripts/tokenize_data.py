@@ -1,9 +1,9 @@
-"""Tokenize a scenario's chats with a model's own tokenizer and chat template, once for all techniques."""
+"""Tokenize a scenario's rows with a model's own tokenizer and chat template, once for all techniques."""
 
 import argparse
 import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -11,75 +11,159 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
 from snaketune.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
-from snaketune.tokens import Rows, write_rows
+from snaketune.tokens import Rows, answer_start, write_rows
+
+Pair = tuple[list[int], list[bool]]
 
 
-def prompt_and_answer(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
-) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt and of the answer with its end token, tokenized apart.
+def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> Pair:
+    """Token ids of a dialogue and which are answers, each with its end token.
 
-    The last message is the answer; what the template writes after the end token is left out.
+    Prompts and answers are tokenized apart, so that training sees the tokens that inference
+    does; what the template writes after the last end token is left out.
     """
-    prompt = str(tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
     whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    if not whole.startswith(prompt):
-        raise UserError(
-            "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
-        )
-    answer = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    ends = set(tokenizer.all_special_ids)
-    last = max((i for i, token in enumerate(answer) if token in ends), default=len(answer) - 1)
-    return tokenizer(prompt, add_special_tokens=False)["input_ids"], answer[: last + 1]
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, path: Path, longest: int) -> Rows:
-    ids, starts = [], []
-    for row in files.read_jsonl(path):
-        prompt, answer = prompt_and_answer(tokenizer, row["messages"])
-        if len(prompt) + len(answer) > longest:
+    ids: list[int] = []
+    answers: list[bool] = []
+    done = 0
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        asked = str(tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True))
+        told = str(tokenizer.apply_chat_template(messages[: number + 1], tokenize=False))
+        if not (whole.startswith(asked) and whole.startswith(told) and told.startswith(asked)):
             raise UserError(
-                f"{path}, row {row['id']}: {len(prompt) + len(answer)} tokens, but the limit is {longest}; shorten the texts, or raise `max_tokens` in the scenario (at most the model's context)"
+                "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
             )
-        ids.append(prompt + answer)
-        starts.append(len(prompt))
-    return Rows([np.array(row, dtype=np.int32) for row in ids], starts)
+        prompt = tokenizer(whole[done : len(asked)], add_special_tokens=False)["input_ids"]
+        answer = tokenizer(whole[len(asked) : len(told)], add_special_tokens=False)["input_ids"]
+        ends = [i for i, token in enumerate(answer) if token in set(tokenizer.all_special_ids)]
+        length = ends[-1] + 1 if ends else len(answer)
+        ids += prompt + answer
+        answers += [False] * len(prompt) + [i < length for i in range(len(answer))]
+        done = len(told)
+    last = len(answers) - answers[::-1].index(True)
+    return ids[:last], answers[:last]
+
+
+def of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Pair:
+    """Token ids of a plain text after the token that begins one, all predicted but that."""
+    begin = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return begin + ids, [False] * len(begin) + [True] * len(ids)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int
+) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
+    """Rows cut at ``longest`` tokens; those with no answer left are dropped.
+
+    Returns:
+        The tokens, the rows that they are of, and counts of what was cut.
+    """
+    ids, answers, kept = [], [], []
+    count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
+    for row in rows:
+        tokens, told = of_messages(tokenizer, row["messages"]) if "messages" in row else of_text(tokenizer, row["text"])
+        count["answer_tokens"] += sum(told)
+        count["lost_answer_tokens"] += sum(told[longest:])
+        count["cut_rows"] += len(tokens) > longest
+        count["longest"] = max(count["longest"], len(tokens))
+        if any(told[1:longest]):
+            ids.append(np.array(tokens[:longest], dtype=np.int32))
+            answers.append(np.array(told[:longest], dtype=bool))
+            kept.append(row)
+        else:
+            count["dropped_rows"] += 1
+    return Rows(ids, answers), kept, count
+
+
+def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was cut, and the gate's verdict on it.
+
+    Raises:
+        UserError: more answer tokens are lost than the budget, and the gate is `fail`.
+    """
+    over = []
+    for split, count in counts.items():
+        share = count["lost_answer_tokens"] / max(1, count["answer_tokens"])
+        if share > recipe["truncated"] or count["dropped_rows"] == count["rows"]:
+            over.append(
+                f"{split}: {100 * share:.1f} % of the answer tokens are lost, {count['cut_rows']} of {count['rows']} rows are longer than {longest} tokens (the longest has {count['longest']}), expected at most {100 * recipe['truncated']:g} %"
+            )
+    if over and recipe["gate"] == "fail":
+        raise UserError(
+            f"{name}: {'; '.join(over)}; shorten the texts, raise `max_tokens` in the scenario (at most the model's context), raise `budgets.truncated`, or set `gate: warn`"
+        )
+    for line in over:
+        print(f"over budget: {name}: {line}")
+    return {"max_tokens": longest, "splits": counts, "over_budget": over, "passed": not over}
+
+
+def end_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the tokenizer's own, and what the chat template ends one with."""
+    special = set(tokenizer.all_special_ids)
+    last = {int(ids[-1]) for ids in rows.ids if int(ids[-1]) in special}
+    return sorted(last | {token for token in [tokenizer.eos_token_id] if token is not None})
+
+
+def decoding(
+    tokenizer: PreTrainedTokenizerBase, rows: Rows, kept: list[dict[str, Any]], data: Path, task: str
+) -> dict[str, Any]:
+    """What evaluation needs beside the rows, so that it needs neither transformers nor the training rows."""
+    labels = files.read_json(data / "card.json")
+    candidates = {}
+    for label, answer in zip(labels["labels"], labels["answers"], strict=True):
+        ids, answers = of_messages(tokenizer, [*kept[0]["messages"][:-1], {"role": "assistant", "content": answer}])
+        candidates[label] = ids[answer_start(np.array(answers)) :]
+    # Novelty is measured against the training rows.
+    known = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if task == "generation" else []
+    return {"candidates": candidates, "end": end_tokens(rows, tokenizer), "training": known}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"max_tokens": limit}')
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"max_tokens", "truncated", "gate", "task"}'
+    )
     parser.add_argument("--base-directory", type=Path, required=True, help="the model, for its tokenizer")
     parser.add_argument("--data-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    data, out = arguments.data_directory, arguments.output_directory
+    recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
 
     used = ("config.json", *TOKENIZER_FILES)
     manifest.prove(arguments.base_directory / "manifest.json", *used)
     manifest.prove(data / "manifest.json")
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template and recipe["task"] != "language-modeling":
         raise UserError(
             f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
         )
-    longest = min(arguments.recipe["max_tokens"], tokenizer.model_max_length)
+    longest = min(recipe["max_tokens"], tokenizer.model_max_length)
+    counts: dict[str, dict[str, int]] = {}
+    test = Rows([], [])
+    kept: list[dict[str, Any]] = []
     for split in SPLITS:
-        rows = tokenize(tokenizer, data / f"{split}.jsonl", longest)
-        write_rows(out / ("test" if split == "test" else "training") / f"{split}.safetensors", rows)
-        print(f"{split}: {len(rows.ids)} rows, {sum(map(len, rows.ids))} tokens, longest {max(map(len, rows.ids))}")
-    card = files.read_json(data / "card.json")
-    some = files.read_jsonl(data / "test.jsonl")[0]["messages"][:-1]
-    answers = {
-        label: prompt_and_answer(tokenizer, [*some, {"role": "assistant", "content": answer}])[1]
-        for label, answer in zip(card["labels"], card["answers"], strict=True)
-    }
-    files.write_json(out / "test/candidates.json", answers)
-    shutil.copyfile(data / "test.jsonl", out / "test/test.jsonl")
-    sources = {"training": ("train.jsonl", "validation.jsonl"), "test": ("test.jsonl", "card.json")}
+        rows = files.read_jsonl(data / f"{split}.jsonl")
+        test, kept, count = tokenize(tokenizer, rows, longest)
+        counts[split] = {"rows": len(rows), "tokens": test.tokens(range(len(test))), **count}
+        print(f"{split}: {counts[split]}")
+        if split in SPLITS[:2]:
+            write_rows(out / "training" / f"{split}.safetensors", test)
+    name = f"{data.name} with {arguments.base_directory.parent.name}"
+    for part, splits in (("training", SPLITS[:2]), ("test", SPLITS[2:])):
+        files.write_json(
+            out / part / "card.json", card({split: counts[split] for split in splits}, longest, recipe, name)
+        )
+    write_rows(out / "test/test.safetensors", test)
+    files.write_jsonl(out / "test/test.jsonl", kept)
+    files.write_json(out / "test/decoding.json", decoding(tokenizer, test, kept, data, recipe["task"]))
+    sources = {"training": ["train.jsonl", "validation.jsonl"], "test": ["test.jsonl", "card.json"]}
+    sources["test"] += ["train.jsonl"] if recipe["task"] == "generation" else []
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
         inputs = [*(arguments.base_directory / name for name in used), *(data / name for name in sources[part])]
-        manifest.record(out / part, arguments.recipe, inputs, [out / part / name for name in names])
+        manifest.record(out / part, recipe, inputs, [out / part / name for name in names])
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from peft.utils.integrations import gather_params_ctx
 
 from snaketune import errors, files, manifest
-from snaketune.adapters import attach, load_base
+from snaketune.adapters import PrefixModel, attach, load_base, save_adapter, taken_from_base
 from snaketune.extensions import load_operations
 from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 from snaketune.tokens import read_rows
@@ -48,6 +49,10 @@ def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
         "stage": recipe["engine"]["zero_stage"],
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
+        # By default stage 3 leaves each rank up to a billion numbers whole: it wouldn't shard a small model.
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
         "stage3_gather_16bit_weights_on_model_save": True,
     }
     if offload != "none":
@@ -83,29 +88,27 @@ def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim
     return torch.optim.AdamW(parameters, fused=True, **options)
 
 
-def in_order(configuration: Path) -> None:
-    """Sort the lists of an adapter's configuration: peft holds them as sets, in another order each time."""
-    content = files.read_json(configuration)
-    files.write_json(configuration, {k: sorted(v) if isinstance(v, list) else v for k, v in content.items()})
-
-
-def save(accelerator: Accelerator, model: Any, recipe: dict[str, Any], out: Path) -> list[Path]:
+def save(
+    accelerator: Accelerator, model: Any, recipe: dict[str, Any], taken: dict[str, torch.Tensor], out: Path
+) -> list[Path]:
     """Write the adapter, or all weights, as one safetensors file; returns the files."""
     weights = accelerator.get_state_dict(model)
-    if not accelerator.is_main_process:
-        return []
     plain = accelerator.unwrap_model(model)
-    # DeepSpeed gathers a tied weight under each of its names.
-    for tied in getattr(plain, "all_tied_weights_keys", {}):
-        weights.pop(tied, None)
     directory = out / ("adapter" if recipe["adapter"] else "model")
-    with files.written_together(directory) as aside:
-        plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
-        # peft's model card names packages and paths: it isn't part of what equal runs share.
-        (aside / "README.md").unlink(missing_ok=True)
-        if recipe["adapter"]:
-            in_order(aside / "adapter_config.json")
-        names = sorted(path.name for path in aside.iterdir())
+    # peft computes what it saves of a prefix, from weights of which ZeRO-3 keeps a share on each rank.
+    computed = [p for p in plain.parameters() if p.requires_grad] if isinstance(plain, PrefixModel) else []
+    with gather_params_ctx(computed, modifier_rank=None):
+        if not accelerator.is_main_process:
+            return []
+        # DeepSpeed gathers a tied weight under each of its names.
+        for tied in getattr(plain, "all_tied_weights_keys", {}):
+            weights.pop(tied, None)
+        with files.written_together(directory) as aside:
+            if recipe["adapter"]:
+                save_adapter(plain, weights, taken, aside)
+            else:
+                plain.save_pretrained(aside, state_dict=weights, max_shard_size="1TB")
+            names = sorted(path.name for path in aside.iterdir())
     return [directory / name for name in names]
 
 
@@ -171,8 +174,10 @@ def main() -> None:
     torch.manual_seed(recipe["seed"])
     model = load_base(arguments.base_directory, recipe["base_precision"])
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+    taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
         model = attach(model, recipe["adapter"])
+        taken = taken_from_base(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:
         trainable = total = parameter_count(model)
@@ -180,7 +185,7 @@ def main() -> None:
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
     plan = Plan(
-        plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"]),
+        plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"])[: recipe.get("steps")],
         recipe["micro_batch_rows"],
         recipe["learning_rate"],
         recipe["warmup_share"],
@@ -200,9 +205,9 @@ def main() -> None:
         strict_checkpoint=recipe["base_precision"] == "fp32",
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
     )
-    fit.run(
-        lambda: mean_loss(model, validation, pad, accelerator.device, 32), max(1, len(plan.batches) // recipe["epochs"])
-    )
+    # A run of a few steps measures what training takes, and nothing else.
+    validate = None if "steps" in recipe else lambda: mean_loss(model, validation, pad, accelerator.device, 32)
+    fit.run(validate, max(1, len(plan.batches) // recipe["epochs"]))
 
     ranks = gathered(
         accelerator,
@@ -212,10 +217,9 @@ def main() -> None:
             **model_state_bytes(accelerator.unwrap_model(model), optimizer, recipe["engine"]),
         },
     )
-    saved = save(accelerator, model, recipe, out) if recipe["keep_weights"] else []
+    saved = save(accelerator, model, recipe, taken, out) if recipe["keep_weights"] else []
     if accelerator.is_main_process:
         files.write_jsonl(out / "train.jsonl", fit.log)
-    if accelerator.is_main_process and recipe["keep_weights"]:
         resources = {
             "seconds": fit.seconds,
             "cpu_seconds_of_rank_0": fit.cpu_seconds,
@@ -227,10 +231,11 @@ def main() -> None:
             "threads_per_rank": recipe["threads"],
             "peak_memory_bytes": max(rank["peak_memory_bytes"] for rank in ranks),
             "ranks": ranks,
-            "hardware": manifest.hardware(),
+            "hardware": {**manifest.hardware(), "gpu": torch.cuda.is_available()},
         }
         files.write_json(out / "resources.json", resources)
-        manifest.record(out, recipe, inputs, saved)
+        if recipe["keep_weights"]:
+            manifest.record(out, recipe, inputs, saved)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(work, ignore_errors=True)

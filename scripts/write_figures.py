@@ -1,4 +1,4 @@
-"""Write the measured tables of README.md, between its markers, from a finished default run."""
+"""Write the measured tables of README.md, between its markers: those that the finished run has the figures of."""
 
 import argparse
 import csv
@@ -8,6 +8,7 @@ from typing import Any
 
 from snaketune import files
 from snaketune.errors import UserError, run
+from snaketune.published import shown
 
 MIB = 2**20
 STEPS = {
@@ -78,21 +79,61 @@ def shares(benchmarks: Path) -> str:
     )
 
 
+def published(table: dict[str, Any]) -> str:
+    """The published table as it was measured, what it was measured on, and where it differs from the page."""
+    names = [one["column"] for one in table["columns"]]
+    lines = [f"| claim | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines += [f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} |" for row in table["rows"]]
+    rows = ", ".join(f"{name} {seen['n']}" for name, seen in table["scenarios"].items())
+    seeds = sorted({seed for seen in table["scenarios"].values() for seed in seen["seeds"]})
+    told = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
+    if properties := table["properties"]:
+        told += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
+    lines += ["", told, ""]
+    if not table["disagreements"]:
+        return "\n".join([*lines, "No measured cell differs from the page."])
+    lines += ["Where the measurement differs from the page, as published or as corrected since:", ""]
+    for one in table["disagreements"]:
+        page = f"the page says {one['published']}"
+        page += f", corrected to {one['corrected']}" if one["corrected"] != one["published"] else ""
+        lines.append(f"- **{one['column']}, {one['claim']}**: {one['measured']}; {page}. {'; '.join(one['figures'])}.")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, table: str) -> str:
+    """``text`` with the table between the markers of its name.
+
+    Raises:
+        UserError: the markers are missing.
+    """
+    before, start, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (start and end):
+        raise UserError(f"the page lacks the lines <!-- {name} --> and <!-- /{name} -->: put them where its table goes")
+    return f"{before}{start}{table}\n{end}{after}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", type=Path, default=Path("results/summary.csv"))
+    parser.add_argument("--table", type=Path, default=Path("results/technique_table.json"))
     parser.add_argument("--benchmarks", type=Path, default=Path("logs/benchmarks"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     arguments = parser.parse_args()
     if not arguments.summary.exists():
         raise UserError(f"{arguments.summary}: no finished run; run `make demo` first")
+    rows, table = read_rows(arguments.summary), files.read_json(arguments.table)
+    tables: dict[str, str] = {}
+    exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
+    if exported and len({(row["model"], row["scenario"]) for row in rows}) == 1:
+        tables |= {"quality": quality(rows), "shares": shares(arguments.benchmarks)}
+    if table["counts"]["yes"] + table["counts"]["no"]:
+        tables["published"] = published(table)
     text = arguments.readme.read_text(encoding="utf-8")
-    tables = {"quality": quality(read_rows(arguments.summary)), "shares": shares(arguments.benchmarks)}
-    for name, table in tables.items():
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}<!-- {name} -->\n{table}\n{end}{after}"
+    for name, written in tables.items():
+        text = between(text, name, written)
     files.write_text(arguments.readme, text)
+    print(f"{arguments.readme}: {', '.join(tables) or 'no table: this run has the figures of none'}")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ MINE = {
 }
 TICKETS = "".join(f'{{"text": "ticket {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(60))
 
-TECHNIQUES = ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"]
-# These three train the same weights, so that at one learning rate they must agree.
-ALL_WEIGHTS = ["full", "deepspeed", "zero3"]
+TECHNIQUES = ["full", "lora", "qlora", "dora", "peft-ia3", "peft-prefix", "deepspeed", "zero3"]
+# Made from the same parts, and run whole by the long tests.
+FURTHER = ["qdora", "peft-vera", "zero2", "lora-zero3"]
+# These train the same weights, so that at one learning rate they must agree.
+ALL_WEIGHTS = ["full", "deepspeed", "zero2", "zero3"]
+TWO_RANKS = ["zero2", "zero3", "lora-zero3"]
 
 SMALL = {
     "models": ["test-phi3"],
@@ -69,7 +72,7 @@ def technique_at(name: str, rate: float) -> dict[str, object]:
 def small(path: Path, experiment: dict[str, object]) -> Workspace:
     """A workspace whose models, data and rates are small enough to run whole in minutes."""
     scenario = yaml.safe_load((REPOSITORY / "config/scenarios/classification.yaml").read_text())
-    scenario["source"]["areas"] = AREAS
+    scenario["source"]["options"]["areas"] = AREAS
     scenario["rows_per_label"] = {"train": 30, "validation": 4, "test": 8}
     files = {
         "config/models/test-phi3.yaml": MODEL,

@@ -1,10 +1,12 @@
 """Typed models of every YAML file of `config/`: the JSON Schemas are generated from them."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
-from snaketune.kinds import Export, Model, Name, Scenario, Share, Strict, Technique
+from snaketune.kinds import Export, Model, Name, Share, Strict, Technique
+from snaketune.scenarios import Scenario
 
 
 class Training(Strict):
@@ -50,6 +52,24 @@ class Corpus(Strict):
     )
 
 
+class Properties(Strict):
+    """Short runs of equal work, alone on the machine, of the techniques of the published table beside `full`."""
+
+    model: Name
+    scenario: Name
+    steps: PositiveInt = Field(4, description="global batches of each run")
+    ranks: list[PositiveInt] = Field(
+        [1, 2, 4], min_length=2, description="ranks to share a model over, each twice the last"
+    )
+    rounds: PositiveInt = Field(3, description="times that each technique is run at its own number of ranks")
+
+    @model_validator(mode="after")
+    def _ranks_double(self) -> "Properties":
+        if any(b != 2 * a for a, b in pairwise(self.ranks)):
+            raise ValueError("ranks must double from each to the next, such as [1, 2, 4]")
+        return self
+
+
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
@@ -57,11 +77,12 @@ class Experiment(Strict):
     scenarios: list[Name] = Field(min_length=1)
     techniques: list[Name] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    precisions: list[Name] = Field(min_length=1)
+    precisions: list[Name] = Field(description="fp32 and what it is quantized to; none exports nothing")
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     parity: Parity = Parity()
     corpus: Corpus
+    properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
@@ -78,8 +99,10 @@ class Experiment(Strict):
                 raise ValueError(f"{key} names {repeated} twice")
         if "base" in self.techniques:
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
-        if "fp32" not in self.precisions:
+        if self.precisions and "fp32" not in self.precisions:
             raise ValueError("precisions must hold fp32, the parent of the others")
+        if self.properties and "full" not in self.techniques:
+            raise ValueError("properties compares each technique with full: add full to techniques")
         hops = {
             "adapter-merged",
             "merged-onnx-fp32",

@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-ENDS = ("summary.csv", "comparisons.json", "metrics.json", "plots/loss.csv", "plots/quality.csv", "report.html")
+ENDS = (
+    "summary.csv",
+    "comparisons.json",
+    "metrics.json",
+    "technique_table.json",
+    "plots/loss.csv",
+    "plots/quality.csv",
+    "report.html",
+)
 
 
 def named(recipe: dict[str, Any]) -> Iterator[str]:
@@ -14,19 +22,21 @@ def named(recipe: dict[str, Any]) -> Iterator[str]:
     yield from ENDS
     if recipe["corpus"]:
         yield "corpus/manifest.json"
-    for model in dict.fromkeys(cell[0] for cell in recipe["cells"]):
+    for model in dict.fromkeys(pair[0] for pair in recipe["pairs"]):
         yield f"models/{model}/base/manifest.json"
         if model in recipe["built"]:
             yield from (f"models/{model}/{name}" for name in ("pretraining.json", "pretraining.jsonl"))
             yield f"models/{model}/tokenizer/manifest.json"
-    for scenario in dict.fromkeys(cell[1] for cell in recipe["cells"]):
+    for scenario in dict.fromkeys(pair[1] for pair in recipe["pairs"]):
         yield f"data/{scenario}/manifest.json"
-    for model, scenario in dict.fromkeys(tuple(cell[:2]) for cell in recipe["cells"]):
+    for model, scenario in recipe["pairs"]:
         yield from (f"tokens/{model}/{scenario}/{part}/manifest.json" for part in ("training", "test"))
     backends = ["torch", *(f"onnx-{name}" for name in recipe["precisions"])]
     for model, scenario, technique, seed in recipe["cells"]:
         run = f"runs/{model}/{scenario}/{technique}/seed-{seed}"
-        yield from (f"{run}/{name}" for name in ("parity.json", "merged/manifest.json"))
+        yield f"{run}/{'prefix' if technique in recipe['prefixed'] else 'merged'}/manifest.json"
+        if recipe["precisions"]:
+            yield f"{run}/parity.json"
         yield from (f"{run}/onnx/{name}/manifest.json" for name in recipe["precisions"])
         yield from (f"{run}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl"))
         yield f"{run}/evaluation/torch.logits.safetensors"
@@ -34,3 +44,10 @@ def named(recipe: dict[str, Any]) -> Iterator[str]:
             yield f"{run}/evaluation/adapter.logits.safetensors"
         if technique != "base":
             yield from (f"{run}/{name}" for name in ("train.jsonl", "resources.json", "manifest.json"))
+    for technique, ranks, number in recipe["property_runs"]:
+        yield from (f"{property_run(technique, ranks, number)}/{name}" for name in ("train.jsonl", "resources.json"))
+
+
+def property_run(technique: str, ranks: int, number: int) -> str:
+    """Where a short run of the properties is, below results/; ``number`` is its round's, from 1."""
+    return f"properties/{technique}/ranks-{ranks}/round-{number}"

@@ -20,6 +20,11 @@ class LoraOptions(Strict):
     lora_dropout: Share = 0.0
     target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
     use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
+    use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
+    init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
+        True,
+        description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)",
+    )
 
 
 class Ia3Options(Strict):
@@ -35,6 +40,31 @@ class Ia3Options(Strict):
         return self
 
 
+class VeraOptions(Strict):
+    r: PositiveInt = Field(256, description="rank of the shared random projections: higher trains more parameters")
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    d_initial: PositiveFloat = Field(0.1, description="first value of the factors between the two projections")
+    projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
+    vera_dropout: Share = 0.0
+    save_projection: bool = Field(
+        True, description="false keeps only their seed in the adapter: smaller, but bound to torch's generator"
+    )
+
+
+class PrefixOptions(Strict):
+    num_virtual_tokens: PositiveInt = Field(20, description="trained keys and values before the text, in each layer")
+    prefix_projection: bool = Field(False, description="train the prefix through a two-layer network, then drop that")
+    encoder_hidden_size: PositiveInt | None = Field(
+        None, description="width of that network; none takes the width of the keys"
+    )
+
+    @model_validator(mode="after")
+    def _width_of_a_network(self) -> "PrefixOptions":
+        if self.encoder_hidden_size and not self.prefix_projection:
+            raise ValueError("encoder_hidden_size needs prefix_projection: true")
+        return self
+
+
 class Lora(Strict):
     type: Literal["lora"]
     options: LoraOptions
@@ -43,6 +73,16 @@ class Lora(Strict):
 class Ia3(Strict):
     type: Literal["ia3"]
     options: Ia3Options
+
+
+class Vera(Strict):
+    type: Literal["vera"]
+    options: VeraOptions
+
+
+class Prefix(Strict):
+    type: Literal["prefix"]
+    options: PrefixOptions
 
 
 class Engine(Strict):
@@ -63,7 +103,7 @@ class Technique(Strict):
     """One point on the three axes adapter, base precision and engine."""
 
     description: str
-    adapter: Annotated[Lora | Ia3, Field(discriminator="type")] | None = Field(
+    adapter: Annotated[Lora | Ia3 | Vera | Prefix, Field(discriminator="type")] | None = Field(
         None, description="none trains all weights"
     )
     base_precision: Literal["fp32", "nf4"] = "fp32"
@@ -82,9 +122,19 @@ class Technique(Strict):
     def _possible(self) -> "Technique":
         if self.base_precision == "nf4" and self.adapter is None:
             raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
+        if self.base_precision == "nf4" and isinstance(self.adapter, Prefix):
+            raise ValueError("a prefix stays beside its fp32 base, so it can't be trained on base_precision nf4")
+        pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
+        if self.base_precision == "nf4" and pissa:
+            raise ValueError("init_lora_weights: pissa changes the base's weights, which nf4 can't hold: use fp32")
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
             raise ValueError("learning_rate needs the key `default`")
         return self
+
+    @property
+    def merges(self) -> bool:
+        """Whether training ends in one plain model: a prefix stays beside its base."""
+        return not isinstance(self.adapter, Prefix)
 
 
 class Architecture(Strict):
@@ -109,12 +159,12 @@ class Pretraining(Strict):
 
 
 class Build(Strict):
-    """A Phi-3 model that the workflow pre-trains itself."""
+    """A Phi-3 model that the workflow makes itself."""
 
     vocabulary: PositiveInt
     context: PositiveInt
     architecture: Architecture
-    pretraining: Pretraining
+    pretraining: Pretraining | None = Field(description="null leaves the weights random: to measure cost, not quality")
 
 
 class Model(Strict):
@@ -138,92 +188,6 @@ class Model(Strict):
             raise ValueError("give exactly one of build, hub, path")
         if self.hub and not self.revision:
             raise ValueError("hub needs revision: the 40-digit commit to download")
-        return self
-
-
-class Columns(Strict):
-    text: str = "text"
-    label: str = "label"
-    group: str = Field(
-        "group", description="rows of one group stay in one split; the text itself where the column is missing"
-    )
-
-
-class Source(Strict):
-    """Exactly one of builtin or path."""
-
-    builtin: Literal["documentation-areas"] | None = None
-    path: str | None = Field(None, min_length=1, description="your JSONL file, one object a line")
-    columns: Columns = Columns()
-    areas: dict[str, list[str]] = Field(default_factory=dict, description="label: modules whose docstrings get it")
-    aliases: list[str] = Field(
-        default_factory=list, description="words removed from the texts with the names of module and package"
-    )
-    max_characters: PositiveInt = 240
-    min_characters: PositiveInt = 40
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Source":
-        if (self.builtin is None) == (self.path is None):
-            raise ValueError("give exactly one of builtin, path")
-        if self.builtin and len(self.areas) < 2:
-            raise ValueError("builtin documentation-areas needs two or more areas")
-        return self
-
-
-class RowsPerLabel(Strict):
-    train: PositiveInt
-    validation: PositiveInt
-    test: PositiveInt
-
-
-class SplitShares(Strict):
-    validation: Share = 0.1
-    test: Share = 0.2
-
-    @model_validator(mode="after")
-    def _some_left(self) -> "SplitShares":
-        if self.validation + self.test >= 1:
-            raise ValueError("validation + test must leave rows for training")
-        return self
-
-
-class NearDuplicates(Strict):
-    threshold: Share = Field(
-        0.6, description="Jaccard similarity of word trigrams from which two texts are near-duplicates"
-    )
-    permutations: PositiveInt = 64
-
-
-class Scenario(Strict):
-    description: str
-    task: Literal["classification"]
-    licence: str
-    source: Source
-    prompt: str = Field(description="the user's message; {text} is replaced")
-    answer: str = Field("{label}", description="the assistant's message; {label} is replaced")
-    rows_per_label: RowsPerLabel | None = None
-    split: SplitShares = SplitShares()
-    near_duplicates: NearDuplicates = NearDuplicates()
-    max_tokens: PositiveInt = 512
-    metrics: list[Literal["accuracy", "macro_f1"]] = ["accuracy", "macro_f1"]
-    primary_metric: Literal["accuracy", "macro_f1"] = "accuracy"
-    higher_is_better: bool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Scenario":
-        for key, field, other in (("prompt", "text", "label"), ("answer", "label", "text")):
-            template = getattr(self, key)
-            if f"{{{field}}}" not in template:
-                raise ValueError(f"{key} must hold {{{field}}}")
-            try:
-                template.format(**{field: ""})
-            except (AttributeError, KeyError, IndexError, ValueError):
-                raise ValueError(
-                    f"{key} may hold {{{field}}} only, not {{{other}}} or another field; write {{{{ and }}}} for braces"
-                ) from None
-        if self.primary_metric not in self.metrics:
-            raise ValueError(f"primary_metric {self.primary_metric} isn't in metrics")
         return self
 
 

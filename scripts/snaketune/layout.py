@@ -3,8 +3,8 @@
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
-TRAINING_FILES = ("train.safetensors", "validation.safetensors")
-TEST_FILES = ("test.safetensors", "test.jsonl", "candidates.json")
+TRAINING_FILES = ("train.safetensors", "validation.safetensors", "card.json")
+TEST_FILES = ("test.safetensors", "test.jsonl", "decoding.json", "card.json")
 RECORDS = ("manifest.json", "provenance.json")
 MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 TOKENIZER_FILES = MODEL_FILES[3:]

@@ -4,6 +4,7 @@ import math
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,29 @@ def tensor_bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def held_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """The tensors that this rank keeps of a model's weights.
+
+    ZeRO-3 leaves a parameter its share (``ds_tensor``) and empties it, or keeps it whole too;
+    a 4-bit weight has the scales of its blocks beside it; VeRA's projections are buffers.
+    """
+    for parameter in model.parameters():
+        yield parameter
+        if hasattr(parameter, "ds_tensor"):
+            yield parameter.ds_tensor
+        if hasattr(parameter, "quant_state"):
+            beside = parameter.quant_state.as_dict(packed=False).values()
+            yield from (tensor for tensor in beside if isinstance(tensor, torch.Tensor))
+    yield from model.buffers()
+
+
 def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, Any]) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer states that this rank holds.
 
-    Weights and optimizer states are counted from the tensors themselves (ZeRO-3's from its
-    partitions). Gradients are freed by then, so theirs follow from the trainable weights;
-    ZeRO divides them from stage 2 on (arXiv 1910.02054, section 3).
+    Weights and optimizer states are counted from the tensors themselves. Gradients are freed by
+    then, so theirs follow from the trainable weights; ZeRO divides them from stage 2 on
+    (arXiv 1910.02054, section 3).
     """
-    weights = tensor_bytes(getattr(p, "ds_tensor", p) for p in model.parameters())
     trainable = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters() if p.requires_grad)
     world = int(os.environ.get("WORLD_SIZE", 1))
     shards = world if engine["type"] == "deepspeed" and engine["zero_stage"] >= 2 else 1
@@ -74,7 +90,7 @@ def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, 
         value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
     )
     return {
-        "weight_bytes": weights,
+        "weight_bytes": tensor_bytes(held_tensors(model)),
         "gradient_bytes": trainable // shards,
         "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states),
     }

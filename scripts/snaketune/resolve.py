@@ -1,7 +1,9 @@
 """Read `config/`, check it whole, and resolve it into one recipe a job."""
 
 import difflib
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ from safetensors import SafetensorError, safe_open
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
-from snaketune.kinds import Export, Model, Scenario, Technique
+from snaketune.kinds import Export, Model, Technique
+from snaketune.published import COLUMNS, REFERENCE
+from snaketune.scenarios import DOCUMENTATION, Scenario
 
+RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
     "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
@@ -87,14 +92,23 @@ def modules_of(directory: Path) -> set[str]:
     return names
 
 
+def measured(techniques: Iterable[str]) -> list[str]:
+    """Those whose properties are measured: all weights first, then the columns of the published table."""
+    known = set(techniques)
+    return [name for name in (REFERENCE, *COLUMNS.values()) if name in known]
+
+
 class Matrix:
     """An experiment with every file it names, checked before any job starts."""
 
     def __init__(self, config: dict[str, Any], root: Path):
         self.root = root
         self.experiment: Experiment = validated("experiment", config, "config/config.yaml (or your --configfile)")
-        self.models: dict[str, Model] = self._read_all("model", "models", self.experiment.models)
-        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", self.experiment.scenarios)
+        own, properties = self.experiment, self.experiment.properties
+        models = [*own.models, *([properties.model] if properties else [])]
+        scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
+        self.models: dict[str, Model] = self._read_all("model", "models", models)
+        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
         self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
         self.exports: dict[str, Export] = self._read_all("export", "exports", self.quantized)
         self._check_targets()
@@ -123,7 +137,7 @@ class Matrix:
         for model_name, model in self.models.items():
             modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
             for name, technique in self.techniques.items():
-                targets = technique.adapter.options.target_modules if technique.adapter else []
+                targets = getattr(technique.adapter.options, "target_modules", []) if technique.adapter else []
                 missing = [target for target in targets if modules and target not in modules]
                 if missing and modules:
                     hint = (
@@ -137,10 +151,11 @@ class Matrix:
 
     def _check_files(self) -> None:
         for name, scenario in self.scenarios.items():
-            if scenario.source.path and not (self.root / scenario.source.path).is_file():
-                raise UserError(
-                    f"config/scenarios/{name}.yaml: source.path: {scenario.source.path}: no such file; expected a JSONL file with one object a line"
-                )
+            for path in scenario.source.paths:
+                if not (self.root / path).is_file():
+                    raise UserError(
+                        f"config/scenarios/{name}.yaml: source.path: {path}: no such file; expected a JSONL, JSON, CSV or Parquet file"
+                    )
         for name, model in self.models.items():
             if model.path and not (self.root / model.path / "config.json").is_file():
                 raise UserError(
@@ -149,7 +164,26 @@ class Matrix:
 
     @property
     def uses_corpus(self) -> bool:
-        return bool(self.built) or any(scenario.source.builtin for scenario in self.scenarios.values())
+        """Whether anything is made of the docstrings."""
+        sources = {scenario.source.builtin for scenario in self.scenarios.values()}
+        return bool(self.built) or bool(sources & DOCUMENTATION)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every model with the scenarios whose rows it reads."""
+        found = list(product(self.experiment.models, self.experiment.scenarios))
+        properties = self.experiment.properties
+        return list(dict.fromkeys([*found, *([(properties.model, properties.scenario)] if properties else [])]))
+
+    @property
+    def property_runs(self) -> list[tuple[str, int, int]]:
+        """(technique, ranks, round) of each run of the properties: of every round, then of more ranks."""
+        properties = self.experiment.properties
+        if not properties:
+            return []
+        own = {name: self.techniques[name].world_size for name in measured(self.techniques)}
+        rounds = [(name, own[name], number + 1) for number in range(properties.rounds) for name in own]
+        return list(dict.fromkeys([*rounds, *((name, ranks, 1) for ranks in properties.ranks for name in own)]))
 
     @cached_property
     def built(self) -> list[str]:
@@ -171,6 +205,13 @@ class Matrix:
             "seed": seed,
         }
 
+    def property_recipe(self, technique: str, ranks: int) -> dict[str, Any]:
+        """A training job of a few steps on so many ranks, whose weights aren't kept."""
+        properties = self.experiment.properties
+        assert properties is not None
+        recipe = self.training_recipe(properties.model, technique, self.experiment.seeds[0])
+        return {**recipe, "epochs": 1, "steps": properties.steps, "world_size": ranks, "keep_weights": False}
+
     def parameters(self) -> dict[str, Any]:
         """The whole matrix, resolved: what `dvc params diff` compares."""
         kinds: dict[str, dict[str, Any]] = {
@@ -190,20 +231,34 @@ class Matrix:
             "precisions": self.experiment.precisions,
             "corpus": self.uses_corpus,
             "built": self.built,
+            "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
             "with_adapter": [name for name, technique in self.techniques.items() if technique.adapter],
+            "pairs": self.pairs,
+            "property_runs": self.property_runs,
             "parameters": self.parameters(),
         }
 
     def data_recipe(self, scenario: str) -> dict[str, Any]:
         """What decides which rows there are; how they are scored or described isn't in it."""
-        deciding = {"source", "prompt", "answer", "rows_per_label", "split", "near_duplicates", "task"}
-        return {"scenario": self.scenarios[scenario].model_dump(include=deciding)}
+        scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
+        found = self.scenarios[scenario].model_dump(exclude=scoring)
+        del found["budgets"]["truncated"]
+        return {"scenario": found}
+
+    def tokens_recipe(self, scenario: str) -> dict[str, Any]:
+        found = self.scenarios[scenario]
+        return {"truncated": found.budgets.truncated, **found.model_dump(include={"max_tokens", "gate", "task"})}
+
+    def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
+        """How one backend is scored; which of the task's metrics count isn't in it."""
+        evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
+        return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
 
     def pretraining_recipe(self, model: str) -> dict[str, Any]:
         build = self.models[model].build
         assert build is not None
-        pretraining = build.pretraining.model_dump(exclude={"checkpoint_steps"})
-        return {**build.model_dump(exclude={"pretraining"}), **pretraining}
+        plan = build.pretraining.model_dump(exclude={"checkpoint_steps"}) if build.pretraining else RANDOM_WEIGHTS
+        return {**build.model_dump(exclude={"pretraining"}), **plan}
 
     def merge_recipe(self, technique: str) -> dict[str, Any]:
         return self.techniques[technique].model_dump(include={"base_precision", "threads"})
@@ -223,7 +278,7 @@ class Matrix:
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
         scored = {
-            name: scenario.model_dump(include={"primary_metric", "higher_is_better"})
+            name: {"primary_metric": scenario.primary_metric, "higher_is_better": scenario.higher_is_better}
             for name, scenario in self.scenarios.items()
         }
         return {
@@ -231,6 +286,25 @@ class Matrix:
             "scenarios": scored,
             "precisions": self.experiment.precisions,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
+        }
+
+    def table_recipe(self) -> dict[str, Any]:
+        """What the cells of the published table are measured by."""
+        properties = self.experiment.properties
+        return {
+            "model": self.experiment.models[0],
+            "scenarios": self.experiment.scenarios,
+            "techniques": list(self.techniques),
+            "confidence": self.experiment.evaluation.confidence,
+            "properties": properties
+            and {
+                **properties.model_dump(),
+                "batch_rows": self.experiment.training.batch_rows,
+                "seeds": self.experiment.seeds[:1],
+            },
+            "property_runs": self.property_runs,
+            "ranks": {name: self.techniques[name].world_size for name in measured(self.techniques)},
+            "offloaded": [name for name, technique in self.techniques.items() if technique.engine.offload != "none"],
         }
 
     def report_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:

@@ -8,14 +8,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from snaketune.tokens import Rows
+
 BATCH_ROWS = 32
+TOKENS_AT_ONCE = 2048
 
 
 class Backend(Protocol):
     """A causal language model that keeps a cache of past keys and values."""
 
-    def forward(self, ids: np.ndarray, past: Any, keep: int) -> tuple[np.ndarray, Any]:
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         """Run ids (rows, length; int64) after ``past`` (None at first); ``past`` stays usable.
+
+        ``mask`` (rows, past and ids; int64) is 0 where a row is padded in front.
 
         Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
         and the longer past.
@@ -56,6 +61,64 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
                     following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1
                 )[..., 0].sum(-1)
     return scores
+
+
+def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids aligned to the right, and their mask: both (rows, longest), int64."""
+    longest = max(map(len, rows))
+    ids, mask = np.zeros((2, len(rows), longest), dtype=np.int64)
+    for number, row in enumerate(rows):
+        ids[number, longest - len(row) :], mask[number, longest - len(row) :] = row, 1
+    return ids, mask
+
+
+def by_length(rows: list[np.ndarray], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like lengths, of at most so many tokens or one row."""
+    batch: list[int] = []
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
+        if batch and (len(batch) + 1) * len(rows[number]) > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
+    """Negative log-likelihood of each row's answers, in nats, given what comes before: (rows,)."""
+    found = np.zeros(len(rows))
+    for numbers in by_length(rows.ids, TOKENS_AT_ONCE):
+        ids, mask = padded([rows.ids[n] for n in numbers])
+        told, _ = padded([rows.answers[n] for n in numbers])
+        told[:, 0] = 0
+        told[np.arange(len(numbers)), (mask == 0).sum(1)] = 0
+        first = int(told.any(0).argmax())
+        keep = ids.shape[1] - first + 1
+        logits = backend.forward(ids, None, keep, mask)[0][:, -keep:-1]
+        likely = np.take_along_axis(log_softmax(logits), ids[:, first:, None], -1)[..., 0]
+        found[numbers] = -(likely * told[:, first:]).sum(1)
+    return found
+
+
+def generate(
+    backend: Backend, prompts: list[np.ndarray], ends: set[int], new_tokens: int
+) -> list[tuple[list[int], bool]]:
+    """Greedy answers: token ids without the end token, and whether one ended them."""
+    answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
+    for numbers in by_length(prompts, TOKENS_AT_ONCE):
+        ids, mask = padded([prompts[n] for n in numbers])
+        past, made = None, np.zeros((len(numbers), 0), dtype=np.int64)
+        ended = np.zeros(len(numbers), dtype=bool)
+        while made.shape[1] < new_tokens and not ended.all():
+            logits, past = backend.forward(ids, past, 1, mask)
+            ids = logits[:, -1].argmax(-1).astype(np.int64)[:, None]
+            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+            made = np.concatenate([made, ids], axis=1)
+            ended |= np.isin(ids[:, 0], list(ends))
+        for number, row in zip(numbers, made.tolist(), strict=True):
+            stop = next((i for i, token in enumerate(row) if token in ends), None)
+            answers[number] = (row[:stop], stop is not None)
+    return answers
 
 
 def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np.ndarray:

@@ -1,41 +1,50 @@
 """Tokenized rows on disk: one safetensors file a split, read without torch or a tokenizer."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from snaketune.files import read_json, written_whole
+from snaketune.files import written_whole
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Token ids of each row (int32) and the index of its first answer token (loss starts there)."""
+    """Token ids of each row (int32), and which of them are answers (bool): only on these falls loss."""
 
     ids: list[np.ndarray]
-    answer_starts: list[int]
+    answers: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def answer_tokens(self, rows: list[int]) -> int:
-        return sum(len(self.ids[row]) - max(1, self.answer_starts[row]) for row in rows)
+    def answer_tokens(self, rows: Iterable[int]) -> int:
+        """How many tokens are predicted: nothing comes before the first one of a row."""
+        return sum(int(self.answers[row][1:].sum()) for row in rows)
 
-    def tokens(self, rows: list[int]) -> int:
+    def tokens(self, rows: Iterable[int]) -> int:
         return sum(len(self.ids[row]) for row in rows)
 
     @property
     def prompts(self) -> list[np.ndarray]:
-        return [ids[:start] for ids, start in zip(self.ids, self.answer_starts, strict=True)]
+        """What comes before the last answer of each row."""
+        return [ids[: answer_start(answers)] for ids, answers in zip(self.ids, self.answers, strict=True)]
+
+
+def answer_start(answers: np.ndarray) -> int:
+    """Where the last run of answer tokens begins."""
+    asked = np.flatnonzero(~answers)
+    return int(asked[-1]) + 1 if len(asked) else 0
 
 
 def write_rows(path: Path, rows: Rows) -> None:
     tensors: dict[str, np.ndarray] = {
         "ids": np.concatenate(rows.ids).astype(np.int32),
+        "answers": np.concatenate(rows.answers).astype(np.uint8),
         "offsets": np.cumsum([0, *map(len, rows.ids)]).astype(np.int64),
-        "answer_starts": np.array(rows.answer_starts, dtype=np.int32),
     }
     with written_whole(path) as aside:
         aside.write_bytes(save(tensors))
@@ -43,11 +52,6 @@ def write_rows(path: Path, rows: Rows) -> None:
 
 def read_rows(path: Path) -> Rows:
     tensors = load_file(path)
-    bounds = tensors["offsets"].tolist()
-    return Rows([tensors["ids"][a:b] for a, b in itertools.pairwise(bounds)], tensors["answer_starts"].tolist())
-
-
-def read_candidates(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Labels, and the token ids of the answer that each stands for."""
-    content = read_json(path)
-    return list(content), [np.array(ids, dtype=np.int64) for ids in content.values()]
+    bounds = list(itertools.pairwise(tensors["offsets"].tolist()))
+    answers = tensors["answers"].astype(bool)
+    return Rows([tensors["ids"][a:b] for a, b in bounds], [answers[a:b] for a, b in bounds])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from snaketune.errors import UserError
 from snaketune.files import sha256, write_json
@@ -78,8 +78,9 @@ def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> t
         row = torch.from_numpy(rows.ids[n].astype(np.int64))
         ids[i, longest - len(row) :] = row
         mask[i, longest - len(row) :] = 1
-        answer = len(row) - max(1, rows.answer_starts[n])
-        labels[i, longest - answer :] = row[-answer:]
+        answers = torch.from_numpy(rows.answers[n]).clone()
+        answers[0] = False
+        labels[i, longest - len(row) :][answers] = row[answers]
     keep = int((labels != IGNORED).any(0).long().flip(0).cumsum(0).argmax()) + 2
     inputs = {
         "input_ids": ids.to(device),
@@ -250,7 +251,8 @@ class Fit:
             return 0
         # A quantized base saves its quantization beside the weights, which loading doesn't know
         # as keys; it was just read from its own file, and only the adapter differs.
-        options = {} if self.strict_checkpoint else {"strict": False}
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        options = {} if self.strict_checkpoint else {"load_module_strict" if deepspeed else "strict": False}
         self.accelerator.load_state(str(path), **options)
         self.log, self.seconds, self.cpu_seconds = state["log"], state["seconds"], state["cpu_seconds"]
         self.earlier_peak = state["peaks"][self.accelerator.process_index]

@@ -49,13 +49,15 @@ MISTAKES = {
         "adapter: [",
         ["config/techniques/lora.yaml, line", "not YAML"],
     ),
-    "a data file that isn't there": (
-        "config/scenarios/classification.yaml",
-        "  builtin: documentation-areas",
-        "  path: data/mine.jsonl",
-        ["source.path: data/mine.jsonl: no such file", "JSONL"],
-    ),
 }
+
+
+def test_a_data_file_that_is_not_there(edited: Workspace) -> None:
+    edited.write("config/scenarios/mine.yaml", {"task": "chat", "source": {"path": "data/mine.jsonl"}})
+    edited.edit("config/experiments/test.yaml", "seeds:", "scenarios: [mine]\nseeds:")
+    shown = edited.snakemake("--cores", "1")
+    assert "source.path: data/mine.jsonl: no such file; expected a JSONL, JSON, CSV or Parquet file" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -75,16 +77,16 @@ def test_a_mistake_in_the_configuration(edited: Workspace, mistake: str) -> None
     ("content", "expected"),
     [
         (b"", "mine.jsonl: empty"),
-        (b'{"text": "a", "label": "b"}\n{"text": \n', "mine.jsonl, line 2: not JSON"),
-        (b'{"text": "caf\xe9", "label": "b"}\n', "mine.jsonl, line 1: not UTF-8"),
-        (b'{"text": "a"}\n', "mine.jsonl, row 1: expected a non-empty string in 'label'"),
+        (b'{"text": "a", "label": "b"}\n{"text": \n', "mine.jsonl:2: not JSON"),
+        (b'{"text": "caf\xe9", "label": "b"}\n', "mine.jsonl:1: not UTF-8"),
+        (b'{"text": "a"}\n', "mine.jsonl:1: the keys text: expected text + label"),
     ],
 )
 def test_a_mistake_in_the_users_file(tmp_path: Path, content: bytes, expected: str) -> None:
-    workspace = Workspace.make(tmp_path, UNTRAINED)
+    workspace = Workspace.make(tmp_path, {**UNTRAINED, "scenarios": ["mine"]})
     (tmp_path / "mine.jsonl").write_bytes(content)
-    workspace.edit("config/scenarios/classification.yaml", "  builtin: documentation-areas", "  path: mine.jsonl")
-    shown = workspace.snakemake("--cores", "1", "results/data/classification/card.json")
+    workspace.write("config/scenarios/mine.yaml", {"task": "classification", "source": {"path": "mine.jsonl"}})
+    shown = workspace.snakemake("--cores", "1", "results/data/mine/card.json")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
     assert f"error: {expected}" in text

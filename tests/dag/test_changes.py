@@ -17,7 +17,7 @@ from make_environment import pip_settings
 
 QUANTIZED = ("int8", "int4")
 REPORT = {"write_report", "record_results"}
-END = {"summarize", "write_plots"} | REPORT
+END = {"summarize", "write_plots", "write_technique_table"} | REPORT
 
 
 def after_onnx(technique: str, *precisions: str) -> set[str]:
@@ -69,8 +69,8 @@ MODEL_FILES = [
 ONNX_FILES = ["model.onnx", "model.onnx_data", *MODEL_FILES[1:]]
 DATA_FILES = ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "manifest.json", "provenance.json"]
 TOKEN_FILES = [
-    *(f"training/{name}" for name in ("train.safetensors", "validation.safetensors", *MODEL_FILES[5:])),
-    *(f"test/{name}" for name in ("test.safetensors", "test.jsonl", "candidates.json", *MODEL_FILES[5:])),
+    *(f"training/{name}" for name in ("train.safetensors", "validation.safetensors", "card.json", *MODEL_FILES[5:])),
+    *(f"test/{name}" for name in ("test.safetensors", "test.jsonl", "decoding.json", "card.json", *MODEL_FILES[5:])),
 ]
 
 
@@ -116,6 +116,7 @@ def contract() -> dict[str, set[str]]:
     files |= {f"results/{name}": END for name in ("summary.csv", "comparisons.json", "metrics.json")}
     files |= {f"results/plots/{name}.csv": {"write_plots", "record_results"} for name in ("loss", "quality")}
     files |= {f"results/{name}": {"record_results"} for name in ("params.yaml", "manifest.json", "provenance.json")}
+    files["results/technique_table.json"] = {"write_technique_table"} | REPORT
     return files | {"results/report.html": REPORT}
 
 
@@ -161,7 +162,7 @@ CHANGES = {
     "a comment in a script": (("scripts/train.py", "def main() -> None:", "# why\ndef main() -> None:"), set()),
     "a docstring": (("scripts/snaketune/training.py", '"""Runs a plan', '"""Carries out a plan'), set()),
     "a line of the metrics": (
-        ("scripts/snaketune/metrics.py", 'average="macro"', 'average="micro"'),
+        ("scripts/snaketune/metrics.py", "[float(told == true), 1]", "[float(told != true), 1]"),
         EVALUATIONS | PARITY | END,
     ),
     "a line of the training loop": (("scripts/snaketune/training.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
@@ -183,9 +184,21 @@ CHANGES = {
     "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
     "the scenario's description": ((SCENARIO, "description: Name", "description: Tell {braces}"), REPORT),
     "the primary metric": (
-        (SCENARIO, "primary_metric: accuracy", "primary_metric: macro_f1"),
+        (SCENARIO, "metrics: [accuracy, macro_f1]", "metrics: [macro_f1, accuracy]"),
         PARITY | END,
     ),
+    "the longest answer": (
+        (SCENARIO, "metrics:", "max_new_tokens: 65\nmetrics:"),
+        EVALUATIONS | PARITY | END,
+    ),
+    "a budget of the data gate": ((SCENARIO, "metrics:", "budgets: {majority: 0.9}\nmetrics:"), FROM_DATA),
+    "how much may be cut off": ((SCENARIO, "metrics:", "budgets: {truncated: 0.02}\nmetrics:"), FROM_TOKENS),
+    "the longest row": ((SCENARIO, "metrics:", "max_tokens: 500\nmetrics:"), FROM_TOKENS),
+    "the code of the scenario's corpus": (
+        ("scripts/snaketune/corpora/areas.py", '"module"', '"class"'),
+        FROM_DATA,
+    ),
+    "the code of another corpus": (("scripts/snaketune/corpora/tunes.py", "max_bars", "most_bars"), set()),
     "the corpus": ((CONFIG, "    networkx: networkx\n", ""), EVERYTHING),
     "a parity budget": ((CONFIG, "kl_divergence: 0.2", "kl_divergence: 0.3"), PARITY | REPORT),
 }

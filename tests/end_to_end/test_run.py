@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from experiments import ALL_WEIGHTS, TECHNIQUES
+from experiments import ALL_WEIGHTS, FURTHER, SMALL, TECHNIQUES, TWO_RANKS
 from safetensors.numpy import load_file
 from workspace import Workspace
 
@@ -64,7 +64,7 @@ def test_values_are_those_of_the_kept_predictions(finished: Workspace) -> None:
         )
         predictions = [json.loads(line) for line in lines]
         assert len(predictions) == int(row["n"])
-        assert np.mean([p["label"] == p["prediction"] for p in predictions]) == pytest.approx(float(row["value"]))
+        assert np.mean([p["reference"] == p["prediction"] for p in predictions]) == pytest.approx(float(row["value"]))
 
 
 def test_every_technique_saw_the_same_tokens(finished: Workspace) -> None:
@@ -83,7 +83,7 @@ def test_adapters_train_a_share_and_all_weights_train_all(finished: Workspace) -
         resources = read(run_of(finished, technique) / "resources.json")
         share = resources["trainable_parameters"] / resources["total_parameters"]
         assert share == 1 if technique in ALL_WEIGHTS else 0 < share < 0.2
-        assert len(resources["ranks"]) == resources["world_size"] == (2 if technique == "zero3" else 1)
+        assert len(resources["ranks"]) == resources["world_size"] == (2 if technique in TWO_RANKS else 1)
 
 
 def test_zero3_holds_half_of_the_model_states_on_each_rank(finished: Workspace) -> None:
@@ -368,3 +368,25 @@ def test_seeds_one_precision_and_a_gate_that_only_warns(finished: Workspace, tmp
     name = "adapter/adapter_model.safetensors"
     assert (first / name).read_bytes() == (run_of(finished, "lora") / name).read_bytes()
     assert (first / name).read_bytes() != (second / name).read_bytes()
+
+
+@pytest.mark.long
+def test_the_further_techniques_train_and_are_compared_without_an_export(finished: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "copy")
+    shutil.copytree(finished.path, other.path, symlinks=True)
+    technique = yaml.safe_load((other.path / "config/techniques/zero2.yaml").read_text())
+    other.write("config/techniques/zero2.yaml", {**technique, "learning_rate": 0.0003})
+    other.write(other.experiment, {**SMALL, "techniques": ["full", *FURTHER], "precisions": []})
+    ran = other.snakemake("--cores", "2")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    assert [row["technique"] for row in summary(other)] == ["base", "full", *FURTHER]
+    ranks = {t: read(run_of(other, t) / "resources.json")["world_size"] for t in FURTHER}
+    assert ranks == {t: 2 if t in TWO_RANKS else 1 for t in FURTHER}
+    one, two = (load_file(run_of(other, t) / "model/model.safetensors") for t in ("full", "zero2"))
+    assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-4
+    alone, sharded = (
+        load_file(run_of(w, t) / "adapter/adapter_model.safetensors")
+        for w, t in ((finished, "lora"), (other, "lora-zero3"))
+    )
+    assert max(np.abs(alone[name] - sharded[name]).max() for name in alone) < 1e-4
+    assert not (run_of(other, "zero2") / "onnx").exists()

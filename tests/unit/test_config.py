@@ -120,7 +120,7 @@ def test_no_schema_is_left_over() -> None:
         ("model", MODEL, ["exactly one of build, hub, path"]),
         ("scenario", SCENARIO | {"prompt": "no field"}, ["prompt must hold {text}"]),
         ("scenario", SCENARIO | {"answer": "{label} {other}"}, ["answer may hold"]),
-        ("scenario", SCENARIO | {"prompt": "{text} is about {label}"}, ["prompt", "{label}"]),
+        ("scenario", SCENARIO | {"prompt": "{text} is about {label}"}, ["prompt may hold {text} only"]),
         ("scenario", SCENARIO | {"split": {"validation": 0.5, "test": 0.5}}, ["split", "must leave rows"]),
         ("export", {"description": "x", "method": "int8"}, ["'int8'", "'dynamic-int8'"]),
         ("technique", ["a list"], ["expected keys and values, found list"]),

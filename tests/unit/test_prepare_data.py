@@ -1,12 +1,13 @@
-"""Examples are labelled, split and freed of duplicates so that no test row leaks."""
+"""Examples of every task are split by their groups and written with a card that says what was kept."""
 
 import collections
 import json
-import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,118 +17,18 @@ import prepare_data
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
 from snaketune.files import read_json, read_jsonl, sha256, write_jsonl
-from snaketune.sources import Example, read_examples, without_names
+from snaketune.sources import Example
 
-NEAR = {"threshold": 0.6, "permutations": 64}
-
-
-def recipe(source: dict[str, Any], **other: Any) -> dict[str, Any]:
-    content = {
-        "description": "for a test",
-        "task": "classification",
-        "licence": "none",
-        "source": source,
-        "prompt": "Which?\n{text}",
-        "answer": "It is {label}.",
-    }
-    return SCHEMAS["scenario"].model_validate(content | other).model_dump()
+NAMES = ("train", "validation", "test")
 
 
-def example(number: int, split: str, text: str | None = None, label: str = "a") -> Example:
-    return {
-        "id": str(number),
-        "text": text or words(number, 12),
-        "label": label,
-        "group": str(number),
-        "split": split,
-    }
-
-
-def words(seed: int, count: int) -> str:
+def words(seed: int, count: int = 12) -> str:
     """A text that shares no three words in a row with that of another seed."""
     return " ".join(f"w{n}" for n in np.random.default_rng(seed).integers(0, 10**6, count))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("NumPy's numpy.array and NUMPY", "'s .array and"),
-        ("numpyro mynumpy numpy2 numpy_like", "numpyro mynumpy numpy2 numpy_like"),
-        ("scikit-learn, scikit", ", scikit"),
-        ("_inductor inductor", "inductor"),
-        ("two\n  lines", "two lines"),
-    ],
-)
-def test_names_are_removed_in_any_case_and_not_inside_words(text: str, expected: str) -> None:
-    assert without_names(text, {"numpy", "scikit-learn", "_inductor"}) == expected
-
-
-def documentation(module: str, text: str, **other: str) -> dict[str, str]:
-    row = {"library": "sympy", "module": module, "name": "f", "kind": "function", "group": module, "split": "train"}
-    return row | {"text": text} | other
-
-
-def read_documentation(tmp_path: Path, rows: list[dict[str, str]], **source: Any) -> list[Example]:
-    write_jsonl(tmp_path / "documentation.jsonl", rows)
-    areas = {"physics": ["sympy.physics"], "geometry": ["sympy.physics.vector", "sympy.geometry"]}
-    scenario = recipe({"builtin": "documentation-areas", "areas": areas, "min_characters": 1, **source})
-    return read_examples(scenario["source"], tmp_path / "documentation.jsonl")
-
-
-def test_a_docstring_has_the_area_of_the_longest_prefix(tmp_path: Path) -> None:
-    modules = ["sympy.physics", "sympy.physics.units.si", "sympy.physics.vector.frame", "sympy.physics.vectors"]
-    found = read_documentation(tmp_path, [documentation(module, "Some text.") for module in modules])
-    assert [one["label"] for one in found] == ["physics", "physics", "geometry", "physics"]
-
-
-def test_docstrings_of_no_area_or_of_a_whole_module_are_left_out(tmp_path: Path) -> None:
-    rows = [
-        documentation("sympy.core", "Some text."),
-        documentation("sympy.geometry", "Some text.", kind="module"),
-        documentation("sympy.geometrys", "Some text."),
-    ]
-    assert read_documentation(tmp_path, rows) == []
-
-
-def test_a_docstring_tells_nothing_by_its_library_module_or_aliases(tmp_path: Path) -> None:
-    rows = [documentation("sympy.physics.units", "In SymPy's physics, Units of sp are united.")]
-    [found] = read_documentation(tmp_path, rows, aliases=["sp"])
-    assert found["text"] == "In 's , of are united."
-
-
-def test_docstrings_are_cut_between_words_and_short_ones_left_out(tmp_path: Path) -> None:
-    rows = [documentation("sympy.geometry", text) for text in ("one two three", "one", "z" * 30)]
-    found = read_documentation(tmp_path, rows, max_characters=10, min_characters=5)
-    assert [one["text"] for one in found] == ["one two", "z" * 10]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"text": "b"}, r"row 2: expected a non-empty string in 'label', found nothing; the row has the keys text"),
-        ({"text": " ", "label": "x"}, r"row 2: expected a non-empty string in 'text', found ' '"),
-        ({"text": "b", "label": 3}, r"row 2: expected a non-empty string in 'label', found 3"),
-        ({}, r"row 2: expected a non-empty string in 'text', found nothing; the row has the keys none"),
-    ],
-)
-def test_a_bad_row_is_named_with_its_key(row: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, [{"text": "a", "label": "x"}, row])
-    with pytest.raises(UserError, match=re.escape(str(path)) + f", {message}"):
-        read_examples(recipe({"path": "rows.jsonl"})["source"], path)
-
-
-def test_columns_may_have_other_names(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, [{"body": " A ", "kind": "x", "who": 7}])
-    source = recipe({"path": "rows.jsonl", "columns": {"text": "body", "label": "kind", "group": "who"}})["source"]
-    assert read_examples(source, path) == [{"id": "rows.jsonl:1", "text": "A", "label": "x", "group": "7"}]
-
-
-def test_rows_without_a_group_are_grouped_by_their_text(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, [{"text": text, "label": "x"} for text in ("Same", "same", "other")])
-    assert [one["group"] for one in read_examples(recipe({"path": "x"})["source"], path)] == ["same", "same", "other"]
+def example(number: int, split: str) -> Example:
+    return {"id": str(number), "text": words(number), "label": "a", "group": str(number), "split": split}
 
 
 @given(st.lists(st.text(max_size=2), min_size=1), st.floats(0, 0.5), st.floats(0, 0.49))
@@ -156,108 +57,219 @@ def test_a_split_that_the_source_fixes_stays() -> None:
     assert {one["split"] for one in examples} == {"validation"}
 
 
-def trigrams(text: str) -> set[tuple[str, ...]]:
-    found = text.split()
-    return {tuple(found[i : i + 3]) for i in range(len(found) - 2)}
+@pytest.mark.parametrize("given", [["train"], ["train", "test"], ["train", "validation"], list(NAMES)])
+def test_splits_that_the_data_lack_are_taken_from_training(given: list[str]) -> None:
+    examples = [example(n, split) for split in given for n in range(100)]
+    prepare_data.assign_splits(examples, {"validation": 0.1, "test": 0.2})
+    shares = {"validation": 10, "test": 20}
+    taken = {split: rows for split, rows in shares.items() if split not in given}
+    expected = dict.fromkeys(given, 100) | taken | {"train": 100 - sum(taken.values())}
+    assert collections.Counter(one["split"] for one in examples) == expected
+    assert {one["given"] for one in examples if one["split"] in taken} <= {"train"}
 
 
-@pytest.mark.parametrize("length", [20, 35])
-def test_a_paraphrase_by_one_word_never_crosses_splits(length: int) -> None:
-    examples = []
-    for number in range(100):
-        text = words(number, length).split()
-        paraphrase = " ".join([*text[:9], "another", *text[10:]])
-        splits = ("train", "test") if number % 2 else ("test", "train")
-        examples.append(example(number, splits[0], " ".join(text)))
-        examples.append(example(number + 1000, splits[1], paraphrase, label="b"))
-    kept, dropped = prepare_data.select(examples, None, NEAR)
-    sides = {int(one["id"]): trigrams(one["text"]) for one in kept}
-    crossing = [
-        number
-        for number in range(100)
-        if number in sides
-        and number + 1000 in sides
-        and len(sides[number] & sides[number + 1000]) >= NEAR["threshold"] * len(sides[number] | sides[number + 1000])
-    ]
-    assert crossing == [], f"{len(crossing)} of 100 pairs are in training and in test"
-    assert dropped == {"near-duplicate of a kept row": 100}
-    assert {one["split"] for one in kept} == {"test"}
+TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "classification": (
+        lambda n: {"text": words(n), "label": "ab"[n // 10 % 2]},
+        {"prompt": "Which?\n{text}", "answer": "It is {label}."},
+    ),
+    "tagging": (
+        lambda n: {"tokens": [*words(n).split(), "New", "York", "Rome"], "tags": ["O"] * 12 + ["B-x", "I-x", "B-y"]},
+        {},
+    ),
+    "translation": (lambda n: {"source": words(n), "target": words(n + 1), "language": "Spanish"}, {}),
+    "qa": (lambda n: {"context": words(n), "question": f"{words(n + 1)}?", "answers": words(n).split()[:2]}, {}),
+    "chat": (
+        lambda n: {"messages": [{"role": r, "content": words(n + i)} for i, r in enumerate(("user", "assistant") * 2)]},
+        {},
+    ),
+    "language-modeling": (lambda n: {"text": words(n)}, {}),
+    "generation": (lambda n: {"prompt": "Write.", "completion": words(n)}, {}),
+}
+USERS = {
+    "classification": lambda row: f"Which?\n{row['text']}",
+    "tagging": lambda row: f"Name the entities in this sentence and their types.\n{' '.join(row['tokens'])}",
+    "translation": lambda row: f"Translate to Spanish: {row['source']}",
+    "qa": lambda row: f"{row['context']}\n{row['question']}",
+    "generation": lambda row: "Write.",
+}
+ANSWERS = {
+    "classification": lambda row: (f"It is {row['label']}.", row["label"]),
+    "tagging": lambda row: ("New York: x; Rome: y", row),
+    "translation": lambda row: (row["target"], row["target"]),
+    "qa": lambda row: (row["answers"][0], row["answers"]),
+    "generation": lambda row: (row["completion"], row["completion"]),
+}
 
 
-def test_texts_that_differ_are_all_kept() -> None:
-    examples = [example(n, split) for n, split in enumerate(["train", "validation", "test"] * 30)]
-    kept, dropped = prepare_data.select(examples, None, NEAR)
-    assert len(kept) == 90
-    assert not dropped
-
-
-def test_each_label_keeps_at_most_its_rows_in_each_split() -> None:
-    examples = [example(n, split, label="ab"[n % 2]) for n, split in enumerate(["train", "validation", "test"] * 20)]
-    limits = {"train": 4, "validation": 3, "test": 2}
-    kept, dropped = prepare_data.select(examples, limits, NEAR)
-    assert collections.Counter((one["label"], one["split"]) for one in kept) == {
-        (label, split): rows for label in "ab" for split, rows in limits.items()
+def prepare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, source: dict[str, Any], *sources: str, **other: Any
+) -> dict[str, list[dict[str, Any]]]:
+    content = {"task": task, "source": source, **other}
+    recipe = {
+        "scenario": SCHEMAS["scenario"].model_validate(content).model_dump(),
+        "source_digests": {name: sha256(Path(name)) for name in sources if source.get("path")},
     }
-    assert dropped == {"over the number of rows per label": 60 - 18}
-
-
-SPLITS = ["train"] * 8 + ["validation"] * 2 + ["test"] * 2
-
-
-def test_enough_rows_of_two_labels_pass() -> None:
-    kept = [example(n, split, label="ab"[n % 2]) for n, split in enumerate(SPLITS)]
-    prepare_data.check(kept, recipe({"path": "mine.jsonl"}))
-
-
-def test_only_one_label_is_refused() -> None:
-    kept = [example(n, split) for n, split in enumerate(SPLITS)]
-    with pytest.raises(UserError, match=r"mine\.jsonl: only one label \('a'\)"):
-        prepare_data.check(kept, recipe({"path": "mine.jsonl"}))
-
-
-@pytest.mark.parametrize(("split", "least"), [("train", 8), ("validation", 2), ("test", 2)])
-def test_an_empty_split_is_refused(split: str, least: int) -> None:
-    kept = [example(n, one, label="ab"[n % 2]) for n, one in enumerate(SPLITS) if one != split]
-    with pytest.raises(UserError, match=rf"mine\.jsonl: 0 rows left for {split}, at least {least} are needed"):
-        prepare_data.check(kept, recipe({"path": "mine.jsonl"}))
-
-
-def test_a_label_that_was_never_trained_on_is_refused() -> None:
-    kept = [example(n, split, label="ab"[n % 2]) for n, split in enumerate(SPLITS)] + [example(99, "test", label="c")]
-    with pytest.raises(UserError, match="label 'c' is in test but in no training row"):
-        prepare_data.check(kept, recipe({"path": "mine.jsonl"}))
-
-
-def test_a_users_file_becomes_chats_and_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"text": words(n, 12), "label": "ab"[n % 2], "group": n // 2} for n in range(60)]
-    rows.append(rows[0] | {"group": "a copy"})
-    write_jsonl(tmp_path / "mine.jsonl", rows)
-    source = f"{tmp_path}/mine.jsonl"
-    scenario = json.dumps(
-        {"scenario": recipe({"path": "mine.jsonl"}), "source_digests": {source: sha256(Path(source))}}
-    )
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["x", "--recipe", scenario, "--source", source, "--output-directory", f"{tmp_path}/out"],
-    )
+    out = ["--output-directory", f"{tmp_path}/out"]
+    given = ["--source", *sources] if sources else []
+    monkeypatch.setattr(sys, "argv", ["x", "--recipe", json.dumps(recipe, sort_keys=True), *given, *out])
     prepare_data.main()
-    chats = {split: read_jsonl(tmp_path / f"out/{split}.jsonl") for split in ("train", "validation", "test")}
+    return {split: read_jsonl(tmp_path / f"out/{split}.jsonl") for split in NAMES}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_users_file_of_each_task_becomes_rows_and_a_card(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, templates = TASKS[task]
+    originals = [make(10 * n) for n in range(60)]
+    path = f"{tmp_path}/mine.jsonl"
+    write_jsonl(Path(path), [*originals, originals[0] | {"group": "a copy"}])
+    rows = prepare(tmp_path, monkeypatch, task, {"path": path}, path, **templates)
     card = read_json(tmp_path / "out/card.json")
-    assert card["read"] == 61
-    assert card["dropped"] == {"near-duplicate of a kept row": 1}
-    assert card["kept"] == {split: len(found) for split, found in chats.items()}
+    assert (card["task"], card["source"], card["read"]) == (task, path, 61)
+    assert card["dropped"] == {"duplicate of a kept row": 1}
+    assert card["kept"] == {split: len(found) for split, found in rows.items()}
+    assert sum(card["kept"].values()) == 60
+    assert card["sha256"] == {split: sha256(tmp_path / f"out/{split}.jsonl") for split in NAMES}
+    assert card["gate"] == {"verdict": "passed", "over_budget": [], "not_judged": []}
+    assert read_json(tmp_path / "out/manifest.json")["inputs"] == {path: sha256(Path(path))}
+    for row in (row for found in rows.values() for row in found):
+        original = originals[(int(row.pop("id").split(":")[1]) - 1) % 60]
+        assert row == expected_row(task, original)
+
+
+def expected_row(task: str, original: dict[str, Any]) -> dict[str, Any]:
+    if task == "language-modeling":
+        return {"text": original["text"]}
+    if task == "chat":
+        return {"messages": original["messages"], "reference": original["messages"][-1]["content"]}
+    answer, reference = ANSWERS[task](original)
+    messages = [{"role": "user", "content": USERS[task](original)}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "reference": reference}
+
+
+def test_the_card_of_a_classification_has_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{tmp_path}/mine.jsonl"
+    write_jsonl(Path(path), [{"text": words(n), "label": "aab"[n % 3]} for n in range(60)])
+    prepare(tmp_path, monkeypatch, "classification", {"path": path}, path, answer="It is {label}.")
+    card = read_json(tmp_path / "out/card.json")
+    assert card["labels"] == ["a", "b"]
     assert card["answers"] == ["It is a.", "It is b."]
-    one = chats["train"][0]
-    original = rows[int(one["id"].split(":")[1]) - 1]
-    assert one["messages"] == [
-        {"role": "user", "content": f"Which?\n{original['text']}"},
-        {"role": "assistant", "content": f"It is {original['label']}."},
-    ]
+    assert sum(rows for counts in card["rows_per_label"].values() for rows in counts.values()) == 60
+    test = card["rows_per_label"]["test"]
+    assert card["majority_share_of_test"] == max(test.values()) / sum(test.values())
+    assert card["characters"]["answer"] == {"shortest": 8, "median": 8, "longest": 8}
+
+
+def test_the_card_of_a_tagging_has_its_entities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{tmp_path}/mine.jsonl"
+    write_jsonl(Path(path), [TASKS["tagging"][0](n) for n in range(60)])
+    prepare(tmp_path, monkeypatch, "tagging", {"path": path}, path)
+    card = read_json(tmp_path / "out/card.json")
+    assert card["entities_per_type"] == {split: {"x": rows, "y": rows} for split, rows in card["kept"].items()}
+    assert (card["labels"], card["answers"], card["rows_per_label"]) == ([], [], {})
+
+
+def test_the_same_rows_in_every_kind_of_file_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"nr": f"r{n}", "text": words(n), "label": "ab"[n % 2]} for n in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "a.csv").write_text("nr,text,label\n" + "".join(",".join(row.values()) + "\n" for row in rows))
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    found = set()
+    for name in ("a.jsonl", "a.json", "a.csv", "a.parquet"):
+        source = {"path": f"{tmp_path}/{name}", "columns": {"id": "nr"}}
+        prepare(tmp_path, monkeypatch, "classification", source, source["path"])
+        found.add(tuple(sha256(tmp_path / f"out/{split}.jsonl") for split in NAMES))
+    assert len(found) == 1
+
+
+HUB = {"hub": "owner/name", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
+
+
+def hub_of(rows: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, split: str, **__: Any) -> datasets.Dataset:
+        return datasets.Dataset.from_list(rows[split])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+def test_a_hub_dataset_needs_no_file_and_may_hold_a_few_malformed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [TASKS["chat"][0](10 * n) for n in range(150)]
+    rows[7] = {"messages": rows[7]["messages"][:-1]}
+    hub_of({"train": rows[:120], "validation": rows[120:]}, monkeypatch)
+    made = prepare(tmp_path, monkeypatch, "chat", HUB)
+    card = read_json(tmp_path / "out/card.json")
+    assert card["source"] == "owner/name@000000000000"
+    assert (card["read"], card["dropped"]) == (150, {"malformed": 1})
+    assert len(made["test"]) == 30
+    assert len(made["train"]) + len(made["validation"]) == 119
+    assert read_json(tmp_path / "out/manifest.json")["inputs"] == {}
+
+
+def test_a_hub_dataset_of_malformed_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_of({"train": [{"messages": []}] * 20, "validation": []}, monkeypatch)
+    with pytest.raises(
+        UserError, match="20 faults in the data; nothing was written\n  owner/name train, row 1: messages"
+    ):
+        prepare(tmp_path, monkeypatch, "chat", HUB)
+
+
+def test_a_builtin_corpus_is_read_with_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def examples(corpus: Path, max_characters: int) -> list[Example]:
+        assert corpus == tmp_path / "documentation.jsonl"
+        texts = [words(n)[:max_characters] for n in range(60)]
+        return [{"id": str(n), "group": str(n), "messages": chat(text)} for n, text in enumerate(texts)]
+
+    def chat(text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+
+    module = types.ModuleType("dialogues")
+    module.examples = examples  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "snaketune.corpora.dialogues", module)
+    proven: list[Path] = []
+    monkeypatch.setattr(prepare_data.manifest, "prove", proven.append)
+    write_jsonl(tmp_path / "documentation.jsonl", [])
+    source = {"builtin": "dialogues", "options": {"max_characters": 30}}
+    rows = prepare(tmp_path, monkeypatch, "chat", source, f"{tmp_path}/documentation.jsonl")
+    assert sum(map(len, rows.values())) == 60
+    assert proven == [tmp_path / "manifest.json"]
+    assert read_json(tmp_path / "out/card.json")["gate"]["not_judged"] == ["duplicates", "leaks"]
+
+
+def test_over_a_budget_nothing_is_written_unless_the_gate_only_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = f"{tmp_path}/mine.jsonl"
+    write_jsonl(Path(path), [{"text": words(n % 30)} for n in range(60)])
+    with pytest.raises(UserError, match="duplicates: 30 of 60"):
+        prepare(tmp_path, monkeypatch, "language-modeling", {"path": path}, path)
+    assert not (tmp_path / "out").exists()
+    prepare(tmp_path, monkeypatch, "language-modeling", {"path": path}, path, gate="warn")
+    [sentence] = read_json(tmp_path / "out/card.json")["gate"]["over_budget"]
+    assert capsys.readouterr().err == f"over budget: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("tags", "entities"),
+    [
+        (["O", "O", "O"], []),
+        (["B-x", "I-x", "O"], [("a b", "x")]),
+        (["B-x", "B-x", "I-x"], [("a", "x"), ("b c", "x")]),
+        (["O", "B-x", "B-y"], [("b", "x"), ("c", "y")]),
+    ],
+)
+def test_entities_begin_with_b_and_go_on_with_i(tags: list[str], entities: list[tuple[str, str]]) -> None:
+    assert prepare_data.entities_of(["a", "b", "c"], tags) == entities
 
 
 def test_a_file_that_changed_after_the_job_was_planned_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("{}\n")
     with pytest.raises(UserError, match="was changed while its job waited"):
-        prepare_data.check_source(path, {str(path): "0" * 64})
+        prepare_data.check_sources([path], {str(path): "0" * 64}, builtin=False)

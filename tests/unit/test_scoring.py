@@ -3,11 +3,22 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax as reference
 
-from snaketune.scoring import BATCH_ROWS, candidate_likelihoods, equal_lengths, log_softmax, probe_logits
+from snaketune import scoring
+from snaketune.scoring import (
+    BATCH_ROWS,
+    answer_likelihoods,
+    candidate_likelihoods,
+    equal_lengths,
+    generate,
+    log_softmax,
+    probe_logits,
+)
+from snaketune.tokens import Rows
 
 VOCABULARY = 11
 TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY))
@@ -15,10 +26,11 @@ TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np
 
 
 class SumBackend:
-    """The next token depends on the sum of all tokens so far, so a lost past is seen."""
+    """The next token depends on the sum of all tokens so far, so a lost past is seen; and padding."""
 
-    def forward(self, ids: np.ndarray, past: Any, keep: int) -> tuple[np.ndarray, Any]:
-        sums = ids.cumsum(1) + (0 if past is None else past)
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+        seen = np.ones_like(ids) if mask is None else mask[:, -ids.shape[1] :]
+        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past)
         return TABLE[sums % VOCABULARY][:, -keep:], sums[:, -1:]
 
 
@@ -31,6 +43,46 @@ def likelihood(prompt: np.ndarray, answer: np.ndarray) -> float:
 def test_likelihoods_equal_those_of_one_row_at_a_time(prompts: list[np.ndarray], candidates: list[np.ndarray]) -> None:
     expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
     np.testing.assert_allclose(candidate_likelihoods(SumBackend(), prompts, candidates), expected, rtol=1e-12)
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=8), st.integers(1, 30))
+def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], at_once: int
+) -> None:
+    """Rows of a prompt, an answer, another prompt: only the answer's tokens count."""
+    rows = Rows([np.concatenate(row) for row in parts], [])
+    rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "TOKENS_AT_ONCE", at_once)
+        found = answer_likelihoods(SumBackend(), rows)
+    np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
+
+
+def test_the_first_token_of_a_row_has_no_likelihood() -> None:
+    rows = Rows([np.array([3, 4, 5]), np.array([6, 7])], [np.ones(3, dtype=bool), np.ones(2, dtype=bool)])
+    expected = [-likelihood(np.array([3]), np.array([4, 5])), -likelihood(np.array([6]), np.array([7]))]
+    np.testing.assert_allclose(answer_likelihoods(SumBackend(), rows), expected)
+    assert [rows.answer_tokens([n]) for n in (0, 1)] == [2, 1]
+
+
+def greedy(prompt: np.ndarray, ends: set[int], length: int) -> tuple[list[int], bool]:
+    made: list[int] = []
+    while len(made) < length:
+        token = int(TABLE[(prompt.sum() + sum(made)) % VOCABULARY].argmax())
+        if token in ends:
+            return made, True
+        made.append(token)
+    return made, False
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=8), st.sets(st.integers(0, VOCABULARY - 1), max_size=3), st.integers(1, 9))
+def test_greedy_answers_equal_those_of_one_row_at_a_time(
+    prompts: list[np.ndarray], ends: set[int], length: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "TOKENS_AT_ONCE", 7)
+        found = generate(SumBackend(), prompts, ends, length)
+    assert found == [greedy(prompt, ends, length) for prompt in prompts]
 
 
 def test_likelihoods_of_more_rows_than_a_batch_stay_in_order() -> None:

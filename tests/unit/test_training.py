@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ GENERATOR = np.random.default_rng(0)
 
 def rows_of(lengths: list[int]) -> Rows:
     ids = [GENERATOR.integers(3, 64, length).astype(np.int32) for length in lengths]
-    return Rows(ids, [int(GENERATOR.integers(1, length)) for length in lengths])
+    return Rows(ids, [np.arange(length) >= GENERATOR.integers(1, length) for length in lengths])
 
 
 def tiny_model(dropout: float = 0.0) -> Phi3ForCausalLM:
@@ -52,7 +53,7 @@ def plan(batches: list[list[int]], **other: float) -> Plan:
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 3), st.integers(1, 1000))
 def test_each_row_comes_once_in_each_epoch(count: int, batch_rows: int, epochs: int, seed: int) -> None:
-    rows = Rows([np.zeros(1 + n % 7) for n in range(count)], [1] * count)
+    rows = Rows([np.zeros(1 + n % 7) for n in range(count)], [np.arange(1 + n % 7) >= 1 for n in range(count)])
     batches = plan_batches(rows, batch_rows, epochs, seed)
     steps = -(-count // batch_rows)
     assert len(batches) == steps * epochs
@@ -77,7 +78,7 @@ def test_rows_of_a_batch_have_like_lengths() -> None:
 
 
 def test_rows_are_aligned_to_the_right() -> None:
-    rows = Rows([np.array([5, 6, 7]), np.array([8, 9, 10, 11, 12])], [2, 2])
+    rows = Rows([np.array([5, 6, 7]), np.array([8, 9, 10, 11, 12])], [np.arange(n) >= 2 for n in (3, 5)])
     inputs, targets = collate(rows, [0, 1], 0, CPU)
     assert inputs["input_ids"].tolist() == [[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]]
     assert inputs["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
@@ -89,20 +90,24 @@ def test_rows_are_aligned_to_the_right() -> None:
 def reference_loss(model: Phi3ForCausalLM, rows: Rows) -> float:
     """One row at a time, without padding, over all of its logits."""
     total = 0.0
-    for ids, start in zip(rows.ids, rows.answer_starts, strict=True):
+    for ids, answers in zip(rows.ids, rows.answers, strict=True):
         row = torch.from_numpy(ids.astype(np.int64))
         logits = model(input_ids=row[None]).logits[0]
-        first = max(1, start)
-        total += float(torch.nn.functional.cross_entropy(logits[first - 1 : -1], row[first:], reduction="sum"))
+        told = torch.from_numpy(answers[1:])
+        total += float(torch.nn.functional.cross_entropy(logits[:-1][told], row[1:][told], reduction="sum"))
     return total
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("starts", [None, 0, 1], ids=["answers", "all tokens", "all but the first"])
-def test_the_loss_of_a_padded_batch_equals_that_of_its_rows(starts: int | None) -> None:
+@pytest.mark.parametrize(
+    "answers",
+    [None, lambda n: n >= 0, lambda n: n >= 1, lambda n: n % 4 == 1],
+    ids=["the last answer", "all tokens", "all but the first", "several answers"],
+)
+def test_the_loss_of_a_padded_batch_equals_that_of_its_rows(answers: Any) -> None:
     model, rows = tiny_model().eval(), rows_of([3, 9, 2, 17, 9])
-    if starts is not None:
-        rows = Rows(rows.ids, [starts] * len(rows))
+    if answers is not None:
+        rows = Rows(rows.ids, [answers(np.arange(len(ids))) for ids in rows.ids])
     numbers = list(range(len(rows)))
     expected = reference_loss(model, rows)
     assert float(answer_loss(model, *collate(rows, numbers, 0, CPU))) == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,69 @@
+"""The published table, measured: what short runs of equal work cost, and the verdict of each cell.
+
+Needs: results/comparisons.json; the base model and the tokens that the experiment's properties name.
+Makes: results/properties/{technique}/ranks-{ranks}/round-{round}/, results/technique_table.json.
+"""
+
+if EXPERIMENT.properties:
+    MEASURED = {"model": EXPERIMENT.properties.model, "scenario": EXPERIMENT.properties.scenario}
+
+    use rule train_adapter as measure_technique with:
+        input:
+            base=f"{BASE}/manifest.json".format(**MEASURED),
+            weights=ancient(files_in(BASE.format(**MEASURED), MODEL_FILES)),
+            tokens=f"{TRAINING}/manifest.json".format(**MEASURED),
+            rows=ancient(files_in(TRAINING.format(**MEASURED), TRAINING_FILES)),
+            before=round_before,
+            others=ancient(others_before),
+        output:
+            curve="results/properties/{technique}/ranks-{ranks}/round-{round}/train.jsonl",
+            resources="results/properties/{technique}/ranks-{ranks}/round-{round}/resources.json",
+        log:
+            "logs/measure/{technique}/ranks-{ranks}/round-{round}.log",
+        benchmark:
+            "logs/benchmarks/measure/{technique}/ranks-{ranks}/round-{round}.tsv"
+        wildcard_constraints:
+            technique=one_of(MATRIX.techniques),
+            ranks=r"\d+",
+            round=r"\d+",
+        priority: 0
+        threads: every_core
+        params:
+            recipe=lambda wildcards: recipe(
+                "train.py", **MATRIX.property_recipe(wildcards.technique, int(wildcards.ranks))
+            ),
+            launcher=launcher,
+            base=subpath(input.base, parent=True),
+            tokens=subpath(input.tokens, parent=True),
+            directory=subpath(output.curve, parent=True),
+            work="work/properties/{technique}/ranks-{ranks}/round-{round}",
+            checkpoint_steps=lambda wildcards, output: EXPERIMENT.properties.steps,
+            live=lambda wildcards, output: [],
+        message:
+            "Measuring {wildcards.technique} on {wildcards.ranks} ranks, round {wildcards.round}"
+
+
+rule write_technique_table:
+    input:
+        comparisons=SUMMARY[1],
+        resources=property_runs("resources.json"),
+    output:
+        table=TABLE,
+    log:
+        "logs/write_technique_table.log",
+    benchmark:
+        "logs/benchmarks/write_technique_table.tsv"
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=recipe("write_technique_table.py", **MATRIX.table_recipe()),
+    message:
+        "Measuring the published table"
+    shell:
+        """
+        python scripts/write_technique_table.py \
+            --recipe {params.recipe:q} \
+            --results results \
+            --output {output.table:q} \
+            &> {log:q}
+        """

@@ -1,0 +1,34 @@
+"""Lay a trained prefix beside an ONNX model of its base: ONNX Runtime starts from it."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from snaketune import errors, files, manifest
+from snaketune.layout import ONNX_FILES
+from snaketune.prefix import PREFIX_FILE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--model-directory", type=Path, required=True, help="onnx/{precision} of the untuned model")
+    parser.add_argument("--prefix-directory", type=Path, required=True)
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    model, prefix, out = arguments.model_directory, arguments.prefix_directory, arguments.output_directory
+
+    files.need_space(out, (model / "model.onnx_data").stat().st_size, "the ONNX model beside its prefix")
+    inputs = [model / "manifest.json", prefix / "manifest.json"]
+    for path in inputs:
+        manifest.prove(path)
+    # Copies: a hard link would share its time of change with the original, and Snakemake compares times.
+    with files.written_together(out) as aside:
+        for source in [*(model / name for name in ONNX_FILES), prefix / PREFIX_FILE]:
+            shutil.copyfile(source, aside / source.name)
+    manifest.record(out, arguments.recipe, inputs, [out / name for name in (*ONNX_FILES, PREFIX_FILE)])
+
+
+if __name__ == "__main__":
+    errors.run(main)

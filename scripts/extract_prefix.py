@@ -1,0 +1,46 @@
+"""Write a trained prefix as plain keys and values; keep the logits of base and prefix to compare.
+
+A prefix can't be merged into weights: the run's model is its base, started from these.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from snaketune import errors, files, manifest
+from snaketune.adapters import load_adapter, prefix_of
+from snaketune.measure import limit_threads
+from snaketune.prefix import PREFIX_FILE, write_prefix
+from snaketune.scoring import probe_logits
+from snaketune.tokens import read_rows
+from snaketune.torch_backend import TorchBackend
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--base-directory", type=Path, required=True)
+    parser.add_argument("--adapter-directory", type=Path, required=True)
+    parser.add_argument("--tokens-directory", type=Path, required=True)
+    parser.add_argument("--output-directory", type=Path, required=True)
+    parser.add_argument("--logits", type=Path, required=True, help="of base and prefix by peft, on the parity probe")
+    arguments = parser.parse_args()
+    recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
+    out = arguments.output_directory
+
+    limit_threads(recipe["threads"])
+    inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
+    for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
+        manifest.prove(path)
+    model = load_adapter(base, recipe["base_precision"], adapter)
+    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
+    with files.written_whole(arguments.logits) as aside:
+        save_file({"logits": probe_logits(TorchBackend(model), rows, recipe["probe"]["positions"])}, aside)
+    write_prefix(out / PREFIX_FILE, prefix_of(model))
+    manifest.record(out, recipe, inputs, [out / PREFIX_FILE])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,134 @@
+"""Questions on docstrings in the numpydoc style, answered by a span of the passage."""
+
+import collections
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from snaketune.corpora import Docstring, Example, Item, Row, capped, choose, objects, parse
+from snaketune.order import hash_order
+
+LONGEST_ANSWER = 60
+LONGEST_SUMMARY = 120
+LONGEST_DESCRIPTION = 80
+PHRASES = {
+    "summary": ["What does {name} do?", "What is the purpose of {name}?"],
+    "class": ["What is {name}?", "What is the purpose of {name}?"],
+    "type": ["What is the type of {item}?", "Of what type is {item}?", "What type must {item} have?"],
+    "default": ["What is the default of {item}?", "Which value does {item} have by default?"],
+    "meaning": ["What is {item}?", "What is {item} for?", "What does {item} mean?"],
+    "returns": ["What does {name} return?", "What is returned?"],
+    "raises": ["Which exception does it raise?", "Which exception can {name} raise?"],
+    "condition": ["When does it raise {item}?", "In which case is {item} raised?"],
+}
+
+
+class Question(NamedTuple):
+    kind: str
+    item: str
+    answer: str
+
+
+class Shown(NamedTuple):
+    """What a passage holds of an item of a section."""
+
+    section: str
+    item: Item
+    header: str
+    description: str
+
+
+def header(section: str, item: Item) -> str:
+    if section == "Raises" or not item.type:
+        return item.name
+    return f"{item.name} : {item.type}" if item.name else item.type
+
+
+def passage(name: str, docstring: Docstring, length: int) -> tuple[str, list[Shown]]:
+    """The summary and the items of the sections that fit: first what is returned and raised, then the parameters."""
+    first_line = f"{name}: {docstring.summary}"
+    sections = ("Parameters", "Returns", "Raises")
+    order = [(section, item) for section in ("Returns", "Raises", "Parameters") for item in docstring.sections[section]]
+    kept: dict[str, list[Shown]] = {section: [] for section in sections}
+    left = length - len(first_line)
+    for section, item in order:
+        line = header(section, item)
+        description = item.description if len(item.description) <= LONGEST_DESCRIPTION else ""
+        needed = len(line) + 1 + (0 if kept[section] else len(section) + 1)
+        if description and needed + len(description) + 3 <= left:
+            needed += len(description) + 3
+        else:
+            description = ""
+        if line and needed <= left:
+            left -= needed
+            kept[section].append(Shown(section, item, line, description))
+    lines = [first_line]
+    for section in sections:
+        lines += [section] if kept[section] else []
+        for shown in kept[section]:
+            lines += [shown.header, f"  {shown.description}"] if shown.description else [shown.header]
+    return "\n".join(lines), [shown for section in sections for shown in kept[section]]
+
+
+def questions(docstring: Docstring, shown: list[Shown]) -> Iterator[Question]:
+    """Questions that the passage answers; an answer may be empty, or too long to be asked for."""
+    yield Question("summary", "", docstring.summary.removesuffix("."))
+    count = collections.Counter(one.section for one in shown)
+    for section, item, _, description in shown:
+        if section == "Raises":
+            if count[section] == 1:
+                yield Question("raises", "", item.name)
+            if description.lower().startswith(("if ", "when ")):
+                yield Question("condition", item.name, description.removesuffix("."))
+        elif section == "Returns" and count[section] == len(docstring.sections[section]) == 1:
+            yield Question("returns", "", item.bare_type)
+        elif section == "Parameters" and re.fullmatch(r"\w+", item.name):
+            yield Question("type", item.name, item.bare_type)
+            yield Question("meaning", item.name, description.removesuffix("."))
+            yield Question("default", item.name, item.default)
+
+
+def examples(corpus: Path, *, max_characters: int) -> list[Example]:
+    """Rows of question answering: one or two questions on a docstring, of the kinds asked least so far.
+
+    Each answer is a span of the context of at most 60 characters.
+
+    Args:
+        max_characters: longest passage.
+    """
+    kinds: collections.Counter[tuple[str, str]] = collections.Counter()
+    answers: collections.Counter[tuple[str, str]] = collections.Counter()
+    found: list[Example] = []
+    for name, row in sorted(objects(corpus), key=lambda pair: hash_order(pair[0])):
+        docstring = parse(row["text"])
+        if not 0 < len(docstring.summary) <= LONGEST_SUMMARY or not any(docstring.sections.values()):
+            continue
+        context, shown = passage(row["name"].split(".")[-1], docstring, max_characters)
+        possible = [
+            one
+            for one in questions(docstring, shown)
+            if 0 < len(one.answer) <= LONGEST_ANSWER and one.answer in context and one.answer != "Ignored"
+        ]
+        # Among questions of one kind the one with the rarest answer, or most defaults would be None.
+        possible.sort(key=lambda one: (answers[one.kind, one.answer], hash_order(f"{name}{one.item}")))
+        of_kind = {one.kind: one for one in reversed(possible)}
+        rarest = sorted(of_kind.values(), key=lambda one: (kinds[row["split"], one.kind], one.kind))
+        for one in rarest[: choose(name, [1, 2])]:
+            kinds[row["split"], one.kind] += 1
+            answers[one.kind, one.answer] += 1
+            found.append(example(name, row, context, one))
+    return capped(sorted(found, key=lambda one: one["id"]))
+
+
+def example(name: str, row: Row, context: str, question: Question) -> Example:
+    of_class = question.kind == "summary" and row["kind"] == "class"
+    asked = choose(f"{name}{question}", PHRASES["class" if of_class else question.kind])
+    return {
+        "id": f"{name}#{question.kind}",
+        "group": row["group"],
+        "split": row["split"],
+        "context": context,
+        "question": asked.format(name=row["name"].split(".")[-1], item=question.item),
+        "answers": [question.answer],
+    }

@@ -1,0 +1,200 @@
+"""Openings of folk tunes in ABC notation, and how each goes on.
+
+The tunes are those of three printed collections, out of copyright by their age, whose ABC transcriptions
+music21 brings with it (its corpus/license.txt: distributed with the permission of the encoders; each
+transcriber is named in the files, and none of these files states a restriction):
+
+- airdsAirs: James Aird, A Selection of Scotch, English, Irish and Foreign Airs, Glasgow, from 1778 (six volumes);
+- ryansMammoth: William Bradbury Ryan, Ryan's Mammoth Collection, Boston 1883;
+- oneills1850: Francis O'Neill, O'Neill's Music of Ireland, Chicago 1903 (1850 is the number of its melodies).
+
+Other folk tunes of music21 are left out: its Essen collection is for non-commercial use, and its Nottingham
+data set holds recent tunes.
+"""
+
+import importlib.util
+import re
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+from snaketune import tunes
+from snaketune.errors import UserError
+from snaketune.sources import Example
+from snaketune.tunes import Token
+
+COLLECTIONS = ("airdsAirs", "oneills1850", "ryansMammoth")
+RHYTHMS = (
+    "strathspey",
+    "slip jig",
+    "double jig",
+    "jig",
+    "hornpipe",
+    "reel",
+    "clog",
+    "highland fling",
+    "quick step",
+    "march",
+    "minuet",
+    "waltz",
+    "air",
+)
+MODES = {"maj": "", "min": "m"}
+LEAST_BARS = 3
+
+
+class Tune(NamedTuple):
+    header: dict[str, str]
+    rhythm: str
+    titles: set[str]
+    tokens: list[Token]
+
+
+def examples(corpus: Path, *, max_characters: int = 200, max_bars: int = 8) -> list[Example]:
+    """Tunes as a prompt (rhythm, metre, unit length, key and the first bar) and a completion (the next bars).
+
+    A completion ends with a section, with the last bar asked for or the last that fits. Tunes with chords,
+    with several voices, or with a bar in the example that doesn't sum to the metre are left out. Tunes that
+    share a title are one group.
+
+    Args:
+        corpus: unused, tunes need no documentation.
+        max_characters: of a completion.
+        max_bars: of prompt and completion together, without a pick-up.
+
+    Raises:
+        UserError: music21 is installed without its corpus.
+    """
+    rows, titles = [], []
+    for identity, text in _texts():
+        tune = _read(text)
+        cut = tune and _cut(tune, max_characters, max_bars)
+        if tune and cut:
+            opening, completion = cut
+            header = "\n".join(f"{name}:{value}" for name, value in tune.header.items())
+            prompt = f"Continue this {tune.rhythm} in ABC notation.\n{header}\n{opening}"
+            rows.append({"id": identity, "prompt": prompt, "completion": completion})
+            titles.append(tune.titles)
+    return [row | {"group": group} for row, group in zip(rows, _groups(titles), strict=True)]
+
+
+def _texts() -> list[tuple[str, str]]:
+    """An id and the text of each tune; a file may hold many, each from its field X on."""
+    # Importing music21 takes a second, and its files are all that is needed.
+    package = importlib.util.find_spec("music21")
+    folder = Path(package.origin).parent / "corpus" if package and package.origin else Path("music21/corpus")
+    found = []
+    for path in (path for collection in COLLECTIONS for path in sorted((folder / collection).glob("*.abc"))):
+        parts = re.split(r"^X:", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        found += [(f"{path.parent.name}/{path.stem}:{number}", part) for number, part in enumerate(parts, start=1)]
+    if not found:
+        raise UserError(
+            f"{folder}: no tunes found; install music21 with its corpus (pip install --force-reinstall music21)"
+        )
+    return found
+
+
+def _read(text: str) -> Tune | None:
+    """A tune, or None where it isn't plain ABC of one voice."""
+    head, last, body = ([*re.split(r"^(K:.*)$", text, maxsplit=1, flags=re.MULTILINE), "", ""])[:3]
+    fields: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^([A-Z]): *(.*?) *$", re.sub(r"%.*", "", f"{head}{last}"), re.MULTILINE):
+        fields.setdefault(name, []).append(value)
+    key = re.fullmatch(r"([A-G][#b]?) *([A-Za-z]*)", fields.get("K", [""])[0])
+    if key is None or not {"M", "L", "T"} <= fields.keys() or "V" in fields:
+        return None
+    mode = key[2] if len(key[2]) == 1 else MODES.get(key[2][:3].lower(), key[2][:3].lower())
+    header = tunes.read_header(f"M:{fields['M'][0]}\nL:{fields['L'][0]}\nK:{key[1]}{mode}")
+    tokens = tunes.tokenize(_plain(body))
+    if not header or not tokens:
+        return None
+    return Tune(header, _rhythm(fields), {_plain_title(title) for title in fields["T"]}, _without_slurs(tokens))
+
+
+def _rhythm(fields: dict[str, list[str]]) -> str:
+    """The first known rhythm in the field R, or else in a title."""
+    texts = [text.lower().replace("slipjig", "slip jig") for text in fields.get("R", []) + fields["T"]]
+    return next((name for text in texts for name in RHYTHMS if re.search(rf"\b{name}\b", text)), "tune")
+
+
+def _plain_title(title: str) -> str:
+    """A title without article, rhythm, number of the setting, accents and punctuation: collections differ in them."""
+    title = re.sub(r"\b\d(st|nd|rd|th) (setting|version)\b", "", title.lower())
+    ascii_only = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
+    words = re.findall(r"[a-z0-9]+", ascii_only.replace("'", ""))
+    return " ".join(word for word in words if word not in {"the", "a", "an", *RHYTHMS}) or " ".join(words)
+
+
+def _plain(body: str) -> str:
+    """The notes of a body: without comments, fields, quoted texts, grace notes, decorations and slurs."""
+    # An empty line ends a tune; a change of metre, unit length, key or voice ends what its header describes.
+    body = re.split(r"\n\s*\n|^[MLKV]:|\[[MLKV]:", body.strip(), maxsplit=1, flags=re.MULTILINE)[0]
+    body = re.sub(r"%.*|^[A-Za-z]:.*|\\", "", body, flags=re.MULTILINE)
+    body = re.sub(r'"[^"]*"|\{[^}]*\}|![^!\n]*!|[.~`H-WYh-wy]', "", body)
+    return " ".join(re.sub(r"\((?!\d)|\)", "", body).split())
+
+
+def _without_slurs(tokens: list[Token]) -> list[Token]:
+    """Without dashes between notes of different pitch: those are slurs of an older ABC, not ties."""
+    kept = []
+    for number, token in enumerate(tokens):
+        following = next((other.text for other in tokens[number:] if other.kind == "note"), "")
+        if token.kind != "tie" or _pitch(following) == _pitch(tokens[number - 1].text):
+            kept.append(token)
+    return kept
+
+
+def _pitch(note: str) -> str:
+    return re.sub(r"[\^_=\d/]", "", note)
+
+
+def _cut(tune: Tune, max_characters: int, max_bars: int) -> tuple[str, str] | None:
+    """The first bar, with its pick-up, and the bars after it, or None where they are few or don't sum up."""
+    bars = tunes.split_bars(tune.tokens)
+    bars = tunes.Bars(bars.music[: max_bars + 1], bars.lines[: max_bars + 1])
+    lengths = tunes.bar_lengths(tune.header, bars)
+    if not lengths:
+        return None
+    start = 1 if tunes.count_bars(tune.header, lengths[:1], bars.lines[:1])["bars"] else 2
+    opening, completion, end = _write(bars, 0, start), "", start
+    while end < min(start + max_bars - 1, len(lengths)):
+        longer = _write(bars, start, end + 1)
+        if len(longer) > max_characters:
+            break
+        completion, end = longer, end + 1
+        if end - start > LEAST_BARS and bars.lines[end - 1] != "|":
+            break
+    counted = tunes.count_bars(tune.header, lengths[start:end], bars.lines[start:end])
+    whole = tunes.count_bars(tune.header, lengths[:start], bars.lines[:start])["full_bars"] == 1
+    clean = whole and bars.lines[:start] == ["|"] * start and counted["full_bars"] == counted["bars"] >= LEAST_BARS
+    return (opening, completion) if clean else None
+
+
+def _write(bars: tunes.Bars, start: int, end: int) -> str:
+    text = ""
+    for bar, line in zip(bars.music[start:end], bars.lines[start:end], strict=True):
+        text += "".join(f" {token.text}" if token.apart else token.text for token in bar).strip() + _line(line)
+    # A repeat that would start after the last bar isn't part of the example.
+    return re.sub(r"(::|\|:)$", lambda match: ":|" if match[0] == "::" else "|", text)
+
+
+def _line(line: str) -> str:
+    """One of the standard's bar lines for those that stand together or are written in an older way."""
+    if line.startswith(":") or line.endswith(":"):
+        return "::" if line[0] == line[-1] else ":|" if line.startswith(":") else "|:"
+    return "|]" if "]" in line else "||" if line not in ("|", "") else "|"
+
+
+def _groups(titles: list[set[str]]) -> list[str]:
+    """One title for all tunes that are linked by titles in common."""
+    leader: dict[str, str] = {}
+
+    def lead(title: str) -> str:
+        while leader.get(title, title) != title:
+            title = leader[title]
+        return title
+
+    for names in titles:
+        leaders = sorted(lead(name) for name in names)
+        leader.update(dict.fromkeys(leaders, leaders[0]))
+    return [lead(min(names)) for names in titles]

@@ -1,0 +1,109 @@
+"""The report's plots, as inline SVG."""
+
+import io
+import math
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from matplotlib.ticker import LogFormatter, NullFormatter
+
+Rows = list[dict[str, Any]]
+# One in ten dark, then one in ten light: neighbours in the list are told apart.
+PALETTE = [*matplotlib.color_sequences["tab20"][::2], *matplotlib.color_sequences["tab20"][1::2]]
+
+
+def colours(techniques: list[str]) -> dict[str, Any]:
+    """The same colour for a technique in every plot."""
+    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(techniques)}
+
+
+def svg(figure: Any) -> str:
+    """A figure as inline SVG; equal data gives equal bytes."""
+    text = io.StringIO()
+    with plt.rc_context({"svg.hashsalt": "snaketune"}):
+        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def smoothed(values: list[float], window: int) -> list[float]:
+    return [
+        sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1]) for i in range(len(values))
+    ]
+
+
+def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
+    """Training loss (running mean) and validation loss (dots) against tokens seen."""
+    figure, axes = plt.subplots(figsize=(8, 4))
+    for name, entries in curves.items():
+        tokens = [entry["tokens"] / 1000 for entry in entries]
+        axes.plot(
+            tokens,
+            smoothed([entry["loss"] for entry in entries], max(1, len(entries) // 20)),
+            color=colour[name],
+            label=name,
+            linewidth=1.4,
+        )
+        dots = [(entry["tokens"] / 1000, entry["validation_loss"]) for entry in entries if "validation_loss" in entry]
+        if dots:
+            axes.plot(*zip(*dots, strict=True), "o", color=colour[name], markersize=4)
+    axes.set(xlabel="training tokens (thousands)", ylabel="loss per answer token (nats)", yscale="log")
+    _plain_numbers(axes)
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
+    return svg(figure)
+
+
+def _plain_numbers(axes: Any) -> None:
+    """On a logarithmic axis: 2, 3, 5, not powers of ten; on all small ticks where it spans less than a decade."""
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    few = math.log10(high / low) < 1
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if few else NullFormatter())
+
+
+def against(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float, logarithmic: bool) -> Any:
+    """Quality with its interval against a cost, one point a technique.
+
+    Args:
+        found: techniques with value, ci_low, ci_high, colour and the cost, in ``column``.
+        untuned: the value of the untuned model.
+        logarithmic: for a metric whose ratios count, such as perplexity.
+    """
+    figure, axes = plt.subplots(figsize=(4.6, 3.6))
+    for row in found:
+        value, cost = row["value"], row[column] / scale
+        ends = [[max(0, value - row["ci_low"])], [max(0, row["ci_high"] - value)]]
+        axes.errorbar(cost, value, yerr=ends, fmt="o", color=row["colour"], capsize=3, label=row["technique"])
+        if len(found) <= 8:
+            axes.annotate(row["technique"], (cost, value), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.axhline(untuned, color="gray", linestyle="--", linewidth=1)
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+    axes.annotate("untuned", (1, untuned), fontsize=7, color="gray", **place)
+    axes.set(xlabel=label, ylabel=metric)
+    if logarithmic:
+        axes.set(yscale="log")
+        _plain_numbers(axes)
+    if len(found) > 8:
+        axes.legend(frameon=False, fontsize=6.5, bbox_to_anchor=(1, 1), loc="upper left")
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.25)
+    return svg(figure)
+
+
+def differences(found: Rows, metric: str, higher: bool) -> str:
+    """Each technique's difference from the untuned model, with its simultaneous interval."""
+    figure, axes = plt.subplots(figsize=(8, 0.5 + 0.35 * len(found)))
+    for position, row in enumerate(reversed(found)):
+        value = row["difference"]
+        ends = [[max(0, value - row["low"])], [max(0, row["high"] - value)]]
+        axes.errorbar(value, position, xerr=ends, fmt="o", color=row["colour"], capsize=3)
+    axes.axvline(0, color="gray", linewidth=1)
+    axes.set_yticks(range(len(found)), [row["technique"] for row in reversed(found)])
+    better = "right of 0 is better" if higher else "left of 0 is better"
+    axes.set(xlabel=f"difference in {metric} from the untuned model ({better})")
+    axes.grid(alpha=0.25, axis="x")
+    return svg(figure)

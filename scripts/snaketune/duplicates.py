@@ -1,0 +1,82 @@
+"""Exact and near duplicates among texts."""
+
+import hashlib
+import re
+from functools import cache
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+# An estimate from 64 permutations is off by 0.06 on average; four times that loses nothing.
+SLACK = 0.25
+LOW_BITS = np.uint64(0xFFFFFFFF)
+# Digits of pi, made odd: any three that differ would do.
+ODD = np.array([0x243F6A8885A308D3, 0x13198A2E03707345, 0xA4093822299F31D1], dtype=np.uint64)
+
+
+class Duplicates:
+    """Texts kept so far; MinHash finds candidates, their exact Jaccard similarity decides.
+
+    A text may have several parts, such as question and passage: each must be like the other's.
+    Broder, "On the resemblance and containment of documents" (1997).
+    """
+
+    def __init__(self, threshold: float, permutations: int):
+        self.threshold = threshold
+        # Bands of three rows let one pair of 170 at a similarity of 0.6 escape, one of 10,000 at 0.71.
+        self.index = MinHashLSH(num_perm=permutations, params=(permutations // 3, 3))
+        self.blank = MinHash(num_perm=permutations, seed=1, hashfunc=int)
+        self.signatures = np.empty((1024, permutations), dtype=self.blank.hashvalues.dtype)
+        self.kept: list[list[np.ndarray]] = []
+        self.exact: dict[bytes, int] = {}
+
+    def add(self, parts: tuple[str, ...]) -> tuple[str, list[int]]:
+        """Keep a text, unless it is like a kept one.
+
+        Returns:
+            Nothing and no numbers where it was kept; else "exact" or "near" and the numbers of
+            the kept texts that it is like. Texts count from 0 in the order they were kept.
+        """
+        grams = [_grams(part, number) for number, part in enumerate(parts)]
+        whole = b"|".join(part.tobytes() for part in grams)
+        if whole in self.exact:
+            return "exact", [self.exact[whole]]
+        hashed = self.blank.copy()
+        hashed.update_batch((np.concatenate(grams) & LOW_BITS).tolist())
+        if near := [number for number in self._candidates(hashed) if self._alike(grams, self.kept[number])]:
+            return "near", near
+        number = len(self.kept)
+        if number == len(self.signatures):
+            self.signatures = np.concatenate([self.signatures, np.empty_like(self.signatures)])
+        self.signatures[number] = hashed.hashvalues
+        self.index.insert(number, hashed, check_duplication=False)
+        self.kept.append(grams)
+        self.exact[whole] = number
+        return "", []
+
+    def _candidates(self, hashed: MinHash) -> list[int]:
+        found = np.array(sorted(self.index.query(hashed)), dtype=np.int64)
+        estimates = (self.signatures[found] == hashed.hashvalues).mean(axis=1)
+        return [int(number) for number in found[estimates >= self.threshold - SLACK]]
+
+    def _alike(self, grams: list[np.ndarray], others: list[np.ndarray]) -> bool:
+        for ours, theirs in zip(grams, others, strict=True):
+            both = len(np.intersect1d(ours, theirs, assume_unique=True))
+            if both < self.threshold * (len(ours) + len(theirs) - both):
+                return False
+        return True
+
+
+@cache
+def _hashed(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def _grams(text: str, part: int) -> np.ndarray:
+    """64-bit hashes of the word trigrams, sorted; of a text of fewer than three words, of itself."""
+    words = re.findall(r"\w+", text.lower())
+    if len(words) < 3:
+        words = ["", "", " ".join(text.lower().split())]
+    hashed = np.array([_hashed(word) for word in words], dtype=np.uint64)
+    first, second, third = (hashed[i : len(hashed) - 2 + i] for i in range(3))
+    return np.unique(first * ODD[0] + second * ODD[1] + third * ODD[2] + np.uint64(part))

@@ -1,0 +1,100 @@
+"""The published comparison that this project measures: its claims, and how each is measured.
+
+The claims are a table of six columns, each told yes or no, as it was published and as its page
+reads since it was corrected. Which technique stands for a column was fixed before any result.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+# DeepSpeed's own contribution beside ZeRO is the offload of optimizer states (arXiv 2101.06840).
+COLUMNS = {
+    "LoRA": "lora",
+    "QLoRA": "qlora",
+    "PEFT": "peft-ia3",
+    "DeepSpeed": "deepspeed",
+    "ZeRO": "zero3",
+    "DoRA": "dora",
+}
+REFERENCE = "full"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim; ``published`` and ``corrected`` hold Y or N for each column."""
+
+    claim: str
+    published: str
+    corrected: str
+    scenarios: tuple[str, ...] = ()
+    rule: str = (
+        "yes if the difference from the untuned model, in the scenario's primary metric on test rows, has an interval "
+        "(simultaneous over all comparisons of the scenario, over rows and seeds) that excludes zero on the better side"
+    )
+
+
+ROWS = {
+    "adapt": Row("adapt a pre-trained LLM to a task or domain", "YYYYYY", "YYYYYY", ("domain",)),
+    "nlp": Row(
+        "NLP tasks (text classification, named-entity recognition, machine translation)",
+        "YYYYYY",
+        "YYYYYY",
+        ("classification", "ner", "translation"),
+        "yes if each of the three scenarios is: the difference from the untuned model, in the scenario's primary metric "
+        "on test rows, has an interval (simultaneous over all comparisons of the scenario, over rows and seeds) that "
+        "excludes zero on the better side",
+    ),
+    "qa": Row("question answering", "YYYYYY", "YYYYYY", ("qa",)),
+    "chat": Row("human-like chat responses", "YYYYYY", "YYYYYY", ("chat",)),
+    "music": Row("music, art or other creative generation", "YYYYYY", "YYYYYY", ("music",)),
+    "cost": Row(
+        "reduces computational and financial cost",
+        "YYNYYN",
+        "YYYYYY",
+        rule="yes if training occupies fewer core-seconds for each token (seconds × ranks × threads / tokens) than full, "
+        "in every round",
+    ),
+    "memory": Row(
+        "reduces memory use",
+        "NYNYYY",
+        "YYYYYY",
+        rule="yes if the largest rank holds fewer bytes of weights, gradients and optimizer states than full's, and its "
+        "peak beyond what the imports take is below full's in every round; not measured where the optimizer is offloaded "
+        "and no GPU was there to be relieved",
+    ),
+    "parameters": Row(
+        "fewer parameters trained", "NYYNNY", "YYYNNY", rule="yes if fewer parameters are trained than by full"
+    ),
+    "aggregate": Row(
+        "memory-efficient data parallelism over the GPUs' aggregate memory",
+        "NNNYYY",
+        "NNNYYN",
+        rule="yes if the weights, gradients and optimizer states of the largest rank shrink with every doubling of the ranks",
+    ),
+}
+
+
+def claimed(row: Row, column: str) -> dict[str, str]:
+    """What the page said and says of a column: yes or no."""
+    number = list(COLUMNS).index(column)
+    return {key: {"Y": "yes", "N": "no"}[getattr(row, key)[number]] for key in ("published", "corrected")}
+
+
+def differs_from(cell: dict[str, Any]) -> list[str]:
+    """Of ``published`` and ``corrected``, those that a measured cell contradicts."""
+    if cell["measured"] == "not-measured":
+        return []
+    return [key for key in ("published", "corrected") if cell[key] != cell["measured"]]
+
+
+def shown(cell: dict[str, Any]) -> str:
+    """A cell in words: `yes`, `yes (page: no)`, `not measured`."""
+    if cell["measured"] == "not-measured":
+        return "not measured"
+    notes = {
+        (): "",
+        ("published", "corrected"): f" (page: {cell['published']})",
+        ("published",): f" (page: {cell['published']}, since corrected)",
+        ("corrected",): f" (page: {cell['published']}, now {cell['corrected']})",
+    }
+    return cell["measured"] + notes[tuple(differs_from(cell))]

@@ -1,0 +1,333 @@
+"""Files and hub datasets as raw rows, each with its place; every fault of the data is collected first."""
+
+import csv
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snaketune.errors import UserError
+from snaketune.layout import SPLITS
+
+LONGEST_LINE = 10 * 2**20
+SHOWN = 10
+
+
+class Row(NamedTuple):
+    """A raw row: where it stands, as a user would look for it, and an id that no other row has."""
+
+    where: str
+    key: str
+    split: str | None
+    content: dict[str, Any]
+
+
+class Faults:
+    """What is wrong with the data: all is counted, the first ten are shown."""
+
+    def __init__(self) -> None:
+        self.count, self.shown = 0, list[str]()
+
+    def add(self, where: str, fault: str) -> None:
+        self.count += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(f"{where}: {fault}")
+
+    def stop(self) -> None:
+        """Raise a UserError where there is any fault."""
+        if self.count == 1:
+            raise UserError(self.shown[0])
+        if self.count:
+            more = [f"and {self.count - SHOWN} more"] if self.count > SHOWN else []
+            raise UserError("\n  ".join([f"{self.count} faults in the data; nothing was written", *self.shown, *more]))
+
+
+def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
+    """The rows of the files or the hub dataset that a scenario's ``source`` names.
+
+    A row has a split where a file or a split of the hub is given for it.
+
+    Raises:
+        UserError: the dataset can't be loaded. Faults of files go to ``faults``.
+    """
+    if source["hub"]:
+        yield from _hub(source)
+        return
+    given = source["path"]
+    # In the order of the splits: a recipe may come with its keys sorted.
+    files = [(split, given[split]) for split in SPLITS if split in given] if isinstance(given, dict) else [("", given)]
+    for split, name in files:
+        rows, before = 0, faults.count
+        for where, number, content in _file(Path(name), faults):
+            rows += 1
+            if content is not None:
+                key = f"{Path(name).name}:{number}"
+                yield Row(f"{name}{where}", f"{split}/{key}" if split else key, split or None, content)
+        if not rows and faults.count == before:
+            faults.add(name, "empty; expected one row or more")
+
+
+# ":17" or ", row 17", that number, and the row, or nothing where it is faulty.
+_Rows = Iterator[tuple[str, int, dict[str, Any] | None]]
+
+
+def _file(path: Path, faults: Faults) -> _Rows:
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    reader = READERS.get(suffix.lower())
+    if reader is None:
+        faults.add(
+            str(path), f"unknown kind of file {suffix!r}; expected {', '.join(READERS)}, or one of them with .gz"
+        )
+    elif path.is_dir():
+        faults.add(str(path), f"is a folder; expected a {suffix} file")
+    elif not path.exists():
+        faults.add(str(path), "no such file")
+    else:
+        try:
+            yield from reader(path, faults)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            faults.add(str(path), f"broken gzip ({error}); compress it again")
+        except PermissionError:
+            faults.add(str(path), "no permission to read it")
+
+
+def _lines(path: Path, faults: Faults, longest: int | None = LONGEST_LINE) -> Iterator[tuple[int, str]]:
+    """Numbered lines of UTF-8 text, with their ends; faulty ones are left out."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        number = 0
+        while line := file.readline(-1 if longest is None else longest + 1):
+            number += 1
+            if longest is not None and len(line) > longest:
+                faults.add(f"{path}:{number}", f"a line of more than {longest // 2**20} MiB; is it one row?")
+                return
+            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                faults.add(f"{path}:1", "UTF-16; save the file as UTF-8")
+                return
+            if (at := line.find(b"\0")) >= 0:
+                faults.add(f"{path}:{number}", f"a NUL byte (byte {at + 1}); is it UTF-16, or no text?")
+                return
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                faults.add(f"{path}:{number}", f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8")
+
+
+class _Repeated(dict[str, Any]):
+    """An object with a key twice."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    names = [name for name, _ in pairs]
+    repeated = _Repeated(content)
+    repeated.key = next(name for name in names if names.count(name) > 1)
+    return repeated
+
+
+def _parsed(text: str) -> Any:
+    """Parsed JSON; what is wrong, with the line in ``text``, as a ValueError(line, fault)."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        found = repr(text[error.pos : error.pos + 20].split("\n")[0]) if text[error.pos :].strip() else "the end"
+        raise ValueError(error.lineno, f"not JSON: {error.msg} at column {error.colno}, found {found}") from None
+    except RecursionError:
+        raise ValueError(1, "not JSON: nested too deep") from None
+    except ValueError as error:
+        raise ValueError(1, f"not JSON: {str(error)[:80]}") from None
+
+
+def _flaw(value: Any, name: str = "") -> str | None:
+    """What json accepts though it is no JSON, or no text: its field and what it is."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return f"{name}: a NUL character"
+        if not value.isascii() and re.search("[\ud800-\udfff]", value):
+            return f"{name}: half of a surrogate pair (an escape like \\ud83d alone); write the whole character"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{name}: {value} is no JSON; write null or a number"
+    elif isinstance(value, _Repeated):
+        return f"{name + '.' if name else ''}{value.key}: the key is there twice in one object"
+    elif isinstance(value, dict):
+        nested: Iterable[tuple[str, Any]] = ((f"{name}.{key}" if name else key, one) for key, one in value.items())
+        return next((flaw for key, one in nested if (flaw := _flaw(key, "a key") or _flaw(one, key))), None)
+    elif isinstance(value, list):
+        return next((flaw for i, one in enumerate(value) if (flaw := _flaw(one, f"{name}[{i}]"))), None)
+    return None
+
+
+def _checked(value: Any, where: str, faults: Faults) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        faults.add(where, f'expected an object like {{"text": …}}, found {found(value)}')
+    elif flaw := _flaw(value):
+        faults.add(where, flaw)
+    else:
+        return value
+    return None
+
+
+def _jsonl(path: Path, faults: Faults) -> _Rows:
+    for number, line in _lines(path, faults):
+        if not line.strip():
+            continue
+        where, row = f":{number}", None
+        try:
+            row = _checked(_parsed(line.rstrip("\r\n")), f"{path}{where}", faults)
+        except ValueError as error:
+            faults.add(f"{path}{where}", error.args[1])
+        yield where, number, row
+
+
+def _json(path: Path, faults: Faults) -> _Rows:
+    text = "".join(line for _, line in _lines(path, faults, longest=None))
+    if not text.strip() or faults.count:
+        return
+    try:
+        rows = _parsed(text)
+    except ValueError as error:
+        line, fault = error.args
+        hint = "; is it JSONL, one object a line? Then name it .jsonl" if "Extra data" in fault else ""
+        faults.add(f"{path}:{line}", fault + hint)
+        return
+    if not isinstance(rows, list):
+        faults.add(str(path), f"expected an array of objects, found {found(rows)}; one object a line goes in a .jsonl")
+        return
+    for number, row in enumerate(rows, start=1):
+        where = f", row {number}"
+        yield where, number, _checked(row, f"{path}{where}", faults)
+
+
+def _separated(delimiter: str) -> Callable[[Path, Faults], _Rows]:
+    def read(path: Path, faults: Faults) -> _Rows:
+        csv.field_size_limit(LONGEST_LINE)
+        read_lines = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal read_lines
+            for number, line in _lines(path, faults):
+                read_lines = number
+                yield line
+
+        reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+        start = 1
+        try:
+            header = next(reader, None)
+            if header is None or not _good_header(header, path, faults):
+                return
+            start = read_lines + 1
+            for fields in reader:
+                if fields:
+                    fits = len(fields) == len(header)
+                    if not fits:
+                        faults.add(f"{path}:{start}", f"{len(fields)} fields, but the header has {len(header)}")
+                    yield f":{start}", start, dict(zip(header, fields, strict=True)) if fits else None
+                start = read_lines + 1
+        except csv.Error as error:
+            faults.add(f"{path}:{start}", f"not CSV: {error}; is a quote left open?")
+
+    return read
+
+
+def _good_header(header: list[str], path: Path, faults: Faults) -> bool:
+    fault = None
+    if twice := [name for name in header if header.count(name) > 1]:
+        fault = f"the header has the column {twice[0]!r} twice"
+    elif not all(name.strip() for name in header):
+        fault = f"column {next(i for i, name in enumerate(header, 1) if not name.strip())} of the header has no name"
+    if fault:
+        faults.add(f"{path}:1", fault)
+    return fault is None
+
+
+def _text(path: Path, faults: Faults) -> _Rows:
+    for number, line in _lines(path, faults):
+        if line.strip():
+            yield f":{number}", number, {"text": line.strip()}
+
+
+def _parquet(path: Path, faults: Faults) -> _Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            faults.add(str(path), f"the column {twice[0]!r} is there twice")
+            return
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f", row {number}", number, row
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        faults.add(str(path), f"not Parquet ({str(error).splitlines()[0][:120]})")
+
+
+READERS: dict[str, Callable[[Path, Faults], _Rows]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".parquet": _parquet,
+    ".txt": _text,
+}
+
+
+def _hub(source: dict[str, Any]) -> Iterator[Row]:
+    """Rows of a dataset of the hub; no code of it is run."""
+    import datasets
+
+    name, revision = source["hub"], source["revision"]
+    for split in (split for split in SPLITS if split in source["splits"]):
+        theirs = source["splits"][split]
+        try:
+            loaded = datasets.load_dataset(name, source["configuration"], revision=revision, split=theirs)
+        # Names, networks, caches and formats fail with classes of five packages.
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+            raise UserError(
+                f"source.hub: {name} ({source['configuration'] or 'default configuration'}, split {theirs}) at revision {revision[:12]} could not be loaded from the Hugging Face hub: {reason}; check the connection and these names"
+            ) from None
+        for number, row in enumerate(loaded, start=1):
+            content = {key: _named(value, loaded.features[key]) for key, value in row.items()}
+            yield Row(f"{name} {theirs}, row {number}", f"{split}:{number}", split, content)
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A value with the names of its classes instead of their numbers."""
+    import datasets
+
+    if value is None:
+        return None
+    if isinstance(feature, datasets.ClassLabel):
+        # The hub marks rows that nobody labelled with -1.
+        return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_named(one, feature.feature) for one in value]
+    if isinstance(feature, dict):
+        return {key: _named(one, feature[key]) for key, one in value.items()}
+    return value
+
+
+def found(value: Any) -> str:
+    """A value as a message shows it: its type, and a short one itself."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"an object with the keys {', '.join(map(str, value)) or 'none'}"[:80]
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return shown
+    return f"the number {shown}"

@@ -1,0 +1,166 @@
+"""Measures of a tune in ABC notation, the text format of folk music.
+
+What a tune may hold is the music code of the ABC standard 2.1, section 4
+(https://abcnotation.com/wiki/abc:standard:v2.1): notes and rests with accidentals, octave marks and lengths,
+bar lines, repeats, numbered endings, ties, slurs, tuplets and broken rhythm. music21 gives the notes' lengths.
+"""
+
+import re
+from typing import NamedTuple
+
+METRE = re.compile(r"[1-9]\d?/(1|2|4|8|16|32)")
+METRE_SIGNS = {"C": "4/4", "C|": "2/2"}
+UNIT_LENGTH = re.compile(r"1/(1|2|4|8|16|32)")
+KEY = re.compile(r"[A-G][#b]?(?: ?m| ?(?i:maj|min|ion|dor|phr|lyd|mix|aeo|loc)[a-z]*)?")
+
+_LENGTH = r"(?:[1-9]\d?)?(?:/[1-9]\d?|/{1,3})?"
+TOKEN = re.compile(
+    rf"""(?P<note>(?:(?:\^\^?|__?|=)?[A-Ga-g](?:'{{1,3}}|,{{1,3}})?|z){_LENGTH})
+    |(?P<tuplet>\([2-9](?::[1-9]?(?::[1-9]?)?)?)
+    |(?P<opening>\()
+    |(?P<closing>\))
+    |(?P<broken>>{{1,3}}|<{{1,3}})
+    |(?P<tie>-)
+    |(?P<ending>\[[1-9]|(?<=[|:])[1-9])
+    |(?P<line>:\|{{1,2}}:|:\|[|\]]?|\|{{1,2}}:|::|\|[|\]]?|\[\|)
+    |(?P<space>[ \t]|\n(?!\s*\n))""",
+    re.VERBOSE,
+)
+LETTERS = {
+    "note": "n",
+    "tuplet": "p",
+    "opening": "o",
+    "closing": "c",
+    "broken": "b",
+    "tie": "t",
+    "ending": "e",
+    "line": "l",
+}
+# A tie or a broken rhythm follows a note; broken rhythm, tuplets and slurs want one after them.
+GRAMMAR = re.compile(r"(?:nt?c*(?:b(?=[po]*n))?|p(?=o*n)|o(?=[po]*n)|e|l)*")
+
+
+class Token(NamedTuple):
+    kind: str
+    text: str
+    apart: bool
+    """Whether white space goes before it: notes without are beamed together."""
+
+
+class Bars(NamedTuple):
+    """The bars that hold notes, and the line that closes each: ``|``, one that ends a section, or none."""
+
+    music: list[list[Token]]
+    lines: list[str]
+
+
+def tokenize(body: str) -> list[Token] | None:
+    """The tokens of a tune's body, or None where anything in it isn't music code."""
+    tokens, position, apart, body = [], 0, False, body.strip(" \t\n")
+    while position < len(body):
+        match = TOKEN.match(body, position)
+        if match is None:
+            return None
+        if match.lastgroup and match.lastgroup != "space":
+            tokens.append(Token(match.lastgroup, match.group(), apart))
+        position, apart = match.end(), match.lastgroup == "space"
+    kinds = "".join(LETTERS[token.kind] for token in tokens)
+    return tokens if GRAMMAR.fullmatch(kinds) and kinds.count("o") == kinds.count("c") else None
+
+
+def split_bars(tokens: list[Token]) -> Bars:
+    """Bars without notes are none: their lines join those before them, and the first of all goes."""
+    bars = Bars([[]], [])
+    for token in tokens:
+        if token.kind != "line":
+            bars.music[-1].append(token)
+        elif any(other.kind == "note" for other in bars.music[-1]):
+            bars.music.append([])
+            bars.lines.append(token.text)
+        elif bars.lines and token.text != "|":
+            bars.lines[-1] += token.text
+    if any(token.kind == "note" for token in bars.music[-1]):
+        bars.lines.append("")
+    else:
+        bars.music.pop()
+    return bars
+
+
+def read_header(text: str) -> dict[str, str] | None:
+    """The fields M, L and K of ABC lines such as ``M:6/8``, or None where one lacks or isn't understood."""
+    fields = {}
+    for name, pattern in (("M", METRE), ("L", UNIT_LENGTH), ("K", KEY)):
+        match = re.search(rf"^{name}: ?(.*?)\s*$", text, re.MULTILINE)
+        value = METRE_SIGNS.get(match[1], match[1]) if match else ""
+        if not pattern.fullmatch(value):
+            return None
+        fields[name] = value
+    return fields
+
+
+def bar_lengths(header: dict[str, str], bars: Bars) -> list[float] | None:
+    """Quarter notes in each bar, or None where music21 can't parse the tune."""
+    # A late import: music21 takes a second, and only tunes need it.
+    from music21 import abcFormat
+
+    music = " | ".join(" ".join(token.text for token in bar if token.kind != "ending") for bar in bars.music)
+    # music21 misreads several slashes after a number: A3// is written A3/4.
+    music = re.sub(r"/+(?!\d)", lambda slashes: f"/{2 ** len(slashes[0])}", music)
+    handler = abcFormat.ABCHandler()
+    try:
+        # The key is left out: it changes no length, and music21 takes longer over it than over the notes.
+        handler.process(f"X:1\nM:{header['M']}\nL:{header['L']}\n{music} |")
+    except Exception:
+        return None
+    lengths, notes = [0.0], 0
+    for token in handler.tokens:
+        if isinstance(token, abcFormat.ABCBar):
+            lengths.append(0.0)
+        elif isinstance(token, abcFormat.ABCNote):
+            tuplet = token.activeTuplet
+            lengths[-1] += float(token.quarterLength) * (float(tuplet.tupletMultiplier()) if tuplet else 1)
+            notes += 1
+    complete = notes == sum(token.kind == "note" for bar in bars.music for token in bar)
+    return lengths[:-1] if complete and len(lengths) == len(bars.music) + 1 else None
+
+
+def count_bars(header: dict[str, str], lengths: list[float], lines: list[str]) -> dict[str, int]:
+    """The number of bars and of those among them whose notes sum to the metre.
+
+    A bar too short at the start or the end of a section (between repeats or double bar lines) is a pick-up
+    or what that leaves of the last bar: it counts as no bar.
+    """
+    numerator, denominator = (int(number) for number in header["M"].split("/"))
+    metre = 4 * numerator / denominator
+    full = sum(abs(length - metre) < 1e-6 for length in lengths)
+    last = len(lengths) - 1
+    pick_ups = sum(
+        length < metre - 1e-6 and (number in (0, last) or lines[number - 1] != "|" or lines[number] != "|")
+        for number, length in enumerate(lengths)
+    )
+    return {"bars": len(lengths) - pick_ups, "full_bars": full}
+
+
+def measure(header: str, body: str) -> dict[str, bool | int]:
+    """Whether a tune is one, and how many of its bars are full.
+
+    Args:
+        header: any text with the ABC lines ``M:``, ``L:`` and ``K:``, such as the prompt.
+        body: the tune's notes.
+
+    Returns:
+        ``valid``: the body is nothing but music code that music21 can parse, with two or more bars; ``bars``
+        and ``full_bars`` as count_bars tells them, 0 for a malformed tune. Nothing is raised.
+    """
+    fields, tokens = read_header(header), tokenize(body)
+    if not fields or not tokens:
+        return {"valid": False, "bars": 0, "full_bars": 0}
+    bars = split_bars(tokens)
+    counted = count_bars(fields, bar_lengths(fields, bars) or [], bars.lines)
+    return {"valid": counted["bars"] >= 2, **counted}
+
+
+def ngrams(body: str, n: int) -> list[tuple[str, ...]]:
+    """Runs of n notes or rests as written, pitch and length; none where the body isn't music code."""
+    notes = [token.text for token in tokenize(body) or [] if token.kind == "note"]
+    return [tuple(notes[start : start + n]) for start in range(len(notes) - n + 1)]

@@ -1,0 +1,118 @@
+"""Measure the published table: yes, no or not measured for each claim and column, with its evidence."""
+
+import argparse
+import collections
+import json
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files
+from snaketune.properties import PROPERTIES, Runs, Verdict, figure, yes
+from snaketune.published import COLUMNS, ROWS, Row, claimed, differs_from
+
+
+def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:
+    """Whether the technique beats the untuned model in each of the row's scenarios."""
+    evidence, better = [], []
+    for scenario in (name for name in row.scenarios if name in comparisons):
+        seen = comparisons[scenario]
+        pair = next(one for one in seen["pairs"] if (one["a"], one["b"]) == ("base", technique))
+        # A pair is a − b; the technique's gain is the reverse.
+        values = [0 - pair[end] for end in ("difference", "ci_high", "ci_low")]
+        better.append(values[1] > 0 if seen["higher_is_better"] else values[2] < 0)
+        evidence.append(
+            figure(
+                f"{scenario}, difference from untuned",
+                values,
+                seen["metric"],
+                seen["n"],
+                "test rows",
+                better=better[-1],
+                seeds=seen["seeds"],
+                runs=[f"runs/{model}/{scenario}/{technique}/seed-{seed}" for seed in seen["seeds"]],
+            )
+        )
+    if missing := [name for name in row.scenarios if name not in comparisons]:
+        return "not-measured", evidence, f"{', '.join(missing)}: no scenario of this experiment"
+    return yes(all(better)), evidence, None
+
+
+def cell(key: str, column: str, recipe: dict[str, Any], comparisons: dict[str, Any], runs: Runs) -> dict[str, Any]:
+    """A claim about a column: as published, as corrected, as measured."""
+    row, technique = ROWS[key], COLUMNS[column]
+    verdict: Verdict
+    if technique not in recipe["techniques"]:
+        verdict = "not-measured", [], f"{technique} is no technique of this experiment"
+    elif key not in PROPERTIES:
+        verdict = capability(row, technique, recipe["model"], comparisons)
+    elif not recipe["properties"]:
+        verdict = "not-measured", [], "the experiment has no `properties`"
+    else:
+        verdict = PROPERTIES[key](runs, technique)
+    measured, evidence, why = verdict
+    return {
+        "column": column,
+        "technique": technique,
+        **claimed(row, column),
+        "measured": measured,
+        "why": why,
+        "evidence": evidence,
+    }
+
+
+def table(recipe: dict[str, Any], comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
+    """Every cell, the cells that contradict the page, and how many are yes, no and not measured."""
+    of_model = {seen["scenario"]: seen for seen in comparisons if seen["model"] == recipe["model"]}
+    rows: list[dict[str, Any]] = [
+        {
+            "id": key,
+            "claim": row.claim,
+            "rule": row.rule,
+            "cells": [cell(key, column, recipe, of_model, runs) for column in COLUMNS],
+        }
+        for key, row in ROWS.items()
+    ]
+    disagreements = [
+        {
+            "row": row["id"],
+            "claim": row["claim"],
+            **{name: one[name] for name in ("column", "technique", "published", "corrected", "measured")},
+            "differs_from": differs_from(one),
+            "figures": [found["text"] for found in one["evidence"] if found["decides"]],
+        }
+        for row in rows
+        for one in row["cells"]
+        if differs_from(one)
+    ]
+    count = collections.Counter(one["measured"] for row in rows for one in row["cells"])
+    hardware = next(iter(runs.found.values()))["hardware"] if runs.found else None
+    return {
+        "model": recipe["model"],
+        "confidence": recipe["confidence"],
+        "columns": [{"column": column, "technique": technique} for column, technique in COLUMNS.items()],
+        "scenarios": {
+            name: {key: seen[key] for key in ("metric", "higher_is_better", "n", "seeds")}
+            for name, seen in of_model.items()
+        },
+        "properties": recipe["properties"] and {**recipe["properties"], "hardware": hardware},
+        "rows": rows,
+        "disagreements": disagreements,
+        "counts": {name: count[name] for name in ("yes", "no", "not-measured")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, results = arguments.recipe, arguments.results
+    found = table(recipe, files.read_json(results / "comparisons.json"), Runs(results, recipe))
+    files.write_json(arguments.output, found)
+    counts = ", ".join(f"{number} {name}" for name, number in found["counts"].items())
+    print(f"{counts}; {len(found['disagreements'])} differ from the page")
+
+
+if __name__ == "__main__":
+    errors.run(main)

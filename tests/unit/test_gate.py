@@ -1,0 +1,317 @@
+"""The gate drops what would spoil a result, counts it, and holds it against the budgets."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from snaketune import gate
+from snaketune.config import SCHEMAS
+from snaketune.duplicates import Duplicates
+from snaketune.errors import UserError
+from snaketune.personal import personal_data
+from snaketune.sources import Example
+
+NEAR = {"threshold": 0.6, "permutations": 64}
+
+
+def scenario(task: str = "classification", source: dict[str, Any] | None = None, **other: Any) -> dict[str, Any]:
+    content = {"task": task, "source": source or {"path": "a.jsonl"}} | other
+    return SCHEMAS["scenario"].model_validate(content).model_dump()
+
+
+BUILTIN = {"builtin": "questions"}
+
+
+def words(seed: int, count: int = 12) -> str:
+    """A text that shares no three words in a row with that of another seed."""
+    return " ".join(f"w{n}" for n in np.random.default_rng(seed).integers(0, 10**6, count))
+
+
+def row(number: int, split: str = "train", text: str | None = None, label: str | None = None) -> Example:
+    return {
+        "id": str(number),
+        "where": f"a.jsonl:{number}",
+        "text": words(number) if text is None else text,
+        "label": label or "ab"[number % 2],
+        "group": str(number),
+        "split": split,
+        "given": split,
+    }
+
+
+def splits(train: int = 60, validation: int = 20, test: int = 20) -> list[Example]:
+    names = ["train"] * train + ["validation"] * validation + ["test"] * test
+    return [row(number, split) for number, split in enumerate(names)]
+
+
+def paraphrase(text: str) -> str:
+    return " ".join([*text.split()[:-1], "otherwise"])
+
+
+@pytest.mark.parametrize("changed", [str, str.upper, paraphrase, lambda text: f"{text}!"])
+def test_a_planted_leak_of_5_percent_is_caught_and_named(changed: Any) -> None:
+    rows = splits(train=60, validation=0, test=100)
+    leaking = rows[60:65]
+    copies = [row(1000 + n, text=changed(one["text"])) for n, one in enumerate(leaking)]
+    kept, findings = gate.sift(rows + copies, scenario())
+    leaks = findings.counts["leaks"]
+    assert (leaks.rows, leaks.of) == (5, 100)
+    assert sorted(leaks.places) == [f"a.jsonl:{60 + n} is like a.jsonl:{1000 + n}" for n in range(5)]
+    assert not {one["id"] for one in kept} & {one["id"] for one in copies}
+    with pytest.raises(
+        UserError, match=r"leaks: 5 of 100 validation and test rows .* \(5\.00%, budget 1\.00%\): a\.jsonl:6"
+    ):
+        gate.judge(findings, scenario())
+
+
+def test_a_row_that_leaks_twice_counts_once() -> None:
+    rows = splits()
+    twice = [row(1000 + n, text=rows[-1]["text"] + " more" * n) for n in range(2)]
+    _, findings = gate.sift(rows + twice, scenario())
+    assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (1, 40)
+    assert findings.dropped == {"like a row of validation or test": 2}
+
+
+def test_where_the_splits_are_ours_a_copy_is_no_leak_but_dropped_from_training() -> None:
+    rows = splits()
+    rows.append(row(1000, text=rows[-1]["text"]))
+    for one in rows:
+        del one["given"]
+    kept, findings = gate.sift(rows, scenario())
+    assert findings.counts["leaks"].rows == 0
+    assert findings.dropped == {"duplicate of a kept row": 1}
+    assert "1000" not in {one["id"] for one in kept}
+
+
+def test_duplicates_within_a_split_are_dropped_and_judged() -> None:
+    rows = splits()
+    copies = [row(1000 + n, text=paraphrase(one["text"])) for n, one in enumerate(rows[:60])]
+    kept, findings = gate.sift(rows + copies, scenario())
+    assert len(kept) == 100
+    assert findings.counts["duplicates"].share == pytest.approx(60 / 160)
+    with pytest.raises(
+        UserError, match=r"duplicates: 60 of 160 rows are like another of their split \(37\.50%, budget 30\.00%\)"
+    ):
+        gate.judge(findings, scenario())
+    assert gate.judge(findings, scenario(budgets={"duplicates": 0.4}))["verdict"] == "passed"
+
+
+def test_with_warn_the_verdict_says_what_is_over_budget() -> None:
+    rows = [*splits(), row(1000, text="")]
+    _, findings = gate.sift(rows, scenario(gate="warn"))
+    verdict = gate.judge(findings, scenario(gate="warn"))
+    assert verdict["verdict"] == "over budget"
+    assert verdict["over_budget"] == ["empty: 1 of 101 rows are empty (0.99%, budget 0.00%): a.jsonl:1000 (text)"]
+
+
+def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> None:
+    findings = gate.Findings()
+    for name in ("duplicates", "leaks"):
+        findings.counts[name] = gate.Count(9, 10, ["a"])
+    verdict = gate.judge(findings, scenario("qa", BUILTIN))
+    assert verdict == {"verdict": "passed", "over_budget": [], "not_judged": ["duplicates", "leaks"]}
+    with pytest.raises(UserError, match="leaks: 9 of 10"):
+        gate.judge(findings, scenario("qa"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("one two three four five six", "one two three four five six", "exact"),
+        ("One two, three four five six!", "one two three four five six", "exact"),
+        ("one two three four five six seven", "one two three four five six eight", "near"),
+        ("one two three four", "four three two one", ""),
+        ("two words", "Two  words", "exact"),
+        ("two words", "two word", ""),
+        ("C++", "C#", ""),
+        ("??", "!!", ""),
+        ("??", "??", "exact"),
+    ],
+)
+def test_short_texts_are_duplicates_only_where_they_are_the_same(one: str, other: str, alike: str) -> None:
+    texts = Duplicates(**NEAR)
+    assert texts.add((one,)) == ("", [])
+    assert texts.add((other,))[0] == alike
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_duplicates_are_those_of_an_exact_search(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    texts = []
+    for _ in range(60):
+        text = [f"w{n}" for n in generator.integers(0, 1000, generator.integers(3, 40))]
+        texts.append(text)
+        changed = list(text)
+        for place in generator.integers(0, len(text), generator.integers(0, 3)):
+            changed[place] = "other"
+        texts.append(changed)
+    found, kept = Duplicates(**NEAR), []
+    for text in texts:
+        grams = {tuple(text[i : i + 3]) for i in range(len(text) - 2)}
+        expected = any(len(grams & other) >= 0.6 * len(grams | other) for other in kept)
+        how, _ = found.add((" ".join(text),))
+        assert bool(how) == expected
+        if not how:
+            kept.append(grams)
+
+
+CONTEXT = "The old harbour of the town lies in the north and its new harbour lies in the south near the river."
+
+
+def question(number: int, asked: str, answer: str, context: str = CONTEXT) -> Example:
+    fields = {"question": asked, "answers": [answer], "context": context}
+    return {"id": str(number), "group": str(number), "split": "train"} | fields
+
+
+def test_questions_on_one_passage_are_no_duplicates_but_rephrased_ones_are() -> None:
+    examples = [
+        question(1, "Where does the old harbour of the town lie today?", "north"),
+        question(2, "Near what does the new harbour lie?", "the river"),
+        question(3, "Where does the old harbour of the town lie today?", "north", words(3, 20)),
+        question(4, "So where does the old harbour of the town lie today?", "north", CONTEXT + " Yes."),
+    ]
+    kept, findings = gate.sift(examples, scenario("qa"))
+    assert len(kept) == 3
+    assert {"1", "4"} - {one["id"] for one in kept}
+    assert findings.dropped == {"near-duplicate of a kept row": 1}
+
+
+def chat(number: int, *contents: str) -> Example:
+    roles = ["system", "user", "assistant"]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    return {"id": str(number), "group": str(number), "split": "train", "messages": messages}
+
+
+def test_a_system_turn_that_all_share_makes_no_duplicates() -> None:
+    examples = [chat(n, words(0, 100), words(n + 1), "Yes.") for n in range(5)]
+    assert len(gate.sift(examples, scenario("chat"))[0]) == 5
+
+
+@pytest.mark.parametrize("share", ["rows", "rows_per_label"])
+def test_test_rows_are_kept_first_and_each_split_has_its_limit(share: str) -> None:
+    limits = {"train": 7, "validation": 3, "test": 2}
+    kept, findings = gate.sift(splits(), scenario(**{share: limits}))
+    labels = 2 if share == "rows_per_label" else 1
+    assert {split: sum(one["split"] == split for one in kept) for split in limits} == {
+        split: rows * labels for split, rows in limits.items()
+    }
+    assert findings.dropped.total() == 100 - 12 * labels
+
+
+def test_rows_and_rows_per_label_both_hold() -> None:
+    kept, _ = gate.sift(
+        splits(),
+        scenario(
+            rows={"train": 9, "validation": 9, "test": 9}, rows_per_label={"train": 6, "validation": 2, "test": 1}
+        ),
+    )
+    assert [sum(one["split"] == split for one in kept) for split in ("train", "validation", "test")] == [9, 4, 2]
+
+
+def test_the_kept_rows_do_not_depend_on_the_order_of_the_rows() -> None:
+    rows = splits()
+    rows += [row(1000 + n, text=paraphrase(one["text"])) for n, one in enumerate(rows[:30])]
+    kept, findings = gate.sift(rows, scenario())
+    backwards, same = gate.sift(rows[::-1], scenario())
+    assert kept == backwards
+    assert findings.figures() == same.figures()
+
+
+def test_other_labels_of_a_text_are_counted_and_named() -> None:
+    rows = [row(1, text="Same text", label="a"), row(2, text="same text", label="b"), row(3, label="b")]
+    _, findings = gate.sift(rows, scenario())
+    assert findings.conflicts.rows == 1
+    assert findings.conflicts.places == ["a.jsonl:2 and a.jsonl:1 ('a', 'b')"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("write to jane.roe@firm.co.uk.", [("e-mail address", "j…@f…")]),
+        ("call +49 30 901820 now", [("phone number", "+49…")]),
+        ("call +1 (415) 555-2671", [("phone number", "+1 …")]),
+        ("key AKIAIOSFODNN7EXAMPLE", [("secret key", "AWS Access Key AK…")]),
+        ("-----BEGIN RSA PRIVATE " + "KEY-----", [("secret key", "Private Key BE…")]),
+        ("https://user:" + "hunter2@localhost/x", [("secret key", "Basic Auth Credentials hu…")]),
+        ("ghp_" + "a1B2" * 9, [("secret key", "GitHub Token gh…")]),
+        ("jane@example.com, root@localhost, a@b, x @ y.de", []),
+        ("2 + 3 = 5, ISBN 978-3-16-148410-0, 1999-12-31, 555 2671", []),
+        ("commit eb185aade064a813bc0b7f42de02595523103ca4 of 192.168.0.1", []),
+        ("@np.vectorize and A@B.T", []),
+        ("a" * 10**6 + "@", []),
+    ],
+)
+def test_personal_data_are_found_and_masked(text: str, found: list[tuple[str, str]]) -> None:
+    assert list(personal_data(text)) == found
+
+
+def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
+    rows = splits()
+    rows[3]["text"] += " jane.roe@firm.de or +49 30 901820"
+    _, findings = gate.sift(rows, scenario())
+    assert findings.counts["personal"].rows == 1
+    shown = str(findings.figures())
+    assert "a.jsonl:3 (e-mail address j…@f…, phone number +49…)" in shown
+    assert "jane" not in shown
+    assert "901820" not in shown
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|user|>",
+        "<|im_start|>",
+        "<|endoftext|>",
+        "[INST]",
+        "[/INST]",
+        "<s>",
+        "</s>",
+        "<<SYS>>",
+        "<start_of_turn>",
+        "<｜User｜>",
+    ],
+)
+def test_tokens_of_chat_formats_are_refused_in_files_and_dropped_elsewhere(token: str) -> None:
+    examples = [*splits(), row(1000, text=f"some {token} text")]
+    with pytest.raises(UserError, match=r"a\.jsonl:1000: the text holds"):
+        gate.sift(examples, scenario())
+    hub = {"hub": "owner/name", "revision": "0" * 40}
+    kept, findings = gate.sift(examples, scenario(source=hub))
+    assert len(kept) == 100
+    assert findings.dropped == {"token of a chat format": 1}
+
+
+@pytest.mark.parametrize("text", ["a | b", "x <| y |> z", "f <$> g", "<b>bold</b>", "[1]", "[instance]", "<S>"])
+def test_other_brackets_pass(text: str) -> None:
+    assert not gate.MARKUP.search(text)
+
+
+def test_empty_rows_are_dropped_and_counted() -> None:
+    rows = [*splits(), row(1000, text=""), row(1001, label="a") | {"label": ""}]
+    kept, findings = gate.sift(rows, scenario())
+    assert len(kept) == 100
+    assert findings.counts["empty"].places == ["a.jsonl:1000 (text)", "a.jsonl:1001 (label)"]
+    with pytest.raises(UserError, match=r"empty: 2 of 102 rows are empty \(1\.96%, budget 0\.00%\)"):
+        gate.judge(findings, scenario())
+
+
+def test_the_commonest_label_of_test_is_held_against_its_budget() -> None:
+    rows = splits()
+    for one in rows:
+        one["label"] = "a" if int(one["id"]) % 40 else "b"
+    _, findings = gate.sift(rows, scenario())
+    assert (findings.counts["majority"].rows, findings.counts["majority"].of) == (19, 20)
+    assert gate.judge(findings, scenario())["verdict"] == "passed"
+    with pytest.raises(UserError, match=r"majority: 19 of 20 test rows have the commonest label .*: 'a'"):
+        gate.judge(findings, scenario(budgets={"majority": 0.9}))
+
+
+def test_two_thousand_rows_take_seconds_at_most() -> None:
+    rows = [row(number, text=words(number, 40)) for number in range(2000)]
+    list(personal_data("https://x:y@z"))  # imports and compiles
+    began = time.process_time()
+    kept, _ = gate.sift(rows, scenario())
+    assert len(kept) == 2000
+    assert time.process_time() - began < 4

@@ -1,0 +1,209 @@
+"""The page shows what was measured, calls no difference that its interval doesn't show, and stands alone."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from measurements import run_script, save_experiment, save_properties, table_recipe
+
+import summarize
+import write_figures
+import write_report
+import write_technique_table
+from snaketune.drawing import colours
+from snaketune.errors import UserError
+from snaketune.files import read_json
+
+TEMPLATE = Path(__file__).parents[2] / "report/report.html.j2"
+SKILLS = {"base": 0.3, "full": 0.8, "lora": 0.6, "peft-ia3": 0.31}
+ALL = ["full", "lora", "qlora", "dora", "qdora", "peft-ia3", "peft-prefix", "peft-vera", "deepspeed", "zero2", "zero3"]
+
+
+def page(
+    results: Path,
+    scenarios: list[str],
+    seeds: list[int],
+    precisions: list[str] | None = None,
+    skills: dict[str, float] = SKILLS,
+    rounds: int = 0,
+) -> str:
+    """The report of an experiment, summarized and measured as the workflow does it."""
+    recipe = save_experiment(results, skills, scenarios, seeds, precisions)
+    outputs = [f"--{name}={results}/{name}" for name in ("comparisons", "metrics")]
+    outputs = [f"{one}.json" for one in outputs] + [f"--summary={results}/summary.csv"]
+    run_script(summarize, "--recipe", json.dumps(recipe), "--results", results, *outputs)
+    of_table = table_recipe(scenarios, [name for name in skills if name != "base"], rounds)
+    save_properties(results, of_table)
+    table = results / "technique_table.json"
+    run_script(write_technique_table, "--recipe", json.dumps(of_table), "--results", results, "--output", table)
+    output = results / "report.html"
+    shared = ("--recipe", json.dumps(recipe), "--results", results, "--template", TEMPLATE)
+    run_script(write_report, *shared, "--output", output)
+    return output.read_text()
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without their tags."""
+    table = text[text.index(f"<h3>{heading}") :].split("</table>")[0]
+    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in table.split("<tr")[1:]]
+    return [[unescape(re.sub("<[^>]*>", " ", cell)).strip() for cell in line] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "told"),
+    [
+        (-0.1, 0.2, True, "no difference shown"),
+        (-0.1, 0.2, False, "no difference shown"),
+        (0.0, 0.2, True, "no difference shown"),
+        (0.1, 0.2, True, "better"),
+        (0.1, 0.2, False, "worse"),
+        (-0.2, -0.1, True, "worse"),
+        (-0.2, -0.1, False, "better"),
+    ],
+)
+def test_a_difference_is_called_only_where_its_interval_excludes_zero(
+    low: float, high: float, higher_is_better: bool, told: str
+) -> None:
+    assert write_report.verdict(low, high, higher_is_better) == told
+
+
+@pytest.mark.parametrize("scenario", ["classification", "domain"])
+def test_quality_is_told_by_technique_with_the_verdict_of_the_simultaneous_interval(
+    scenario: str, tmp_path: Path
+) -> None:
+    text = page(tmp_path, [scenario], [1])
+    comparison = read_json(tmp_path / "comparisons.json")[0]
+    found = {row[0]: row for row in rows(text, "Quality of each technique")}
+    assert {name: row[-1] for name, row in found.items() if name in SKILLS} == {
+        "full": "better",
+        "lora": "better",
+        "peft-ia3": "no difference shown",
+    }
+    pair = next(one for one in comparison["pairs"] if (one["a"], one["b"]) == ("base", "full"))
+    low, high = (write_report.measured(-pair[end], True) for end in ("ci_high", "ci_low"))
+    assert found["full"][4] == f"{low} to {high}"
+    assert f"{comparison['metric']}: {'lower' if scenario == 'domain' else 'higher'} is better" in text
+    assert "not corrected" not in text
+
+
+def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Path) -> None:
+    text = page(tmp_path, ["domain"], [1], skills={"base": 0.3, "full": 0.8, "deepspeed": 0.8, "lora": 0.5})
+    told = {(row[0], row[1]): row[-1] for row in rows(text, "Techniques against each other")}
+    assert told["full", "deepspeed"] == "no difference shown"
+    assert told["full", "lora"] == "full is better"
+    assert told["untuned", "lora"] == "lora is better"
+
+
+def test_several_seeds_are_one_row_with_the_mean_and_each_seeds_value(tmp_path: Path) -> None:
+    text = page(tmp_path, ["classification"], [1, 2, 3])
+    lines = rows(text, "Quality of each technique")
+    assert [row[0] for row in lines] == ["technique", "untuned", "full", "lora", "peft-ia3"]
+    full = lines[2]
+    seeds = [float(value) for value in full[3].split("/")]
+    assert len(set(seeds)) > 1
+    assert float(full[1]) == pytest.approx(sum(seeds) / 3, abs=1e-3)
+    assert "seeds 1, 2, 3" in text
+
+
+def test_one_seed_has_no_column_of_seeds(tmp_path: Path) -> None:
+    assert "each seed" not in page(tmp_path, ["classification"], [1])
+
+
+def test_without_an_export_there_are_no_tables_of_exports(tmp_path: Path) -> None:
+    text = page(tmp_path, ["qa"], [1])
+    assert "What each export keeps" not in text
+    assert "Parity" not in text
+
+
+def test_exports_are_told_by_run_and_backend(tmp_path: Path) -> None:
+    text = page(tmp_path, ["qa"], [1, 2], ["fp32", "int8"])
+    told = [tuple(row[:3]) for row in rows(text, "What each export keeps")[1:]]
+    assert len(told) == (1 + 3 * 2) * 3
+    assert ("lora", "2", "onnx-int8") in told
+    assert len(rows(text, "Parity of each hop")) == 1 + 7
+
+
+def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: Path) -> None:
+    text = page(tmp_path, ["qa"], [1])
+    told = re.sub("<[^>]*>", "", text)
+    assert "before any test row was seen: full" in told
+    assert "on the test rows it is better than the untuned model" in told
+    text = page(tmp_path / "b", ["qa"], [1], skills={"base": 0.3, "peft-ia3": 0.31})
+    assert "on the test rows it is not shown better than the untuned model" in text
+
+
+def test_data_without_labels_tell_their_gate(tmp_path: Path) -> None:
+    text = page(tmp_path, ["domain"], [1])
+    assert "always answering" not in text
+    assert re.search(r"Data gate: <span[^>]*>passed</span>", text)
+    assert "leaks 0.70 % of 140" in text
+    assert "majority" not in text
+    assert "always answering the commonest scores 0.500" in page(tmp_path / "b", ["classification"], [1])
+
+
+def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenced(tmp_path: Path) -> None:
+    text = page(tmp_path, ["domain"], [1], rounds=3)
+    assert text.index("The published table, measured") < text.index('id="section-1"')
+    header = re.findall(r"<th>(\w+)<br>\(", text)
+    assert header == ["LoRA", "QLoRA", "PEFT", "DeepSpeed", "ZeRO", "DoRA"]
+    cell = re.search(r'<td class="differs" title="([^"]*)">no \(page: yes\)</td>', text)
+    assert cell
+    assert "domain, difference from untuned" in cell[1]
+    told = rows(text, "Where the measurement differs")
+    assert ["adapt a pre-trained LLM to a task or domain", "PEFT", "no", "yes", "yes"] in [row[:5] for row in told]
+    assert 'title="dora is no technique of this experiment">not measured' in text
+
+
+def test_the_page_stands_alone_and_equal_results_give_equal_bytes(tmp_path: Path) -> None:
+    text = page(tmp_path, ["domain", "classification"], [1], ["fp32"])
+    assert not re.search(r"<(script|link|img|iframe)\b|\bsrc=|@import|url\((?!#)", text)
+    assert set(re.findall(r'href="([^"#])', text)) == set()
+    assert page(tmp_path / "b", ["domain", "classification"], [1], ["fp32"]) == text
+
+
+def test_every_technique_has_its_own_colour() -> None:
+    names = [*ALL, "lora-zero3", "mine"]
+    assert len({tuple(colour) for colour in colours(names).values()}) == len(names)
+
+
+def test_a_page_of_every_technique_is_written(tmp_path: Path) -> None:
+    text = page(tmp_path, ["domain"], [1], skills={"base": 0.3, **dict.fromkeys(ALL, 0.6)})
+    assert [row[0] for row in rows(text, "Cost of each technique")[2:]] == ALL
+
+
+def write_readme(results: Path, readme: Path) -> str:
+    paths = ("--summary", results / "summary.csv", "--table", results / "technique_table.json", "--readme", readme)
+    run_script(write_figures, *paths, "--benchmarks", results / "benchmarks")
+    return readme.read_text()
+
+
+def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_else(tmp_path: Path) -> None:
+    page(tmp_path, ["domain"], [1], rounds=3)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- published -->\nold\n<!-- /published -->\nafter\n")
+    text = write_readme(tmp_path, readme)
+    assert text.startswith("before\n<!-- published -->\n| claim | LoRA | QLoRA | PEFT |")
+    assert text.endswith("<!-- /published -->\nafter\n")
+    assert "old" not in text
+    line = next(line for line in text.splitlines() if line.startswith("| adapt"))
+    assert line.split(" | ")[1:4] == ["yes", "not measured", "no (page: yes)"]
+    assert "- **PEFT, adapt a pre-trained LLM to a task or domain**: no; the page says yes. domain, difference" in text
+    assert "test rows: domain 120; seeds 1" in text
+
+
+def test_a_readme_without_the_markers_is_left_as_it_is(tmp_path: Path) -> None:
+    page(tmp_path, ["domain"], [1])
+    readme = tmp_path / "README.md"
+    readme.write_text("no marker\n")
+    with pytest.raises(UserError, match="<!-- published -->"):
+        write_readme(tmp_path, readme)
+    assert readme.read_text() == "no marker\n"
+
+
+def test_a_run_that_measured_no_cell_leaves_the_published_table_as_it_is(tmp_path: Path) -> None:
+    page(tmp_path, ["classification"], [1])
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- published -->\nold\n<!-- /published -->\n")
+    assert "old" in write_readme(tmp_path, readme)

@@ -1,0 +1,251 @@
+"""A cell of the published table says yes or no only where a measurement shows it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measurements import (
+    HARDWARE,
+    METRICS,
+    MIB,
+    Recipe,
+    resources,
+    run_script,
+    save_experiment,
+    save_properties,
+    table_recipe,
+)
+
+import summarize
+import write_technique_table
+from snaketune.errors import UserError
+from snaketune.files import read_json, write_json
+from snaketune.published import COLUMNS, ROWS, claimed, shown
+from snaketune.resolve import Matrix, read_yaml
+
+ROOT = Path(__file__).parents[2]
+TECHNIQUES = ["full", *COLUMNS.values()]
+SKILLS = {"base": 0.3, **dict.fromkeys(TECHNIQUES, 0.8), "peft-ia3": 0.31}
+
+
+def table(results: Path, recipe: Recipe) -> dict[str, Any]:
+    output = results / "technique_table.json"
+    run_script(write_technique_table, "--recipe", json.dumps(recipe), "--results", results, "--output", output)
+    found: dict[str, Any] = read_json(output)
+    return found
+
+
+def cell(found: dict[str, Any], row: str, column: str) -> dict[str, Any]:
+    cells = next(one["cells"] for one in found["rows"] if one["id"] == row)
+    return next(one for one in cells if one["column"] == column)
+
+
+def verdicts(found: dict[str, Any], row: str) -> list[str]:
+    return [cell(found, row, column)["measured"] for column in COLUMNS]
+
+
+def compare(results: Path, scenarios: list[str], seeds: list[int] | None = None) -> None:
+    """comparisons.json, as the workflow makes it."""
+    recipe = save_experiment(results, SKILLS, scenarios, seeds or [1])
+    outputs = [f"--{name}={results}/{name}.json" for name in ("summary", "comparisons", "metrics")]
+    run_script(summarize, "--recipe", json.dumps(recipe), "--results", results, *outputs)
+
+
+def properties(results: Path, rounds: int = 3, **changed: dict[tuple[int, int], Recipe]) -> dict[str, Any]:
+    """The table of short runs alone: techniques are equal to full but where they are changed."""
+    write_json(results / "comparisons.json", [])
+    recipe = table_recipe([], TECHNIQUES, rounds)
+    save_properties(results, recipe, **changed)
+    return table(results, recipe)
+
+
+def test_the_claims_are_the_published_ones_cell_by_cell() -> None:
+    told = {key: ["".join(claimed(row, c)[which][0] for c in COLUMNS) for which in ("published", "corrected")] for key, row in ROWS.items()}  # fmt: skip
+    everything = ["yyyyyy", "yyyyyy"]
+    assert told == {
+        **dict.fromkeys(("adapt", "nlp", "qa", "chat", "music"), everything),
+        "cost": ["yynyyn", "yyyyyy"],
+        "memory": ["nynyyy", "yyyyyy"],
+        "parameters": ["nyynny", "yyynny"],
+        "aggregate": ["nnnyyy", "nnnyyn"],
+    }
+
+
+def test_a_capability_is_yes_where_the_interval_excludes_zero_and_no_where_it_doesnt(tmp_path: Path) -> None:
+    compare(tmp_path, list(METRICS))
+    found = table(tmp_path, table_recipe(list(METRICS), TECHNIQUES, rounds=0))
+    expected = ["no" if name == "peft-ia3" else "yes" for name in COLUMNS.values()]
+    for row in ("adapt", "nlp", "qa", "chat", "music"):
+        assert verdicts(found, row) == expected, row
+    assert found["counts"] == {"yes": 25, "no": 5, "not-measured": 24}
+    gain = cell(found, "adapt", "LoRA")["evidence"][0]
+    # Perplexity: better is lower.
+    assert gain["unit"] == "perplexity"
+    assert gain["interval"][0] < gain["figure"] < gain["interval"][1] < 0
+    assert (gain["n"], gain["seeds"], gain["runs"]) == (120, [1], ["runs/tiny/domain/lora/seed-1"])
+
+
+def test_a_gain_on_the_wrong_side_is_no(tmp_path: Path) -> None:
+    compare(tmp_path, ["qa"])
+    comparisons = read_json(tmp_path / "comparisons.json")
+    comparisons[0]["higher_is_better"] = False
+    write_json(tmp_path / "comparisons.json", comparisons)
+    assert "yes" not in verdicts(table(tmp_path, table_recipe(["qa"], TECHNIQUES, rounds=0)), "qa")
+
+
+def test_nlp_needs_all_three_scenarios(tmp_path: Path) -> None:
+    compare(tmp_path, ["classification", "ner"])
+    found = cell(table(tmp_path, table_recipe(["classification", "ner"], TECHNIQUES, rounds=0)), "nlp", "LoRA")
+    assert found["measured"] == "not-measured"
+    assert "translation" in found["why"]
+    assert len(found["evidence"]) == 2
+
+
+def test_nlp_is_no_where_one_of_three_shows_no_gain(tmp_path: Path) -> None:
+    compare(tmp_path, ["classification", "ner", "translation"])
+    comparisons = read_json(tmp_path / "comparisons.json")
+    for pair in comparisons[1]["pairs"]:
+        pair.update(ci_low=-1, ci_high=1)
+    write_json(tmp_path / "comparisons.json", comparisons)
+    assert set(verdicts(table(tmp_path, table_recipe([], TECHNIQUES, rounds=0)), "nlp")) == {"no"}
+
+
+def test_what_the_experiment_lacks_is_not_measured_and_says_why(tmp_path: Path) -> None:
+    compare(tmp_path, ["qa"], [1, 2])
+    found = table(tmp_path, table_recipe(["qa"], ["lora"], rounds=0))
+    assert cell(found, "qa", "LoRA")["evidence"][0]["seeds"] == [1, 2]
+    whys = {row: cell(found, row, "LoRA")["why"] for row in ("adapt", "cost")}
+    assert "domain" in whys["adapt"]
+    assert "properties" in whys["cost"]
+    assert "dora" in cell(found, "qa", "DoRA")["why"]
+
+
+def test_of_several_models_the_first_counts(tmp_path: Path) -> None:
+    compare(tmp_path, ["qa"])
+    comparisons = read_json(tmp_path / "comparisons.json")
+    write_json(tmp_path / "comparisons.json", [{**comparisons[0], "model": "another", "pairs": []}, *comparisons])
+    found = table(tmp_path, table_recipe(["qa"], TECHNIQUES, rounds=0))
+    assert (found["model"], cell(found, "qa", "LoRA")["measured"]) == ("tiny", "yes")
+
+
+def rounds(*found: Recipe, ranks: int = 1) -> dict[tuple[int, int], Recipe]:
+    return {(ranks, number + 1): one for number, one in enumerate(found)}
+
+
+def test_cost_is_less_only_if_it_is_in_every_round(tmp_path: Path) -> None:
+    quick, slow = resources(5.0), resources(10.5)
+    found = properties(tmp_path, lora=rounds(quick, quick, resources(6.0)), dora=rounds(quick, slow, quick))
+    assert [cell(found, "cost", column)["measured"] for column in ("LoRA", "DoRA", "QLoRA")] == ["yes", "no", "no"]
+    figure = cell(found, "cost", "LoRA")["evidence"][0]
+    assert (figure["figure"], figure["interval"], figure["n"]) == (0.5, [0.5, 0.6], 3)
+    assert "properties/full/ranks-1/round-1" in figure["runs"]
+
+
+def test_cost_counts_the_cores_of_every_rank(tmp_path: Path) -> None:
+    """Two ranks that take 0.6 of the time occupy 1.2 of the cores."""
+    found = properties(tmp_path, zero3=rounds(*[resources(6.0, ranks=2)] * 3, ranks=2))
+    assert cell(found, "cost", "ZeRO")["measured"] == "no"
+    assert cell(found, "cost", "ZeRO")["evidence"][0]["figure"] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("state", "grown", "expected"),
+    [(200, 800, "yes"), (300, 800, "no"), (200, 900, "no"), (400, 800, "no")],
+    ids=["both less", "equal state", "equal peak", "more state"],
+)
+def test_memory_is_less_only_if_both_peak_and_state_are(state: int, grown: int, expected: str, tmp_path: Path) -> None:
+    found = properties(tmp_path, lora=rounds(*[resources(state=state * MIB, grown=grown * MIB)] * 3))
+    assert cell(found, "memory", "LoRA")["measured"] == expected
+    held = {one["name"]: one for one in cell(found, "memory", "LoRA")["evidence"]}
+    assert held["optimizer bytes of that rank"]["value"] == state * MIB // 3
+    assert held["weights + gradients + optimizer states of a rank"]["figure"] == pytest.approx(state / 300, abs=1e-6)
+
+
+def test_memory_counts_the_largest_rank(tmp_path: Path) -> None:
+    small = resources(state=150 * MIB, grown=500 * MIB, ranks=2)
+    large = {**small, "ranks": [small["ranks"][0], resources(grown=950 * MIB)["ranks"][0]]}  # type: ignore[index]
+    assert cell(properties(tmp_path, zero3=rounds(*[small] * 3, ranks=2)), "memory", "ZeRO")["measured"] == "yes"
+    assert cell(properties(tmp_path, zero3=rounds(*[large] * 3, ranks=2)), "memory", "ZeRO")["measured"] == "no"
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(False, "not-measured"), (True, "yes")])
+def test_what_offload_spares_a_gpu_is_not_measured_without_one(gpu: bool, expected: str, tmp_path: Path) -> None:
+    machine = {"hardware": {**HARDWARE, "gpu": gpu}}
+    runs = {
+        "deepspeed": rounds(*[resources(state=150 * MIB, grown=500 * MIB) | machine] * 3),
+        "full": rounds(*[resources() | machine] * 3),
+    }
+    found = cell(properties(tmp_path, **runs), "memory", "DeepSpeed")
+    assert found["measured"] == expected
+    assert (found["why"] is None) == gpu
+    assert found["evidence"][0]["figure"] == pytest.approx(5 / 9)
+
+
+def test_runs_of_different_machines_are_not_compared(tmp_path: Path) -> None:
+    moved = resources(1.0, state=MIB, grown=MIB) | {"hardware": {**HARDWARE, "processor": "another"}}
+    found = properties(tmp_path, lora=rounds(resources(1.0), moved, moved))
+    for row in ("cost", "memory"):
+        assert cell(found, row, "LoRA")["measured"] == "not-measured"
+        assert "different machines" in cell(found, row, "LoRA")["why"]
+
+
+def test_parameters_are_fewer_only_if_fewer_than_fulls(tmp_path: Path) -> None:
+    found = properties(tmp_path, lora=rounds(*[resources(trainable=8)] * 3))
+    assert verdicts(found, "parameters") == ["yes", "no", "no", "no", "no", "no"]
+    assert "0.8 %" in cell(found, "parameters", "LoRA")["evidence"][0]["text"]
+
+
+@pytest.mark.parametrize(("held", "expected"), [((300, 200, 150), "yes"), ((300, 150, 150), "no"), ((300, 300, 150), "no")])  # fmt: skip
+def test_sharing_must_shrink_what_a_rank_holds_at_every_doubling(
+    held: tuple[int, ...], expected: str, tmp_path: Path
+) -> None:
+    runs = {(ranks, 1): resources(state=state * MIB, ranks=ranks) for ranks, state in zip((1, 2, 4), held, strict=True)}
+    found = cell(properties(tmp_path, zero3=runs), "aggregate", "ZeRO")
+    assert found["measured"] == expected
+    assert [one["figure"] for one in found["evidence"]] == pytest.approx([held[1] / held[0], held[2] / held[1]])
+
+
+def test_each_contradiction_of_the_page_is_listed_with_its_figures(tmp_path: Path) -> None:
+    found = properties(tmp_path, lora=rounds(*[resources(trainable=8)] * 3))
+    of_lora = {one["row"]: one for one in found["disagreements"] if one["column"] == "LoRA"}
+    # Published no, corrected to yes, measured yes.
+    assert of_lora["parameters"]["differs_from"] == ["published"]
+    # Published and corrected yes, measured no.
+    assert of_lora["cost"]["differs_from"] == ["published", "corrected"]
+    assert "core-seconds per token: 1 [1, 1]" in of_lora["cost"]["figures"][0]
+    # Published no, corrected to yes, measured no.
+    assert of_lora["memory"]["differs_from"] == ["corrected"]
+    assert "aggregate" not in of_lora
+    assert shown(cell(found, "cost", "LoRA")) == "no (page: yes)"
+    assert shown(cell(found, "parameters", "LoRA")) == "yes (page: no, since corrected)"
+    assert shown(cell(found, "memory", "LoRA")) == "no (page: no, now yes)"
+    assert shown(cell(found, "aggregate", "LoRA")) == "no"
+    assert shown(cell(found, "adapt", "LoRA")) == "not measured"
+
+
+def test_the_shipped_experiment_fills_every_cell_and_its_runs_are_interleaved() -> None:
+    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
+    matrix = Matrix(config, ROOT)
+    assert {name for row in ROWS.values() for name in row.scenarios} <= set(matrix.experiment.scenarios)
+    own = matrix.property_runs[:7]
+    assert [run[0] for run in own] == TECHNIQUES
+    assert matrix.property_runs[7:14] == [(name, ranks, 2) for name, ranks, _ in own]
+    assert len(set(matrix.property_runs)) == 7 * 3 + 7 * 2
+
+
+def test_a_property_run_differs_from_a_training_run_only_in_length_and_ranks() -> None:
+    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
+    matrix = Matrix(config, ROOT)
+    trained, short = matrix.training_recipe("phi3-36m", "zero3", 1), matrix.property_recipe("zero3", 4)
+    changed = {key: value for key, value in short.items() if trained.get(key) != value}
+    assert changed == {"epochs": 1, "steps": 4, "world_size": 4, "keep_weights": False}
+
+
+def test_ranks_of_the_properties_must_double() -> None:
+    config = read_yaml(ROOT / "config/config.yaml")
+    wanted = {"model": "phi3-36m", "scenario": "domain", "ranks": [1, 3]}
+    with pytest.raises(UserError, match="ranks must double"):
+        Matrix(config | {"properties": wanted}, ROOT)
+    with pytest.raises(UserError, match="add full to techniques"):
+        Matrix(config | {"techniques": ["lora"], "properties": {**wanted, "ranks": [1, 2]}}, ROOT)

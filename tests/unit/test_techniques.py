@@ -1,0 +1,400 @@
+"""Each technique: it learns, it saves what it trained, and its model beside or merged into the base is the same."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from safetensors.numpy import load_file
+from transformers import Phi3Config, Phi3ForCausalLM
+
+from snaketune import manifest
+from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
+from snaketune.errors import UserError
+from snaketune.layout import TRAINING_FILES
+from snaketune.measure import model_state_bytes
+from snaketune.onnx_backend import OnnxBackend
+from snaketune.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
+from snaketune.resolve import read_yaml, validated
+from snaketune.scoring import answer_likelihoods, generate, probe_logits
+from snaketune.tokens import Rows, write_rows
+from snaketune.torch_backend import TorchBackend
+from snaketune.training import Fit, Plan, answer_loss, collate, plan_batches
+from train import save
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+FROZEN = ["lora", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
+
+
+def rows_to_learn(count: int, seed: int) -> Rows:
+    """The answer is a function of the first token."""
+    generator = np.random.default_rng(seed)
+    prompts = [generator.integers(3, 40, generator.integers(3, 12)) for _ in range(count)]
+    ids = [np.array([*prompt, 50 + prompt[0] % 2, 41, 2], dtype=np.int32) for prompt in prompts]
+    return Rows(ids, [np.arange(len(row)) >= len(row) - 3 for row in ids])
+
+
+ROWS = rows_to_learn(64, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On tensors this small a second thread only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    config = Phi3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        original_max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.1,
+    )
+    directory = tmp_path_factory.mktemp("base")
+    Phi3ForCausalLM(config).save_pretrained(directory)
+    files = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
+    manifest.record(directory, {}, [], files)
+    return directory
+
+
+def technique(name: str, **options: Any) -> dict[str, Any]:
+    """The recipe of a shipped technique, with other options of its adapter."""
+    content = read_yaml(ROOT / f"config/techniques/{name}.yaml")
+    content.get("adapter", {}).get("options", {}).update(options)
+    recipe: dict[str, Any] = validated("technique", content, name).model_dump(exclude={"description"})
+    return recipe | {"learning_rate": recipe["learning_rate"]["tiny-phi3"]}
+
+
+class Trained:
+    """A technique trained for a few steps as train.py does, with what it saved."""
+
+    def __init__(self, base: Path, out: Path, recipe: dict[str, Any], steps: int | None = None):
+        accelerator = Accelerator(cpu=True)
+        torch.manual_seed(1)
+        self.recipe, self.out = recipe, out
+        model = attach(load_base(base, recipe["base_precision"]), recipe["adapter"])
+        self.taken = taken_from_base(model, recipe["adapter"])
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+        self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
+        plan = Plan(plan_batches(ROWS, 16, 4, 1)[:steps], 16, recipe["learning_rate"], 0.05, 1.0, 5)
+        strict = recipe["base_precision"] == "fp32"
+        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, plan, 0, out / "work", "run", "key", strict)
+        self.save = lambda: save(accelerator, self.model, recipe, self.taken, out)
+
+    def run(self) -> "Trained":
+        self.fit.run()
+        self.save()
+        self.model.eval()
+        return self
+
+    def logits(self) -> np.ndarray:
+        with torch.no_grad():
+            found = [self.model(input_ids=ids, position_ids=p) for ids, p in map(as_inputs, ROWS.ids[:8])]
+        return np.concatenate([one.logits[0].numpy() for one in found])
+
+
+def as_inputs(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(ids.astype(np.int64))[None], torch.arange(len(ids))[None]
+
+
+def logits(model: Any, prefix: Path | None = None) -> np.ndarray:
+    backend = TorchBackend(model, prefix)
+    return np.concatenate([backend.forward(ids[None].astype(np.int64), None, len(ids))[0][0] for ids in ROWS.ids[:8]])
+
+
+@pytest.fixture(scope="module")
+def prefixed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    trained = Trained(base, tmp_path_factory.mktemp("prefixed"), technique("peft-prefix", num_virtual_tokens=5)).run()
+    write_prefix(trained.out / PREFIX_FILE, prefix_of(load_adapter(base, "fp32", trained.out / "adapter")))
+    return trained
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in FROZEN if name != "peft-prefix"),
+    ("lora", {"use_rslora": True, "init_lora_weights": "gaussian"}),
+    ("lora", {"init_lora_weights": "pissa"}),
+    ("lora", {"init_lora_weights": "pissa", "use_rslora": True}),
+    ("dora", {"init_lora_weights": "pissa"}),
+    ("peft-vera", {"save_projection": False}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Specified to not")
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_what_was_saved_is_merged_into_the_trained_model(
+    name: str, options: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    recipe = technique(name, **options)
+    trained = Trained(base, tmp_path, recipe).run()
+    losses = [entry["loss"] for entry in trained.fit.log]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.05
+    expected, untuned = trained.logits(), logits(load_base(base, recipe["base_precision"]))
+    assert np.abs(expected - untuned).max() > 0.1
+    unmerged = logits(load_adapter(base, recipe["base_precision"], tmp_path / "adapter"))
+    np.testing.assert_allclose(unmerged, expected, atol=1e-4)
+    np.testing.assert_allclose(logits(merge(base, recipe["base_precision"], tmp_path / "adapter")), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lora", "dora"])
+def test_pissa_starts_from_the_base_with_its_principal_part_in_the_adapter(
+    name: str, base: Path, tmp_path: Path
+) -> None:
+    started = Trained(base, tmp_path, technique(name, init_lora_weights="pissa", r=4))
+    np.testing.assert_allclose(started.logits(), logits(load_base(base, "fp32")), atol=1e-4)
+    weight = load_base(base, "fp32").model.layers[0].self_attn.qkv_proj.weight.detach()
+    layer = started.model.base_model.model.model.layers[0].self_attn.qkv_proj
+    singular = torch.linalg.svdvals(weight)
+    left = torch.linalg.svdvals(layer.base_layer.weight)
+    torch.testing.assert_close(left[:-4], singular[4:], rtol=1e-4, atol=1e-5)
+    right = layer.lora_A["default"].weight
+    assert (right.gather(1, right.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop() -> float:
+    raise Stopped
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("lora", {"init_lora_weights": "pissa"}), ("peft-vera", {}), ("peft-prefix", {}), ("qdora", {})],
+    ids=str,
+)
+def test_a_stopped_run_saves_what_a_whole_one_does(
+    name: str, options: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    recipe = technique(name, **options)
+    whole = Trained(base, tmp_path / "whole", recipe, steps=8).run()
+    with pytest.raises(Stopped):
+        Trained(base, tmp_path / "stopped", recipe, steps=8).fit.run(stop, 7)
+    resumed = Trained(base, tmp_path / "stopped", recipe, steps=8).run()
+    assert resumed.fit.log == whole.fit.log
+    one, other = (load_file(run.out / "adapter/adapter_model.safetensors") for run in (whole, resumed))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+    assert (resumed.out / "adapter/adapter_config.json").read_text() == (
+        whole.out / "adapter/adapter_config.json"
+    ).read_text()
+
+
+def test_a_prefix_learns_whatever_the_padding(base: Path, prefixed: Trained) -> None:
+    losses = [entry["loss"] for entry in prefixed.fit.log]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.05
+    with torch.no_grad():
+        alone = [float(answer_loss(prefixed.model, *collate(ROWS, [n], 0, CPU))) for n in range(16)]
+        together = float(answer_loss(prefixed.model, *collate(ROWS, list(range(16)), 0, CPU)))
+    assert len({len(ids) for ids in ROWS.ids[:16]}) > 3
+    assert together == pytest.approx(sum(alone), rel=1e-5)
+
+
+def test_a_gradient_reaches_the_prefix_alone(base: Path) -> None:
+    model = attach(load_base(base, "fp32"), technique("peft-prefix")["adapter"])
+    answer_loss(model, *collate(ROWS, [0, 1], 0, CPU)).backward()
+    reached = [name for name, p in model.named_parameters() if p.grad is not None and float(p.grad.abs().sum()) > 0]
+    assert reached == ["prompt_encoder.default.embedding.weight"]
+
+
+def test_base_and_prefix_are_what_peft_computes(base: Path, prefixed: Trained) -> None:
+    peft = load_adapter(base, "fp32", prefixed.out / "adapter")
+    assert type(peft).forward is not type(prefixed.model).forward
+    expected = logits(peft)
+    np.testing.assert_allclose(prefixed.logits(), expected, atol=1e-5)
+    np.testing.assert_allclose(logits(load_base(base, "fp32"), prefixed.out / PREFIX_FILE), expected, atol=1e-5)
+    assert np.abs(logits(load_base(base, "fp32")) - expected).max() > 0.1
+
+
+def test_a_projected_prefix_is_saved_without_its_network(base: Path, tmp_path: Path) -> None:
+    options = {"prefix_projection": True, "encoder_hidden_size": 16, "num_virtual_tokens": 4}
+    trained = Trained(base, tmp_path, technique("peft-prefix", **options)).run()
+    saved = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert {name: tensor.shape for name, tensor in saved.items()} == {"prompt_embeddings": (4, 2 * 2 * 16)}
+    write_prefix(tmp_path / PREFIX_FILE, prefix_of(load_adapter(base, "fp32", tmp_path / "adapter")))
+    assert [key.shape for key, _ in read_prefix(tmp_path / PREFIX_FILE)] == [(2, 4, 8)] * 2
+    np.testing.assert_allclose(logits(load_base(base, "fp32"), tmp_path / PREFIX_FILE), trained.logits(), atol=1e-5)
+
+
+class Exported:
+    """A decoder with past keys and values as optimum exports it, computed by transformers."""
+
+    def __init__(self, model: Any):
+        self.model = model.eval()
+
+    @torch.no_grad()
+    def run(self, outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        from transformers import DynamicCache
+
+        given = {name: torch.from_numpy(value) for name, value in feed.items()}
+        past = [[given.pop(f"past_key_values.{i}.{kind}") for kind in ("key", "value")] for i in range(2)]
+        found = self.model(**given, past_key_values=DynamicCache(past), use_cache=True)
+        present = [tensor.numpy() for layer in found.past_key_values.layers for tensor in (layer.keys, layer.values)]
+        return [found.logits.numpy(), *present]
+
+
+def exported(model: Any, prefix: Path | None) -> OnnxBackend:
+    backend = OnnxBackend.__new__(OnnxBackend)
+    backend.session = Exported(model)
+    shape = type("Node", (), {"shape": ["rows", 2, "past", 8]})()
+    kinds = [f"{i}.{kind}" for i in range(2) for kind in ("key", "value")]
+    backend.past_names = [f"past_key_values.{kind}" for kind in kinds]
+    backend.inputs = dict.fromkeys(["input_ids", "attention_mask", "position_ids", *backend.past_names], shape)
+    backend.outputs = ["logits", *(f"present.{kind}" for kind in kinds)]
+    backend.prefix = read_prefix(prefix) if prefix else []
+    backend.virtual_tokens = backend.prefix[0][0].shape[1] if prefix else 0
+    return backend
+
+
+@pytest.mark.parametrize("make", [TorchBackend, exported], ids=["torch", "onnx"])
+@pytest.mark.parametrize("with_prefix", [True, False], ids=["prefix", "plain"])
+def test_padded_rows_and_single_steps_are_as_whole_rows(
+    make: Any, with_prefix: bool, base: Path, prefixed: Trained
+) -> None:
+    prefix = prefixed.out / PREFIX_FILE if with_prefix else None
+    model = load_base(base, "fp32")
+    backend = make(model, prefix)
+    expected = probe_logits(TorchBackend(model, prefix), ROWS.ids[:8], 4)
+    np.testing.assert_allclose(probe_logits(backend, ROWS.ids[:8], 4), expected, atol=1e-5)
+
+    rows = ROWS.ids[:8]
+    longest = max(map(len, rows))
+    ids = np.stack([np.pad(row, (longest - len(row), 0)) for row in rows]).astype(np.int64)
+    mask = np.stack([np.arange(longest) >= longest - len(row) for row in rows]).astype(np.int64)
+    padded, _ = backend.forward(ids, None, 4, mask)
+    np.testing.assert_allclose(padded[:, -4:].reshape(-1, 64), expected, atol=1e-5)
+
+    _, past = backend.forward(ids[:, :-4], None, 1, mask[:, :-4])
+    stepped = []
+    for at in range(longest - 4, longest):
+        found, past = backend.forward(ids[:, at : at + 1], past, 1, mask[:, : at + 1])
+        stepped.append(found[:, -1])
+    np.testing.assert_allclose(np.stack(stepped, 1).reshape(-1, 64), expected, atol=1e-5)
+
+    alone = [generate(backend, [prompt], {2}, 6)[0] for prompt in ROWS.prompts[:8]]
+    assert generate(backend, ROWS.prompts[:8], {2}, 6) == alone
+
+
+def test_likelihoods_after_a_prefix_are_the_loss_it_was_trained_on(base: Path, prefixed: Trained) -> None:
+    found = answer_likelihoods(TorchBackend(load_base(base, "fp32"), prefixed.out / PREFIX_FILE), ROWS)
+    with torch.no_grad():
+        loss = float(answer_loss(prefixed.model, *collate(ROWS, list(range(len(ROWS))), 0, CPU)))
+    assert found.sum() == pytest.approx(loss, rel=1e-5)
+
+
+def test_only_a_prefix_that_the_manifest_names_is_used_and_as_it_was_made(tmp_path: Path, prefixed: Trained) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"")
+    (tmp_path / PREFIX_FILE).write_bytes((prefixed.out / PREFIX_FILE).read_bytes())
+    manifest.record(tmp_path, {}, [], [model])
+    assert prefix_beside(model) is None
+    manifest.record(tmp_path, {}, [], [model, tmp_path / PREFIX_FILE])
+    assert prefix_beside(model) == tmp_path / PREFIX_FILE
+    (tmp_path / PREFIX_FILE).write_bytes(b"other")
+    with pytest.raises(UserError, match=r"prefix\.safetensors has changed"):
+        prefix_beside(model)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/techniques").glob("*.yaml")), ids=lambda path: path.stem)
+def test_all_but_a_prefix_end_in_one_model(path: Path) -> None:
+    assert validated("technique", read_yaml(path), path.stem).merges == (path.stem != "peft-prefix")
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_states_are_counted_from_shapes(name: str, base: Path, tmp_path: Path) -> None:
+    trained = Trained(base, tmp_path, technique(name), steps=1)
+    trained.fit.run()
+    found = model_state_bytes(trained.model, trained.optimizer, trained.recipe["engine"])
+    trainable, total = trained.model.get_nb_trainable_parameters()
+    tensors = [p for p in trained.model.parameters() if p.requires_grad]
+    assert found["gradient_bytes"] == 4 * trainable
+    # Two moments of each weight, and a step count of each tensor.
+    assert found["optimizer_bytes"] == 4 * (2 * trainable + len(tensors))
+    linear = 2 * (32 * (32 + 16 + 16) + 32 * 32 + 32 * 128 + 64 * 32)
+    rotary = 4 * 4 * 2
+    if trained.recipe["base_precision"] == "nf4":
+        packed = found["weight_bytes"] - 4 * (total - linear) - rotary
+        # Half a byte each, a byte for every 64, and tables for each of the eight layers.
+        assert linear / 2 + linear / 64 < packed < linear / 2 + linear / 64 + 8 * 1200
+    else:
+        projections = 4 * 256 * (64 + 128) if name == "peft-vera" else 0
+        assert found["weight_bytes"] == 4 * total + projections + rotary
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("peft-prefix", {"base_precision": "nf4"}, "can't be trained on base_precision nf4"),
+        ("qlora", {"adapter.options.init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
+        ("lora", {"adapter.options.init_lora_weights": "olora"}, "init_lora_weights"),
+        ("lora", {"adapter.options.init_lora_weights": False}, "init_lora_weights"),
+        ("peft-prefix", {"adapter.options.encoder_hidden_size": 8}, "needs prefix_projection: true"),
+        ("peft-prefix", {"adapter.options.num_virtual_tokens": 0}, "num_virtual_tokens"),
+        ("peft-prefix", {"adapter.options.target_modules": ["o_proj"]}, "target_modules: unknown key"),
+        ("peft-vera", {"adapter.options.d_initial": 0}, "d_initial"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused(name: str, change: dict[str, Any], words: str) -> None:
+    content = read_yaml(ROOT / f"config/techniques/{name}.yaml")
+    for key, value in change.items():
+        *path, last = key.split(".")
+        section = content
+        for part in path:
+            section = section[part]
+        section[last] = value
+    with pytest.raises(UserError, match=words):
+        validated("technique", content, "the file")
+
+
+def test_the_recipe_says_how_an_adapter_starts() -> None:
+    options = technique("lora", init_lora_weights="pissa", use_rslora=True)["adapter"]["options"]
+    assert (options["init_lora_weights"], options["use_rslora"]) == ("pissa", True)
+
+
+def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path: Path) -> None:
+    tokens, out = tmp_path / "tokens", tmp_path / "out"
+    tokens.mkdir()
+    for name in TRAINING_FILES[:2]:
+        write_rows(tokens / name, ROWS)
+    manifest.record(tokens, {}, [], sorted(tokens.glob("*.safetensors")))
+    plan = {"epochs": 2, "batch_rows": 16, "steps": 3, "keep_weights": False, "seed": 1}
+    recipe = json.dumps(technique("peft-prefix") | plan)
+    places = {"base-directory": base, "tokens-directory": tokens, "output-directory": out, "work": out / "work"}
+    options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--recipe", recipe, *options]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
+        ".work.lock",
+        "resources.json",
+        "train.jsonl",
+    ]
+    resources = json.loads((out / "resources.json").read_text())
+    assert resources["trainable_parameters"] == 20 * 2 * 2 * 16
+    assert len((out / "train.jsonl").read_text().splitlines()) == 3
+    assert resources["ranks"][0]["gradient_bytes"] == 4 * resources["trainable_parameters"]
+
+
+def test_each_shipped_adapter_is_peft_s_own_model(base: Path) -> None:
+    for name in FROZEN:
+        assert isinstance(attach(load_base(base, "fp32"), technique(name)["adapter"]), PeftModel)

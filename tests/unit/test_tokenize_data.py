@@ -1,0 +1,151 @@
+"""Rows become the tokens that training and inference both see."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer
+
+import tokenize_data
+from snaketune import manifest
+from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.errors import UserError
+from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.tokens import answer_start, read_rows
+
+RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "task": "chat"}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A tokenizer of one token a byte, with Phi-3's chat format."""
+    directory = tmp_path / "model/base"
+    directory.mkdir(parents=True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "model_max_length": 100}
+    write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE, **special},
+    )
+    write_json(directory / "config.json", {})
+    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    manifest.record(directory, {}, [], [directory / name for name in names])
+    return directory
+
+
+def dialogue(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
+def tokenized(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, rows: list[dict[str, Any]], **changes: Any
+) -> Path:
+    """Tokenize the same rows as every split; returns the output directory."""
+    data, out = tmp_path / "data", tmp_path / "tokens"
+    for split in ("train", "validation", "test"):
+        write_jsonl(data / f"{split}.jsonl", rows)
+    labels = changes.pop("labels", [])
+    write_json(data / "card.json", {"labels": labels, "answers": [f"It is {label}" for label in labels]})
+    names = ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json")
+    manifest.record(data, {}, [], [data / name for name in names])
+    arguments = ["--base-directory", base, "--data-directory", data, "--output-directory", out]
+    recipe = json.dumps(RECIPE | changes)
+    monkeypatch.setattr(sys, "argv", ["tokenize_data", "--recipe", recipe, *map(str, arguments)])
+    tokenize_data.main()
+    return out
+
+
+def test_the_answers_of_every_turn_are_marked_with_their_end(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids, answers = tokenize_data.of_messages(tokenizer, dialogue("ab", "cd", "e", "fgh"))
+    told = np.array(answers)
+    assert tokenizer.decode(np.array(ids)[told]) == f"cd{END}fgh{END}"
+    assert (
+        tokenizer.decode(ids) == f"<|user|>\nab{END}\n<|assistant|>\ncd{END}\n<|user|>\ne{END}\n<|assistant|>\nfgh{END}"
+    )
+    assert tokenizer.decode(ids[answer_start(told) :]) == f"fgh{END}"
+
+
+def test_a_plain_text_is_predicted_from_its_first_token_on(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids, answers = tokenize_data.of_text(tokenizer, "abc")
+    assert tokenizer.decode(ids) == f"{PAD}abc"
+    assert answers == [False, True, True, True]
+
+
+def test_what_evaluation_needs_is_beside_the_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    rows = [{"id": "1", "messages": dialogue("?", "It is a"), "reference": "a"}]
+    out = tokenized(monkeypatch, tmp_path, base, rows, task="classification", labels=["a", "b"])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    decoding = read_json(out / "test/decoding.json")
+    told = {label: tokenizer.decode(ids) for label, ids in decoding["candidates"].items()}
+    assert told == {"a": f"It is a{END}", "b": f"It is b{END}"}
+    assert [tokenizer.decode([token]) for token in decoding["end"]] == [END]
+    assert read_jsonl(out / "test/test.jsonl") == rows
+    for part, split in (("training", "train"), ("training", "validation"), ("test", "test")):
+        assert len(read_rows(out / part / f"{split}.safetensors")) == 1
+        assert (out / part / "manifest.json").exists()
+
+
+LONG = [
+    {"id": "fits", "messages": dialogue("a", "b" * 8)},
+    {"id": "cut", "messages": dialogue("a", "b" * 40)},
+    {"id": "gone", "messages": dialogue("a" * 60, "b")},
+]
+
+
+def test_long_rows_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    out = tokenized(monkeypatch, tmp_path, base, LONG, truncated=0.9, max_tokens=20)
+    assert [len(ids) for ids in read_rows(out / "test/test.safetensors").ids] == [7 + 9, 20]
+    assert [row["id"] for row in read_jsonl(out / "test/test.jsonl")] == ["fits", "cut"]
+    card = read_json(out / "test/card.json")
+    assert card["passed"]
+    found = card["splits"]["test"]
+    assert (found["rows"], found["cut_rows"], found["dropped_rows"]) == (3, 2, 1)
+    assert found["answer_tokens"] == 9 + 41 + 2
+    assert 0 < found["lost_answer_tokens"] < 52
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens": 20}, {"max_tokens": 500, "truncated": 0.0}])
+def test_too_many_lost_answers_fail_with_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, limit: dict[str, Any]
+) -> None:
+    rows = [*LONG, {"id": "over the model's context", "messages": dialogue("a", "b" * 120)}]
+    with pytest.raises(UserError, match=r"% of the answer tokens are lost.*max_tokens.*gate: warn"):
+        tokenized(monkeypatch, tmp_path, base, rows, **limit)
+    assert not (tmp_path / "tokens/test/manifest.json").exists()
+
+
+def test_the_gate_may_warn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    out = tokenized(monkeypatch, tmp_path, base, LONG, gate="warn", max_tokens=20)
+    card = read_json(out / "training/card.json")
+    assert not card["passed"]
+    assert "train: " in card["over_budget"][0]
+
+
+def test_a_tokenizer_without_chat_template_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    config = read_json(base / "tokenizer_config.json")
+    del config["chat_template"]
+    write_json(base / "tokenizer_config.json", config)
+    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
+    manifest.record(base, {}, [], [base / name for name in names])
+    with pytest.raises(UserError, match="no chat template"):
+        tokenized(monkeypatch, tmp_path, base, LONG)
+    texts = [{"id": "1", "text": "abc"}]
+    assert (
+        len(
+            read_rows(tokenized(monkeypatch, tmp_path, base, texts, task="language-modeling") / "test/test.safetensors")
+        )
+        == 1
+    )
