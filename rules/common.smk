@@ -110,6 +110,10 @@ def training_cores(wildcards):
     return technique.world_size * technique.threads
 
 
+def threads_of_a_rank(wildcards):
+    return MATRIX.techniques[wildcards.technique].threads
+
+
 def every_core(wildcards):
     """So that nothing runs beside; where Snakemake has no number of cores, each job has a machine to itself."""
     try:
@@ -121,7 +125,8 @@ def every_core(wildcards):
 def data_recipe(wildcards):
     source = MATRIX.scenarios[wildcards.scenario].source
     # The corpus is imported by name, which the script's own digest can't see.
-    corpus = code_digest(ROOT / f"scripts/snaketune/corpora/{source.builtin}.py") if source.builtin else None
+    path = ROOT / f"scripts/snaketune/corpora/{source.builtin}.py"
+    corpus = code_digest(path, ROOT / "scripts") if source.builtin else None
     return recipe(
         "prepare_data.py",
         **MATRIX.data_recipe(wildcards.scenario),

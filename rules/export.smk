@@ -162,6 +162,7 @@ rule check_parity:
         technique=one_of(["base", *MATRIX.techniques]),
     conda:
         "../envs/train/environment.yaml"
+    threads: EXPERIMENT.evaluation.threads
     params:
         recipe=lambda wildcards: recipe("check_parity.py", **MATRIX.parity_recipe(wildcards.scenario)),
         run=subpath(output.parity, parent=True),

@@ -27,6 +27,7 @@ rule merge_adapter:
         technique=one_of([name for name in techniques(with_adapter=True) if name in MERGED]),
     conda:
         "../envs/train/environment.yaml"
+    threads: threads_of_a_rank
     params:
         recipe=lambda wildcards: recipe("merge_adapter.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
         base=subpath(input.base, parent=True),
@@ -70,6 +71,7 @@ rule extract_prefix:
         technique=one_of(PREFIXED),
     conda:
         "../envs/train/environment.yaml"
+    threads: threads_of_a_rank
     params:
         recipe=lambda wildcards: recipe("extract_prefix.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
         base=subpath(input.base, parent=True),

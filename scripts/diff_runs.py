@@ -61,6 +61,8 @@ def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: 
     text = f"{backend}: {metric} {values[0]:.3f} → {values[1]:.3f}"
     if [(row["id"], row.get("reference")) for row in one] != [(row["id"], row.get("reference")) for row in other]:
         return f"{text} (other test rows: no paired interval)"
+    if not all("statistics" in row for row in (*one, *other)):
+        return f"{text} (predictions of an older version, without statistics: no paired interval)"
     draws = Resampling(len(one), 1, samples)
     (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
     delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
@@ -93,7 +95,9 @@ def main() -> None:
         resolved = files.read_yaml(settings)
         scored, options = resolved["scenarios"], resolved["experiment"]["evaluation"]
         scenario = a.parts[-3]
-        if scenario != b.parts[-3] or scenario not in scored:
+        if scenario == b.parts[-3] and scenario not in scored:
+            raise UserError(f"scenario {scenario} isn't in results/params.yaml: run its experiment last")
+        if scenario != b.parts[-3]:
             raise UserError(
                 f"the runs are of the scenarios {scenario} and {b.parts[-3]}: their metrics can't be compared"
             )

@@ -79,9 +79,12 @@ def predictions(
             "nll": round(float(nll), 6),
             "answer_tokens": tokens.answer_tokens([number]),
         }
-        context = (
-            {"prompt": row["messages"][-2]["content"]} if "messages" in row else {"bytes": len(row["text"].encode())}
-        )
+        if "messages" in row:
+            context: dict[str, Any] = {"prompt": row["messages"][-2]["content"]}
+        else:
+            # Of what was kept of the text: a longer one was cut.
+            kept = tokens.ids[number][tokens.answers[number]].tolist()
+            context = {"bytes": len(tokenizer.decode(kept, skip_special_tokens=False).encode())}
         found.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
     return found
 

@@ -13,7 +13,7 @@ import yaml
 from snaketune import errors
 from snaketune.digest import file_digest
 from snaketune.files import sha256
-from snaketune.records import differences, dry_run, provenance_of, recipe_of, snakemake_record
+from snaketune.records import configfiles, differences, dry_run, provenance_of, recipe_of, snakemake_record
 
 
 def locks() -> dict[str, str]:
@@ -66,14 +66,13 @@ def changed_keys(before: str, now: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="a result, like results/summary.csv")
-    parser.add_argument("--configfile", help="of the experiment, where it isn't config/config.yaml")
+    parser.add_argument("--configfile", nargs="+", default=[], help="laid over config/config.yaml")
     arguments = parser.parse_args()
     path = Path(os.path.relpath(arguments.file))
     if not path.is_file():
         raise errors.UserError(f"{path}: no such file; give the path of a result")
     print(yaml.safe_dump(made(path), sort_keys=False, allow_unicode=True, width=100))
-    configuration = ["--configfile", arguments.configfile] if arguments.configfile else []
-    found = reasons(dry_run(*configuration, "--", str(path)))
+    found = reasons(dry_run(*configfiles(arguments.configfile), "--", str(path)))
     if found:
         print(f"snakemake would run {len(found)} jobs to make it again:")
         print("\n".join(f"- {line}" for line in found))

@@ -159,7 +159,7 @@ def card(
         "rows_per_label": {split: dict(sorted(counts.items())) for split, counts in labels.items() if counts},
         "entities_per_type": {split: dict(sorted(counts.items())) for split, counts in entities.items() if counts},
         "majority_share_of_test": findings.counts["majority"].share if task == "classification" else None,
-        "near_duplicates": "no kept text is a near-duplicate of another (MinHash of word trigrams)",
+        "near_duplicates": f"near-duplicates of a kept text were dropped (MinHash of word trigrams, threshold {scenario['near_duplicates']['threshold']})",
         "characters": characters,
         "figures": findings.figures(),
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from snaketune import errors, files, manifest
 from snaketune.errors import UserError
-from snaketune.records import dry_run, nothing_to_do, run_manifest
+from snaketune.metrics import quality_change
+from snaketune.records import configfiles, dry_run, nothing_to_do, run_manifest
 
 DIRECTORY = Path("work/reproduce")
 # All else at the top is linked: the workflow, your data, a local model.
@@ -24,8 +25,12 @@ INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", 
 
 
 def last_file(run: Path) -> Path:
-    """What is made last of a run: an experiment without exports has no parity to check."""
-    return run / ("parity.json" if (run / "onnx").is_dir() else "evaluation/torch.json")
+    """What the last experiment made last of a run: without exports there is no parity to check."""
+    settings = Path("results/params.yaml")
+    if not settings.is_file():
+        raise UserError("results/params.yaml: missing, so no finished experiment is here; run snakemake first")
+    exported = files.read_yaml(settings)["experiment"]["precisions"]
+    return run / ("parity.json" if exported else "evaluation/torch.json")
 
 
 def check_current(runs: list[Path], configuration: list[str]) -> None:
@@ -80,11 +85,11 @@ def compare(run: Path, again: Path, tolerance: float) -> bool:
         return False
     print(f"  made on {machines[0]}, again on {machines[1]}: metrics may differ by {tolerance:g}")
     equal = True
-    for path in sorted(run.glob("evaluation/*.json")):
-        metrics = [files.read_json(base / "evaluation" / path.name)["metrics"] for base in (run, again)]
-        for name, value in metrics[0].items():
-            within = abs(value - metrics[1][name]) <= tolerance
-            print(f"  {path.stem} {name}: {value:.4f} → {metrics[1][name]:.4f}{'' if within else ', too far'}")
+    for path in sorted(again.glob("evaluation/*.json")):
+        one_way, other_way = (files.read_json(base / "evaluation" / path.name)["metrics"] for base in (run, again))
+        for name, value in other_way.items():
+            within = abs(quality_change(name, one_way[name], value)) <= tolerance
+            print(f"  {path.stem} {name}: {one_way[name]:.4f} → {value:.4f}{'' if within else ', too far'}")
             equal &= within
     return equal
 
@@ -92,12 +97,17 @@ def compare(run: Path, again: Path, tolerance: float) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N")
-    parser.add_argument("--configfile", help="of the experiment, where it isn't config/config.yaml")
+    parser.add_argument("--configfile", nargs="+", default=[], help="laid over config/config.yaml")
     parser.add_argument("--whole", action="store_true", help="make data and base model anew too")
-    parser.add_argument("--tolerance", type=float, default=0.03, help="of a metric, across machine types")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.03,
+        help="of a metric, across machine types: 0.03 is three points of a hundred, or 3 %% of a perplexity",
+    )
     arguments = parser.parse_args()
     runs = [Path(os.path.relpath(run)) for run in arguments.runs]
-    configuration = ["--configfile", str(Path(arguments.configfile).absolute())] if arguments.configfile else []
+    configuration = configfiles(arguments.configfile)
 
     check_current(runs, configuration)
     clean_directory(DIRECTORY, arguments.whole)

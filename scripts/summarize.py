@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import errors, files
-from snaketune.comparing import Cell, Results, compared, resampling
-from snaketune.statistics import percentiles
+from snaketune.comparing import Cell, Results, compared
+from snaketune.statistics import Resampling, percentiles
 
 COLUMNS = [
     "model",
@@ -67,7 +67,7 @@ def row(results: Results, cell: Cell, backend: str) -> dict[str, Any]:
     model, scenario, technique, seed = cell
     metric, run = results.metric[scenario], results.run(cell)
     figures, statistics = files.read_json(run / f"evaluation/{backend}.json"), results.statistics(cell, backend)
-    draws = resampling(len(statistics), 1, results.samples)
+    draws = Resampling(len(statistics), 1, results.samples)
     value, drawn = draws.values(metric, [statistics])
     low, high = percentiles(drawn, results.confidence)
     found = {

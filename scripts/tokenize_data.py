@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from snaketune.tokens import Rows, answer_start, write_rows
 Pair = tuple[list[int], list[bool]]
 
 
+@cache
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """All special tokens: those of the chat format needn't be among the tokenizer's named ones."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added | set(tokenizer.all_special_ids))
+
+
 def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> Pair:
     """Token ids of a dialogue and which are answers, each with its end token.
 
     Prompts and answers are tokenized apart, so that training sees the tokens that inference
-    does; what the template writes after the last end token is left out.
+    does; what the template writes after an answer's end token is no answer.
     """
     whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
     ids: list[int] = []
@@ -31,14 +39,17 @@ def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
             continue
         asked = str(tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True))
         told = str(tokenizer.apply_chat_template(messages[: number + 1], tokenize=False))
+        # Phi-4 ends a whole conversation with a further token.
+        if not whole.startswith(told) and tokenizer.eos_token:
+            told = told.removesuffix(tokenizer.eos_token)
         if not (whole.startswith(asked) and whole.startswith(told) and told.startswith(asked)):
             raise UserError(
                 "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
             )
         prompt = tokenizer(whole[done : len(asked)], add_special_tokens=False)["input_ids"]
         answer = tokenizer(whole[len(asked) : len(told)], add_special_tokens=False)["input_ids"]
-        ends = [i for i, token in enumerate(answer) if token in set(tokenizer.all_special_ids)]
-        length = ends[-1] + 1 if ends else len(answer)
+        ends = (i for i, token in enumerate(answer) if token in special_ids(tokenizer))
+        length = next(ends, len(answer) - 1) + 1
         ids += prompt + answer
         answers += [False] * len(prompt) + [i < length for i in range(len(answer))]
         done = len(told)
@@ -54,9 +65,11 @@ def of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Pair:
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool
 ) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
     """Rows cut at ``longest`` tokens; those with no answer left are dropped.
+
+    Rows that are ``asked``, the test's, are dropped as soon as nothing is left of the last answer.
 
     Returns:
         The tokens, the rows that they are of, and counts of what was cut.
@@ -69,7 +82,8 @@ def tokenize(
         count["lost_answer_tokens"] += sum(told[longest:])
         count["cut_rows"] += len(tokens) > longest
         count["longest"] = max(count["longest"], len(tokens))
-        if any(told[1:longest]):
+        first = max(1, answer_start(np.array(told))) if asked else 1
+        if any(told[first:longest]):
             ids.append(np.array(tokens[:longest], dtype=np.int32))
             answers.append(np.array(told[:longest], dtype=bool))
             kept.append(row)
@@ -82,12 +96,16 @@ def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any]
     """What was cut, and the gate's verdict on it.
 
     Raises:
-        UserError: more answer tokens are lost than the budget, and the gate is `fail`.
+        UserError: more answer tokens are lost than the budget, and the gate is `fail`; or all are.
     """
     over = []
     for split, count in counts.items():
+        if count["dropped_rows"] == count["rows"]:
+            raise UserError(
+                f"{name}: {split}: no row has an answer within {longest} tokens; shorten the texts, or raise `max_tokens` in the scenario (at most the model's context)"
+            )
         share = count["lost_answer_tokens"] / max(1, count["answer_tokens"])
-        if share > recipe["truncated"] or count["dropped_rows"] == count["rows"]:
+        if share > recipe["truncated"]:
             over.append(
                 f"{split}: {100 * share:.1f} % of the answer tokens are lost, {count['cut_rows']} of {count['rows']} rows are longer than {longest} tokens (the longest has {count['longest']}), expected at most {100 * recipe['truncated']:g} %"
             )
@@ -102,9 +120,9 @@ def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any]
 
 def end_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end an answer: the tokenizer's own, and what the chat template ends one with."""
-    special = set(tokenizer.all_special_ids)
-    last = {int(ids[-1]) for ids in rows.ids if int(ids[-1]) in special}
-    return sorted(last | {token for token in [tokenizer.eos_token_id] if token is not None})
+    last = {int(ids[-1]) for ids, answers in zip(rows.ids, rows.answers, strict=True) if answers[-1]}
+    own = {token for token in [tokenizer.eos_token_id] if token is not None}
+    return sorted(last & special_ids(tokenizer) | own)
 
 
 def decoding(
@@ -141,24 +159,25 @@ def main() -> None:
             f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
         )
     longest = min(recipe["max_tokens"], tokenizer.model_max_length)
+    made: dict[str, Rows] = {}
     counts: dict[str, dict[str, int]] = {}
-    test = Rows([], [])
     kept: list[dict[str, Any]] = []
     for split in SPLITS:
         rows = files.read_jsonl(data / f"{split}.jsonl")
-        test, kept, count = tokenize(tokenizer, rows, longest)
-        counts[split] = {"rows": len(rows), "tokens": test.tokens(range(len(test))), **count}
+        made[split], kept, count = tokenize(tokenizer, rows, longest, asked=split == "test")
+        counts[split] = {"rows": len(rows), "tokens": made[split].tokens(range(len(made[split]))), **count}
         print(f"{split}: {counts[split]}")
-        if split in SPLITS[:2]:
-            write_rows(out / "training" / f"{split}.safetensors", test)
     name = f"{data.name} with {arguments.base_directory.parent.name}"
-    for part, splits in (("training", SPLITS[:2]), ("test", SPLITS[2:])):
-        files.write_json(
-            out / part / "card.json", card({split: counts[split] for split in splits}, longest, recipe, name)
-        )
-    write_rows(out / "test/test.safetensors", test)
+    parts = {"training": SPLITS[:2], "test": SPLITS[2:]}
+    cards = {
+        part: card({split: counts[split] for split in splits}, longest, recipe, name) for part, splits in parts.items()
+    }
+    for part, splits in parts.items():
+        files.write_json(out / part / "card.json", cards[part])
+        for split in splits:
+            write_rows(out / part / f"{split}.safetensors", made[split])
     files.write_jsonl(out / "test/test.jsonl", kept)
-    files.write_json(out / "test/decoding.json", decoding(tokenizer, test, kept, data, recipe["task"]))
+    files.write_json(out / "test/decoding.json", decoding(tokenizer, made["test"], kept, data, recipe["task"]))
     sources = {"training": ["train.jsonl", "validation.jsonl"], "test": ["test.jsonl", "card.json"]}
     sources["test"] += ["train.jsonl"] if recipe["task"] == "generation" else []
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):

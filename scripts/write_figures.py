@@ -11,21 +11,22 @@ from snaketune.errors import UserError, run
 from snaketune.published import shown
 
 MIB = 2**20
+Rows = list[dict[str, Any]]
 STEPS = {
     "pre-training the base model": ("collect_documentation", "train_tokenizer", "pretrain_model"),
     "preparing the data": ("prepare_data", "tokenize_data"),
     "training the techniques": ("train",),
-    "merging and exporting": ("merge", "export"),
+    "merging and exporting": ("merge", "extract_prefix", "export"),
     "evaluating and comparing": ("evaluate", "check_parity", "summarize", "write_report"),
 }
 
 
-def read_rows(path: Path, delimiter: str = ",") -> list[dict[str, Any]]:
+def read_rows(path: Path, delimiter: str = ",") -> Rows:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter=delimiter))
 
 
-def quality(rows: list[dict[str, Any]]) -> str:
+def quality(rows: Rows, confidence: float) -> str:
     """One line a technique: quality with its interval, cost, and what each export keeps."""
     lines = [
         "| technique | torch | gain over untuned | ONNX fp32 | int8 | int4 | parameters trained | peak MiB of a rank | kept file MiB |",
@@ -52,16 +53,20 @@ def quality(rows: list[dict[str, Any]]) -> str:
             f"| {name} | {float(torch['value']):.3f} | {gain} | {exports} | {trained} | {peak} | {int(torch['artifact_bytes']) / MIB:.2f} |"
         )
     lines.append(
-        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, 95 % paired bootstrap intervals."
+        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals."
     )
     return "\n".join(lines)
 
 
-def shares(benchmarks: Path) -> str:
-    """Each step's share of the core time (time × cores held) of all jobs."""
+def shares(benchmarks: Path, rows: Rows) -> str:
+    """Each step's share of the core time (time × cores held) of all jobs of these rows' experiment."""
     spent: dict[str, float] = defaultdict(float)
+    names = {row[key] for row in rows for key in ("model", "scenario", "technique", "backend")}
+    names |= {f"seed-{row['seed']}" for row in rows} | {row["backend"].removeprefix("onnx-") for row in rows}
     for path in benchmarks.rglob("*.tsv"):
-        kind = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        kind, *cell = path.relative_to(benchmarks).with_suffix("").parts
+        if not names.issuperset(cell):
+            continue
         step = next((name for name, kinds in STEPS.items() if kind in kinds), None)
         if step:
             spent[step] += sum(
@@ -125,8 +130,9 @@ def main() -> None:
     rows, table = read_rows(arguments.summary), files.read_json(arguments.table)
     tables: dict[str, str] = {}
     exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
-    if exported and len({(row["model"], row["scenario"]) for row in rows}) == 1:
-        tables |= {"quality": quality(rows), "shares": shares(arguments.benchmarks)}
+    seeds = {row["seed"] for row in rows if row["technique"] != "base"}
+    if exported and len({(row["model"], row["scenario"]) for row in rows}) == len(seeds) == 1:
+        tables |= {"quality": quality(rows, table["confidence"]), "shares": shares(arguments.benchmarks, rows)}
     if table["counts"]["yes"] + table["counts"]["no"]:
         tables["published"] = published(table)
     text = arguments.readme.read_text(encoding="utf-8")

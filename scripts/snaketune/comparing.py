@@ -1,7 +1,6 @@
 """Each technique against the untuned model and against each other, over test rows and seeds."""
 
 import itertools
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,6 @@ from snaketune import files
 from snaketune.statistics import Resampling, percentiles, simultaneous
 
 Cell = list[Any]
-
-
-@cache
-def resampling(rows: int, seeds: int, samples: int) -> Resampling:
-    return Resampling(rows, seeds, samples)
 
 
 class Results:
@@ -51,7 +45,7 @@ def drawn_by_technique(results: Results, cells: list[Cell]) -> dict[str, tuple[f
         for name in dict.fromkeys(cell[2] for cell in cells)
     }
     seeds = max(len(one) for one in found.values())
-    draws = resampling(len(found["base"][0]), seeds, results.samples)
+    draws = Resampling(len(found["base"][0]), seeds, results.samples)
     return {name: draws.values(metric, one) for name, one in found.items()}
 
 
@@ -141,5 +135,5 @@ def recommend(
     return {
         "recommended": chosen,
         "equals": equals,
-        "reason": f"no difference shown between {', '.join(equals)}; of these it has the smallest peak memory over its ranks ({cost[chosen][0] / 2**20:,.0f} MiB)",
+        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model it has the smallest peak memory over its ranks ({cost[chosen][0] / 2**20:,.0f} MiB)",
     }

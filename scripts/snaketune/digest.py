@@ -76,9 +76,15 @@ def _module(path: Path, root: Path) -> tuple[str, set[Path]]:
 
 
 @cache
-def code_digest(script: Path) -> str:
-    """Digest of a script and of the modules beside it that it imports, transitively."""
-    root, seen, waiting = script.parent, {}, [script]
+def code_digest(script: Path, root: Path | None = None) -> str:
+    """Digest of a script and of the modules below ``root`` that it imports, transitively.
+
+    Without ``root`` they are beside the script. A module of a package runs the package too.
+    """
+    root = root or script.parent
+    packages = (parent / "__init__.py" for parent in script.parents if root in parent.parents)
+    seen: dict[Path, str] = {}
+    waiting = [script, *(path for path in packages if path.is_file())]
     while waiting:
         path = waiting.pop()
         if path not in seen:

@@ -34,11 +34,11 @@ class Duplicates:
         """Keep a text, unless it is like a kept one.
 
         Returns:
-            Nothing and no numbers where it was kept; else "exact" or "near" and the numbers of
-            the kept texts that it is like. Texts count from 0 in the order they were kept.
+            Nothing and no numbers where it was kept; else "exact", where but letter case and white
+            space differ, or "near", and the numbers of the kept texts that it is like. Texts count from 0 in the order they were kept.
         """
         grams = [_grams(part, number) for number, part in enumerate(parts)]
-        whole = b"|".join(part.tobytes() for part in grams)
+        whole = hashlib.blake2b("\0".join(_plain(part) for part in parts).encode(), digest_size=16).digest()
         if whole in self.exact:
             return "exact", [self.exact[whole]]
         hashed = self.blank.copy()
@@ -67,16 +67,23 @@ class Duplicates:
         return True
 
 
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
 @cache
 def _hashed(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
 def _grams(text: str, part: int) -> np.ndarray:
-    """64-bit hashes of the word trigrams, sorted; of a text of fewer than three words, of itself."""
-    words = re.findall(r"\w+", text.lower())
+    """64-bit hashes of the word trigrams, sorted; of a text of fewer than three words, of itself.
+
+    A sign is a word of its own: 3 + 4 isn't 3 - 4.
+    """
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
     if len(words) < 3:
-        words = ["", "", " ".join(text.lower().split())]
+        words = ["", "", _plain(text)]
     hashed = np.array([_hashed(word) for word in words], dtype=np.uint64)
     first, second, third = (hashed[i : len(hashed) - 2 + i] for i in range(3))
     return np.unique(first * ODD[0] + second * ODD[1] + third * ODD[2] + np.uint64(part))

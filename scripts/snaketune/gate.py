@@ -1,7 +1,6 @@
 """The data gate: what is dropped, what is counted, and whether it is within the budgets."""
 
 import collections
-import re
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,22 +9,16 @@ from snaketune.duplicates import Duplicates
 from snaketune.errors import UserError
 from snaketune.layout import SPLITS
 from snaketune.order import hash_order
-from snaketune.personal import KINDS, personal_data
+from snaketune.personal import KINDS, masked, personal_data
 from snaketune.reading import Faults
-from snaketune.sources import Example, origin
+from snaketune.shapes import default_group
+from snaketune.sources import MARKUP, Example, origin
 
 PLACES = 5
 MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
-# Tokens that chat templates of the common model families are made of: a tokenizer would take
-# them in a text for the end of a turn. Phi, Qwen, Llama 3 and GPT: <|name|>; DeepSeek: <｜name｜>;
-# Llama 2 and Mistral: [INST], <<SYS>>; Gemma: <start_of_turn>.
-MARKUP = re.compile(
-    r"<\|[A-Za-z_][\w ]{0,40}\|>|<｜[\w▁ ]{1,40}｜>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]"
-    r"|<</?SYS>>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos|pad)>"
-)
 UNITS = {
-    "duplicates": "rows are like another of their split",
-    "leaks": "validation and test rows are like a training row",
+    "duplicates": "rows are like another that is kept",
+    "leaks": "validation and test rows are like a training row, or share its group",
     "empty": "rows are empty",
     "personal": "rows hold personal data or secrets",
     "majority": "test rows have the commonest label",
@@ -74,9 +67,12 @@ def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Exampl
     """The rows to keep, and what was found among all: every example has its split.
 
     Raises:
-        UserError: the user's own texts hold the special tokens of chat templates.
+        UserError: the user's own texts hold the special tokens of chat templates, or their labels
+            personal data.
     """
     findings = Findings()
+    if scenario["source"]["path"]:
+        _refuse_personal_labels(examples)
     clean = _without_markup(examples, scenario, findings)
     filled = _without_empty(clean, scenario["task"], findings)
     _count_conflicts(filled, scenario["task"], findings)
@@ -86,7 +82,7 @@ def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Exampl
         labels = collections.Counter(example["label"] for example in kept if example["split"] == "test")
         findings.counts["majority"].of = labels.total()
         for label, rows in labels.most_common(1):
-            findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(label)]
+            findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(masked(label))]
     return kept, findings
 
 
@@ -108,12 +104,13 @@ def parts_of(task: str, example: Example) -> tuple[str, ...]:
     """The texts by which rows are duplicates of one another, each like the other's.
 
     Many questions may be about one passage, so the question and its answer are a part of their own.
+    One name may be the same in two languages, so the language is a part of its own.
     Many conversations may begin with one system message, so it doesn't count.
     """
     if task == "tagging":
         return (" ".join(example["tokens"]),)
     if task == "translation":
-        return (f"{example['source']} -> {example['target']} {example.get('language', '')}",)
+        return (f"{example['source']} {example['target']}", example.get("language", ""))
     if task == "qa":
         return (f"{example['question']} {next(iter(example['answers']), '')}", example["context"])
     if task == "chat":
@@ -148,13 +145,36 @@ def _without_empty(examples: list[Example], task: str, findings: Findings) -> li
     kept = []
     for example in examples:
         fields = needed or [key for key in example if key not in ("id", "where", "group", "split", "given")]
-        if missing := [key for key in fields if not example[key]]:
+        if missing := [name for key in fields for name in _empty(key, example[key])]:
             findings.counts["empty"].add(f"{place(example)} ({', '.join(missing)})")
             findings.dropped["empty"] += 1
         else:
             kept.append(example)
     findings.counts["empty"].of = len(examples)
     return kept
+
+
+def _empty(key: str, value: Any) -> list[str]:
+    """What is empty of a field: its name, or the roles of messages without content."""
+    if key == "messages":
+        return [message["role"] for message in value if not message["content"].strip()]
+    return [] if value else [key]
+
+
+def _refuse_personal_labels(examples: list[Example]) -> None:
+    """Labels are shown as they are, as answers are decoded with them, so none may hold personal data."""
+    seen, faults = set[str](), Faults()
+    for example in examples:
+        tagging = "tags" in example
+        known = _entity_types(example) if tagging else {example["label"]} if "label" in example else set()
+        for label in sorted(known - seen):
+            seen.add(label)
+            if kinds := sorted({kind for kind, _ in personal_data(label)}):
+                faults.add(
+                    place(example),
+                    f"{'entity type' if tagging else 'label'} {masked(label)!r} holds personal data ({', '.join(kinds)}); labels are shown in the report, so write it otherwise",
+                )
+    faults.stop()
 
 
 def _question_and_answer(task: str, example: Example) -> tuple[Any, Any]:
@@ -177,7 +197,7 @@ def _count_conflicts(examples: list[Example], task: str, findings: Findings) -> 
             continue
         other, before = first.setdefault(key, (answer, example))
         if other != answer:
-            found = f" ({before['label']!r}, {answer!r})" if task == "classification" else ""
+            found = f" ({masked(before['label'])!r}, {masked(answer)!r})" if task == "classification" else ""
             findings.conflicts.add(f"{place(example)} and {place(before)}{found}")
 
 
@@ -217,8 +237,26 @@ def select(examples: list[Example], scenario: dict[str, Any], findings: Findings
         else:
             findings.counts["duplicates"].add(f"{place(example)} is like {place(kept[numbers[0]])}")
             findings.dropped["duplicate of a kept row" if how == "exact" else "near-duplicate of a kept row"] += 1
+    if not scenario["source"]["builtin"]:
+        _count_shared_groups(kept, leaking, scenario["task"], findings)
     findings.counts["leaks"].of = sum(example.get("given") in ("validation", "test") for example in kept)
     return kept
+
+
+def _count_shared_groups(kept: list[Example], leaking: set[int], task: str, findings: Findings) -> None:
+    """A row leaks, if it isn't among ``leaking`` yet, where the data put its group in training as well.
+
+    Only groups that the data give count; else rows of one text or passage are a group.
+    """
+    own = [(n, one) for n, one in enumerate(kept) if "given" in one and one["group"] != default_group(task, one)]
+    trained: dict[str, Example] = {}
+    for _, one in own:
+        if one["given"] == "train":
+            trained.setdefault(one["group"], one)
+    for number, one in own:
+        if one["given"] != "train" and one["group"] in trained and number not in leaking:
+            other = place(trained[one["group"]])
+            findings.counts["leaks"].add(f"{place(one)} shares group {masked(one['group'])!r} with {other}")
 
 
 def _leaks(kept: Example, dropped: Example) -> bool:
@@ -231,10 +269,10 @@ def _count_personal(examples: list[Example], findings: Findings) -> None:
     for example in examples:
         found: dict[str, str] = {}
         for text in texts_of(example):
-            for kind, masked in personal_data(text):
-                found.setdefault(kind, masked)
-        for kind, masked in found.items():
-            findings.personal[kind].add(f"{place(example)} ({masked})")
+            for kind, shown in personal_data(text):
+                found.setdefault(kind, shown)
+        for kind, shown in found.items():
+            findings.personal[kind].add(f"{place(example)} ({shown})")
         if found:
             findings.counts["personal"].add(f"{place(example)} ({', '.join(f'{k} {m}' for k, m in found.items())})")
 
@@ -281,10 +319,10 @@ def check_rows(kept: list[Example], scenario: dict[str, Any]) -> None:
     for example in kept:
         if unseen := answers(example) - known:
             raise UserError(
-                f"{place(example)}: {kind} {min(unseen)!r} is in {example['split']} but in no training row; add rows of it"
+                f"{place(example)}: {kind} {masked(min(unseen))!r} is in {example['split']} but in no training row; add rows of it"
             )
     if kind == "label" and len(known) < 2:
-        raise UserError(f"{name}: only one label ({known.pop()!r}); classification needs two or more")
+        raise UserError(f"{name}: only one label ({masked(known.pop())!r}); classification needs two or more")
     if not known:
         raise UserError(f"{name}: no entity in any training row; tagging needs one type or more")
 

@@ -46,7 +46,9 @@ class OnnxBackend:
         }
         return {name: np.tile(named[name], (rows, 1, 1, 1)) for name in self.past_names}
 
-    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
         past = past or self._first_past(len(ids))
         seen = next(iter(past.values())).shape[2] if past else 0
         if mask is None:

@@ -80,8 +80,11 @@ def _file(path: Path, faults: Faults) -> _Rows:
     reader = READERS.get(suffix.lower())
     if reader is None:
         faults.add(
-            str(path), f"unknown kind of file {suffix!r}; expected {', '.join(READERS)}, or one of them with .gz"
+            str(path),
+            f"unknown kind of file {suffix!r}; expected {', '.join(READERS)}; all but .parquet may have .gz after it",
         )
+    elif reader is _parquet and path.suffix == ".gz":
+        faults.add(str(path), "Parquet in gzip; unpack it")
     elif path.is_dir():
         faults.add(str(path), f"is a folder; expected a {suffix} file")
     elif not path.exists():
@@ -167,11 +170,15 @@ def _flaw(value: Any, name: str = "") -> str | None:
 def _checked(value: Any, where: str, faults: Faults) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         faults.add(where, f'expected an object like {{"text": …}}, found {found(value)}')
-    elif flaw := _flaw(value):
+        return None
+    try:
+        flaw = _flaw(value)
+    except RecursionError:
+        flaw = "nested too deep"
+    if flaw:
         faults.add(where, flaw)
-    else:
-        return value
-    return None
+        return None
+    return value
 
 
 def _jsonl(path: Path, faults: Faults) -> _Rows:
@@ -187,8 +194,9 @@ def _jsonl(path: Path, faults: Faults) -> _Rows:
 
 
 def _json(path: Path, faults: Faults) -> _Rows:
+    before = faults.count
     text = "".join(line for _, line in _lines(path, faults, longest=None))
-    if not text.strip() or faults.count:
+    if not text.strip() or faults.count > before:
         return
     try:
         rows = _parsed(text)

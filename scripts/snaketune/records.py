@@ -44,6 +44,11 @@ def dry_run(*arguments: str) -> str:
     return shown.stdout + shown.stderr
 
 
+def configfiles(paths: list[str]) -> list[str]:
+    """Snakemake's arguments for files laid over config/config.yaml, to be called from anywhere."""
+    return ["--configfile", *(str(Path(path).absolute()) for path in paths)] if paths else []
+
+
 def nothing_to_do(plan: str) -> bool:
     return "Nothing to be done" in plan
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from snaketune.kinds import Share, Strict
+from snaketune.sources import MARKUP, template_fields
 
 TASKS: dict[str, dict[str, Any]] = {
     # Metrics: the primary one first. Fields: what the templates may hold.
@@ -130,7 +131,7 @@ class Source(Strict):
     path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
         None,
         min_length=1,
-        description="your JSONL, JSON, CSV, Parquet or text file (one text a line), or one for each split",
+        description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text a line), or one for each split",
     )
     hub: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", description="owner/name of a dataset on the hub"
@@ -181,21 +182,22 @@ class SplitShares(Strict):
 
 
 class NearDuplicates(Strict):
-    threshold: Share = Field(
-        0.6, description="Jaccard similarity of word trigrams from which two texts are near-duplicates"
+    # Below these the bands of MinHash, of three rows each, would let many pairs escape.
+    threshold: float = Field(
+        0.6, ge=0.5, le=1, description="Jaccard similarity of word trigrams from which two texts are near-duplicates"
     )
-    permutations: PositiveInt = 64
+    permutations: int = Field(64, ge=32, description="of MinHash; more let fewer pairs escape")
 
 
 class DataBudgets(Strict):
     """Shares over which the data gate fails, or marks with `gate: warn`."""
 
-    duplicates: Share = Field(0.3, description="rows dropped because another of their split is like them")
-    leaks: Share = Field(0.01, description="validation and test rows that are like a training row")
+    duplicates: Share = Field(0.3, description="rows dropped because a kept row is like them")
+    leaks: Share = Field(0.01, description="validation and test rows that are like a training row or of its group")
     empty: Share = Field(0.0, description="rows without text or answer")
     truncated: Share = Field(0.01, description="answer tokens that max_tokens cuts off")
     personal: Share = Field(0.01, description="rows with an e-mail address, a phone number or a secret key")
-    majority: Share = Field(0.95, description="rows with the commonest label")
+    majority: Share = Field(0.95, description="test rows with the commonest label")
 
 
 class Scenario(Strict):
@@ -252,13 +254,20 @@ class Scenario(Strict):
             if template:
                 raise ValueError(f"{key}: task {self.task} takes the messages or texts as they are; leave it out")
             return
-        if missing := sorted(field for field in fields - {"language"} if f"{{{field}}}" not in template):
-            raise ValueError(f"{key} must hold {{{missing[0]}}}")
         try:
-            template.format(**dict.fromkeys(fields, ""))
-        except (AttributeError, KeyError, IndexError, ValueError):
+            held = template_fields(template)
+        except ValueError:
+            held = {""}
+        if not held <= fields:
             allowed = " and ".join(f"{{{field}}}" for field in sorted(fields))
-            raise ValueError(f"{key} may hold {allowed} only, no other field; write {{{{ and }}}} for braces") from None
+            raise ValueError(f"{key} may hold {allowed} only, no other field; write {{{{ and }}}} for braces")
+        if missing := sorted(fields - {"language"} - held):
+            raise ValueError(f"{key} must hold {{{missing[0]}}}")
+        # With a field filled in, as a token may close around it.
+        if markup := MARKUP.search(template.format(**dict.fromkeys(fields, "x"))):
+            raise ValueError(
+                f"{key} holds {markup[0]!r}, which tokenizers take for a token of the chat format; leave it out, the model's own chat template is applied"
+            )
 
     @property
     def higher_is_better(self) -> bool:

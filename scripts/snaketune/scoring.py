@@ -17,10 +17,13 @@ TOKENS_AT_ONCE = 2048
 class Backend(Protocol):
     """A causal language model that keeps a cache of past keys and values."""
 
-    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
-        """Run ids (rows, length; int64) after ``past`` (None at first); ``past`` stays usable.
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """Run ids (rows, length; int64) after ``past`` (None at first).
 
-        ``mask`` (rows, past and ids; int64) is 0 where a row is padded in front.
+        ``mask`` (rows, past and ids; int64) is 0 where a row is padded in front. ``past`` is spent,
+        unless it is to be gone on from ``again``.
 
         Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
         and the longer past.
@@ -55,7 +58,7 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
             scores[numbers, column] = first[:, candidate[0]]
             if len(candidate) > 1:
                 rest = np.tile(candidate[:-1], (len(numbers), 1))
-                logits, _ = backend.forward(rest, past, len(candidate) - 1)
+                logits, _ = backend.forward(rest, past, len(candidate) - 1, again=True)
                 following = log_softmax(logits[:, -(len(candidate) - 1) :])
                 scores[numbers, column] += np.take_along_axis(
                     following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1
@@ -72,11 +75,11 @@ def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def by_length(rows: list[np.ndarray], tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like lengths, of at most so many tokens or one row."""
+def by_length(rows: list[np.ndarray], tokens: int, more: int = 0) -> Iterator[list[int]]:
+    """Row numbers in batches of like lengths, of at most so many tokens or one row; each grows by ``more``."""
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        if batch and (len(batch) + 1) * len(rows[number]) > tokens:
+        if batch and (len(batch) + 1) * (len(rows[number]) + more) > tokens:
             yield batch
             batch = []
         batch.append(number)
@@ -95,8 +98,11 @@ def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
         first = int(told.any(0).argmax())
         keep = ids.shape[1] - first + 1
         logits = backend.forward(ids, None, keep, mask)[0][:, -keep:-1]
-        likely = np.take_along_axis(log_softmax(logits), ids[:, first:, None], -1)[..., 0]
-        found[numbers] = -(likely * told[:, first:]).sum(1)
+        for row, number in enumerate(numbers):
+            # One row at a time: in float64, all of a batch would take gigabytes for a large vocabulary.
+            at = np.flatnonzero(told[row, first:])
+            likely = log_softmax(logits[row, at])
+            found[number] = -np.take_along_axis(likely, ids[row, first + at, None], -1).sum()
     return found
 
 
@@ -105,7 +111,7 @@ def generate(
 ) -> list[tuple[list[int], bool]]:
     """Greedy answers: token ids without the end token, and whether one ended them."""
     answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
-    for numbers in by_length(prompts, TOKENS_AT_ONCE):
+    for numbers in by_length(prompts, 4 * TOKENS_AT_ONCE, new_tokens):
         ids, mask = padded([prompts[n] for n in numbers])
         past, made = None, np.zeros((len(numbers), 0), dtype=np.int64)
         ended = np.zeros(len(numbers), dtype=bool)

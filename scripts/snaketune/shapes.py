@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from snaketune.layout import SPLITS
 from snaketune.reading import Faults, Row, found
-from snaketune.sources import Example
+from snaketune.sources import Example, template_fields
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
@@ -38,6 +38,15 @@ def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise Fault(name, f"expected a string, found {found(value)}")
     return value.strip()
+
+
+def label(value: Any, name: str) -> str:
+    """A text, or a whole number as it is written in CSV."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise Fault(name, f"expected a string or a whole number, found {found(value)}")
+    return text(value, name)
 
 
 def strings(value: Any, name: str) -> list[str]:
@@ -161,13 +170,17 @@ def _texts(values: Values, names: Names) -> dict[str, Any]:
     return {key: text(value, names[key]) for key, value in values.items()}
 
 
+def _labelled(values: Values, names: Names) -> dict[str, Any]:
+    return {"text": text(values["text"], names["text"]), "label": label(values["label"], names["label"])}
+
+
 def _native(*keys: str) -> dict[str, tuple[str, ...]]:
     return {key: (key,) for key in keys}
 
 
 # The first shape whose keys are all in the first row is that of all rows.
 SHAPES: dict[str, dict[str, Shape]] = {
-    "classification": {"text + label": Shape(_native("text", "label"), _texts)},
+    "classification": {"text + label": Shape(_native("text", "label"), _labelled)},
     "tagging": {"tokens + tags": Shape({"tokens": ("tokens",), "tags": ("tags", "ner_tags")}, _tagged)},
     "translation": {"source + target": Shape(_native("source", "target"), _texts, ("language",))},
     "qa": {"context + question + answers": Shape(_native("context", "question", "answers"), _answered)},
@@ -227,7 +240,7 @@ class Shaper:
         self.task, self.faults = scenario["task"], faults
         self.columns = {key: name for key, name in scenario["source"]["columns"].items() if name}
         self.one_file = isinstance(scenario["source"]["path"], str)
-        self.needs_language = "{language}" in scenario["prompt"]
+        self.needs_language = "language" in template_fields(scenario["prompt"])
         self.shape: tuple[str, str] | None = None
         self.ids: dict[str, str] = {}
 

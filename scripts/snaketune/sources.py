@@ -1,9 +1,32 @@
 """What every source of examples shares."""
 
+import re
+import string
 from typing import Any
 
 # id, group, perhaps split, and the fields of the task; of the user's data also where it stands.
 Example = dict[str, Any]
+# Tokens that chat templates and tokenizers of the common model families are made of: in a text they
+# would be taken for the end of a turn. Phi, Qwen, Llama 3 and GPT: <|name|>; DeepSeek: <｜name｜>;
+# Llama 2 and Mistral: [INST], <<SYS>>; Gemma: <start_of_turn>.
+MARKUP = re.compile(
+    r"<\|/?[A-Za-z_][\w ]{0,40}\|>|<｜[\w▁ ]{1,40}｜>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|\[(?:PREFIX|SUFFIX|IMG)\]"
+    r"|<</?SYS>>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos|pad|unk|mask)>|<unused\d{1,5}>"
+)
+
+
+def template_fields(template: str) -> set[str]:
+    """What stands in the braces of a template, with any conversion and format.
+
+    Raises:
+        ValueError: a brace is without its other.
+    """
+    found = set()
+    for _, field, form, conversion in string.Formatter().parse(template):
+        if field is not None:
+            found.add(field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else ""))
+    return found
 
 
 def origin(source: dict[str, Any]) -> str:

@@ -29,9 +29,11 @@ class TorchBackend:
         )
 
     @torch.inference_mode()
-    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
-        # The cache is changed in place, and the caller may go on from it more than once.
-        past = self._first_past(len(ids)) if past is None else copy.deepcopy(past)
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        # The cache is changed in place.
+        past = self._first_past(len(ids)) if past is None else copy.deepcopy(past) if again else past
         inputs: dict[str, torch.Tensor] = {}
         if mask is not None:
             whole = torch.from_numpy(np.pad(mask, ((0, 0), (self.virtual_tokens, 0)), constant_values=1))

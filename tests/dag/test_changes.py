@@ -198,6 +198,10 @@ CHANGES = {
         ("scripts/snaketune/corpora/areas.py", '"module"', '"class"'),
         FROM_DATA,
     ),
+    "what the documentation's corpora share": (
+        ("scripts/snaketune/corpora/__init__.py", "MOST_EXAMPLES = ", "MOST_EXAMPLES = 1 + "),
+        FROM_DATA,
+    ),
     "the code of another corpus": (("scripts/snaketune/corpora/tunes.py", "max_bars", "most_bars"), set()),
     "the corpus": ((CONFIG, "    networkx: networkx\n", ""), EVERYTHING),
     "a parity budget": ((CONFIG, "kl_divergence: 0.2", "kl_divergence: 0.3"), PARITY | REPORT),

@@ -272,6 +272,15 @@ def test_what_is_asked_is_answered_rightly() -> None:
     }
 
 
+def test_a_question_is_phrased_by_its_kind_and_item_alone() -> None:
+    for number in range(9):
+        key = corpora.choose(f"m:{number}typeA", questions.PHRASES["type"])
+        for answer in ("int", "str"):
+            asked = questions.Question("type", "A", answer)
+            made = questions.example(f"m:{number}", row("scipy.m", "f", ""), "A : int or str", asked)
+            assert made["question"] == key.format(item="A")
+
+
 def test_questions_are_of_all_kinds_alike(tmp_path: Path) -> None:
     rows = [row(f"scipy.m{n}", "f", DOCSTRING, split=("train", "test")[n % 2]) for n in range(60)]
     found = questions.examples(corpus(tmp_path, *rows, row("scipy.m", "g", "No sections here.")), max_characters=400)

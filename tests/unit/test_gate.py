@@ -10,7 +10,7 @@ from snaketune import gate
 from snaketune.config import SCHEMAS
 from snaketune.duplicates import Duplicates
 from snaketune.errors import UserError
-from snaketune.personal import personal_data
+from snaketune.personal import masked, personal_data
 from snaketune.sources import Example
 
 NEAR = {"threshold": 0.6, "permutations": 64}
@@ -85,6 +85,44 @@ def test_where_the_splits_are_ours_a_copy_is_no_leak_but_dropped_from_training()
     assert "1000" not in {one["id"] for one in kept}
 
 
+def test_a_group_of_the_users_on_both_sides_of_a_given_split_is_a_leak() -> None:
+    rows = splits(train=60, validation=0, test=100)
+    rows[5]["group"] = rows[70]["group"] = rows[71]["group"] = "one"
+    kept, findings = gate.sift(rows, scenario())
+    assert len(kept) == 160
+    assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (2, 100)
+    assert sorted(findings.counts["leaks"].places) == [
+        f"a.jsonl:{n} shares group 'one' with a.jsonl:5" for n in (70, 71)
+    ]
+    with pytest.raises(UserError, match=r"leaks: 2 of 100 validation and test rows are like a training row, or share"):
+        gate.judge(findings, scenario())
+
+
+def test_a_row_like_a_training_row_of_its_group_leaks_once_and_a_group_is_shown_masked() -> None:
+    rows = splits()
+    rows[-1]["group"] = rows[-2]["group"] = rows[0]["group"] = "jane.roe@firm.de"
+    rows[1]["text"] = rows[-1]["text"]
+    _, findings = gate.sift(rows, scenario())
+    assert findings.counts["leaks"].rows == 2
+    assert sorted(findings.counts["leaks"].places) == [
+        "a.jsonl:98 shares group 'j…@f…' with a.jsonl:0",
+        "a.jsonl:99 is like a.jsonl:1",
+    ]
+
+
+def test_groups_that_the_texts_make_or_in_splits_made_here_are_no_leaks() -> None:
+    questions = [question(n, words(n), "north") for n in range(20)]
+    for number, one in enumerate(questions):
+        one |= {"group": CONTEXT.lower(), "split": "test" if number % 2 else "train"}
+        one["given"] = one["split"]
+    assert gate.sift(questions, scenario("qa"))[1].counts["leaks"].rows == 0
+    rows = splits()
+    for one in rows:
+        one["group"] = "one"
+        del one["given"]
+    assert gate.sift(rows, scenario())[1].counts["leaks"].rows == 0
+
+
 def test_duplicates_within_a_split_are_dropped_and_judged() -> None:
     rows = splits()
     copies = [row(1000 + n, text=paraphrase(one["text"])) for n, one in enumerate(rows[:60])]
@@ -92,7 +130,7 @@ def test_duplicates_within_a_split_are_dropped_and_judged() -> None:
     assert len(kept) == 100
     assert findings.counts["duplicates"].share == pytest.approx(60 / 160)
     with pytest.raises(
-        UserError, match=r"duplicates: 60 of 160 rows are like another of their split \(37\.50%, budget 30\.00%\)"
+        UserError, match=r"duplicates: 60 of 160 rows are like another that is kept \(37\.50%, budget 30\.00%\)"
     ):
         gate.judge(findings, scenario())
     assert gate.judge(findings, scenario(budgets={"duplicates": 0.4}))["verdict"] == "passed"
@@ -120,7 +158,12 @@ def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> No
     ("one", "other", "alike"),
     [
         ("one two three four five six", "one two three four five six", "exact"),
-        ("One two, three four five six!", "one two three four five six", "exact"),
+        ("one  two three four five six\n", "One TWO three four five six", "exact"),
+        ("one two three four five six seven eight!", "one two three four five six seven eight", "near"),
+        ("one two one two one two", "one two one two", "near"),
+        ("3 + 4", "3 - 4", ""),
+        ("What is 3 + 4?", "What is 3 - 4?", ""),
+        ("x < 10 and y > 20", "x > 10 and y < 20", ""),
         ("one two three four five six seven", "one two three four five six eight", "near"),
         ("one two three four", "four three two one", ""),
         ("two words", "Two  words", "exact"),
@@ -176,6 +219,17 @@ def test_questions_on_one_passage_are_no_duplicates_but_rephrased_ones_are() -> 
     assert len(kept) == 3
     assert {"1", "4"} - {one["id"] for one in kept}
     assert findings.dropped == {"near-duplicate of a kept row": 1}
+
+
+def test_a_translation_that_is_the_same_in_two_languages_is_no_duplicate() -> None:
+    rows = [
+        {"id": language, "group": "g", "split": "train", "source": "Costa Rica", "target": "Costa Rica"}
+        | {"language": language}
+        for language in ("Spanish", "Portuguese", "spanish")
+    ]
+    kept, findings = gate.sift(rows, scenario("translation"))
+    assert len(kept) == 2
+    assert findings.dropped == {"duplicate of a kept row": 1}
 
 
 def chat(number: int, *contents: str) -> Example:
@@ -240,11 +294,64 @@ def test_other_labels_of_a_text_are_counted_and_named() -> None:
         ("2 + 3 = 5, ISBN 978-3-16-148410-0, 1999-12-31, 555 2671", []),
         ("commit eb185aade064a813bc0b7f42de02595523103ca4 of 192.168.0.1", []),
         ("@np.vectorize and A@B.T", []),
+        ("请写信给jane.roe@firm.de谢谢", [("e-mail address", "请…@f…")]),
+        ("写jane@firm.de吧", [("e-mail address", "写…@f…")]),
+        ("see _foo@corp.com_ now", [("e-mail address", "_…@c…")]),
+        ("müller@corp.de", [("e-mail address", "m…@c…")]),
+        ("AKC" + "a1B2c3D4e5", [("secret key", "Artifactory Credentials AK…")]),
+        ("=AP" + "Ab1B2c3D4", [("secret key", "Artifactory Credentials =A…")]),
+        ("xoxb" + "-12-ab", [("secret key", "Slack Token xo…")]),
+        ("//r/:_authToken=" + "npm_abc", [("secret key", "NPM tokens np…")]),
         ("a" * 10**6 + "@", []),
     ],
 )
 def test_personal_data_are_found_and_masked(text: str, found: list[tuple[str, str]]) -> None:
     assert list(personal_data(text)) == found
+
+
+@pytest.mark.parametrize("piece", ["//", "key ", "key" + " " * 50, "müller_", "sk-", "12:", "://a:"])
+def test_personal_data_of_a_long_text_take_no_long_time(piece: str) -> None:
+    list(personal_data("https://x:y@z"))  # imports and compiles
+    began = time.process_time()
+    list(personal_data(piece * (30_000 // len(piece)) + "@ +"))
+    assert time.process_time() - began < 2
+
+
+def test_personal_data_are_masked_in_their_text() -> None:
+    text = "Mail jane.roe@firm.de or jane.roe@firm.de, call +49 30 901820."
+    assert masked(text) == "Mail j…@f… or j…@f…, call +49…."
+    assert masked("sports") == "sports"
+
+
+def labelled(label: str) -> list[Example]:
+    rows = splits()
+    rows[3]["label"] = rows[4]["label"] = label
+    return rows
+
+
+@pytest.mark.parametrize("verdict", ["fail", "warn"])
+def test_personal_data_in_a_label_of_the_users_are_refused_and_masked(verdict: str) -> None:
+    with pytest.raises(UserError) as raised:
+        gate.sift(labelled("of jane.roe@firm.de"), scenario(gate=verdict, budgets={"personal": 1}))
+    assert str(raised.value).startswith("a.jsonl:3: label 'of j…@f…' holds personal data")
+
+
+def test_personal_data_in_an_entity_type_are_refused() -> None:
+    tagged = {"tokens": ["a", "b"], "tags": ["O", "B-jane.roe@firm.de"], "where": "a.jsonl:7"}
+    rows = [{"id": "7", "group": "7", "split": "train"} | tagged]
+    with pytest.raises(UserError, match=r"a\.jsonl:7: entity type 'j…@f…' holds personal data"):
+        gate.sift(rows, scenario("tagging"))
+
+
+def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
+    hub = scenario(source={"hub": "owner/name", "revision": "0" * 40}, gate="warn")
+    rows = [one | {"label": "jane.roe@firm.de" if one["split"] == "test" else "a"} for one in splits()]
+    rows[0] |= {"text": rows[-1]["text"], "label": "call +49 30 901820"}
+    kept, findings = gate.sift(rows, hub)
+    assert findings.counts["majority"].places == ["'j…@f…'"]
+    assert findings.conflicts.places == ["a.jsonl:99 and a.jsonl:0 ('call +49…', 'j…@f…')"]
+    with pytest.raises(UserError, match="label 'j…@f…' is in test but in no training row"):
+        gate.check_rows(kept, hub)
 
 
 def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
@@ -271,6 +378,20 @@ def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
         "<<SYS>>",
         "<start_of_turn>",
         "<｜User｜>",
+        "[TOOL_RESULTS]",
+        "[/TOOL_RESULTS]",
+        "[TOOL_CALLS]",
+        "[PREFIX]",
+        "[SUFFIX]",
+        "[IMG]",
+        "<|/tool|>",
+        "<unk>",
+        "<mask>",
+        "<unused0>",
+        "<unused99>",
+        "<bos>",
+        "<eos>",
+        "<pad>",
     ],
 )
 def test_tokens_of_chat_formats_are_refused_in_files_and_dropped_elsewhere(token: str) -> None:
@@ -283,7 +404,9 @@ def test_tokens_of_chat_formats_are_refused_in_files_and_dropped_elsewhere(token
     assert findings.dropped == {"token of a chat format": 1}
 
 
-@pytest.mark.parametrize("text", ["a | b", "x <| y |> z", "f <$> g", "<b>bold</b>", "[1]", "[instance]", "<S>"])
+@pytest.mark.parametrize(
+    "text", ["a | b", "x <| y |> z", "f <$> g", "<b>bold</b>", "[1]", "[instance]", "<S>", "[prefix]", "<unused>"]
+)
 def test_other_brackets_pass(text: str) -> None:
     assert not gate.MARKUP.search(text)
 
@@ -295,6 +418,13 @@ def test_empty_rows_are_dropped_and_counted() -> None:
     assert findings.counts["empty"].places == ["a.jsonl:1000 (text)", "a.jsonl:1001 (label)"]
     with pytest.raises(UserError, match=r"empty: 2 of 102 rows are empty \(1\.96%, budget 0\.00%\)"):
         gate.judge(findings, scenario())
+
+
+def test_a_chat_with_an_empty_turn_is_empty() -> None:
+    rows = [chat(1, words(0), words(1), ""), chat(2, words(0), " ", words(2)), chat(3, words(0), words(3), "Yes.")]
+    kept, findings = gate.sift(rows, scenario("chat"))
+    assert [one["id"] for one in kept] == ["3"]
+    assert findings.counts["empty"].places == ["1 (assistant)", "2 (user)"]
 
 
 def test_the_commonest_label_of_test_is_held_against_its_budget() -> None:

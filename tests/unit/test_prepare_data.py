@@ -158,6 +158,10 @@ def test_the_card_of_a_classification_has_its_labels(tmp_path: Path, monkeypatch
     assert card["answers"] == ["It is a.", "It is b."]
     assert sum(rows for counts in card["rows_per_label"].values() for rows in counts.values()) == 60
     test = card["rows_per_label"]["test"]
+    assert (
+        card["near_duplicates"]
+        == "near-duplicates of a kept text were dropped (MinHash of word trigrams, threshold 0.6)"
+    )
     assert card["majority_share_of_test"] == max(test.values()) / sum(test.values())
     assert card["characters"]["answer"] == {"shortest": 8, "median": 8, "longest": 8}
 

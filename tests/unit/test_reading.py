@@ -117,6 +117,24 @@ def test_faults_of_several_files_and_lines_come_together(tmp_path: Path) -> None
     ]
 
 
+def test_a_fault_of_one_file_makes_no_other_file_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[]\n")
+    (tmp_path / "b.json").write_text(json.dumps(ROWS))
+    faults = Faults()
+    given = source(path={"train": f"{tmp_path}/a.jsonl", "test": f"{tmp_path}/b.json"})
+    assert [row.content for row in read_rows(given, faults)] == ROWS
+    assert faults.count == 1
+
+
+def test_parquet_in_gzip_and_unknown_files_say_what_is_read(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", {"text": ["a"]})
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    with pytest.raises(UserError, match=r"a\.parquet\.gz: Parquet in gzip; unpack it"):
+        read(path=f"{tmp_path}/a.parquet.gz")
+    with pytest.raises(UserError, match=r"expected \.jsonl, .*; all but \.parquet may have \.gz after it"):
+        read(path=f"{tmp_path}/a.xlsx")
+
+
 HUB = {"hub": "owner/name", "revision": "0" * 40, "configuration": "en", "splits": {"train": "train[:2]"}}
 
 

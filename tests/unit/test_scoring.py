@@ -28,7 +28,9 @@ TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np
 class SumBackend:
     """The next token depends on the sum of all tokens so far, so a lost past is seen; and padding."""
 
-    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
         seen = np.ones_like(ids) if mask is None else mask[:, -ids.shape[1] :]
         sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past)
         return TABLE[sums % VOCABULARY][:, -keep:], sums[:, -1:]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from snaketune.config import SCHEMAS
+from snaketune.errors import UserError
 from snaketune.reading import Faults, Row
 from snaketune.shapes import Shaper, reach
 
@@ -70,6 +71,24 @@ def test_the_input_of_alpaca_follows_the_instruction() -> None:
 def test_text_and_label() -> None:
     assert fields("classification", {"text": " A ", "label": "x\n", "other": 1}) == {"text": "A", "label": "x"}
     assert fields("language-modeling", {"text": "A"}) == {"text": "A"}
+
+
+@pytest.mark.parametrize(("label", "written"), [(1, "1"), (0, "0"), (-12, "-12")])
+def test_a_whole_number_is_a_label_as_in_csv(label: int, written: str) -> None:
+    assert fields("classification", {"text": "A", "label": label}) == {"text": "A", "label": written}
+
+
+@pytest.mark.parametrize("label", [True, 1.0, [1]])
+def test_other_values_are_no_labels(label: Any) -> None:
+    with pytest.raises(UserError, match="label: expected a string or a whole number, found"):
+        fields("classification", {"text": "A", "label": label})
+
+
+def test_braces_around_language_ask_for_no_column() -> None:
+    scenario = {"task": "translation", "source": {"path": "a.jsonl"}, "prompt": "{{language}}: {source}"}
+    made = Shaper(SCHEMAS["scenario"].model_validate(scenario).model_dump(), Faults())
+    assert made(Row("a.jsonl:1", "1", None, {"source": "hand", "target": "mano"})) is not None
+    assert made.faults.count == 0
 
 
 @pytest.mark.parametrize("name", ["tags", "ner_tags"])

@@ -94,6 +94,30 @@ def test_many_equal_systems_are_seldom_called_different() -> None:
     assert uncorrected >= 20
 
 
+def test_a_system_equal_to_the_untuned_one_in_every_seed_widens_nothing() -> None:
+    """Sums over three seeds round otherwise than one seed's: that is no spread."""
+    draws = Resampling(60, 3, 2000)
+    found = {
+        name: draws.values("accuracy", one)
+        for name, one in {"base": [POOR], "same": [POOR] * 3, "good": [GOOD, OTHER, GOOD]}.items()
+    }
+    pairs = [("same", "base"), ("good", "base"), ("good", "same")]
+    drawn = [found[a][1] - found[b][1] for a, b in pairs]
+    ends = simultaneous([found[a][0] - found[b][0] for a, b in pairs], drawn, 0.95)
+    assert ends[0] == (0, 0)
+    assert ends[1] == pytest.approx(simultaneous([found["good"][0] - found["base"][0]], drawn[1:2], 0.95)[0], abs=1e-9)
+
+
+def test_three_seeds_spread_as_the_mean_of_three_does() -> None:
+    """Seeds of a known spread and rows without any: the resamples have the variance of their mean."""
+    random, ratios = np.random.default_rng(4), []
+    for _ in range(200):
+        levels = random.normal(0, 1, 3)
+        rows = [np.stack([np.full(10, level), np.ones(10)], axis=1) for level in levels]
+        ratios.append(Resampling(10, 3, 500).values("accuracy", rows)[1].var())
+    assert np.mean(ratios) == pytest.approx(1 / 3, rel=0.15)
+
+
 def test_a_comparison_without_spread_keeps_its_value() -> None:
     drawn = [np.zeros(100), np.random.default_rng(3).normal(1, 0.1, 100)]
     assert simultaneous([0.0, 1.0], drawn, 0.95)[0] == (0, 0)

@@ -15,15 +15,25 @@ from snaketune import manifest
 from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 from snaketune.errors import UserError
 from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.tokens import answer_start, read_rows
+from snaketune.tokens import Rows, answer_start, read_rows
 
 RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "task": "chat"}
 
 
+# Phi-4-mini ends an answer with <|end|>, and a whole conversation with its end-of-sequence token too.
+PHI_4 = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A tokenizer of one token a byte, with Phi-3's chat format."""
-    directory = tmp_path / "model/base"
+    return tokenizer_in(tmp_path / "model/base", CHAT_TEMPLATE, END)
+
+
+def tokenizer_in(directory: Path, template: str, end: str) -> Path:
+    """A tokenizer of one token a byte."""
     directory.mkdir(parents=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
@@ -31,10 +41,10 @@ def base(tmp_path: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(directory / "tokenizer.json"))
-    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "model_max_length": 100}
+    special = {"bos_token": PAD, "eos_token": end, "pad_token": PAD, "model_max_length": 100}
     write_json(
         directory / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE, **special},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **special},
     )
     write_json(directory / "config.json", {})
     names = ("tokenizer.json", "tokenizer_config.json", "config.json")
@@ -75,6 +85,16 @@ def test_the_answers_of_every_turn_are_marked_with_their_end(base: Path) -> None
     assert tokenizer.decode(ids[answer_start(told) :]) == f"fgh{END}"
 
 
+@pytest.mark.parametrize("turns", [["ab", "cd"], ["ab", "cd", "e", "fgh"]])
+def test_an_answer_ends_with_its_own_end_token_whatever_ends_the_conversation(tmp_path: Path, turns: list[str]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_in(tmp_path / "base", PHI_4, PAD))
+    ids, answers = tokenize_data.of_messages(tokenizer, dialogue(*turns))
+    assert tokenizer.decode(np.array(ids)[np.array(answers)]) == "".join(f"{answer}{END}" for answer in turns[1::2])
+    assert not tokenizer.decode(ids).endswith(PAD)
+    rows = Rows([np.array(ids)], [np.array(answers)])
+    assert {tokenizer.decode([token]) for token in tokenize_data.end_tokens(rows, tokenizer)} == {END, PAD}
+
+
 def test_a_plain_text_is_predicted_from_its_first_token_on(base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids, answers = tokenize_data.of_text(tokenizer, "abc")
@@ -113,6 +133,31 @@ def test_long_rows_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (found["rows"], found["cut_rows"], found["dropped_rows"]) == (3, 2, 1)
     assert found["answer_tokens"] == 9 + 41 + 2
     assert 0 < found["lost_answer_tokens"] < 52
+
+
+def test_a_test_row_without_its_last_answer_is_dropped_but_trained_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    rows = [
+        {"id": "short", "messages": dialogue("a", "b")},
+        {"id": "long", "messages": dialogue("a", "b", "c" * 40, "d")},
+    ]
+    out = tokenized(monkeypatch, tmp_path, base, rows, gate="warn", max_tokens=20)
+    assert [row["id"] for row in read_jsonl(out / "test/test.jsonl")] == ["short"]
+    assert len(read_rows(out / "test/test.safetensors")) == 1
+    assert len(read_rows(out / "training/train.safetensors")) == 2
+    assert [AutoTokenizer.from_pretrained(base).decode([t]) for t in read_json(out / "test/decoding.json")["end"]] == [
+        END
+    ]
+
+
+@pytest.mark.parametrize("gate", ["fail", "warn"])
+def test_rows_that_are_all_too_long_are_an_error_whatever_the_gate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, gate: str
+) -> None:
+    with pytest.raises(UserError, match="train: no row has an answer within 20 tokens"):
+        tokenized(monkeypatch, tmp_path, base, LONG[2:], gate=gate, max_tokens=20)
+    assert not list((tmp_path / "tokens").rglob("*"))
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 20}, {"max_tokens": 500, "truncated": 0.0}])

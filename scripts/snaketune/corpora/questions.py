@@ -123,7 +123,7 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
 
 def example(name: str, row: Row, context: str, question: Question) -> Example:
     of_class = question.kind == "summary" and row["kind"] == "class"
-    asked = choose(f"{name}{question}", PHRASES["class" if of_class else question.kind])
+    asked = choose(f"{name}{question.kind}{question.item}", PHRASES["class" if of_class else question.kind])
     return {
         "id": f"{name}#{question.kind}",
         "group": row["group"],

@@ -2,14 +2,15 @@
 
 The tunes are those of three printed collections, out of copyright by their age, whose ABC transcriptions
 music21 brings with it (its corpus/license.txt: distributed with the permission of the encoders; each
-transcriber is named in the files, and none of these files states a restriction):
+transcriber is named in the files, and none of these files states a restriction; that notice warns that some
+encodings of the corpus may restrict commercial use, so check them before any):
 
 - airdsAirs: James Aird, A Selection of Scotch, English, Irish and Foreign Airs, Glasgow, from 1778 (six volumes);
 - ryansMammoth: William Bradbury Ryan, Ryan's Mammoth Collection, Boston 1883;
 - oneills1850: Francis O'Neill, O'Neill's Music of Ireland, Chicago 1903 (1850 is the number of its melodies).
 
-Other folk tunes of music21 are left out: its Essen collection is for non-commercial use, and its Nottingham
-data set holds recent tunes.
+Other folk tunes of music21 are left out: its Essen collection is for non-commercial use, and the licence of its
+Nottingham data set isn't clearly stated.
 """
 
 import importlib.util

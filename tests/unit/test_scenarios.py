@@ -1,0 +1,66 @@
+"""What the templates of a scenario may hold."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from snaketune.scenarios import Scenario
+
+
+def made(task: str = "classification", **other: Any) -> Scenario:
+    return Scenario.model_validate({"task": task, "source": {"path": "a.jsonl"}} | other)
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("no field", "prompt must hold {text}"),
+        ("{{text}}", "prompt must hold {text}"),
+        ("{{{text}}}", None),
+        ("{text} {{label}}", None),
+        ("{text} and {text}", None),
+        ("{text} {label}", "prompt may hold {text} only, no other field; write {{ and }} for braces"),
+        ("{text} {}", "prompt may hold {text} only"),
+        ("{text} {0}", "prompt may hold {text} only"),
+        ("{text.__class__}", "prompt may hold {text} only"),
+        ("{text} {text[0]}", "prompt may hold {text} only"),
+        ("{text!r}", "prompt may hold {text} only"),
+        ("{text:>10}", "prompt may hold {text} only"),
+        ("{text:{text}}", "prompt may hold {text} only"),
+        ("{text", "prompt may hold {text} only"),
+        ("{text} }", "prompt may hold {text} only"),
+        ("<|user|>{text}", "prompt holds '<|user|>', which tokenizers take for a token of the chat format"),
+        ("[INST] {text} [/INST]", "prompt holds '[INST]'"),
+        ("<|{text}|>", "prompt holds '<|x|>'"),
+    ],
+)
+def test_a_template_holds_the_fields_of_its_task_and_no_chat_markup(template: str, fault: str | None) -> None:
+    if fault is None:
+        assert made(prompt=template).prompt == template
+        return
+    with pytest.raises(ValidationError) as raised:
+        made(prompt=template)
+    assert fault in str(raised.value)
+
+
+def test_an_answer_holds_no_chat_markup() -> None:
+    with pytest.raises(ValidationError, match="answer holds '</s>'"):
+        made(answer="{label}</s>")
+
+
+def test_a_template_of_translation_may_leave_the_language_out() -> None:
+    assert made("translation", prompt="{source}").prompt == "{source}"
+    with pytest.raises(ValidationError, match=r"prompt may hold \{language\} and \{source\} only"):
+        made("translation", prompt="{source} {target}")
+
+
+@pytest.mark.parametrize(("threshold", "permutations"), [(0.49, 64), (1.01, 64), (0.6, 31), (0.6, 0)])
+def test_near_duplicates_need_bands_and_a_threshold_they_can_find(threshold: float, permutations: int) -> None:
+    with pytest.raises(ValidationError, match="near_duplicates"):
+        made(near_duplicates={"threshold": threshold, "permutations": permutations})
+
+
+def test_the_least_threshold_and_permutations_are_taken() -> None:
+    found = made(near_duplicates={"threshold": 0.5, "permutations": 32}).near_duplicates
+    assert (found.threshold, found.permutations) == (0.5, 32)
