@@ -307,7 +307,9 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
         command = [sys.executable, f"scripts/{name}", *map(str, arguments), *rows]
         return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
-    measured = json.dumps({"threads": 1, "speed_prompts": 1, "speed_tokens": 1, "probe": recipe["probe"]})
+    measured = json.dumps(
+        {"task": "classification", "threads": 1, "speed_prompts": 1, "speed_tokens": 1, "probe": recipe["probe"]}
+    )
     evaluated = script(
         "evaluate.py",
         "--recipe",
