@@ -246,6 +246,17 @@ def test_another_technique_runs_only_its_own_jobs(edited: Workspace) -> None:
     assert edited.pending() == another_technique()
 
 
+def test_a_prefix_is_laid_beside_the_untuned_exports_which_are_not_made_again(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- lora", "- lora\n- peft-prefix")
+    rules = ("train_adapter", "extract_prefix", "evaluate_torch", "add_prefix", "add_prefix_to_fp32")
+    assert edited.pending() == {f"{rule} peft-prefix" for rule in rules} | after_onnx("peft-prefix", "fp32", *QUANTIZED)
+
+
+def test_without_precisions_nothing_is_exported_or_compared_with_its_parent(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "precisions:\n- fp32\n- int8\n- int4", "precisions: []")
+    assert edited.pending() == END
+
+
 def test_a_removed_technique_runs_only_the_summary(edited: Workspace) -> None:
     edited.edit(edited.experiment, "- lora\n", "")
     assert edited.pending() == END
