@@ -1,0 +1,78 @@
+"""What evaluation keeps of each test row, with a model that finds every token equally likely."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+import evaluate
+from snaketune.files import write_json
+from snaketune.metrics import value
+from snaketune.tokens import Rows
+
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+END = len(LETTERS)
+
+
+class Uniform:
+    """Finds every token equally likely; asked for the greedy one, says the letters of a word, then the end."""
+
+    def __init__(self, word: str = ""):
+        self.word = [LETTERS.index(letter) for letter in word]
+
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        said = 0 if past is None else past + ids.shape[1]
+        logits = np.zeros((len(ids), ids.shape[1], len(LETTERS) + 1))
+        if self.word or past is not None:
+            logits[:, -1, [*self.word, END][min(said, len(self.word))]] = 1e-9
+        return logits[:, -keep:], said
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    """One token a byte, and one that ends an answer."""
+    made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(LETTERS)}, []))
+    made.add_special_tokens(["<|end|>"])
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def predicted(
+    tmp_path: Path, tokenizer: Tokenizer, rows: list[dict[str, Any]], tokens: Rows, word: str = "", **recipe: Any
+) -> list[dict[str, Any]]:
+    write_json(tmp_path / "decoding.json", {"candidates": {}, "end": [END], "training": []})
+    return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, tmp_path, {"max_new_tokens": 8} | recipe)
+
+
+@pytest.mark.parametrize("kept", [30, 12, 5])
+def test_bits_per_byte_are_of_what_was_kept_of_a_text(tmp_path: Path, tokenizer: Tokenizer, kept: int) -> None:
+    text = "Ein Läufer überholt den Zweiten."
+    ids = np.array([END, *tokenizer.encode(text).ids][: kept + 1])
+    tokens = Rows([ids], [np.arange(len(ids)) > 0])
+    [row] = predicted(tmp_path, tokenizer, [{"id": "1", "text": text}], tokens, task="language-modeling")
+    assert row["answer_tokens"] == kept
+    # A letter of two bytes that is cut in half is decoded as a replacement character.
+    assert value("bits_per_byte", np.array(row["statistics"]["bits_per_byte"])) == pytest.approx(
+        np.log2(len(LETTERS) + 1), rel=0.35 if kept == 5 else 0.01
+    )
+    assert value("perplexity", np.array(row["statistics"]["perplexity"])) == pytest.approx(len(LETTERS) + 1)
+
+
+@pytest.mark.parametrize(("limit", "well_formed"), [(8, True), (2, False)])
+def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
+    tmp_path: Path, tokenizer: Tokenizer, limit: int, well_formed: bool
+) -> None:
+    ids = np.array(tokenizer.encode("ab").ids + tokenizer.encode("cat").ids + [END])
+    tokens = Rows([ids], [np.arange(len(ids)) > 1])
+    messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cat"}]
+    rows = [{"id": "1", "messages": messages, "reference": "cat"}]
+    [row] = predicted(tmp_path, tokenizer, rows, tokens, "cat", task="chat", max_new_tokens=limit)
+    assert row["prediction"] == "cat"[:limit]
+    assert row["well_formed"] == well_formed
+    assert row["statistics"]["chat_format"] == [float(well_formed), 1]
+    assert row["answer_tokens"] == 4
