@@ -132,7 +132,7 @@ def test_an_experiment_runs_only_what_its_change_touches_and_is_compared(clone: 
     assert runs == {"lora"}
     assert {path.parts[1] for path in changed} == {
         "runs",
-        *("summary.csv", "comparisons.json", "metrics.json", "report.html", "plots"),
+        *("summary.csv", "comparisons.json", "metrics.json", "technique_table.json", "report.html", "plots"),
         *("params.yaml", "manifest.json", "provenance.json"),
     }
     params = json.loads(dvc(clone.path, "params", "diff", "--json").stdout)
