@@ -31,6 +31,7 @@ COMMANDS = {
     "quantize_onnx": ("quantize_onnx.py", ""),
     "check_parity": ("check_parity.py", ""),
     "summarize": ("summarize.py", ""),
+    "write_technique_table": ("write_technique_table.py", ""),
     "write_plots": ("write_plots.py", ""),
     "write_report": ("write_report.py", ""),
     "record_results": ("record_results.py", ""),
