@@ -170,7 +170,7 @@ def record_of_a_run(wildcards):
 def evaluated_model(wildcards):
     """A merged model; or, as a prefix can't be merged, the base that starts from it."""
     if wildcards.technique in PREFIXED:
-        directory, prefix = BASE, [f"{RUN}/prefix/prefix.safetensors"]
+        directory, prefix = BASE, [f"{RUN}/prefix/{PREFIX_FILE}"]
         manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
     else:
         directory, prefix, manifests = f"{RUN}/merged", [], [f"{RUN}/merged/manifest.json"]
@@ -183,12 +183,12 @@ def evaluated_model(wildcards):
 
 
 def exported_prefix(wildcards):
-    return f"{RUN}/onnx/{{precision}}/prefix.safetensors" if wildcards.technique in PREFIXED else []
+    return f"{RUN}/onnx/{{precision}}/{PREFIX_FILE}" if wildcards.technique in PREFIXED else []
 
 
 def exported_prefixes(wildcards):
     names = EXPERIMENT.precisions if wildcards.technique in PREFIXED else []
-    return [f"{RUN}/onnx/{name}/prefix.safetensors" for name in names]
+    return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
 
 
 def adapter_logits(wildcards):

@@ -79,9 +79,9 @@ rule add_prefix:
         base=f"{UNTUNED}/onnx/{{precision}}/manifest.json",
         model=ancient(files_in(f"{UNTUNED}/onnx/{{precision}}", ONNX_FILES)),
         prefix=f"{RUN}/prefix/manifest.json",
-        keys_and_values=ancient(f"{RUN}/prefix/prefix.safetensors"),
+        keys_and_values=ancient(f"{RUN}/prefix/{PREFIX_FILE}"),
     output:
-        model=files_in(f"{RUN}/onnx/{{precision}}", [*ONNX_FILES, "prefix.safetensors"]),
+        model=files_in(f"{RUN}/onnx/{{precision}}", [*ONNX_FILES, PREFIX_FILE]),
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
     log:
@@ -115,9 +115,9 @@ use rule add_prefix as add_prefix_to_fp32 with:
         base=f"{UNTUNED}/onnx/fp32/manifest.json",
         model=ancient(files_in(f"{UNTUNED}/onnx/fp32", ONNX_FILES)),
         prefix=f"{RUN}/prefix/manifest.json",
-        keys_and_values=ancient(f"{RUN}/prefix/prefix.safetensors"),
+        keys_and_values=ancient(f"{RUN}/prefix/{PREFIX_FILE}"),
     output:
-        model=intermediate(files_in(f"{RUN}/onnx/fp32", [*ONNX_FILES, "prefix.safetensors"])),
+        model=intermediate(files_in(f"{RUN}/onnx/fp32", [*ONNX_FILES, PREFIX_FILE])),
         manifest=f"{RUN}/onnx/fp32/manifest.json",
         provenance=f"{RUN}/onnx/fp32/provenance.json",
     log:

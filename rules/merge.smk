@@ -59,7 +59,7 @@ rule extract_prefix:
         tokens=f"{TEST}/manifest.json",
         rows=ancient(f"{TEST}/test.safetensors"),
     output:
-        prefix=f"{RUN}/prefix/prefix.safetensors",
+        prefix=f"{RUN}/prefix/{PREFIX_FILE}",
         manifest=f"{RUN}/prefix/manifest.json",
         provenance=f"{RUN}/prefix/provenance.json",
         logits=f"{RUN}/evaluation/adapter.logits.safetensors",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
@@ -22,7 +21,7 @@ from snaketune.scoring import (
     candidate_likelihoods,
     generate,
     greedy_speed,
-    probe_logits,
+    write_probe,
 )
 from snaketune.tokens import Rows, read_rows
 
@@ -123,9 +122,7 @@ def main() -> None:
     rate, first = greedy_speed(backend, asked[: recipe["speed_prompts"]], recipe["speed_tokens"])
 
     if arguments.logits:
-        probe = recipe["probe"]
-        with files.written_whole(arguments.logits) as aside:
-            save_file({"logits": probe_logits(backend, tokens.ids[: probe["rows"]], probe["positions"])}, aside)
+        write_probe(arguments.logits, backend, tokens, recipe["probe"])
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
     files.write_json(
         arguments.output,

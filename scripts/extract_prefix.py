@@ -7,13 +7,11 @@ import argparse
 import json
 from pathlib import Path
 
-from safetensors.numpy import save_file
-
-from snaketune import errors, files, manifest
+from snaketune import errors, manifest
 from snaketune.adapters import load_adapter, prefix_of
 from snaketune.measure import limit_threads
 from snaketune.prefix import PREFIX_FILE, write_prefix
-from snaketune.scoring import probe_logits
+from snaketune.scoring import write_probe
 from snaketune.tokens import read_rows
 from snaketune.torch_backend import TorchBackend
 
@@ -35,9 +33,8 @@ def main() -> None:
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)
     model = load_adapter(base, recipe["base_precision"], adapter)
-    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
-    with files.written_whole(arguments.logits) as aside:
-        save_file({"logits": probe_logits(TorchBackend(model), rows, recipe["probe"]["positions"])}, aside)
+    rows = read_rows(arguments.tokens_directory / "test.safetensors")
+    write_probe(arguments.logits, TorchBackend(model), rows, recipe["probe"])
     write_prefix(out / PREFIX_FILE, prefix_of(model))
     manifest.record(out, recipe, inputs, [out / PREFIX_FILE])
 

@@ -5,12 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.numpy import save_file
-
 from snaketune import errors, files, layout, manifest
 from snaketune.adapters import load_adapter, merge
 from snaketune.measure import limit_threads
-from snaketune.scoring import probe_logits
+from snaketune.scoring import write_probe
 from snaketune.tokens import read_rows
 from snaketune.torch_backend import TorchBackend
 
@@ -36,12 +34,9 @@ def main() -> None:
     inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)
-    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
-    logits = probe_logits(
-        TorchBackend(load_adapter(base, recipe["base_precision"], adapter)), rows, recipe["probe"]["positions"]
-    )
-    with files.written_whole(arguments.logits) as aside:
-        save_file({"logits": logits}, aside)
+    rows = read_rows(arguments.tokens_directory / "test.safetensors")
+    unmerged = TorchBackend(load_adapter(base, recipe["base_precision"], adapter))
+    write_probe(arguments.logits, unmerged, rows, recipe["probe"])
     with files.written_together(out) as aside:
         merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
         for name in layout.MODEL_FILES[2:]:

@@ -15,6 +15,8 @@ from snaketune.shapes import default_group
 from snaketune.sources import MARKUP, Example, origin
 
 PLACES = 5
+# Of an example; all else are the fields of its task.
+ABOUT = ("id", "where", "group", "split", "given")
 MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
 UNITS = {
     "duplicates": "rows are like another that is kept",
@@ -88,14 +90,13 @@ def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Exampl
 
 def texts_of(example: Example) -> list[str]:
     """All that a model would read or write."""
-    skipped = {"id", "where", "group", "split", "given"}
     found = []
     for key, value in example.items():
         if key == "messages":
             found += [message["content"] for message in value]
         elif key in ("tokens", "tags"):
             found.append(" ".join(value))
-        elif key not in skipped:
+        elif key not in ABOUT:
             found += value if isinstance(value, list) else [value]
     return found
 
@@ -144,7 +145,7 @@ def _without_empty(examples: list[Example], task: str, findings: Findings) -> li
     needed = {"generation": ("prompt", "completion"), "translation": ("source", "target")}.get(task)
     kept = []
     for example in examples:
-        fields = needed or [key for key in example if key not in ("id", "where", "group", "split", "given")]
+        fields = needed or [key for key in example if key not in ABOUT]
         if missing := [name for key in fields for name in _empty(key, example[key])]:
             findings.counts["empty"].add(f"{place(example)} ({', '.join(missing)})")
             findings.dropped["empty"] += 1

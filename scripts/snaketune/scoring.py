@@ -4,10 +4,13 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from safetensors.numpy import save_file
 
+from snaketune.files import written_whole
 from snaketune.tokens import Rows
 
 BATCH_ROWS = 32
@@ -132,6 +135,13 @@ def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np
     return np.concatenate(
         [backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows]
     )
+
+
+def write_probe(path: Path, backend: Backend, rows: Rows, probe: dict[str, int]) -> None:
+    """Keep the logits of the parity probe: {"rows": of the first rows, "positions": of each the last}."""
+    logits = probe_logits(backend, rows.ids[: probe["rows"]], probe["positions"])
+    with written_whole(path) as aside:
+        save_file({"logits": logits}, aside)
 
 
 def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:

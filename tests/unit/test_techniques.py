@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from models import tiny_phi3
 from peft import PeftModel
 from safetensors.numpy import load_file
-from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune import manifest
 from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
@@ -56,23 +56,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    config = Phi3Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        original_max_position_embeddings=128,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.1,
-    )
     directory = tmp_path_factory.mktemp("base")
-    Phi3ForCausalLM(config).save_pretrained(directory)
+    tiny_phi3(128, initializer_range=0.1).save_pretrained(directory)
     files = [path for path in directory.iterdir() if path.suffix in (".json", ".safetensors")]
     manifest.record(directory, {}, [], files)
     return directory

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Phi3Config, Phi3ForCausalLM
+from models import tiny_phi3
+from transformers import Phi3ForCausalLM
 
 from snaketune.errors import UserError
 from snaketune.tokens import Rows
@@ -27,23 +28,7 @@ def rows_of(lengths: list[int]) -> Rows:
 
 
 def tiny_model(dropout: float = 0.0) -> Phi3ForCausalLM:
-    torch.manual_seed(1)
-    config = Phi3Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        original_max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        attention_dropout=dropout,
-        resid_pdrop=dropout,
-    )
-    return Phi3ForCausalLM(config)
+    return tiny_phi3(64, attention_dropout=dropout, resid_pdrop=dropout)
 
 
 def plan(batches: list[list[int]], **other: float) -> Plan:
