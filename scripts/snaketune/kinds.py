@@ -191,17 +191,63 @@ class Model(Strict):
         return self
 
 
+class Float16(Strict):
+    """No knobs: inputs, outputs and the cache stay fp32, so that every precision is fed alike."""
+
+
 class DynamicInt8(Strict):
     op_types: list[str] = ["MatMul", "Gather"]
     per_channel: bool = True
 
 
+class StaticInt8(Strict):
+    op_types: list[str] = ["MatMul"]
+    per_channel: bool = Field(True, description="a scale for each output of a weight; needs power_of_two: false")
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(
+        "minmax", description="how the range of an activation is taken from what the calibration rows gave"
+    )
+    calibration_rows: PositiveInt = Field(64, description="of the training split, the first")
+    power_of_two: bool = Field(
+        False, description="symmetric int8 with scales that are powers of two, opset 17: what FPGA tools take"
+    )
+
+    @model_validator(mode="after")
+    def _one_shift_a_tensor(self) -> "StaticInt8":
+        if self.power_of_two and self.per_channel:
+            raise ValueError("power_of_two has one shift for a whole tensor: set per_channel: false")
+        return self
+
+
 class WeightOnlyInt4(Strict):
+    algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
+        "rtn", description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows"
+    )
     block_size: Literal[16, 32, 64, 128, 256] = Field(
         32, description="weights that share a scale: fewer is more exact and larger"
     )
     symmetric: bool = True
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+    calibration_rows: PositiveInt = Field(32, description="of the training split, the first; only gptq reads any")
+
+
+class Genai(Strict):
+    """Options of onnxruntime-genai's model builder."""
+
+    weights: Literal["fp32", "int8", "int4"]
+    algorithm: Literal["default", "rtn", "k_quant"] = Field("default", description="of int4 and int8")
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    symmetric: bool = True
+    accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+    quantize_embeddings: bool = Field(True, description="the table of embeddings too, shared with a tied head")
+    mixed_precision: str | None = Field(
+        None, description="parts kept at 8 bits, such as last_matmul:int8 (the head) or mixed_layers:int8"
+    )
+
+
+class Float16Export(Strict):
+    description: str
+    method: Literal["float16"]
+    options: Float16 = Float16()
 
 
 class Int8Export(Strict):
@@ -210,11 +256,29 @@ class Int8Export(Strict):
     options: DynamicInt8 = DynamicInt8()
 
 
+class StaticInt8Export(Strict):
+    description: str
+    method: Literal["static-int8"]
+    options: StaticInt8 = StaticInt8()
+
+
 class Int4Export(Strict):
     description: str
     method: Literal["weight-only-int4"]
     options: WeightOnlyInt4 = WeightOnlyInt4()
 
 
-class Export(RootModel[Annotated[Int8Export | Int4Export, Field(discriminator="method")]]):
-    """A precision to quantize the fp32 ONNX model to."""
+class GenaiExport(Strict):
+    description: str
+    method: Literal["genai"]
+    options: Genai
+
+
+class Export(
+    RootModel[
+        Annotated[
+            Float16Export | Int8Export | StaticInt8Export | Int4Export | GenaiExport, Field(discriminator="method")
+        ]
+    ]
+):
+    """A precision: made of the fp32 ONNX model, or (genai) of the merged model by onnxruntime-genai's builder."""
