@@ -17,11 +17,11 @@ from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
 from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
 from snaketune.prefix import PREFIX_FILE
-from snaketune.resolve import Matrix
+from snaketune.recipes import Recipes
 from snaketune.scenarios import DOCUMENTATION
 
 try:
-    MATRIX = Matrix(config, Path())
+    MATRIX = Recipes(config, Path())
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

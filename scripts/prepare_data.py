@@ -4,15 +4,18 @@ import argparse
 import collections
 import importlib
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from snaketune import errors, files, gate, manifest
+from snaketune.findings import Findings
 from snaketune.layout import SPLITS
 from snaketune.order import hash_order
-from snaketune.reading import Faults, read_rows
-from snaketune.shapes import Shaper
+from snaketune.reading import read_rows
+from snaketune.rows import Faults
+from snaketune.shaper import Shaper
 from snaketune.sources import Example, origin
 
 # A larger share tells of wrong columns.
@@ -126,8 +129,14 @@ def prepared(example: Example, scenario: dict[str, Any]) -> dict[str, Any]:
     return {"id": example["id"], "messages": messages, "reference": reference_of(task, example)}
 
 
+def lengths(texts: list[str]) -> dict[str, float]:
+    """Shortest, median and longest length in characters."""
+    found = [len(text) for text in texts]
+    return {"shortest": min(found), "median": statistics.median(found), "longest": max(found)}
+
+
 def card(
-    read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: gate.Findings, scenario: Any
+    read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: Findings, scenario: Any
 ) -> dict[str, Any]:
     task = scenario["task"]
     labels = {
@@ -141,11 +150,11 @@ def card(
     }
     written = [row for split in SPLITS for row in rows[split]]
     if task == "language-modeling":
-        characters = {"text": gate.lengths([row["text"] for row in written])}
+        characters = {"text": lengths([row["text"] for row in written])}
     else:
         characters = {
-            "prompt": gate.lengths(["\n".join(m["content"] for m in row["messages"][:-1]) for row in written]),
-            "answer": gate.lengths([row["messages"][-1]["content"] for row in written]),
+            "prompt": lengths(["\n".join(m["content"] for m in row["messages"][:-1]) for row in written]),
+            "answer": lengths([row["messages"][-1]["content"] for row in written]),
         }
     return {
         "task": task,

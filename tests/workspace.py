@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from snakemake.cli import main
 
-import snaketune.resolve  # noqa: F401  (forks find it imported)
+import snaketune.recipes  # noqa: F401  (forks find it imported)
 
 REPOSITORY = Path(__file__).parent.parent
 # Made once and by digest, so that every copy may share them.

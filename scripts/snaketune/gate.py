@@ -1,68 +1,19 @@
-"""The data gate: what is dropped, what is counted, and whether it is within the budgets."""
+"""The data gate: what is dropped, and whether what was counted is within the budgets."""
 
 import collections
-import statistics
-from dataclasses import dataclass, field
 from typing import Any
 
 from snaketune.duplicates import Duplicates
 from snaketune.errors import UserError
+from snaketune.examples import ABOUT, entity_types, parts_of, place, texts_of
+from snaketune.findings import UNITS, Findings, count_conflicts, count_majority, count_personal, count_shared_groups
 from snaketune.layout import SPLITS
 from snaketune.order import hash_order
-from snaketune.personal import KINDS, masked, personal_data
-from snaketune.reading import Faults
-from snaketune.shapes import default_group
+from snaketune.personal import masked, personal_data
+from snaketune.rows import Faults
 from snaketune.sources import MARKUP, Example, origin
 
-PLACES = 5
-# Of an example; all else are the fields of its task.
-ABOUT = ("id", "where", "group", "split", "given")
 MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
-UNITS = {
-    "duplicates": "rows are like another that is kept",
-    "leaks": "validation and test rows are like a training row, or share its group",
-    "empty": "rows are empty",
-    "personal": "rows hold personal data or secrets",
-    "majority": "test rows have the commonest label",
-}
-
-
-@dataclass
-class Count:
-    """Rows with a finding, of how many, and where the first of them are."""
-
-    rows: int = 0
-    of: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        self.rows += 1
-        if len(self.places) < PLACES:
-            self.places.append(place)
-
-    @property
-    def share(self) -> float:
-        return self.rows / self.of if self.of else 0.0
-
-    def figures(self) -> dict[str, Any]:
-        return {"rows": self.rows, "of": self.of, "share": round(self.share, 6), "places": self.places}
-
-
-@dataclass
-class Findings:
-    """What the gate saw on its way from the rows read to the rows kept."""
-
-    counts: dict[str, Count] = field(default_factory=lambda: {name: Count() for name in UNITS})
-    dropped: collections.Counter[str] = field(default_factory=collections.Counter)
-    conflicts: Count = field(default_factory=Count)
-    personal: dict[str, Count] = field(default_factory=lambda: {kind: Count() for kind in KINDS})
-
-    def figures(self) -> dict[str, Any]:
-        return {
-            **{name: count.figures() for name, count in self.counts.items()},
-            "conflicting_answers": self.conflicts.figures(),
-            "personal_data": {kind: count.figures() for kind, count in self.personal.items()},
-        }
 
 
 def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Example], Findings]:
@@ -77,50 +28,12 @@ def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Exampl
         _refuse_personal_labels(examples)
     clean = _without_markup(examples, scenario, findings)
     filled = _without_empty(clean, scenario["task"], findings)
-    _count_conflicts(filled, scenario["task"], findings)
+    count_conflicts(filled, scenario["task"], findings)
     kept = select(filled, scenario, findings)
-    _count_personal(kept, findings)
+    count_personal(kept, findings)
     if scenario["task"] == "classification":
-        labels = collections.Counter(example["label"] for example in kept if example["split"] == "test")
-        findings.counts["majority"].of = labels.total()
-        for label, rows in labels.most_common(1):
-            findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(masked(label))]
+        count_majority(kept, findings)
     return kept, findings
-
-
-def texts_of(example: Example) -> list[str]:
-    """All that a model would read or write."""
-    found = []
-    for key, value in example.items():
-        if key == "messages":
-            found += [message["content"] for message in value]
-        elif key in ("tokens", "tags"):
-            found.append(" ".join(value))
-        elif key not in ABOUT:
-            found += value if isinstance(value, list) else [value]
-    return found
-
-
-def parts_of(task: str, example: Example) -> tuple[str, ...]:
-    """The texts by which rows are duplicates of one another, each like the other's.
-
-    Many questions may be about one passage, so the question and its answer are a part of their own.
-    One name may be the same in two languages, so the language is a part of its own.
-    Many conversations may begin with one system message, so it doesn't count.
-    """
-    if task == "tagging":
-        return (" ".join(example["tokens"]),)
-    if task == "translation":
-        return (f"{example['source']} {example['target']}", example.get("language", ""))
-    if task == "qa":
-        return (f"{example['question']} {next(iter(example['answers']), '')}", example["context"])
-    if task == "chat":
-        return ("\n".join(m["content"] for m in example["messages"] if m["role"] != "system"),)
-    return (example["completion" if task == "generation" else "text"],)
-
-
-def place(example: Example) -> str:
-    return str(example.get("where", example["id"]))
 
 
 def _without_markup(examples: list[Example], scenario: dict[str, Any], findings: Findings) -> list[Example]:
@@ -167,7 +80,7 @@ def _refuse_personal_labels(examples: list[Example]) -> None:
     seen, faults = set[str](), Faults()
     for example in examples:
         tagging = "tags" in example
-        known = _entity_types(example) if tagging else {example["label"]} if "label" in example else set()
+        known = entity_types(example) if tagging else {example["label"]} if "label" in example else set()
         for label in sorted(known - seen):
             seen.add(label)
             if kinds := sorted({kind for kind, _ in personal_data(label)}):
@@ -176,30 +89,6 @@ def _refuse_personal_labels(examples: list[Example]) -> None:
                     f"{'entity type' if tagging else 'label'} {masked(label)!r} holds personal data ({', '.join(kinds)}); labels are shown in the report, so write it otherwise",
                 )
     faults.stop()
-
-
-def _question_and_answer(task: str, example: Example) -> tuple[Any, Any]:
-    if task == "classification":
-        return example["text"].lower(), example["label"]
-    if task == "tagging":
-        return tuple(example["tokens"]), tuple(example["tags"])
-    if task == "qa":
-        return (example["question"], example["context"]), tuple(sorted(example["answers"]))
-    return None, None
-
-
-def _count_conflicts(examples: list[Example], task: str, findings: Findings) -> None:
-    """Rows whose text has another answer elsewhere; where many answers are right, none conflict."""
-    first: dict[Any, tuple[Any, Example]] = {}
-    findings.conflicts.of = len(examples)
-    for example in examples:
-        key, answer = _question_and_answer(task, example)
-        if key is None:
-            continue
-        other, before = first.setdefault(key, (answer, example))
-        if other != answer:
-            found = f" ({masked(before['label'])!r}, {masked(answer)!r})" if task == "classification" else ""
-            findings.conflicts.add(f"{place(example)} and {place(before)}{found}")
 
 
 def select(examples: list[Example], scenario: dict[str, Any], findings: Findings) -> list[Example]:
@@ -239,43 +128,13 @@ def select(examples: list[Example], scenario: dict[str, Any], findings: Findings
             findings.counts["duplicates"].add(f"{place(example)} is like {place(kept[numbers[0]])}")
             findings.dropped["duplicate of a kept row" if how == "exact" else "near-duplicate of a kept row"] += 1
     if not scenario["source"]["builtin"]:
-        _count_shared_groups(kept, leaking, scenario["task"], findings)
+        count_shared_groups(kept, leaking, scenario["task"], findings)
     findings.counts["leaks"].of = sum(example.get("given") in ("validation", "test") for example in kept)
     return kept
 
 
-def _count_shared_groups(kept: list[Example], leaking: set[int], task: str, findings: Findings) -> None:
-    """A row leaks, if it isn't among ``leaking`` yet, where the data put its group in training as well.
-
-    Only groups that the data give count; else rows of one text or passage are a group.
-    """
-    own = [(n, one) for n, one in enumerate(kept) if "given" in one and one["group"] != default_group(task, one)]
-    trained: dict[str, Example] = {}
-    for _, one in own:
-        if one["given"] == "train":
-            trained.setdefault(one["group"], one)
-    for number, one in own:
-        if one["given"] != "train" and one["group"] in trained and number not in leaking:
-            other = place(trained[one["group"]])
-            findings.counts["leaks"].add(f"{place(one)} shares group {masked(one['group'])!r} with {other}")
-
-
 def _leaks(kept: Example, dropped: Example) -> bool:
     return dropped.get("given") == "train" and kept.get("given") in ("validation", "test")
-
-
-def _count_personal(examples: list[Example], findings: Findings) -> None:
-    for count in (findings.counts["personal"], *findings.personal.values()):
-        count.of = len(examples)
-    for example in examples:
-        found: dict[str, str] = {}
-        for text in texts_of(example):
-            for kind, shown in personal_data(text):
-                found.setdefault(kind, shown)
-        for kind, shown in found.items():
-            findings.personal[kind].add(f"{place(example)} ({shown})")
-        if found:
-            findings.counts["personal"].add(f"{place(example)} ({', '.join(f'{k} {m}' for k, m in found.items())})")
 
 
 def judge(findings: Findings, scenario: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +172,7 @@ def check_rows(kept: list[Example], scenario: dict[str, Any]) -> None:
             raise UserError(
                 f"{name}: {rows} rows left for {split}, at least {MINIMUM_ROWS[split]} are needed; add rows or change `split:` in the scenario"
             )
-    kind, answers = ("label", _labels) if scenario["task"] == "classification" else ("entity type", _entity_types)
+    kind, answers = ("label", _labels) if scenario["task"] == "classification" else ("entity type", entity_types)
     if scenario["task"] not in ("classification", "tagging"):
         return
     known = set().union(*(answers(example) for example in kept if example["split"] == "train"))
@@ -330,13 +189,3 @@ def check_rows(kept: list[Example], scenario: dict[str, Any]) -> None:
 
 def _labels(example: Example) -> set[str]:
     return {example["label"]}
-
-
-def _entity_types(example: Example) -> set[str]:
-    return {tag[2:] for tag in example["tags"] if tag != "O"}
-
-
-def lengths(texts: list[str]) -> dict[str, float]:
-    """Shortest, median and longest length in characters."""
-    found = [len(text) for text in texts]
-    return {"shortest": min(found), "median": statistics.median(found), "longest": max(found)}

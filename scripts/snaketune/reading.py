@@ -1,49 +1,18 @@
-"""Files and hub datasets as raw rows, each with its place; every fault of the data is collected first."""
+"""Local files, or a dataset of the hub, as raw rows; every fault of the data is collected first."""
 
 import csv
 import gzip
-import json
-import math
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from snaketune.errors import UserError
+from snaketune.hub import hub_rows
 from snaketune.layout import SPLITS
+from snaketune.rows import Faults, Row, found
+from snaketune.strict_json import checked, parsed
 
 LONGEST_LINE = 10 * 2**20
-SHOWN = 10
-
-
-class Row(NamedTuple):
-    """A raw row: where it stands, as a user would look for it, and an id that no other row has."""
-
-    where: str
-    key: str
-    split: str | None
-    content: dict[str, Any]
-
-
-class Faults:
-    """What is wrong with the data: all is counted, the first ten are shown."""
-
-    def __init__(self) -> None:
-        self.count, self.shown = 0, list[str]()
-
-    def add(self, where: str, fault: str) -> None:
-        self.count += 1
-        if len(self.shown) < SHOWN:
-            self.shown.append(f"{where}: {fault}")
-
-    def stop(self) -> None:
-        """Raise a UserError where there is any fault."""
-        if self.count == 1:
-            raise UserError(self.shown[0])
-        if self.count:
-            more = [f"and {self.count - SHOWN} more"] if self.count > SHOWN else []
-            raise UserError("\n  ".join([f"{self.count} faults in the data; nothing was written", *self.shown, *more]))
 
 
 def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
@@ -55,7 +24,7 @@ def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
         UserError: the dataset can't be loaded. Faults of files go to ``faults``.
     """
     if source["hub"]:
-        yield from _hub(source)
+        yield from hub_rows(source)
         return
     given = source["path"]
     # In the order of the splits: a recipe may come with its keys sorted.
@@ -119,75 +88,13 @@ def _lines(path: Path, faults: Faults, longest: int | None = LONGEST_LINE) -> It
                 faults.add(f"{path}:{number}", f"not UTF-8 (byte {error.start + 1}); save the file as UTF-8")
 
 
-class _Repeated(dict[str, Any]):
-    """An object with a key twice."""
-
-    key = ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) == len(pairs):
-        return content
-    names = [name for name, _ in pairs]
-    repeated = _Repeated(content)
-    repeated.key = next(name for name in names if names.count(name) > 1)
-    return repeated
-
-
-def _parsed(text: str) -> Any:
-    """Parsed JSON; what is wrong, with the line in ``text``, as a ValueError(line, fault)."""
-    try:
-        return json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        found = repr(text[error.pos : error.pos + 20].split("\n")[0]) if text[error.pos :].strip() else "the end"
-        raise ValueError(error.lineno, f"not JSON: {error.msg} at column {error.colno}, found {found}") from None
-    except RecursionError:
-        raise ValueError(1, "not JSON: nested too deep") from None
-    except ValueError as error:
-        raise ValueError(1, f"not JSON: {str(error)[:80]}") from None
-
-
-def _flaw(value: Any, name: str = "") -> str | None:
-    """What json accepts though it is no JSON, or no text: its field and what it is."""
-    if isinstance(value, str):
-        if "\0" in value:
-            return f"{name}: a NUL character"
-        if not value.isascii() and re.search("[\ud800-\udfff]", value):
-            return f"{name}: half of a surrogate pair (an escape like \\ud83d alone); write the whole character"
-    elif isinstance(value, float) and not math.isfinite(value):
-        return f"{name}: {value} is no JSON; write null or a number"
-    elif isinstance(value, _Repeated):
-        return f"{name + '.' if name else ''}{value.key}: the key is there twice in one object"
-    elif isinstance(value, dict):
-        nested: Iterable[tuple[str, Any]] = ((f"{name}.{key}" if name else key, one) for key, one in value.items())
-        return next((flaw for key, one in nested if (flaw := _flaw(key, "a key") or _flaw(one, key))), None)
-    elif isinstance(value, list):
-        return next((flaw for i, one in enumerate(value) if (flaw := _flaw(one, f"{name}[{i}]"))), None)
-    return None
-
-
-def _checked(value: Any, where: str, faults: Faults) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
-        faults.add(where, f'expected an object like {{"text": …}}, found {found(value)}')
-        return None
-    try:
-        flaw = _flaw(value)
-    except RecursionError:
-        flaw = "nested too deep"
-    if flaw:
-        faults.add(where, flaw)
-        return None
-    return value
-
-
 def _jsonl(path: Path, faults: Faults) -> _Rows:
     for number, line in _lines(path, faults):
         if not line.strip():
             continue
         where, row = f":{number}", None
         try:
-            row = _checked(_parsed(line.rstrip("\r\n")), f"{path}{where}", faults)
+            row = checked(parsed(line.rstrip("\r\n")), f"{path}{where}", faults)
         except ValueError as error:
             faults.add(f"{path}{where}", error.args[1])
         yield where, number, row
@@ -199,7 +106,7 @@ def _json(path: Path, faults: Faults) -> _Rows:
     if not text.strip() or faults.count > before:
         return
     try:
-        rows = _parsed(text)
+        rows = parsed(text)
     except ValueError as error:
         line, fault = error.args
         hint = "; is it JSONL, one object a line? Then name it .jsonl" if "Extra data" in fault else ""
@@ -210,7 +117,7 @@ def _json(path: Path, faults: Faults) -> _Rows:
         return
     for number, row in enumerate(rows, start=1):
         where = f", row {number}"
-        yield where, number, _checked(row, f"{path}{where}", faults)
+        yield where, number, checked(row, f"{path}{where}", faults)
 
 
 def _separated(delimiter: str) -> Callable[[Path, Faults], _Rows]:
@@ -289,53 +196,3 @@ READERS: dict[str, Callable[[Path, Faults], _Rows]] = {
     ".parquet": _parquet,
     ".txt": _text,
 }
-
-
-def _hub(source: dict[str, Any]) -> Iterator[Row]:
-    """Rows of a dataset of the hub; no code of it is run."""
-    import datasets
-
-    name, revision = source["hub"], source["revision"]
-    for split in (split for split in SPLITS if split in source["splits"]):
-        theirs = source["splits"][split]
-        try:
-            loaded = datasets.load_dataset(name, source["configuration"], revision=revision, split=theirs)
-        # Names, networks, caches and formats fail with classes of five packages.
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
-            raise UserError(
-                f"source.hub: {name} ({source['configuration'] or 'default configuration'}, split {theirs}) at revision {revision[:12]} could not be loaded from the Hugging Face hub: {reason}; check the connection and these names"
-            ) from None
-        for number, row in enumerate(loaded, start=1):
-            content = {key: _named(value, loaded.features[key]) for key, value in row.items()}
-            yield Row(f"{name} {theirs}, row {number}", f"{split}:{number}", split, content)
-
-
-def _named(value: Any, feature: Any) -> Any:
-    """A value with the names of its classes instead of their numbers."""
-    import datasets
-
-    if value is None:
-        return None
-    if isinstance(feature, datasets.ClassLabel):
-        # The hub marks rows that nobody labelled with -1.
-        return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return [_named(one, feature.feature) for one in value]
-    if isinstance(feature, dict):
-        return {key: _named(one, feature[key]) for key, one in value.items()}
-    return value
-
-
-def found(value: Any) -> str:
-    """A value as a message shows it: its type, and a short one itself."""
-    if value is None:
-        return "null"
-    if isinstance(value, dict):
-        return f"an object with the keys {', '.join(map(str, value)) or 'none'}"[:80]
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return shown
-    return f"the number {shown}"

@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
-from snaketune.resolve import Matrix, modules_of, read_yaml, validated
+from snaketune.files import read_yaml
+from snaketune.recipes import Recipes
+from snaketune.resolve import Matrix, modules_of, validated
 from write_schemas import KINDS, schema_text
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,7 @@ def fault(kind: str, content: Any) -> str:
 
 
 def test_the_shipped_experiment_is_valid() -> None:
-    matrix = Matrix(CONFIG, ROOT)
+    matrix = Recipes(CONFIG, ROOT)
     for technique in matrix.techniques:
         assert matrix.training_recipe("tiny-phi3", technique, 1)["seed"] == 1
 
@@ -246,5 +248,5 @@ def test_a_source_that_is_not_there_is_named(root: Path) -> None:
 def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:
     write(root, "techniques/mine", TECHNIQUE | {"learning_rate": {"default": 0.5, "tiny-phi3": 0.25}})
     shutil.copyfile(root / "config/models/tiny-phi3.yaml", root / "config/models/other.yaml")
-    matrix = Matrix(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": ["mine"]}, root)
+    matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": ["mine"]}, root)
     assert [matrix.training_recipe(model, "mine", 1)["learning_rate"] for model in matrix.models] == [0.25, 0.5]

@@ -10,8 +10,9 @@ from snaketune import gate
 from snaketune.config import SCHEMAS
 from snaketune.duplicates import Duplicates
 from snaketune.errors import UserError
+from snaketune.findings import Count, Findings
 from snaketune.personal import masked, personal_data
-from snaketune.sources import Example
+from snaketune.sources import MARKUP, Example
 
 NEAR = {"threshold": 0.6, "permutations": 64}
 
@@ -145,9 +146,9 @@ def test_with_warn_the_verdict_says_what_is_over_budget() -> None:
 
 
 def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> None:
-    findings = gate.Findings()
+    findings = Findings()
     for name in ("duplicates", "leaks"):
-        findings.counts[name] = gate.Count(9, 10, ["a"])
+        findings.counts[name] = Count(9, 10, ["a"])
     verdict = gate.judge(findings, scenario("qa", BUILTIN))
     assert verdict == {"verdict": "passed", "over_budget": [], "not_judged": ["duplicates", "leaks"]}
     with pytest.raises(UserError, match="leaks: 9 of 10"):
@@ -408,7 +409,7 @@ def test_tokens_of_chat_formats_are_refused_in_files_and_dropped_elsewhere(token
     "text", ["a | b", "x <| y |> z", "f <$> g", "<b>bold</b>", "[1]", "[instance]", "<S>", "[prefix]", "<unused>"]
 )
 def test_other_brackets_pass(text: str) -> None:
-    assert not gate.MARKUP.search(text)
+    assert not MARKUP.search(text)
 
 
 def test_empty_rows_are_dropped_and_counted() -> None:

@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from snaketune import reading
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
-from snaketune.reading import Faults, Row, read_rows
+from snaketune.reading import read_rows
+from snaketune.rows import Faults, Row, found
 
 ROWS = [{"text": "Grüße, “all”", "label": "a"}, {"text": 'two\nlines and a "quote"', "label": "b"}]
 CSV = 'text,label\n"Grüße, “all”",a\n\n"two\nlines and a ""quote""",b\n'
@@ -191,4 +191,4 @@ def test_a_hub_out_of_reach_gives_one_message(monkeypatch: pytest.MonkeyPatch, t
     ],
 )
 def test_a_value_is_shown_shortly(value: Any, shown: str) -> None:
-    assert reading.found(value) == shown
+    assert found(value) == shown

@@ -6,8 +6,8 @@ import pytest
 
 from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
-from snaketune.reading import Faults, Row
-from snaketune.shapes import Shaper, reach
+from snaketune.rows import Faults, Row
+from snaketune.shaper import Shaper, reach
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -162,3 +162,10 @@ def test_a_faulty_row_goes_to_the_faults_and_the_others_on() -> None:
     assert [example and example["text"] for example in examples] == ["a", None, "b"]
     assert made.faults.count == 1
     assert made.faults.shown[0].startswith("a.jsonl:2: label: expected a value")
+
+
+def test_a_nul_character_is_refused_where_the_file_format_lets_it_pass() -> None:
+    with pytest.raises(UserError, match=r"a\.jsonl:1: text: a NUL character"):
+        shaped("classification", {"text": "a\0b", "label": "x"})
+    with pytest.raises(UserError, match=r"tokens\[1\]: expected a word"):
+        shaped("tagging", {"tokens": ["a", "b\0"], "tags": ["O", "O"]})

@@ -20,9 +20,10 @@ from measurements import (
 import summarize
 import write_technique_table
 from snaketune.errors import UserError
-from snaketune.files import read_json, write_json
+from snaketune.files import read_json, read_yaml, write_json
 from snaketune.published import COLUMNS, ROWS, claimed, shown
-from snaketune.resolve import Matrix, read_yaml
+from snaketune.recipes import Recipes
+from snaketune.resolve import Matrix
 
 ROOT = Path(__file__).parents[2]
 TECHNIQUES = ["full", *COLUMNS.values()]
@@ -236,7 +237,7 @@ def test_the_shipped_experiment_fills_every_cell_and_its_runs_are_interleaved() 
 
 def test_a_property_run_differs_from_a_training_run_only_in_length_and_ranks() -> None:
     config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
-    matrix = Matrix(config, ROOT)
+    matrix = Recipes(config, ROOT)
     trained, short = matrix.training_recipe("phi3-36m", "zero3", 1), matrix.property_recipe("zero3", 4)
     changed = {key: value for key, value in short.items() if trained.get(key) != value}
     assert changed == {"epochs": 1, "steps": 4, "world_size": 4, "keep_weights": False}

@@ -18,11 +18,12 @@ from safetensors.numpy import load_file
 from snaketune import manifest
 from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
 from snaketune.errors import UserError
+from snaketune.files import read_yaml
 from snaketune.layout import TRAINING_FILES
 from snaketune.measure import model_state_bytes
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
-from snaketune.resolve import read_yaml, validated
+from snaketune.resolve import validated
 from snaketune.scoring import answer_likelihoods, generate, probe_logits
 from snaketune.tokens import Rows, write_rows
 from snaketune.torch_backend import TorchBackend
