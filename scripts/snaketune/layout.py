@@ -10,6 +10,12 @@ MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "to
 TOKENIZER_FILES = MODEL_FILES[3:]
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
+GENAI_FILES = ("model.onnx", "model.onnx_data", "genai_config.json", *TOKENIZER_FILES)
+
+
+def backend_of(precision: str) -> str:
+    """The name of what runs a precision: onnx-int8, genai-int4."""
+    return precision if precision.startswith("genai-") else f"onnx-{precision}"
 
 
 def model_files(directory: Path) -> list[Path]:
