@@ -14,8 +14,8 @@ from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
-from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, backend_of, model_files
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
 from snaketune.scenarios import DOCUMENTATION
@@ -44,6 +44,8 @@ PROBE = EXPERIMENT.parity.probe.model_dump()
 # A prefix can't be merged: its run ends with the base, started from it.
 PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
 MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
+GENAI = MATRIX.genai
+QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
@@ -187,8 +189,32 @@ def exported_prefix(wildcards):
 
 
 def exported_prefixes(wildcards):
-    names = EXPERIMENT.precisions if wildcards.technique in PREFIXED else []
+    names = MATRIX.precisions_of(wildcards.technique) if wildcards.technique in PREFIXED else []
     return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
+
+
+def exports_compared(wildcards):
+    """What the parity of a run is measured on; large files are compared by their manifests."""
+    names = MATRIX.precisions_of(wildcards.technique)
+    backends = ["torch", *map(backend_of, names)]
+    return {
+        "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
+        "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", used_files(name))]),
+        "figures": [f"{RUN}/evaluation/{name}.json" for name in backends],
+        "predictions": [f"{RUN}/evaluation/{name}.predictions.jsonl" for name in backends],
+    }
+
+
+def used_files(precision):
+    """What a backend reads: of a temporary ONNX model only these are sure to be there still."""
+    return list(GENAI_FILES) if precision in GENAI else [*ONNX_FILES[:2], "tokenizer.json"]
+
+
+def calibration_tokens(wildcards):
+    """Training rows, for a precision whose scales are found on them."""
+    export = MATRIX.exports[wildcards.precision]
+    static = export.method == "static-int8" or getattr(export.options, "algorithm", None) == "gptq"
+    return f"{TRAINING}/manifest.json" if static else []
 
 
 def adapter_logits(wildcards):

@@ -13,7 +13,7 @@ rule summarize:
         curves=trained_runs("train.jsonl"),
         resources=trained_runs("resources.json"),
         manifests=trained_runs("manifest.json") + records_of_the_models(),
-        exports=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
+        exports=exported_runs("manifest.json"),
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],

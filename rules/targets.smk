@@ -24,8 +24,11 @@ def every_run(pattern):
 
 
 def evaluations(suffix):
-    backends = ["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)]
-    return [path for backend in backends for path in every_run(f"{RUN}/evaluation/{backend}{suffix}")]
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/evaluation/{backend}{suffix}"
+        for m, s, t, n in cells()
+        for backend in ("torch", *map(backend_of, MATRIX.precisions_of(t)))
+    ]
 
 
 def parities():
@@ -48,6 +51,14 @@ def others_before(wildcards):
     """So that all techniques see the same drift of the machine, each has its turn before the next round."""
     before = [run for run in MATRIX.property_runs if run[2] == int(wildcards.round) - 1]
     return [f"results/{property_run(*run)}/resources.json" for run in before if run[0] != wildcards.technique]
+
+
+def exported_runs(name):
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/onnx/{precision}/{name}"
+        for m, s, t, n in cells()
+        for precision in MATRIX.precisions_of(t)
+    ]
 
 
 def trained_runs(name):
@@ -104,9 +115,10 @@ def every_file_of_the_runs():
             results += files_in(f"{run}/prefix", [PREFIX_FILE, *RECORDS])
         elif EXPERIMENT.keep_intermediates:
             results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS])
-        kept = EXPERIMENT.precisions if EXPERIMENT.keep_intermediates else MATRIX.exports
-        for name in kept:
-            results += files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *beside, *RECORDS])
+        for name in MATRIX.precisions_of(technique):
+            if name != "fp32" or EXPERIMENT.keep_intermediates:
+                made = GENAI_FILES if name in GENAI else ONNX_FILES
+                results += files_in(f"{run}/onnx/{name}", [*made, *beside, *RECORDS])
     return results
 
 

@@ -34,7 +34,11 @@ class Budget(Strict):
     largest_logit_difference: PositiveFloat | None = None
     kl_divergence: PositiveFloat | None = None
     smallest_greedy_agreement: Share | None = None
+    perplexity_change: PositiveFloat | None = Field(None, description="log of the ratio: 0.01 is 1 % more perplexity")
     smallest_metric_change: float | None = None
+    smallest_prompt_agreement: Share | None = Field(
+        None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
+    )
 
 
 class Parity(Strict):
@@ -111,9 +115,10 @@ class Experiment(Strict):
         for hop, budget in self.parity.budgets.items():
             if hop not in hops and not hop.startswith("onnx-fp32-"):
                 raise ValueError(f"parity.budgets: there is no hop {hop}; hops are {', '.join(sorted(hops))}")
-            if hop == "adapter-merged" and budget.smallest_metric_change is not None:
+            answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
+            if hop == "adapter-merged" and answered:
                 raise ValueError(
-                    "parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no smallest_metric_change"
+                    f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
                 )
         return self
 

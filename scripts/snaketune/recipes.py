@@ -49,7 +49,7 @@ class Recipes(Matrix):
     def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         return {
             "cells": cells,
-            "precisions": self.experiment.precisions,
+            "precisions": self.exported,
             "corpus": self.uses_corpus,
             "built": self.built,
             "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
@@ -84,16 +84,16 @@ class Recipes(Matrix):
     def merge_recipe(self, technique: str) -> dict[str, Any]:
         return self.techniques[technique].model_dump(include={"base_precision", "threads"})
 
-    def quantization_recipe(self, precision: str) -> dict[str, Any]:
+    def export_recipe(self, precision: str) -> dict[str, Any]:
         return self.exports[precision].model_dump(exclude={"description"})
 
-    def parity_recipe(self, scenario: str) -> dict[str, Any]:
-        parity = self.experiment.parity.model_dump(exclude_none=True)
+    def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        how = {"threads", "bootstrap_samples", "confidence"}
         return {
-            **parity,
-            "threads": self.experiment.evaluation.threads,
+            **self.experiment.parity.model_dump(exclude_none=True),
+            **self.experiment.evaluation.model_dump(include=how),
             "primary_metric": self.scenarios[scenario].primary_metric,
-            "precisions": self.experiment.precisions,
+            "precisions": self.precisions_of(technique),
         }
 
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Recipes(Matrix):
         return {
             "cells": cells,
             "scenarios": scored,
-            "precisions": self.experiment.precisions,
+            "precisions": self.exported,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
         }
 

@@ -109,13 +109,30 @@ class Matrix:
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
         self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
-        self.exports: dict[str, Export] = self._read_all("export", "exports", self.quantized)
+        self.exports: dict[str, Export] = self._read_all("export", "exports", self.others)
+        self._check_exports()
         self._check_targets()
         self._check_files()
 
     @property
-    def quantized(self) -> list[str]:
+    def others(self) -> list[str]:
+        """Every precision but fp32, which is exported."""
         return [name for name in self.experiment.precisions if name != "fp32"]
+
+    @property
+    def genai(self) -> list[str]:
+        """Precisions that onnxruntime-genai builds and runs."""
+        return [name for name, export in self.exports.items() if export.method == "genai"]
+
+    def precisions_of(self, technique: str) -> list[str]:
+        """What a run is exported to: onnxruntime-genai can't start from a prefix."""
+        prefixed = technique != "base" and not self.techniques[technique].merges
+        return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
+
+    @property
+    def exported(self) -> dict[str, list[str]]:
+        """The precisions of each technique and of the untuned model."""
+        return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
 
     def _read_all(self, kind: str, folder: str, names: list[str]) -> dict[str, Any]:
         directory = self.root / "config" / folder
@@ -131,6 +148,13 @@ class Matrix:
             name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml")
             for name in names
         }
+
+    def _check_exports(self) -> None:
+        for name, export in self.exports.items():
+            if name.startswith("genai-") != (export.method == "genai"):
+                raise UserError(
+                    f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
+                )
 
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():

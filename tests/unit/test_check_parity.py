@@ -1,13 +1,19 @@
 """Parity is exact where two models are equal, and a figure over its budget is seen."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from check_parity import compare, over_budget
+from snaketune.parity import compare_answers, compare_logits, over_budget
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
+POSITIONS = [4, 4, 4, 3, 1]
+
+
+def compare(parent: np.ndarray, child: np.ndarray) -> dict[str, Any]:
+    return compare_logits(parent, child, POSITIONS if len(parent) == 16 else [1] * len(parent), 500, 0.95)
 
 
 def test_equal_logits_agree_in_all() -> None:
@@ -15,8 +21,11 @@ def test_equal_logits_agree_in_all() -> None:
         "largest_logit_difference": 0,
         "mean_logit_difference": 0,
         "greedy_agreement": 1,
+        "greedy_agreement_ci": [1, 1],
         "kl_divergence": 0,
+        "kl_divergence_ci": [0, 0],
         "positions": 16,
+        "rows": 5,
     }
 
 
@@ -30,7 +39,10 @@ def test_a_shift_of_all_logits_moves_logits_and_no_probability() -> None:
 def test_one_changed_position_counts_as_one() -> None:
     changed = LOGITS.copy()
     changed[3, LOGITS[3].argmin()] = 20
-    assert compare(LOGITS, changed)["greedy_agreement"] == 15 / 16
+    found = compare(LOGITS, changed)
+    assert found["greedy_agreement"] == 15 / 16
+    low, high = found["greedy_agreement_ci"]
+    assert low < 15 / 16 < high == 1
 
 
 def test_the_divergence_is_that_of_the_parent_from_the_child() -> None:
@@ -60,6 +72,36 @@ def test_a_figure_over_its_budget_is_told(found: dict[str, float], budget: dict[
 def test_a_figure_at_its_budget_passes() -> None:
     found = {"kl_divergence": 0.1, "greedy_agreement": 0.9}
     assert over_budget("hop", found, {"kl_divergence": 0.1, "smallest_greedy_agreement": 0.9}) == []
+
+
+def test_what_was_not_measured_breaks_no_budget() -> None:
+    """A plain text has no prompt, and an unmerged adapter no answers."""
+    assert over_budget("hop", {"kl_divergence": 0.1}, {"smallest_prompt_agreement": 1.0}) == []
+
+
+def predicted(nll: list[float], right: list[int]) -> list[dict[str, Any]]:
+    return [
+        {"nll": one, "answer_tokens": 2, "statistics": {"accuracy": [float(hit), 1.0]}}
+        for one, hit in zip(nll, right, strict=True)
+    ]
+
+
+def test_the_change_of_perplexity_is_the_log_of_its_ratio() -> None:
+    parent, child = predicted([2.0, 4.0], [1, 0]), predicted([2.2, 4.4], [1, 1])
+    found = compare_answers("accuracy", parent, child, 500, 0.95)
+    assert found["perplexity_change"] == pytest.approx(0.6 / 4)
+    assert found["metric_change"] == pytest.approx(0.5)
+    low, high = found["perplexity_change_ci"]
+    assert low == pytest.approx(0.1)
+    assert high == pytest.approx(0.2)
+    assert (found["n"], found["answer_tokens"]) == (2, 4)
+
+
+def test_equal_predictions_change_nothing() -> None:
+    rows = predicted([1.0, 2.0, 3.0], [1, 0, 1])
+    found = compare_answers("accuracy", rows, rows, 500, 0.95)
+    assert found["perplexity_change"] == found["metric_change"] == 0
+    assert found["metric_change_ci"] == found["perplexity_change_ci"] == [0, 0]
 
 
 def test_logits_that_are_not_numbers_are_over_every_budget() -> None:

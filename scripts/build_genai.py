@@ -1,0 +1,126 @@
+"""Build a merged transformers model as onnxruntime-genai's own ONNX graph: fp32, int8 or int4.
+
+Runs in envs/export, whose older transformers doesn't read all that a newer one saves: the
+configuration is rewritten for it, and the parity gate proves the result.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
+
+import onnx
+import transformers
+
+# The builder imports these to tell families apart; here they are too new to exist.
+for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
+    if not hasattr(transformers, newer):
+        setattr(transformers, newer, None)
+
+from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+from snaketune import errors, files, layout, manifest, onnx_files
+from snaketune.older_config import lay_model, with_older_keys
+
+
+def extra_options(options: dict[str, Any]) -> list[str]:
+    """The options of kinds.Genai in the builder's words, KEY=VALUE."""
+    # A cache of the window alone can't be rewound, as scoring several answers to a prompt does.
+    told: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
+    if options["weights"] != "fp32":
+        told |= {
+            "algo_config": options["algorithm"],
+            "block_size": options["block_size"],
+            "is_symmetric": str(options["symmetric"]).lower(),
+            "accuracy_level": options["accuracy_level"],
+        }
+        if options["quantize_embeddings"]:
+            told["op_types_to_quantize"] = "MatMul/Gather"
+        else:
+            told |= {"op_types_to_quantize": "MatMul", "shared_embeddings": "false"}
+        if options["mixed_precision"]:
+            told["matmul_mixed_precision"] = options["mixed_precision"]
+    return [f"{key}={value}" for key, value in told.items()]
+
+
+def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
+    """Write the graph, its weights and genai_config.json into ``out``; what the builder prints is dropped.
+
+    Raises:
+        UserError: it doesn't know the architecture, or can't build it with these options.
+    """
+    where = (str(model), str(out), options["weights"], "cpu", str(out / "cache"))
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            told = parse_extra_options("", *where, extra_options(options))
+            config = told["hf_details"]["hf_config"]
+            # Version 4 has None for no scaling, over which the builder would iterate.
+            if getattr(config, "rope_scaling", {}) is None:
+                config.rope_scaling = {}
+            create_model("", *where, **told)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise errors.UserError(lines[-1]) from error
+
+
+def build(model: Path, out: Path, options: dict[str, Any]) -> None:
+    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``.
+
+    Raises:
+        UserError: the builder can't, or the tokenizer has no chat template.
+    """
+    tokenizer = files.read_json(model / "tokenizer_config.json")
+    if not tokenizer.get("chat_template"):
+        raise errors.UserError(
+            f"{model / 'tokenizer_config.json'}: no `chat_template`, which onnxruntime-genai needs: take a model whose tokenizer has one, or no genai precision"
+        )
+    with files.scratch(out / ".export") as directory:
+        older, built = directory / "model", directory / "genai"
+        config = with_older_keys(files.read_json(model / "config.json"))
+        lay_model(model, older, config)
+        shutil.copyfile(model / "tokenizer.json", older / "tokenizer.json")
+        # Version 5 names classes that version 4 hasn't; both read tokenizer.json.
+        files.write_json(
+            older / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"}
+        )
+        try:
+            run_builder(older, built, options)
+        except errors.UserError as error:
+            architecture = ", ".join(config.get("architectures") or ["none"])
+            raise errors.UserError(
+                f"{model}: onnxruntime-genai's builder can't build architecture {architecture} with {json.dumps(options)} ({error}): take another model, or no genai precision"
+            ) from error
+        onnx_files.save(onnx.load(built / "model.onnx"), out)
+        shutil.copyfile(built / "genai_config.json", out / "genai_config.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"options": {"weights", "algorithm", …}, …}'
+    )
+    parser.add_argument("--model-directory", type=Path, required=True, help="merged/ of the run")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    model, out = arguments.model_directory, arguments.output_directory
+
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    files.need_space(out, 2 * weights, "the genai export")
+    manifest.prove(model / "manifest.json")
+    build(model, out, arguments.recipe["options"])
+    for name in layout.TOKENIZER_FILES:
+        shutil.copyfile(model / name, out / name)
+    manifest.record(out, arguments.recipe, [model / "manifest.json"], [out / name for name in layout.GENAI_FILES])
+    print(f"{out}: {(out / 'model.onnx_data').stat().st_size / weights:.3f} of the merged bytes")
+
+
+if __name__ == "__main__":
+    errors.run(main)
