@@ -22,6 +22,7 @@ include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
 include: "rules/export.smk"
+include: "rules/benchmark.smk"
 include: "rules/report.smk"
 
 
@@ -46,6 +47,16 @@ rule all:
         data=every_file_of_the_data(),
         runs=every_file_of_the_runs(),
         properties=property_runs("train.jsonl", "resources.json"),
+        benchmarks=benchmarks(),
+
+
+rule export_all:
+    input:
+        exports=exported_runs("manifest.json"),
+        parity=parities(),
+        benchmarks=benchmarks(),
+        summary=SUMMARY,
+        report="results/report.html",
 
 
 rule tune:

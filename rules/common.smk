@@ -193,16 +193,18 @@ def exported_prefixes(wildcards):
     return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
 
 
-def exports_compared(wildcards):
-    """What the parity of a run is measured on; large files are compared by their manifests."""
+def exports_used(wildcards):
+    """Every export of a run; large files are compared by their manifests."""
     names = MATRIX.precisions_of(wildcards.technique)
-    backends = ["torch", *map(backend_of, names)]
     return {
         "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
         "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", used_files(name))]),
-        "figures": [f"{RUN}/evaluation/{name}.json" for name in backends],
-        "predictions": [f"{RUN}/evaluation/{name}.predictions.jsonl" for name in backends],
     }
+
+
+def evaluations_of(wildcards):
+    backends = ["torch", *map(backend_of, MATRIX.precisions_of(wildcards.technique))]
+    return [f"{RUN}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl")]
 
 
 def used_files(precision):

@@ -172,7 +172,8 @@ use rule add_prefix as add_prefix_to_fp32 with:
 
 rule check_parity:
     input:
-        unpack(exports_compared),
+        unpack(exports_used),
+        evaluations=evaluations_of,
         model=record_of_a_run,
         prefixes=ancient(exported_prefixes),
         logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),

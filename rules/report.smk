@@ -48,6 +48,7 @@ rule write_report:
         resources=trained_runs("resources.json"),
         table=TABLE,
         parity=parities(),
+        benchmarks=benchmarks(),
         cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
         pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
         template=ancient(TEMPLATE),

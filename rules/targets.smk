@@ -36,6 +36,12 @@ def parities():
     return every_run(f"{RUN}/parity.json") if EXPERIMENT.precisions else []
 
 
+def benchmarks():
+    """Of the runs that end with a merged model."""
+    runs = [cell for cell in cells() if EXPERIMENT.benchmark and cell[2] in MERGED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/benchmark.json" for m, s, t, n in runs]
+
+
 def property_runs(*names):
     return [path for run in MATRIX.property_runs for path in files_in(f"results/{property_run(*run)}", names)]
 

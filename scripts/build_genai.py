@@ -17,14 +17,8 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
 
 import onnx
+import onnxruntime
 import transformers
-
-# The builder imports these to tell families apart; here they are too new to exist.
-for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
-    if not hasattr(transformers, newer):
-        setattr(transformers, newer, None)
-
-from onnxruntime_genai.models.builder import create_model, parse_extra_options
 
 from snaketune import errors, files, layout, manifest, onnx_files
 from snaketune.older_config import lay_model, with_older_keys
@@ -54,28 +48,33 @@ def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
     """Write the graph, its weights and genai_config.json into ``out``; what the builder prints is dropped.
 
     Raises:
-        UserError: it doesn't know the architecture, or can't build it with these options.
+        Exception: of many kinds, where it can't, or where nothing can load what it wrote.
     """
+    # It imports these to tell families apart; in this environment they are too new to exist.
+    for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
+        if not hasattr(transformers, newer):
+            setattr(transformers, newer, None)
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
     where = (str(model), str(out), options["weights"], "cpu", str(out / "cache"))
-    logging.disable(logging.INFO)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            told = parse_extra_options("", *where, extra_options(options))
-            config = told["hf_details"]["hf_config"]
-            # Version 4 has None for no scaling, over which the builder would iterate.
-            if getattr(config, "rope_scaling", {}) is None:
-                config.rope_scaling = {}
-            create_model("", *where, **told)
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise errors.UserError(lines[-1]) from error
+    logging.disable(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        told = parse_extra_options("", *where, extra_options(options))
+        config = told["hf_details"]["hf_config"]
+        # Version 4 has None for no scaling, over which the builder would iterate.
+        if getattr(config, "rope_scaling", {}) is None:
+            config.rope_scaling = {}
+        create_model("", *where, **told)
+    # Some options together make a graph that lacks a tensor: of a tied head, say, at 8 bits by `default`.
+    onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
 
 
 def build(model: Path, out: Path, options: dict[str, Any]) -> None:
     """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``.
 
     Raises:
-        UserError: the builder can't, or the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or the builder doesn't know the architecture
+            or can't build it with these options.
     """
     tokenizer = files.read_json(model / "tokenizer_config.json")
     if not tokenizer.get("chat_template"):
@@ -88,15 +87,14 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
         lay_model(model, older, config)
         shutil.copyfile(model / "tokenizer.json", older / "tokenizer.json")
         # Version 5 names classes that version 4 hasn't; both read tokenizer.json.
-        files.write_json(
-            older / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"}
-        )
+        files.write_json(older / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"})
         try:
             run_builder(older, built, options)
-        except errors.UserError as error:
-            architecture = ", ".join(config.get("architectures") or ["none"])
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].replace(str(older), str(model))
+            architecture = ", ".join(config.get("architectures") or ["(none)"])
             raise errors.UserError(
-                f"{model}: onnxruntime-genai's builder can't build architecture {architecture} with {json.dumps(options)} ({error}): take another model, or no genai precision"
+                f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Take another model or other options, or no genai precision"
             ) from error
         onnx_files.save(onnx.load(built / "model.onnx"), out)
         shutil.copyfile(built / "genai_config.json", out / "genai_config.json")

@@ -47,7 +47,8 @@ def main() -> None:
     rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
     backend, loading = seconds(AdapterBackend, model, recipe["threads"])
     _, first = seconds(backend.load, adapter)
-    found, switching = {}, []
+    found: dict[str, float] = {}
+    switching = []
     # To the adapter twice: what was switched off must be whole when it is back.
     for name, switched, expected in (
         ("merged", adapter, arguments.merged_logits),

@@ -1,4 +1,4 @@
-"""Evaluate a model on a scenario's test split: `torch` (a merged model) or an ONNX file.
+"""Evaluate a model on a scenario's test split: `torch` (a merged model), an ONNX file or a genai package.
 
 Decoding is deterministic: the likeliest label for classification, else greedy answers; the
 likelihood of the reference answers is measured for every task.
@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
-from snaketune.layout import MODEL_FILES, ONNX_FILES
+from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
 from snaketune.metrics import runs_of_notes, statistics, value
 from snaketune.scoring import (
     Backend,
@@ -26,8 +26,21 @@ from snaketune.scoring import (
 from snaketune.tokens import Rows, read_rows
 
 
+def is_package(model: Path) -> bool:
+    """Whether onnxruntime-genai built what is beside ``model``."""
+    return model.with_name("genai_config.json").is_file()
+
+
 def load(model: Path, prefix: Path | None, threads: int) -> Backend:
-    """ONNX Runtime for a .onnx file, else torch; each imports only what it needs."""
+    """onnxruntime-genai for its package, ONNX Runtime for another .onnx file, else torch; each imports only what it needs."""
+    if is_package(model):
+        from snaketune.genai_backend import GenaiBackend
+
+        if prefix:
+            raise errors.UserError(
+                f"{model}: onnxruntime-genai can't start from a prefix: evaluate it without --prefix"
+            )
+        return GenaiBackend(model, threads)
     if model.suffix == ".onnx":
         from snaketune.onnx_backend import OnnxBackend
 
@@ -93,15 +106,23 @@ def main() -> None:
     parser.add_argument(
         "--recipe", type=json.loads, required=True, help='JSON: {"task", "max_new_tokens", "threads", …}'
     )
-    parser.add_argument("--model", type=Path, required=True, help="model.safetensors of a merged model, or model.onnx")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="model.safetensors of a merged model, or model.onnx; beside a genai_config.json, onnxruntime-genai runs it",
+    )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go beside it")
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
-    # Of a temporary ONNX model only these files are sure to be there still.
-    used = (*ONNX_FILES[:2], "tokenizer.json") if model.suffix == ".onnx" else MODEL_FILES
+    if model.suffix == ".onnx":
+        # Of a temporary ONNX model only these files are sure to be there still.
+        used = GENAI_FILES if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
+    else:
+        used = MODEL_FILES
     manifest.prove(model.parent / "manifest.json", *used)
     manifest.prove(directory / "manifest.json")
     if arguments.prefix:

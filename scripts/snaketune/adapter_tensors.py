@@ -81,7 +81,8 @@ class Trained:
         return found
 
     def _lora(self) -> dict[str, torch.Tensor]:
-        rank, found = self.config["r"], {}
+        rank: int = self.config["r"]
+        found: dict[str, torch.Tensor] = {}
         scale = self.config["lora_alpha"] / (math.sqrt(rank) if self.config["use_rslora"] else rank)
         for saved, module, outputs, inputs in self._modules(".lora_A.weight"):
             right = self._take(f"{saved}.lora_A.weight", (rank, inputs))
@@ -96,7 +97,8 @@ class Trained:
 
     def _vera(self) -> dict[str, torch.Tensor]:
         """One random pair for all layers, cut to each layer's size and scaled (arXiv 2310.11454, eq. 2)."""
-        rank, found = self.config["r"], {}
+        rank: int = self.config["r"]
+        found: dict[str, torch.Tensor] = {}
         if not self.config["save_projection"]:
             raise self._misfit("of its projections there is only a seed (save_projection: false)")
         layers = self._modules(".vera_lambda_d")
@@ -110,7 +112,7 @@ class Trained:
         return found
 
     def _ia3(self) -> dict[str, torch.Tensor]:
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for saved, module, outputs, inputs in self._modules(".ia3_l"):
             if any(module.endswith(target) for target in self.config["feedforward_modules"]):
                 found[f"{module}.input_scale"] = self._take(f"{saved}.ia3_l", (1, inputs))[0]

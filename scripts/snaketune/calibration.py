@@ -5,10 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from snaketune.errors import UserError
 from snaketune.tokens import read_rows
+
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
 
 
 def calibration_rows(directory: Path, count: int) -> list[np.ndarray]:
@@ -61,3 +68,25 @@ class Feeds(CalibrationDataReader):
             if name not in given:
                 feed[name] = np.zeros((1, shape[1], 0, shape[3]), np.float32)
         return feed
+
+
+def observed_ranges(
+    source: Path, op_types: list[str], rows: list[np.ndarray], method: str = "minmax", symmetric: bool = False
+) -> TensorsData:
+    """The range of each input and output of these operators over ``rows``, by tensor name.
+
+    The activations of one row are held at once. Writes beside ``source``.
+    """
+    calibrator = create_calibrator(
+        source,
+        op_types,
+        str(source.with_name("observed.onnx")),
+        METHODS[method],
+        use_external_data_format=True,
+        extra_options={"symmetric": symmetric},
+    )
+    feeds = Feeds(onnx.load(source, load_external_data=False).graph, rows)
+    for row in range(len(rows)):
+        feeds.set_range(row, row + 1)
+        calibrator.collect_data(feeds)
+    return calibrator.compute_data()

@@ -74,6 +74,16 @@ class Properties(Strict):
         return self
 
 
+class Benchmark(Strict):
+    """How fast each form of each run's model generates, by turns, alone on the machine."""
+
+    prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
+    batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
+    new_tokens: Annotated[int, Field(ge=2)] = 32
+    rounds: PositiveInt = Field(3, description="times that each is measured at each prompt length and batch size")
+    threads: PositiveInt = 1
+
+
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
@@ -87,6 +97,7 @@ class Experiment(Strict):
     parity: Parity = Parity()
     corpus: Corpus
     properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
+    benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
@@ -105,6 +116,8 @@ class Experiment(Strict):
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if self.precisions and "fp32" not in self.precisions:
             raise ValueError("precisions must hold fp32, the parent of the others")
+        if self.benchmark and not self.precisions:
+            raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
         if self.properties and "full" not in self.techniques:
             raise ValueError("properties compares each technique with full: add full to techniques")
         hops = {

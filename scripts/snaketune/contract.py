@@ -40,6 +40,8 @@ def named(recipe: dict[str, Any]) -> Iterator[str]:
         backends = ["torch", *map(backend_of, precisions)]
         if precisions:
             yield f"{run}/parity.json"
+        if recipe["benchmarked"] and technique not in recipe["prefixed"]:
+            yield f"{run}/benchmark.json"
         yield from (f"{run}/onnx/{name}/manifest.json" for name in precisions)
         yield from (f"{run}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl"))
         yield f"{run}/evaluation/torch.logits.safetensors"

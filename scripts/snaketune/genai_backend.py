@@ -58,7 +58,7 @@ class GenaiBackend:
     def _logits(self, generator: Any, ids: np.ndarray, keep: int) -> np.ndarray:
         if (length := generator.token_count() + len(ids)) > self.context:
             raise UserError(
-                f"a row has {length} tokens, but the model's context is {self.context}: keep rows and new tokens within it"
+                f"a row and what is generated after it take {length} tokens, but the model's context is {self.context}: lower `max_tokens` of the scenario, so that `max_new_tokens` and `speed_tokens` fit too"
             )
         generator.append_tokens(ids.astype(np.int32))
         return generator.get_output("logits")[0, -keep:]

@@ -8,9 +8,9 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-from snaketune.calibration import Feeds
+from snaketune import gptq
 from snaketune.errors import UserError
-from snaketune.graphs import initializers, linear_nodes, remove_unused
+from snaketune.graphs import initializers, linear_nodes, remove_unused, replace
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
@@ -19,59 +19,87 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
     A head that is tied to the table keeps one copy for both.
 
     Raises:
-        UserError: the algorithm can't pack a layer of this width in blocks of this size.
+        UserError: k-quant can't pack a layer of this width in blocks of this size.
     """
     model = onnx.load(source)
-    _check_blocks(model.graph, options)
     tied = _tied_head(model.graph)
-    large = source.with_name("model.onnx_data").stat().st_size > onnx.checker.MAXIMUM_PROTOBUF
-    quantizer = nbits.MatMulNBitsQuantizer(
-        # gptq runs the model: from memory where protobuf can hold it, else only from its file.
-        str(source) if options["algorithm"] == "gptq" and large else model,
-        block_size=options["block_size"],
-        is_symmetric=options["symmetric"],
-        accuracy_level=options["accuracy_level"],
-        algo_config=_config(model.graph, options, rows),
-    )
-    quantizer.process()
-    made: onnx.ModelProto = quantizer.model.model
-    onnx.external_data_helper.load_external_data_for_model(made, str(source.parent))
-    if all(opset.domain != "com.microsoft" for opset in made.opset_import):
-        made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    _quantize_table(made.graph, options, tied)
-    remove_unused(made.graph)
-    return made
+    if options["algorithm"] == "gptq":
+        _quantize_gptq(model.graph, source, options, rows)
+    else:
+        _check_blocks(model.graph, options)
+        quantizer = nbits.MatMulNBitsQuantizer(
+            model,
+            block_size=options["block_size"],
+            is_symmetric=options["symmetric"],
+            accuracy_level=options["accuracy_level"],
+            algo_config=_config(options),
+        )
+        quantizer.process()
+        model = quantizer.model.model
+    _quantize_table(model.graph, options, tied)
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    remove_unused(model.graph)
+    return model
 
 
-def _config(graph: onnx.GraphProto, options: dict[str, Any], rows: list[np.ndarray]) -> Any:
+def _config(options: dict[str, Any]) -> nbits.WeightOnlyQuantConfig:
     block = options["block_size"]
-    match options["algorithm"]:
-        case "hqq":
-            return nbits.HQQWeightOnlyQuantConfig(block_size=block)
-        case "gptq":
-            # The errors of a group are spread before the next group's scale is taken.
-            return nbits.GPTQWeightOnlyQuantConfig(Feeds(graph, rows), block_size=block)
-        case "k-quant":
-            return nbits.KQuantWeightOnlyQuantConfig()
-    return _rounding(options)
-
-
-def _rounding(options: dict[str, Any]) -> nbits.DefaultWeightOnlyQuantConfig:
+    if options["algorithm"] == "hqq":
+        return nbits.HQQWeightOnlyQuantConfig(block_size=block)
+    if options["algorithm"] == "k-quant":
+        return nbits.KQuantWeightOnlyQuantConfig()
     return nbits.DefaultWeightOnlyQuantConfig(
-        block_size=options["block_size"], is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
+        block_size=block, is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
     )
 
 
 def _check_blocks(graph: onnx.GraphProto, options: dict[str, Any]) -> None:
-    if options["symmetric"] or options["algorithm"] not in ("gptq", "k-quant"):
-        return
-    held = initializers(graph)
-    for node in linear_nodes(graph):
-        width, block = held[node.input[1]].dims[0], options["block_size"]
+    held, block = initializers(graph), options["block_size"]
+    for node in linear_nodes(graph) if options["algorithm"] == "k-quant" else []:
+        width = held[node.input[1]].dims[0]
         if -(-width // block) % 2:
             raise UserError(
-                f"{options['algorithm']} packs the zero points of two blocks into a byte, but {node.name} has {-(-width // block)} blocks of {block} in its {width} inputs: choose a block_size that gives an even number"
+                f"k-quant packs the zero points of two blocks into a byte, but {node.name} has {-(-width // block)} blocks of {block} in its {width} inputs: choose a block_size that gives an even number"
             )
+
+
+def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> None:
+    held, block = initializers(graph), options["block_size"]
+    nodes = linear_nodes(graph)
+    widths = {node.input[0]: held[node.input[1]].dims[0] for node in nodes}
+    for name, moments in gptq.second_moments(source, widths, rows):
+        for node in nodes:
+            if node.input[0] != name:
+                continue
+            weight = numpy_helper.to_array(held[node.input[1]])
+            codes, scales, zeros = gptq.quantize(weight, moments, block, options["symmetric"])
+            parts = {"Q4": _pack(codes, block), "scales": scales.T.copy()}
+            if not options["symmetric"]:
+                parts["zero_points"] = _pack(zeros, len(zeros))[:, 0]
+            names = [f"{node.input[1]}_{kind}" for kind in parts]
+            graph.initializer.extend(map(numpy_helper.from_array, parts.values(), names))
+            made = helper.make_node(
+                "MatMulNBits",
+                [name, *names],
+                list(node.output),
+                f"{node.name}_Q4",
+                domain="com.microsoft",
+                K=weight.shape[0],
+                N=weight.shape[1],
+                bits=4,
+                block_size=block,
+                accuracy_level=options["accuracy_level"],
+            )
+            replace(graph, node, [made])
+
+
+def _pack(codes: np.ndarray, block: int) -> np.ndarray:
+    """Codes (inputs, outputs) as bytes of two, lower one first: (outputs, blocks, bytes of a block)."""
+    odd = block + block % 2
+    padded = np.pad(codes.T, ((0, 0), (0, -len(codes) % block))).reshape(codes.shape[1], -1, block)
+    padded = np.pad(padded, ((0, 0), (0, 0), (0, odd - block)))
+    return np.ascontiguousarray(padded[..., ::2] | padded[..., 1::2] << 4)
 
 
 def _tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -100,40 +128,39 @@ def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str |
 
     hqq's zero points are fractions, which GatherBlockQuantized doesn't take.
     """
-    held = initializers(graph)
+    held, block = initializers(graph), options["block_size"]
     for node in _tables(graph):
-        table, block = numpy_helper.to_array(held[node.input[0]]), options["block_size"]
+        table = numpy_helper.to_array(held[node.input[0]])
         if table.shape[1] % block:
             continue
-        head = next((other for other in graph.node if tied in other.output), None) if tied else None
-        if head is not None and options["algorithm"] != "hqq":
+        if tied and options["algorithm"] != "hqq":
+            head = next(other for other in graph.node if tied in other.output)
             parts = list(head.input[1:])
         else:
-            packed = nbits.DefaultWeightOnlyQuantizer(_rounding(options)).qbits_block_quant(table.T)
+            rounding = nbits.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=options["symmetric"])
+            # The kernel takes the memory as it lies.
+            packed = nbits.DefaultWeightOnlyQuantizer(rounding).qbits_block_quant(np.ascontiguousarray(table.T))
             parts = [f"{node.input[0]}_{kind}" for kind in ("Q4", "scales", "zero_points")]
             parts = parts[: 2 if options["symmetric"] else 3]
-            graph.initializer.extend(map(numpy_helper.from_array, packed, parts))
+            graph.initializer.extend(map(numpy_helper.from_array, packed[: len(parts)], parts))
         _gather_blocks(graph, node, parts, table.shape, block)
 
 
-def _gather_blocks(graph: onnx.GraphProto, node: onnx.NodeProto, parts: list[str], shape: Any, block: int) -> None:
-    rows, width = shape
+def _gather_blocks(
+    graph: onnx.GraphProto, node: onnx.NodeProto, parts: list[str], shape: tuple[int, ...], block: int
+) -> None:
     flat = f"{node.name}_shape"
-    graph.initializer.append(numpy_helper.from_array(np.array([rows, width // 2]), flat))
-    made = [
-        helper.make_node("Reshape", [parts[0], flat], [f"{node.name}_blocks"], f"{node.name}_reshape"),
-        helper.make_node(
-            "GatherBlockQuantized",
-            [f"{node.name}_blocks", node.input[1], *parts[1:]],
-            list(node.output),
-            f"{node.name}_Q4",
-            domain="com.microsoft",
-            gather_axis=0,
-            quantize_axis=1,
-            block_size=block,
-            bits=4,
-        ),
-    ]
-    nodes = [part for other in graph.node for part in (made if other == node else [other])]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    graph.initializer.append(numpy_helper.from_array(np.array([shape[0], shape[1] // 2]), flat))
+    rows = helper.make_node("Reshape", [parts[0], flat], [f"{node.name}_blocks"], f"{node.name}_reshape")
+    gather = helper.make_node(
+        "GatherBlockQuantized",
+        [rows.output[0], node.input[1], *parts[1:]],
+        list(node.output),
+        f"{node.name}_Q4",
+        domain="com.microsoft",
+        gather_axis=0,
+        quantize_axis=1,
+        block_size=block,
+        bits=4,
+    )
+    replace(graph, node, [rows, gather])

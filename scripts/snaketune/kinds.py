@@ -231,17 +231,33 @@ class WeightOnlyInt4(Strict):
 
 
 class Genai(Strict):
-    """Options of onnxruntime-genai's model builder."""
+    """Options of onnxruntime-genai's model builder; those after `weights` are of int4 and int8."""
 
     weights: Literal["fp32", "int8", "int4"]
-    algorithm: Literal["default", "rtn", "k_quant"] = Field("default", description="of int4 and int8")
-    block_size: Literal[16, 32, 64, 128, 256] = 32
-    symmetric: bool = True
-    accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
-    quantize_embeddings: bool = Field(True, description="the table of embeddings too, shared with a tied head")
-    mixed_precision: str | None = Field(
-        None, description="parts kept at 8 bits, such as last_matmul:int8 (the head) or mixed_layers:int8"
+    algorithm: Literal["default", "rtn", "k_quant"] = Field(
+        "default", description="default and rtn round to nearest; k_quant searches scales and zero points"
     )
+    block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="weights that share a scale: fewer is more exact and larger"
+    )
+    symmetric: bool = Field(True, description="false adds a zero point to each block; k_quant always has one")
+    accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+    quantize_embeddings: bool = Field(
+        True, description="the table of embeddings too, shared with a tied head; at int4 only"
+    )
+    mixed_precision: str | None = Field(
+        None,
+        pattern=r"^(last_matmul|mixed_layers|linear_attn):int[48](,(last_matmul|mixed_layers|linear_attn):int[48])*$",
+        description="parts kept at 8 bits, such as last_matmul:int8 (the head) or mixed_layers:int8; not with default",
+    )
+
+    @model_validator(mode="after")
+    def _table_of_a_tied_head(self) -> "Genai":
+        if self.algorithm == "default" and self.mixed_precision:
+            raise ValueError("mixed_precision needs algorithm: rtn or k_quant")
+        if self.algorithm == "default" and not self.symmetric and self.quantize_embeddings:
+            raise ValueError("symmetric: false needs algorithm: rtn or k_quant, or quantize_embeddings: false")
+        return self
 
 
 class Float16Export(Strict):

@@ -50,6 +50,7 @@ class Recipes(Matrix):
         return {
             "cells": cells,
             "precisions": self.exported,
+            "benchmarked": self.experiment.benchmark is not None,
             "corpus": self.uses_corpus,
             "built": self.built,
             "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
@@ -96,6 +97,11 @@ class Recipes(Matrix):
             "precisions": self.precisions_of(technique),
         }
 
+    def benchmark_recipe(self, technique: str) -> dict[str, Any]:
+        benchmark = self.experiment.benchmark
+        assert benchmark is not None
+        return {**benchmark.model_dump(), "precisions": self.precisions_of(technique)}
+
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
         scored = {
@@ -132,6 +138,7 @@ class Recipes(Matrix):
         described = {name: technique.model_dump() for name, technique in self.techniques.items()}
         return {
             **self.summary_recipe(cells),
+            "benchmarked": self.experiment.benchmark is not None,
             "techniques": described,
             "training": self.experiment.training.model_dump(),
             "models": {name: model.description for name, model in self.models.items()},

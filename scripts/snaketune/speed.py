@@ -1,0 +1,174 @@
+"""How fast and how large each form of a model is: one process for each, all in turn."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from snaketune.errors import UserError
+
+
+class Looped:
+    """Greedy generation by a scoring.Backend."""
+
+    def __init__(self, backend: Any):
+        self.backend = backend
+
+    def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
+        """Seconds to the first token of each prompt, and from there to the last: prompts (batch, length)."""
+        started = time.perf_counter()
+        logits, past = self.backend.forward(prompts, None, 1)
+        token = logits[:, -1].argmax(-1)
+        first = time.perf_counter()
+        for _ in range(new_tokens - 1):
+            logits, past = self.backend.forward(token[:, None].astype(np.int64), past, 1)
+            token = logits[:, -1].argmax(-1)
+        return first - started, time.perf_counter() - first
+
+
+class Native:
+    """Greedy generation by onnxruntime-genai's own loop."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
+        """As `Looped.generate`."""
+        import onnxruntime_genai
+
+        length = prompts.shape[1] + new_tokens
+        parameters = onnxruntime_genai.GeneratorParams(self.model)
+        # No answer may end before the others do.
+        parameters.set_search_options(batch_size=len(prompts), min_length=length, max_length=length, do_sample=False)
+        generator = onnxruntime_genai.Generator(self.model, parameters)
+        started = time.perf_counter()
+        generator.append_tokens(prompts.astype(np.int32))
+        generator.generate_next_token()
+        first = time.perf_counter()
+        for _ in range(new_tokens - 1):
+            generator.generate_next_token()
+        return first - started, time.perf_counter() - first
+
+
+def load(system: str, run: Path, threads: int) -> Any:
+    """What generates: ``torch-fp32`` or ``torch-bf16`` of merged/, else a precision of onnx/."""
+    if system.startswith("torch-"):
+        import torch
+
+        from snaketune.adapters import load_base
+        from snaketune.measure import limit_threads
+        from snaketune.torch_backend import TorchBackend
+
+        limit_threads(threads)
+        dtype = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}[system]
+        return Looped(TorchBackend(load_base(run / "merged", "fp32").to(dtype)))
+    model = run / "onnx" / system.removeprefix("onnx-") / "model.onnx"
+    if system.startswith("genai-"):
+        from snaketune.genai_backend import GenaiBackend
+
+        return Native(GenaiBackend(model, threads).model)
+    from snaketune.onnx_backend import OnnxBackend
+
+    return Looped(OnnxBackend(model, threads))
+
+
+def _serve(connection: Any, system: str, run: Path, threads: int) -> None:
+    """Load a model, then answer each (prompts, new tokens) with seconds, until it is stopped."""
+    try:
+        before = psutil.Process().memory_info().rss
+        started = time.perf_counter()
+        loaded = load(system, run, threads)
+        seconds = time.perf_counter() - started
+        connection.send({"load_seconds": seconds, "memory_bytes": psutil.Process().memory_info().rss - before})
+        while True:
+            connection.send(loaded.generate(*connection.recv()))
+    except UserError as error:
+        connection.send(error)
+
+
+class Server:
+    """A form of a model in a process of its own."""
+
+    def __init__(self, system: str, run: Path, threads: int):
+        self.system = system
+        # A fork would share memory, and torch's threads don't outlive one.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, system, run, threads), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.loaded = self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self.connection.recv()
+        except EOFError:
+            raise UserError(f"{self.system}: its process died; is memory short?") from None
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
+        self.connection.send((prompts, new_tokens))
+        return self._answer()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join()
+
+
+def prompts_of(text: np.ndarray, batch: int, length: int) -> np.ndarray:
+    """Prompts of one length from a stretch of tokens, each from elsewhere: (batch, length), int64."""
+    starts = np.arange(batch) * length
+    return np.take(text, starts[:, None] + np.arange(length), mode="wrap").astype(np.int64)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def in_turns(systems: list[str], rounds: int) -> Iterator[list[str]]:
+    """The systems' order in each round: each begins as often as another, so that none profits from its place."""
+    for number in range(rounds):
+        at = number % len(systems)
+        yield systems[at:] + systems[:at]
+
+
+def measure(servers: dict[str, Server], text: np.ndarray, context: int, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Time to the first token and decode rate of each system at each shape, by turns.
+
+    Returns:
+        Of each system a list of shapes: ``prompt_tokens``, ``batch``, and of ``first_token_ms``
+        and ``decode_tokens_per_second`` (of the whole batch) the median, least and most. A shape
+        beyond the model's context isn't measured.
+    """
+    new = recipe["new_tokens"]
+    shapes = [shape for shape in product(recipe["prompt_lengths"], recipe["batch_sizes"]) if shape[0] + new <= context]
+    found: dict[str, dict[Any, list[tuple[float, float]]]] = {name: {shape: [] for shape in shapes} for name in servers}
+    for length, batch in shapes:
+        prompts = prompts_of(text, batch, length)
+        for name in servers:
+            # Buffers and kernels are made at the first call.
+            servers[name].generate(prompts, 2)
+        for order in in_turns(list(servers), recipe["rounds"]):
+            for name in order:
+                found[name][length, batch].append(servers[name].generate(prompts, new))
+        print(f"{length} prompt tokens, batch {batch}: {recipe['rounds']} rounds of {len(servers)} systems")
+    return {
+        name: [
+            {
+                "prompt_tokens": length,
+                "batch": batch,
+                "first_token_ms": spread([1000 * first for first, _ in times]),
+                "decode_tokens_per_second": spread([batch * (new - 1) / rest for _, rest in times]),
+            }
+            for (length, batch), times in mine.items()
+        ]
+        for name, mine in found.items()
+    }
