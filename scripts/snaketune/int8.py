@@ -80,7 +80,7 @@ def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[
     for name in [*tables, *(node.input[1] for node in linear_nodes(graph))]:
         scales[name] = _of_weight(numpy_helper.to_array(held[name]))
     return {
-        name: [{"quant_type": QuantType.QInt8, "scale": np.float32(scale), "zero_point": 0}]
+        name: [{"quant_type": QuantType.QInt8, "scale": np.array(scale, np.float32), "zero_point": np.array(0, np.int8)}]
         for name, scale in scales.items()
     }
 
