@@ -44,6 +44,16 @@ def extra_options(options: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in told.items()]
 
 
+def mend(config: Any) -> None:
+    """Say in a configuration what the builder would overlook, or stumble over."""
+    # Version 4 has None for no scaling, over which the builder would iterate.
+    if getattr(config, "rope_scaling", {}) is None:
+        config.rope_scaling = {}
+    # Without types of layers, as in Phi-3's and Mistral's, it would drop the window of attention.
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+
+
 def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
     """Write the graph, its weights and genai_config.json into ``out``; what the builder prints is dropped.
 
@@ -60,10 +70,7 @@ def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
     logging.disable(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         told = parse_extra_options("", *where, extra_options(options))
-        config = told["hf_details"]["hf_config"]
-        # Version 4 has None for no scaling, over which the builder would iterate.
-        if getattr(config, "rope_scaling", {}) is None:
-            config.rope_scaling = {}
+        mend(told["hf_details"]["hf_config"])
         create_model("", *where, **told)
     # Some options together make a graph that lacks a tensor: of a tied head, say, at 8 bits by `default`.
     onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
-from snaketune.adapter_backend import AdapterBackend
+from snaketune.adapter_backend import adapter_backend
 from snaketune.adapter_files import INPUTS_FILE
 from snaketune.scoring import probe_logits
 from snaketune.tokens import read_rows
@@ -45,7 +45,7 @@ def main() -> None:
     manifest.prove(model.with_name("manifest.json"), "model.onnx", "model.onnx_data", INPUTS_FILE)
     manifest.prove(arguments.tokens_directory / "manifest.json")
     rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
-    backend, loading = seconds(AdapterBackend, model, recipe["threads"])
+    backend, loading = seconds(adapter_backend, model, recipe["threads"])
     _, first = seconds(backend.load, adapter)
     found: dict[str, float] = {}
     switching = []

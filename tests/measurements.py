@@ -127,7 +127,8 @@ def save_experiment(
             name: {"primary_metric": METRICS[name], "higher_is_better": METRICS[name] not in LOWER_IS_BETTER}
             for name in scenarios
         },
-        "precisions": precisions,
+        "precisions": {name: precisions for name in skills},
+        "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,
         "techniques": {name: {} for name in skills if name != "base"},

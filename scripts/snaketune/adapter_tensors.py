@@ -12,7 +12,7 @@ from snaketune import files
 from snaketune.errors import UserError
 
 SAVED_BY_PEFT = "base_model.model."
-# What a configuration of peft may say beside its rank, each of which changes what is computed.
+# Of a configuration of peft, what would change the computation or its layers, and the value that doesn't.
 PLAIN: dict[str, Any] = {
     "rank_pattern": {},
     "alpha_pattern": {},
@@ -20,6 +20,8 @@ PLAIN: dict[str, Any] = {
     "layer_replication": None,
     "use_qalora": False,
     "alora_invocation_tokens": None,
+    "layers_to_transform": None,
+    "exclude_modules": None,
 }
 
 
@@ -54,6 +56,10 @@ class Trained:
             found = convert()
         if self.tensors:
             raise self._misfit(f"{min(self.tensors)} can't be switched")
+        targets = tuple(f".{target}.weight" for target in self.config["target_modules"])
+        asked = {layer.removesuffix(".weight") for layer in self.layers if f".{layer}".endswith(targets)}
+        if missing := asked - {name.rpartition(".")[0] for name in found}:
+            raise self._misfit(f"nothing is there for {min(missing)}")
         return {name: tensor.float().contiguous() for name, tensor in sorted(found.items())}
 
     def _misfit(self, what: str) -> UserError:
@@ -83,12 +89,12 @@ class Trained:
     def _lora(self) -> dict[str, torch.Tensor]:
         rank: int = self.config["r"]
         found: dict[str, torch.Tensor] = {}
-        scale = self.config["lora_alpha"] / (math.sqrt(rank) if self.config["use_rslora"] else rank)
+        scale = self.config["lora_alpha"] / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
         for saved, module, outputs, inputs in self._modules(".lora_A.weight"):
             right = self._take(f"{saved}.lora_A.weight", (rank, inputs))
             left = scale * self._take(f"{saved}.lora_B.weight", (outputs, rank))
             found |= {f"{module}.lora_A": right.T, f"{module}.lora_B": left.T}
-            if self.config["use_dora"]:
+            if self.config.get("use_dora"):
                 # W' = m * (W + BA) / ||W + BA||, the norm of each output's row (arXiv 2402.09353, eq. 5).
                 magnitude = self._take(f"{saved}.lora_magnitude_vector", (outputs,))
                 norm = torch.linalg.norm(self.weights.get_tensor(f"{module}.weight").float() + left @ right, dim=1)
@@ -114,7 +120,7 @@ class Trained:
     def _ia3(self) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
         for saved, module, outputs, inputs in self._modules(".ia3_l"):
-            if any(module.endswith(target) for target in self.config["feedforward_modules"]):
+            if any(module.endswith(target) for target in self.config["feedforward_modules"] or []):
                 found[f"{module}.input_scale"] = self._take(f"{saved}.ia3_l", (1, inputs))[0]
                 continue
             if f"{module}.bias" in self.layers:

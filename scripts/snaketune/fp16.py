@@ -34,6 +34,7 @@ def convert(source: Path) -> onnx.ModelProto:
     converted = convert_float_to_float16(
         str(source), keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=exact
     )
+    _join_casts(converted.graph)
     made = OnnxModel(converted)
     made.topological_sort()
     return made.model
@@ -50,6 +51,27 @@ def _exact(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
             kept.append(chain)
             chain = next((node for node in graph.node if chain.output[0] in node.input), None)
     return kept
+
+
+def _join_casts(graph: onnx.GraphProto) -> None:
+    """Drop what the converter puts between two nodes that stay fp32: a cast to fp16 and back, for each reader."""
+    makers = {output: node for node in graph.node for output in node.output}
+    joined = {}
+    for node in graph.node:
+        before = makers.get(node.input[0]) if node.name.endswith("_cast_to_fp32_node") else None
+        if before is not None and before.name.endswith("_cast_to_fp16_node"):
+            joined[node.output[0]] = before.input[0]
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = joined.get(name, name)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept: dict[str, onnx.NodeProto] = {}
+    for node in graph.node:
+        if read.intersection(node.output):
+            kept.setdefault(next(filter(None, node.output)), node)
+    nodes = list(kept.values())
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
 
 
 def _check_weights(graph: onnx.GraphProto) -> None:
@@ -71,7 +93,7 @@ def _check_activations(source: Path, graph: onnx.GraphProto, exact: set[str]) ->
     row = np.unique(np.linspace(0, size - 1, TOKENS).astype(np.int64))
     inside = {output for node in graph.node if node.name in exact for output in node.output}
     for name, data in observed_ranges(source, ["MatMul", "Mul", "Add"], [row]).items():
-        low, high = map(float, data.range_value)
+        low, high = (float(np.max(end)) for end in data.range_value)
         # The mask is as low as fp32 goes; as low as fp16 goes masks as well.
         largest = max(high, -low if low > MASK else 0)
         if name not in inside and not largest <= LARGEST:

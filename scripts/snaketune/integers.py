@@ -3,10 +3,9 @@
 Claimed, and checked: the format (QDQ at opset 17, symmetric int8, zero points 0, every scale a
 power of two); the accuracy, which is measured like any export's; and that each linear layer is
 integer arithmetic alone: int8 by int8 into int32, a shift that rounds half to even, saturation.
-`linear` is that arithmetic, and ONNX Runtime gives the same bits while accumulators stay within
-EXACT: beyond, a float32 can't hold them. Where its graph optimizations fuse a layer into an int8
-kernel, that also needs a processor with VNNI, or the session option `session.x64quantprecision: 1`:
-older x86 kernels saturate at 16 bits on the way.
+`linear` is that arithmetic, and ONNX Runtime on a CPU gives the same bits while accumulators stay
+within EXACT (beyond, a float32 can't hold them): run as the pairs stand, with or without graph
+optimization, and fused into QLinearMatMul by the session option `session.qdqisint8allowed: 1`.
 
 Not claimed: that a vendor's tool compiles or places the graph, nor any speed. Norms, rotary
 embeddings, softmax and the products of attention are fp32 in it.

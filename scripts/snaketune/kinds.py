@@ -196,15 +196,23 @@ class Float16(Strict):
 
 
 class DynamicInt8(Strict):
-    op_types: list[str] = ["MatMul", "Gather"]
-    per_channel: bool = True
+    op_types: list[Literal["MatMul", "Gather"]] = Field(
+        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
+    )
+    per_channel: bool = Field(
+        True, description="a scale for each output of a weight, in 7 bits: kernels without VNNI saturate with 8"
+    )
 
 
 class StaticInt8(Strict):
-    op_types: list[str] = ["MatMul"]
-    per_channel: bool = Field(True, description="a scale for each output of a weight; needs power_of_two: false")
+    op_types: list[Literal["MatMul", "Gather"]] = Field(
+        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
+    )
+    per_channel: bool = Field(
+        True, description="a scale for each output of a weight, in 7 bits; needs power_of_two: false"
+    )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
-        "minmax", description="how the range of an activation is taken from what the calibration rows gave"
+        "percentile", description="how the range of an activation is taken from what the calibration rows gave"
     )
     calibration_rows: PositiveInt = Field(64, description="of the training split, the first")
     power_of_two: bool = Field(
@@ -225,9 +233,19 @@ class WeightOnlyInt4(Strict):
     block_size: Literal[16, 32, 64, 128, 256] = Field(
         32, description="weights that share a scale: fewer is more exact and larger"
     )
-    symmetric: bool = True
-    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+    symmetric: bool = Field(True, description="no zero points; hqq and k-quant need false, gptq is more exact with it")
+    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(
+        4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice"
+    )
     calibration_rows: PositiveInt = Field(32, description="of the training split, the first; only gptq reads any")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_can(self) -> "WeightOnlyInt4":
+        if self.symmetric and self.algorithm in ("hqq", "k-quant"):
+            raise ValueError(f"{self.algorithm} searches zero points: set symmetric: false")
+        if self.accuracy_level and self.algorithm == "hqq":
+            raise ValueError("hqq's zero points are fractions, which only fp32 can take off: set accuracy_level: 0")
+        return self
 
 
 class Genai(Strict):

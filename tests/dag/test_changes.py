@@ -271,6 +271,27 @@ def test_another_precision_runs_only_its_own_jobs(edited: Workspace) -> None:
     assert edited.pending() == new | PARITY | END
 
 
+def test_a_genai_precision_is_built_from_the_merged_model_and_never_from_a_prefix(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- int4", "- int4\n- genai-int4")
+    jobs = {f"{rule} {t} genai-int4" for t in ("base", "lora", "full") for rule in ("build_genai", "evaluate_genai")}
+    assert edited.pending() == jobs | PARITY | END
+    edited.edit(edited.experiment, "- lora", "- peft-prefix")
+    assert not {job for job in edited.pending() if "prefix genai" in job}
+
+
+def test_a_calibrated_precision_reads_the_training_rows(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- int4", "- int4\n- int8-qdq")
+    new = {f"{rule} {t} int8-qdq" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
+    assert edited.pending() == new | PARITY | END
+    (edited.path / "results/tokens/tiny-phi3/classification/training/manifest.json").unlink()
+    assert "quantize_onnx base int8-qdq" in edited.pending()
+
+
+def test_a_benchmark_measures_every_merged_run_and_runs_nothing_else(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "precisions:", "benchmark: {rounds: 1}\nprecisions:")
+    assert edited.pending() == {f"benchmark_exports {t}" for t in ("base", "lora", "full")} | REPORT
+
+
 def test_a_renamed_scenario_is_made_under_its_name_from_the_same_base(edited: Workspace) -> None:
     (edited.path / SCENARIO).rename(edited.path / "config/scenarios/areas.yaml")
     edited.edit(edited.experiment, "seeds:", "scenarios:\n- areas\nseeds:")

@@ -12,18 +12,22 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from models import tiny_phi3
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import Phi3Config, Phi3ForCausalLM
 
 import check_adapter
 import copy_model
 import export_adapter
 from snaketune import manifest
-from snaketune.adapter_backend import AdapterBackend
+from snaketune.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
 from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, check_taken, parts_of_all
 from snaketune.adapters import attach, load_base, merge
+from snaketune.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS
 from snaketune.errors import UserError
 from snaketune.files import read_json, write_json
+from snaketune.kinds import Genai
 from snaketune.layout import MODEL_FILES
 from snaketune.scoring import write_probe
 from snaketune.tokens import Rows, write_rows
@@ -70,25 +74,40 @@ def call(script: Any, monkeypatch: pytest.MonkeyPatch, **options: object) -> Non
     script.main()
 
 
+def model() -> Phi3ForCausalLM:
+    """Random weights; onnxruntime-genai asks for heads of a multiple of 16."""
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
+    context = {"max_position_embeddings": 64, "original_max_position_embeddings": 64}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return Phi3ForCausalLM(Phi3Config(**sizes, **heads, **context, **special))
+
+
 class Base:
     """A random model with the switchable form of its export, and adapters on it with random weights."""
 
     def __init__(self, path: Path):
         self.directory, self.switchable, self.adapters = path / "base", path / "switchable", path / "adapters"
-        tiny_phi3(64, initializer_range=0.1).save_pretrained(self.directory)
-        for name in MODEL_FILES[3:]:
-            write_json(self.directory / name, {})
+        model().save_pretrained(self.directory)
+        letters = [*SPECIAL_TOKENS, *map(chr, range(65, 129 - len(SPECIAL_TOKENS)))]
+        Tokenizer(BPE({letter: n for n, letter in enumerate(letters)}, [])).save(str(self.directory / MODEL_FILES[3]))
+        tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": CHAT_TEMPLATE}
+        write_json(self.directory / MODEL_FILES[4], tokenizer)
         manifest.record(self.directory, {}, [], [self.directory / name for name in MODEL_FILES])
         with pytest.MonkeyPatch.context() as patch:
             here = {"base_directory": self.directory, "trained_directory": self.directory}
             call(copy_model, patch, recipe="{}", **here, output_directory=path / "merged")
         both = ("--model-directory", path / "merged", "--output-directory", path / "onnx")
         in_export_environment("scripts/export_onnx.py", "--recipe", "{}", *both)
+        self.make_switchable(path / "onnx", self.switchable)
+
+    def make_switchable(self, model: Path, out: Path) -> None:
         in_export_environment(
             "scripts/export_base_for_adapters.py",
             *("--recipe", json.dumps({"parts": parts_of_all(ADAPTERS.values())})),
-            *("--base-directory", self.directory, "--merged-directory", path / "merged"),
-            *("--model-directory", path / "onnx", "--output-directory", self.switchable),
+            *("--base-directory", self.directory, "--merged-directory", self.directory.parent / "merged"),
+            *("--model-directory", model, "--output-directory", out),
         )
 
     def train(self, name: str, adapter: dict[str, Any], base_precision: str = "fp32") -> Path:
@@ -145,13 +164,17 @@ def expected(base: Base) -> dict[str | None, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def backend(base: Base) -> AdapterBackend:
-    return AdapterBackend(base.switchable / "model.onnx", 1)
+def backend(base: Base, exported: dict[str, Path]) -> OnnxAdapterBackend:
+    made = adapter_backend(base.switchable / "model.onnx", 1)
+    assert isinstance(made, OnnxAdapterBackend)
+    for adapter in exported.values():
+        made.load(adapter)
+    return made
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_beside_its_base_is_the_merged_model(
-    name: str, backend: AdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
+    name: str, backend: OnnxAdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
 ) -> None:
     backend.switch(exported[name])
     assert np.abs(expected[name] - expected[None]).max() > 0.1
@@ -159,7 +182,7 @@ def test_an_adapter_beside_its_base_is_the_merged_model(
 
 
 def test_switching_leaves_nothing_behind_and_the_session_as_it_is(
-    backend: AdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
+    backend: OnnxAdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
 ) -> None:
     session, seen = backend.adapted.session, {}
     for name in ("lora", "ia3", None, "lora", "dora", "rslora", None, "vera", "lora"):
@@ -209,6 +232,11 @@ FIRST = "base_model.model.model.layers.0.self_attn.qkv_proj"
         ("lora", {"tensors": lambda t: t.pop(f"{FIRST}.lora_B.weight")}, "qkv_proj.lora_B.weight is missing"),
         (
             "lora",
+            {"tensors": lambda t: [t.pop(f"{FIRST}.lora_{one}.weight") for one in "AB"]},
+            "nothing is there for model.layers.0.self_attn.qkv_proj",
+        ),
+        (
+            "lora",
             {"tensors": lambda t: t.update({f"{FIRST}.lora_B.bias": np.zeros(64, np.float32)})},
             "qkv_proj.lora_B.bias can't be switched",
         ),
@@ -250,7 +278,7 @@ def test_an_adapter_of_another_base_is_refused(base: Base, exported: dict[str, P
     content = manifest.read(tmp_path / "run/exported/manifest.json")
     write_json(tmp_path / "run/exported/manifest.json", {**content, "inputs": {"another/manifest.json": "0" * 64}})
     with pytest.raises(UserError, match="was made for another base"):
-        AdapterBackend(base.switchable / "model.onnx", 1).switch(tmp_path / "run/exported" / ADAPTER_FILE)
+        OnnxAdapterBackend(base.switchable / "model.onnx", 1).load(tmp_path / "run/exported" / ADAPTER_FILE)
 
 
 def test_an_adapter_of_a_quantized_base_is_refused(base: Base) -> None:
@@ -264,7 +292,7 @@ def test_a_changed_adapter_file_is_refused(base: Base, exported: dict[str, Path]
     with (tmp_path / "exported" / ADAPTER_FILE).open("ab") as file:
         file.write(b" ")
     with pytest.raises(UserError, match="has changed since it was made"):
-        AdapterBackend(base.switchable / "model.onnx", 1).switch(tmp_path / "exported" / ADAPTER_FILE)
+        OnnxAdapterBackend(base.switchable / "model.onnx", 1).load(tmp_path / "exported" / ADAPTER_FILE)
 
 
 def test_the_proof_of_a_run(
@@ -293,6 +321,25 @@ def test_the_proof_of_a_run(
     with pytest.raises(UserError, match="largest logit difference from the merged model"):
         call(check_adapter, monkeypatch, recipe=json.dumps(recipe), adapter=exported["lora"], **options)
     assert not (tmp_path / "parity.json").exists()
+
+
+@pytest.mark.long
+def test_onnxruntime_genai_switches_to_the_same_files(
+    base: Base, exported: dict[str, Path], expected: dict[str | None, np.ndarray], tmp_path: Path
+) -> None:
+    recipe = json.dumps({"options": Genai(weights="fp32").model_dump()})
+    merged = ("--model-directory", base.directory.parent / "merged", "--output-directory", tmp_path / "built")
+    in_export_environment("scripts/build_genai.py", "--recipe", recipe, *merged)
+    base.make_switchable(tmp_path / "built", tmp_path / "switchable")
+    backend = adapter_backend(tmp_path / "switchable/model.onnx", 1)
+    assert isinstance(backend, GenaiAdapterBackend)
+    for adapter in exported.values():
+        backend.load(adapter)
+    model = backend.model
+    for name in ("lora", "ia3", None, "lora", "dora", "rslora", None, "vera"):
+        backend.switch(exported[name] if name else None)
+        np.testing.assert_allclose(logits(backend), expected[name], atol=1e-5)
+    assert backend.model is model
 
 
 SPLIT = """
