@@ -15,20 +15,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
+from snaketune.backends import load
 from snaketune.layout import backend_of
-from snaketune.onnx_backend import OnnxBackend
 from snaketune.parity import compare_answers, compare_logits, over_budget
 from snaketune.prefix import prefix_beside
 from snaketune.scoring import Backend, probe_logits
 from snaketune.tokens import Rows, read_rows
-
-
-def load(model: Path, threads: int) -> Backend:
-    if (model.parent / "genai_config.json").is_file():
-        from snaketune.genai_backend import GenaiBackend
-
-        return GenaiBackend(model, threads)
-    return OnnxBackend(model, threads, prefix_beside(model))
 
 
 def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -56,7 +48,8 @@ def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[s
     parent, above = merged, "torch"
     for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
         directory = run / "onnx" / precision
-        backend = load(directory / "model.onnx", recipe["threads"])
+        model = directory / "model.onnx"
+        backend = load(model, prefix_beside(model), recipe["threads"])
         logits = probe_logits(backend, probed, probe["positions"])
         answered = [
             files.read_jsonl(run / f"evaluation/{name}.predictions.jsonl") for name in (above, backend_of(precision))

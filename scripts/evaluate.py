@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
+from snaketune.backends import is_package, load
 from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
 from snaketune.metrics import runs_of_notes, statistics, value
 from snaketune.scoring import (
@@ -24,33 +25,6 @@ from snaketune.scoring import (
     write_probe,
 )
 from snaketune.tokens import Rows, read_rows
-
-
-def is_package(model: Path) -> bool:
-    """Whether onnxruntime-genai built what is beside ``model``."""
-    return model.with_name("genai_config.json").is_file()
-
-
-def load(model: Path, prefix: Path | None, threads: int) -> Backend:
-    """onnxruntime-genai for its package, ONNX Runtime for another .onnx file, else torch; each imports only what it needs."""
-    if is_package(model):
-        from snaketune.genai_backend import GenaiBackend
-
-        if prefix:
-            raise errors.UserError(
-                f"{model}: onnxruntime-genai can't start from a prefix: evaluate it without --prefix"
-            )
-        return GenaiBackend(model, threads)
-    if model.suffix == ".onnx":
-        from snaketune.onnx_backend import OnnxBackend
-
-        return OnnxBackend(model, threads, prefix)
-    from snaketune.adapters import load_base
-    from snaketune.measure import limit_threads
-    from snaketune.torch_backend import TorchBackend
-
-    limit_threads(threads)
-    return TorchBackend(load_base(model.parent, "fp32"), prefix)
 
 
 def answers(

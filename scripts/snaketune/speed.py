@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from snaketune.backends import load
 from snaketune.errors import UserError
 
 
@@ -56,26 +57,15 @@ class Native:
         return first - started, time.perf_counter() - first
 
 
-def load(system: str, run: Path, threads: int) -> Any:
+def loaded(system: str, run: Path, threads: int) -> Any:
     """What generates: ``torch-fp32`` or ``torch-bf16`` of merged/, else a precision of onnx/."""
     if system.startswith("torch-"):
-        import torch
-
-        from snaketune.adapters import load_base
-        from snaketune.measure import limit_threads
-        from snaketune.torch_backend import TorchBackend
-
-        limit_threads(threads)
-        dtype = {"torch-fp32": torch.float32, "torch-bf16": torch.bfloat16}[system]
-        return Looped(TorchBackend(load_base(run / "merged", "fp32").to(dtype)))
-    model = run / "onnx" / system.removeprefix("onnx-") / "model.onnx"
-    if system.startswith("genai-"):
-        from snaketune.genai_backend import GenaiBackend
-
-        return Native(GenaiBackend(model, threads).model)
-    from snaketune.onnx_backend import OnnxBackend
-
-    return Looped(OnnxBackend(model, threads))
+        backend: Any = load(run / "merged/model.safetensors", None, threads)
+        if system == "torch-bf16":
+            backend.model.bfloat16()
+        return Looped(backend)
+    backend = load(run / "onnx" / system.removeprefix("onnx-") / "model.onnx", None, threads)
+    return Native(backend.model) if system.startswith("genai-") else Looped(backend)
 
 
 def _serve(connection: Any, system: str, run: Path, threads: int) -> None:
@@ -83,11 +73,11 @@ def _serve(connection: Any, system: str, run: Path, threads: int) -> None:
     try:
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
-        loaded = load(system, run, threads)
+        model = loaded(system, run, threads)
         seconds = time.perf_counter() - started
         connection.send({"load_seconds": seconds, "memory_bytes": psutil.Process().memory_info().rss - before})
         while True:
-            connection.send(loaded.generate(*connection.recv()))
+            connection.send(model.generate(*connection.recv()))
     except UserError as error:
         connection.send(error)
 

@@ -117,7 +117,7 @@ class Base:
         model = attach(load_base(self.directory, "fp32"), adapter)
         with torch.no_grad():
             for parameter in (p for p in model.parameters() if p.requires_grad):
-                parameter.add_(torch.randn_like(parameter) * 0.3)
+                parameter.add_(torch.randn_like(parameter) * 0.15)
         model.save_pretrained(str(run / "adapter"))
         written = [path for path in (run / "adapter").iterdir() if path.suffix in (".json", ".safetensors")]
         manifest.record(run, {"base_precision": base_precision}, [self.directory / "manifest.json"], written)
@@ -177,7 +177,7 @@ def test_an_adapter_beside_its_base_is_the_merged_model(
     name: str, backend: OnnxAdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
 ) -> None:
     backend.switch(exported[name])
-    assert np.abs(expected[name] - expected[None]).max() > 0.1
+    assert np.abs(expected[name] - expected[None]).max() > 0.05
     np.testing.assert_allclose(logits(backend), expected[name], atol=1e-5)
 
 
