@@ -15,7 +15,8 @@ from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
-from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, backend_of, model_files
+from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.precisions import backend_of, calibrates
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
 from snaketune.scenarios import DOCUMENTATION
@@ -214,9 +215,9 @@ def used_files(precision):
 
 def calibration_tokens(wildcards):
     """Training rows, for a precision whose scales are found on them."""
-    export = MATRIX.exports[wildcards.precision]
-    static = export.method == "static-int8" or getattr(export.options, "algorithm", None) == "gptq"
-    return f"{TRAINING}/manifest.json" if static else []
+    if not calibrates(MATRIX.export_recipe(wildcards.precision)):
+        return []
+    return [f"{TRAINING}/manifest.json", ancient(f"{TRAINING}/train.safetensors")]
 
 
 def adapter_logits(wildcards):

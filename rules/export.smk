@@ -62,6 +62,7 @@ rule quantize_onnx:
         recipe=lambda wildcards: recipe(
             "quantize_onnx.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
         ),
+        calibration=lambda wildcards, input: [str(Path(path).parent) for path in input.calibration[:1]],
         directory=subpath(output.manifest, parent=True),
     message:
         "Quantizing {wildcards.technique} of {wildcards.model} on {wildcards.scenario} to {wildcards.precision}"
@@ -71,7 +72,7 @@ rule quantize_onnx:
             scripts/quantize_onnx.py \
             --recipe {params.recipe:q} \
             --model {input.model[0]:q} \
-            --calibration {input.calibration:q} \
+            --calibration-directory {params.calibration:q} \
             --output-directory {params.directory:q} \
             &> {log:q}
         """

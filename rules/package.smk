@@ -32,7 +32,9 @@ def shipped_model(wildcards):
 
 def told_of_training(wildcards):
     """What the card says of how a model was trained; the untuned one wasn't."""
-    return [] if wildcards.technique == "base" else files_in(RUN, ["manifest.json", "provenance.json", "resources.json"])
+    return (
+        [] if wildcards.technique == "base" else files_in(RUN, ["manifest.json", "provenance.json", "resources.json"])
+    )
 
 
 def package_recipe(wildcards):

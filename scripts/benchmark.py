@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from snaketune import errors, files, manifest
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 from snaketune.speed import Server, measure
 from snaketune.tokens import read_rows
 

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
 from snaketune.backends import load
-from snaketune.layout import backend_of
 from snaketune.parity import compare_answers, compare_logits, over_budget
+from snaketune.precisions import backend_of
 from snaketune.prefix import prefix_beside
 from snaketune.scoring import Backend, probe_logits
 from snaketune.tokens import Rows, read_rows

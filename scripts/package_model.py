@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune import errors, files, layout, manifest, model_card
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 
 CHECKSUMS = "SHA256SUMS"
 # The runtime of the package, then what computes for it.

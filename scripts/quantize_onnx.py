@@ -14,6 +14,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from snaketune import calibration, errors, files, fp16, int4, int8, layout, manifest, onnx_files
+from snaketune.precisions import calibrates
 
 Rows = list[np.ndarray]
 
@@ -43,11 +44,6 @@ METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
     "static-int8": int8.quantize,
     "weight-only-int4": int4.quantize,
 }
-
-
-def calibrates(recipe: dict[str, Any]) -> bool:
-    """Whether a method looks at training rows."""
-    return recipe["method"] == "static-int8" or recipe["options"].get("algorithm") == "gptq"
 
 
 def main() -> None:

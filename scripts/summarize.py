@@ -9,7 +9,7 @@ from typing import Any
 
 from snaketune import errors, files
 from snaketune.comparing import Cell, Results, compared
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 from snaketune.statistics import Resampling, percentiles
 
 COLUMNS = [

@@ -127,7 +127,7 @@ def save_experiment(
             name: {"primary_metric": METRICS[name], "higher_is_better": METRICS[name] not in LOWER_IS_BETTER}
             for name in scenarios
         },
-        "precisions": {name: precisions for name in skills},
+        "precisions": dict.fromkeys(skills, precisions),
         "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 
 ENDS = (
     "summary.csv",

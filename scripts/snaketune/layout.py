@@ -13,11 +13,6 @@ ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
 GENAI_FILES = ("model.onnx", "model.onnx_data", "genai_config.json", *TOKENIZER_FILES)
 
 
-def backend_of(precision: str) -> str:
-    """The name of what runs a precision: onnx-int8, genai-int4."""
-    return precision if precision.startswith("genai-") else f"onnx-{precision}"
-
-
 def model_files(directory: Path) -> list[Path]:
     """The files of a local transformers model that its content depends on; weights are safetensors."""
     return sorted(

@@ -11,7 +11,7 @@ import yaml
 
 from snaketune import files
 from snaketune.errors import UserError
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 
 MIB = 2**20
 # Of https://huggingface.co/docs/hub/repositories-licenses, those that models and data here may have.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.layout import backend_of
+from snaketune.precisions import backend_of
 
 
 def decode_rates(benchmark: dict[str, Any], batch: int, prompt: int) -> dict[str, float]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import packages
 import pytest
+import torch
 from experiments import SMALL, small
-from models import tiny_phi3
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from transformers import Phi3Config, Phi3ForCausalLM
 from workspace import Workspace
 
 import make_environment
@@ -29,7 +30,7 @@ CONTEXT = 96
 CHAT = """
 import sys
 from foundry_local_sdk import CatalogType, ChatSession, Configuration, FoundryLocalManager, MessageItem
-from foundry_local_sdk import ModelInfoBuilder, Request, TextItem
+from foundry_local_sdk import ModelInfoBuilder, Request, RequestOptions, SearchOptions
 
 FoundryLocalManager.initialize(
     Configuration(
@@ -45,14 +46,16 @@ with FoundryLocalManager.instance as manager, ModelInfoBuilder() as metadata:
     model = catalog.register_model(model_path=sys.argv[1], model_id="package-generic-cpu:1", metadata=metadata)
     model.load()
     with ChatSession(model) as session, Request().add_item(MessageItem.user(sys.argv[3])) as request:
+        # It would leave room for 2048 tokens, more than so small a context.
+        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=32)))
         with session.process_request(request) as response:
-            print("answer:", "".join(item.text for item in response if isinstance(item, TextItem)))
+            print("answer:", "".join(part.text for item in response for part in item.parts))
     model.unload()
 """
 
 
 def letters() -> Tokenizer:
-    """A tokenizer of 64 letters, in whose place tests/models.py has its end token."""
+    """A tokenizer of 64 tokens: letters, and those of Phi-3's chat format."""
     special = [PAD, "<|assistant|>", END, "<|system|>", "<|user|>"]
     kept = [*map(chr, range(ord("a"), ord("z") + 1)), *map(chr, range(ord("A"), ord("Z") + 1)), *"ĠĊ.,?!:"]
     made = Tokenizer(BPE({token: number for number, token in enumerate([*special, *kept])}, [], unk_token=PAD))
@@ -64,7 +67,12 @@ def letters() -> Tokenizer:
 
 def merged(directory: Path) -> Path:
     """A random model with a chat template, as merged/ of a run is."""
-    tiny_phi3(CONTEXT).save_pretrained(directory)
+    torch.manual_seed(1)
+    # The runtime wants heads whose size is a multiple of 16.
+    widths = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    positions = {"max_position_embeddings": CONTEXT, "original_max_position_embeddings": CONTEXT}
+    ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2}
+    Phi3ForCausalLM(Phi3Config(vocab_size=64, **widths, **positions, **ends)).save_pretrained(directory)
     letters().save(str(directory / "tokenizer.json"))
     special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE}
@@ -130,17 +138,19 @@ def test_without_a_question_each_line_is_one_until_the_context_is_full(package: 
 
 
 @pytest.mark.long
-def test_foundry_local_chats_with_a_package(package: Path, tmp_path: Path) -> None:
+def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, tmp_path: Path) -> None:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip(f"{FOUNDRY} is tried on Linux x86_64 only, this is {sys.platform} {platform.machine()}")
     (tmp_path / "requirements.txt").write_text(f"{FOUNDRY}\n")
-    python = make_environment.make([tmp_path / "requirements.txt"], tmp_path / "foundry")
+    foundry = make_environment.make([tmp_path / "requirements.txt"], tmp_path / "foundry")
     before = {path.name: path.read_bytes() for path in package.iterdir()}
     alone = ["unshare", "--user", "--map-root-user", "--net"]
     without_network = alone if done(*alone, "true").returncode == 0 else []
-    chatted = done(*without_network, python, "-c", CHAT, package, tmp_path / "data", "Name it", timeout=300)
+    chatted = done(*without_network, foundry, "-c", CHAT, package, tmp_path / "data", "Name it", timeout=300)
     assert chatted.returncode == 0, chatted.stderr
-    assert chatted.stdout.partition("answer:")[2].strip(), chatted.stdout
+    answer = chatted.stdout.partition("answer: ")[2].rstrip("\n")
+    assert len(answer) > 8, chatted.stdout
+    assert done(python, package / "run.py", "Name it").stdout.startswith(answer)
     assert before == {path.name: path.read_bytes() for path in package.iterdir()}
 
 
