@@ -51,12 +51,12 @@ def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[s
         model = directory / "model.onnx"
         backend = load(model, prefix_beside(model), recipe["threads"])
         logits = probe_logits(backend, probed, probe["positions"])
-        answered = [
+        before, after = (
             files.read_jsonl(run / f"evaluation/{name}.predictions.jsonl") for name in (above, backend_of(precision))
-        ]
+        )
         hops["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
             **compare_logits(parent, logits, positions, *how),
-            **compare_answers(recipe["primary_metric"], *answered, *how),
+            **compare_answers(recipe["primary_metric"], before, after, *how),
             **prompt_agreement(backend, held_out, rows),
             "bytes": sum(path.stat().st_size for path in directory.glob("model.onnx*")),
             "share_of_fp32_bytes": (directory / "model.onnx_data").stat().st_size

@@ -308,11 +308,8 @@ class GenaiExport(Strict):
     options: Genai
 
 
-class Export(
-    RootModel[
-        Annotated[
-            Float16Export | Int8Export | StaticInt8Export | Int4Export | GenaiExport, Field(discriminator="method")
-        ]
-    ]
-):
+AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | GenaiExport
+
+
+class Export(RootModel[Annotated[AnyExport, Field(discriminator="method")]]):
     """A precision: made of the fp32 ONNX model, or (genai) of the merged model by onnxruntime-genai's builder."""

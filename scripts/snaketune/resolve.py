@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
-from snaketune.kinds import Export, Model, Technique
+from snaketune.kinds import AnyExport, Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
 
@@ -109,7 +109,7 @@ class Matrix:
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
         self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
-        self.exports: dict[str, Export] = self._read_all("export", "exports", self.others)
+        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
         self._check_exports()
         self._check_targets()
         self._check_files()
