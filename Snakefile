@@ -22,6 +22,8 @@ include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
 include: "rules/export.smk"
+include: "rules/adapters.smk"
+include: "rules/package.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 

@@ -84,6 +84,12 @@ class Benchmark(Strict):
     threads: PositiveInt = 1
 
 
+class Package(Strict):
+    """What `snakemake package` ships of each run."""
+
+    precision: Name = Field("genai-int4", description="a genai precision of the experiment's")
+
+
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
@@ -98,6 +104,7 @@ class Experiment(Strict):
     corpus: Corpus
     properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
     benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
+    package: Package = Package()
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )

@@ -102,6 +102,24 @@ class Recipes(Matrix):
         assert benchmark is not None
         return {**benchmark.model_dump(), "precisions": self.precisions_of(technique)}
 
+    def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
+        """What a model card tells of the configuration."""
+        data, source = self.scenarios[scenario], self.scenarios[scenario].source
+        written = data.task != "generation" and source.builtin is not None
+        return {
+            "cell": [model, scenario, technique, seed],
+            "precision": self.packaged,
+            "export": self.exports[self.packaged].model_dump(),
+            "model": self.models[model].model_dump(include={"description", "licence", "hub", "revision", "model_type"}),
+            "scenario": {
+                **data.model_dump(include={"description", "licence", "task", "prompt"}),
+                **source.model_dump(include={"hub", "revision"}),
+                "languages": ["en", *source.options.get("languages", {})] if written else [],
+            },
+            "technique": self.techniques[technique].description if technique != "base" else "",
+            "confidence": self.experiment.evaluation.confidence,
+        }
+
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
         scored = {

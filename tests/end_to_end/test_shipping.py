@@ -164,14 +164,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.mark.long
 def test_the_workflow_packages_every_run_that_ends_with_one_model(workspace: Workspace) -> None:
-    ran = workspace.snakemake("package", "--cores", "2")
+    ran = workspace.snakemake("--cores", "2", "package")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     made = sorted((workspace.path / "results/runs").rglob("package"))
     assert [path.parts[-3] for path in made] == ["base", "lora"]
     for path in made:
         assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
         assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"
-    assert "Nothing to be done" in workspace.snakemake("package", "-n").stderr
+    assert "Nothing to be done" in workspace.snakemake("-n", "package").stderr
     workspace.edit("report/model_card.md.j2", "## Limits", "## What was not measured")
     planned = {rule for rule, due in workspace.plans("package").values() if due}
     assert planned == {"package_model"}
@@ -183,7 +183,7 @@ def test_a_precision_that_cant_be_packaged_is_one_message(workspace: Workspace, 
     other = {**SMALL, "precisions": ["fp32", "int4", "genai-int4"], "package": {"precision": precision}}
     workspace.write("config/experiments/other.yaml", other)
     refused = done(
-        *(sys.executable, "-m", "snakemake", "--configfile", "config/experiments/other.yaml", "package", "-n"),
+        *(sys.executable, "-m", "snakemake", "--configfile", "config/experiments/other.yaml", "-n", "package"),
         cwd=workspace.path,
     )
     assert refused.returncode == 1

@@ -75,9 +75,11 @@ def call(script: Any, monkeypatch: pytest.MonkeyPatch, **options: object) -> Non
 
 
 def model() -> Phi3ForCausalLM:
-    """Random weights; onnxruntime-genai asks for heads of a multiple of 16."""
+    """Random weights. onnxruntime-genai asks for heads of a multiple of 16, and its builder takes a layer with
+    as many outputs as there are tokens for the head.
+    """
     torch.manual_seed(1)
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes = {"vocab_size": 67, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
     context = {"max_position_embeddings": 64, "original_max_position_embeddings": 64}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -90,7 +92,7 @@ class Base:
     def __init__(self, path: Path):
         self.directory, self.switchable, self.adapters = path / "base", path / "switchable", path / "adapters"
         model().save_pretrained(self.directory)
-        letters = [*SPECIAL_TOKENS, *map(chr, range(65, 129 - len(SPECIAL_TOKENS)))]
+        letters = [*SPECIAL_TOKENS, *map(chr, range(65, 132 - len(SPECIAL_TOKENS)))]
         Tokenizer(BPE({letter: n for n, letter in enumerate(letters)}, [])).save(str(self.directory / MODEL_FILES[3]))
         tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": CHAT_TEMPLATE}
         write_json(self.directory / MODEL_FILES[4], tokenizer)
