@@ -14,7 +14,7 @@ from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
 from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
 from snaketune.precisions import backend_of, calibrates
 from snaketune.prefix import PREFIX_FILE
@@ -40,12 +40,14 @@ SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.j
 TABLE = "results/technique_table.json"
 PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
 TEMPLATE = "report/report.html.j2"
+CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
 PROBE = EXPERIMENT.parity.probe.model_dump()
 
 # A prefix can't be merged: its run ends with the base, started from it.
 PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
 MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
 GENAI = MATRIX.genai
+SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
@@ -143,19 +145,6 @@ def digests_of(paths):
     return {str(path): DIGESTS.of(Path(path)) for path in paths if path}
 
 
-def scenario_source(wildcards):
-    """The user's files, or the corpus, of which only the manifest is compared; the hub has none."""
-    source = MATRIX.scenarios[wildcards.scenario].source
-    if source.builtin in DOCUMENTATION:
-        return {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
-    return {"source": ancient(source.paths)}
-
-
-def files_of_a_local_model(wildcards):
-    path = MATRIX.models[wildcards.model].path
-    return list(map(str, model_files(Path(path)))) if path else []
-
-
 def model_recipe(wildcards):
     origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
     return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
@@ -165,61 +154,7 @@ def evaluation_recipe(wildcards, **values):
     return recipe("evaluate.py", **MATRIX.evaluation_recipe(wildcards.scenario), **values)
 
 
-def record_of_a_run(wildcards):
-    """The manifest of the model that a run ends with."""
-    return f"{RUN}/{'prefix' if wildcards.technique in PREFIXED else 'merged'}/manifest.json"
-
-
-def evaluated_model(wildcards):
-    """A merged model; or, as a prefix can't be merged, the base that starts from it."""
-    if wildcards.technique in PREFIXED:
-        directory, prefix = BASE, [f"{RUN}/prefix/{PREFIX_FILE}"]
-        manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
-    else:
-        directory, prefix, manifests = f"{RUN}/merged", [], [f"{RUN}/merged/manifest.json"]
-    return {
-        "manifests": manifests,
-        "model": ancient(f"{directory}/model.safetensors"),
-        "files": ancient(files_in(directory, MODEL_FILES[1:])),
-        "prefix": ancient(prefix),
-    }
-
-
-def exported_prefix(wildcards):
-    return f"{RUN}/onnx/{{precision}}/{PREFIX_FILE}" if wildcards.technique in PREFIXED else []
-
-
-def exported_prefixes(wildcards):
-    names = MATRIX.precisions_of(wildcards.technique) if wildcards.technique in PREFIXED else []
-    return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
-
-
-def exports_used(wildcards):
-    """Every export of a run; large files are compared by their manifests."""
-    names = MATRIX.precisions_of(wildcards.technique)
-    return {
-        "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
-        "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", used_files(name))]),
-    }
-
-
-def evaluations_of(wildcards):
-    backends = ["torch", *map(backend_of, MATRIX.precisions_of(wildcards.technique))]
-    return [f"{RUN}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl")]
-
-
-def used_files(precision):
-    """What a backend reads: of a temporary ONNX model only these are sure to be there still."""
-    return list(GENAI_FILES) if precision in GENAI else [*ONNX_FILES[:2], "tokenizer.json"]
-
-
-def calibration_tokens(wildcards):
-    """Training rows, for a precision whose scales are found on them."""
-    if not calibrates(MATRIX.export_recipe(wildcards.precision)):
-        return []
-    return [f"{TRAINING}/manifest.json", ancient(f"{TRAINING}/train.safetensors")]
-
-
-def adapter_logits(wildcards):
-    trained = MATRIX.techniques.get(wildcards.technique)
-    return f"{RUN}/evaluation/adapter.logits.safetensors" if trained and trained.adapter else []
+def package_recipe(wildcards):
+    cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+    digests = {"template": file_digest(ROOT / CARD), "program": file_digest(ROOT / PROGRAM)}
+    return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))

@@ -53,4 +53,4 @@ if SHIPPED:
 
 rule package:
     input:
-        packages(),
+        packages,

@@ -42,6 +42,16 @@ def benchmarks():
     return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/benchmark.json" for m, s, t, n in runs]
 
 
+def packages(wildcards):
+    """Of the runs that end with a merged model."""
+    if not SHIPPED:
+        raise WorkflowError(
+            f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
+        )
+    runs = [cell for cell in cells() if cell[2] in MERGED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/package/manifest.json" for m, s, t, n in runs]
+
+
 def property_runs(*names):
     return [path for run in MATRIX.property_runs for path in files_in(f"results/{property_run(*run)}", names)]
 

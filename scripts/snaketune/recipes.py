@@ -104,12 +104,13 @@ class Recipes(Matrix):
 
     def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
         """What a model card tells of the configuration."""
-        data, source = self.scenarios[scenario], self.scenarios[scenario].source
+        data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
+        assert precision is not None
         written = data.task != "generation" and source.builtin is not None
         return {
             "cell": [model, scenario, technique, seed],
-            "precision": self.packaged,
-            "export": self.exports[self.packaged].model_dump(),
+            "precision": precision,
+            "export": self.exports[precision].model_dump(),
             "model": self.models[model].model_dump(include={"description", "licence", "hub", "revision", "model_type"}),
             "scenario": {
                 **data.model_dump(include={"description", "licence", "task", "prompt"}),

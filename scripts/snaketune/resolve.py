@@ -125,18 +125,10 @@ class Matrix:
         return [name for name, export in self.exports.items() if export.method == "genai"]
 
     @property
-    def packaged(self) -> str:
-        """The precision that a package ships.
-
-        Raises:
-            UserError: it isn't a genai precision of the experiment.
-        """
+    def packaged(self) -> str | None:
+        """The precision that a package ships, where it is a genai precision of the experiment."""
         name = self.experiment.package.precision
-        if name not in self.genai:
-            raise UserError(
-                f"package.precision: {name} is not a genai precision of this experiment ({', '.join(self.genai) or 'it has none'}): add it to `precisions`, or name another"
-            )
-        return name
+        return name if name in self.genai else None
 
     def precisions_of(self, technique: str) -> list[str]:
         """What a run is exported to: onnxruntime-genai can't start from a prefix."""
