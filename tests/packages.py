@@ -95,6 +95,7 @@ def save_data(results: Path) -> None:
         "rows_are": "a text, and its label as the answer",
         "near_duplicates": "near-duplicates of a kept text were dropped",
         "labels": ["network", "billing"],
+        "majority_share_of_test": 0.55,
         "gate": {"verdict": "marked", "over_budget": ["leaks"]},
         "figures": {"leaks": {"of": 120, "rows": 5}, "duplicates": {"of": 320, "rows": 3}},
     }

@@ -38,7 +38,10 @@ LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 LORA = {"r": 4, "lora_alpha": 16, "target_modules": LAYERS}
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"type": "lora", "options": LORA},
-    "rslora": {"type": "lora", "options": {**LORA, "r": 3, "use_rslora": True, "target_modules": LAYERS[:2]}},
+    "rslora": {
+        "type": "lora",
+        "options": {**LORA, "r": 3, "lora_alpha": 4, "use_rslora": True, "target_modules": LAYERS[:2]},
+    },
     "dora": {"type": "lora", "options": {**LORA, "use_dora": True}},
     "ia3": {"type": "ia3", "options": {"target_modules": LAYERS, "feedforward_modules": ["down_proj"]}},
     "vera": {"type": "vera", "options": {"r": 8, "target_modules": LAYERS}},
