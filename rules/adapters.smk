@@ -5,43 +5,6 @@ Makes: models/{model}/switchable/{precision}/; onnx/adapter/ of each run, with t
 compute what the merged model does.
 """
 
-from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
-
-SWITCHABLE = "results/models/{model}/switchable"
-# Every scenario's untuned model has the same weights: one of them is enough.
-EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
-# A quantized base has other weights; a prefix adds keys and values, not a change of layers.
-SWITCHED = [
-    name
-    for name, technique in MATRIX.techniques.items()
-    if technique.adapter and technique.merges and technique.base_precision == "fp32"
-]
-GENAI_AT_FP32 = [name for name in GENAI if MATRIX.exports[name].options.weights == "fp32"]
-
-
-def switchable_recipe(wildcards):
-    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
-    return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))
-
-
-def adapter_parity_recipe(wildcards):
-    budget = EXPERIMENT.parity.budgets.get("merged-onnx-fp32")
-    return recipe(
-        "check_adapter.py",
-        probe=PROBE,
-        threads=EXPERIMENT.evaluation.threads,
-        gate=EXPERIMENT.parity.gate,
-        largest_logit_difference=budget and budget.largest_logit_difference,
-    )
-
-
-def switched_runs(name):
-    return [
-        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/onnx/adapter/{name}"
-        for m, s, t, n in cells()
-        if t in SWITCHED
-    ]
-
 
 rule export_switchable_base:
     input:

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
 from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
@@ -47,6 +48,16 @@ PROBE = EXPERIMENT.parity.probe.model_dump()
 PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
 MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
 GENAI = MATRIX.genai
+SWITCHABLE = "results/models/{model}/switchable"
+# Every scenario's untuned model has the same weights: one of them is enough.
+EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
+# A quantized base has other weights; a prefix adds keys and values, not a change of layers.
+SWITCHED = [
+    name
+    for name, technique in MATRIX.techniques.items()
+    if technique.adapter and technique.merges and technique.base_precision == "fp32"
+]
+GENAI_AT_FP32 = [name for name in GENAI if MATRIX.exports[name].options.weights == "fp32"]
 SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
@@ -158,3 +169,19 @@ def package_recipe(wildcards):
     cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
     digests = {"template": file_digest(ROOT / CARD), "program": file_digest(ROOT / PROGRAM)}
     return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))
+
+
+def switchable_recipe(wildcards):
+    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
+    return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))
+
+
+def adapter_parity_recipe(wildcards):
+    budget = EXPERIMENT.parity.budgets.get("merged-onnx-fp32")
+    return recipe(
+        "check_adapter.py",
+        probe=PROBE,
+        threads=EXPERIMENT.evaluation.threads,
+        gate=EXPERIMENT.parity.gate,
+        largest_logit_difference=budget and budget.largest_logit_difference,
+    )

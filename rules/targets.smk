@@ -146,3 +146,11 @@ def recorded():
 
 def intermediate(paths):
     return paths if EXPERIMENT.keep_intermediates else temp(paths)
+
+
+def switched_runs(name):
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/onnx/adapter/{name}"
+        for m, s, t, n in cells()
+        if t in SWITCHED
+    ]
