@@ -45,9 +45,8 @@ def benchmarks():
 def packages(wildcards):
     """Of the runs that end with a merged model."""
     if not SHIPPED:
-        raise WorkflowError(
-            f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
-        )
+        # Of a missing input Snakemake tells in one message, of an exception with a traceback.
+        return f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
     runs = [cell for cell in cells() if cell[2] in MERGED]
     return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/package/manifest.json" for m, s, t, n in runs]
 

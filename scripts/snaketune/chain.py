@@ -48,11 +48,17 @@ def _kept(results: Path) -> bool:
         ) from None
 
 
+ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/onnx/adapter", "models/*/switchable")
+
+
 def strangers(results: Path, found: list[Link]) -> list[Path]:
     """Files that the chain doesn't name: of an earlier experiment, or put there by hand."""
     named = {results / "manifest.json", *(path for path, _, _ in found)}
     named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}
     aside = [path for path in (results / "tuning.csv", results / "tuning") if path.exists()]
+    # Made on request of a run or a model: theirs as long as that is named.
+    asked = (one for pattern in ON_REQUEST for one in results.glob(pattern))
+    aside += [path for path in asked if any(one.is_relative_to(path.parent) for one in named)]
     everything = (path for path in results.rglob("*") if path.is_file() and not files.is_scratch(path, results))
     return sorted(p for p in everything if p not in named and not any(p.is_relative_to(one) for one in aside))
 
