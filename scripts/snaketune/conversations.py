@@ -3,7 +3,7 @@
 from typing import Any
 
 from snaketune.rows import found
-from snaketune.values import Fault, Names, Values, text
+from snaketune.values import Fault, Names, Values, string, text
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
@@ -39,9 +39,7 @@ def _turn(turn: Any, name: str) -> dict[str, str]:
     for key in keys:
         if key not in turn:
             raise Fault(f"{name}.{key}", f"missing; the message has the keys {', '.join(turn) or 'none'}")
-        if not isinstance(turn[key], str):
-            raise Fault(f"{name}.{key}", f"expected a string, found {found(turn[key])}")
-        if not turn[key].strip():
+        if not string(turn[key], f"{name}.{key}").strip():
             raise Fault(f"{name}.{key}", f"expected a non-empty string, found {found(turn[key])}")
     role, content = (turn[key] for key in keys)
     if role not in roles:

@@ -16,16 +16,19 @@ class Fault(Exception):
         super().__init__(f"{field}: {fault}")
 
 
-def text(value: Any, name: str) -> str:
-    """A string without white space around it; null becomes the empty string, which the gate counts."""
-    if value is None:
-        return ""
+def string(value: Any, name: str) -> str:
+    """A string that is text."""
     if not isinstance(value, str):
         raise Fault(name, f"expected a string, found {found(value)}")
     if "\0" in value:
         # JSON and text were read without; Parquet and the hub may have it.
         raise Fault(name, "a NUL character")
-    return value.strip()
+    return value
+
+
+def text(value: Any, name: str) -> str:
+    """A string without white space around it; null becomes the empty string, which the gate counts."""
+    return "" if value is None else string(value, name).strip()
 
 
 def label(value: Any, name: str) -> str:
@@ -40,7 +43,7 @@ def label(value: Any, name: str) -> str:
 def strings(value: Any, name: str) -> list[str]:
     """A list of words, or one string of them with spaces between."""
     if isinstance(value, str):
-        return value.split()
+        return string(value, name).split()
     if not isinstance(value, list):
         raise Fault(name, f"expected a list of strings, found {found(value)}")
     for number, one in enumerate(value):

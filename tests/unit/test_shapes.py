@@ -169,3 +169,7 @@ def test_a_nul_character_is_refused_where_the_file_format_lets_it_pass() -> None
         shaped("classification", {"text": "a\0b", "label": "x"})
     with pytest.raises(UserError, match=r"tokens\[1\]: expected a word"):
         shaped("tagging", {"tokens": ["a", "b\0"], "tags": ["O", "O"]})
+    with pytest.raises(UserError, match=r"tokens: a NUL character"):
+        shaped("tagging", {"tokens": "a b\0", "tags": "O O"})
+    with pytest.raises(UserError, match=r"messages\[1\]\.content: a NUL character"):
+        shaped("chat", {"messages": [TURNS[0], {"role": "assistant", "content": "Hel\0lo"}]})
