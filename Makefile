@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs soak unit check tune lock schemas figures verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster soak unit check tune lock schemas figures plan verify explain diff reproduce restore prune clean
 
 help: ## these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,7 @@ demo: setup ## the whole default experiment, or EXPERIMENT=config/experiments/mi
 
 test: setup-dev check ## checks and tests; TESTS=all adds the long ones
 	@$(MAKE) --no-print-directory --jobs 2 test-plans test-runs
+	@$(if $(filter all,$(TESTS)),$(MAKE) --no-print-directory test-cluster)
 
 # Plans need one core, runs seldom two.
 test-plans:
@@ -30,6 +31,9 @@ test-plans:
 
 test-runs:
 	.venv/bin/python -m pytest tests/end_to_end $(SELECTED)
+
+test-cluster: setup-dev ## profiles/slurm on a SLURM cluster of this machine; needs root and the Debian packages of .ci/run
+	.venv/bin/python -m pytest tests/cluster -m "not soak"
 
 soak: setup-dev ## thirty kills at random moments over all rules; figures go to benchmarks/soak.json
 	.venv/bin/python -m pytest -m soak
@@ -55,6 +59,9 @@ schemas: setup ## write config/schemas/ from the typed models
 
 figures: setup ## the measured tables of README.md, from the finished default run
 	.venv/bin/python scripts/write_figures.py
+
+plan: setup ## what the jobs that are due would ask for: cores, memory, time; ARGS=--forceall for all
+	@.venv/bin/python scripts/plan_resources.py $(CONFIG) $(ARGS)
 
 verify: setup ## prove every result, from the raw data to the report
 	@.venv/bin/python scripts/verify.py

@@ -14,6 +14,7 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/inputs.smk"
 include: "rules/targets.smk"
 include: "rules/data.smk"
@@ -36,6 +37,19 @@ wildcard_constraints:
     precision=one_of(MATRIX.exports),
     seed=r"\d+",
     rate=r"[0-9.e-]+",
+
+
+# On a cluster these stay where Snakemake runs: a download, as nodes seldom have a network, and seconds of work.
+localrules:
+    fetch_model,
+    write_plots,
+    write_technique_table,
+    write_report,
+    collect_tuning,
+
+
+onstart:
+    prepare_cluster()
 
 
 rule all:

@@ -22,6 +22,9 @@ rule export_switchable_base:
         "logs/benchmarks/export_switchable_base/{model}/fp32.tsv"
     conda:
         "../envs/export/environment.yaml"
+    resources:
+        mem_mb=memory_of("quantize"),
+        runtime=minutes_of("quantize"),
     params:
         recipe=switchable_recipe,
         base=subpath(input.base, parent=True),
@@ -84,6 +87,9 @@ rule export_adapter:
         technique=one_of(SWITCHED),
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("merge"),
+        runtime=minutes_of("merge"),
     params:
         recipe=recipe("export_adapter.py"),
         base=subpath(input.base, parent=True),
@@ -129,6 +135,9 @@ rule check_adapter:
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    resources:
+        mem_mb=memory_of("onnx"),
+        runtime=minutes_of("onnx"),
     params:
         recipe=adapter_parity_recipe,
         tokens=subpath(input.tokens, parent=True),

@@ -24,6 +24,9 @@ if EXPERIMENT.benchmark:
         conda:
             "../envs/train/environment.yaml"
         threads: every_core
+        resources:
+            mem_mb=memory_of("benchmark"),
+            runtime=minutes_of("benchmark"),
         params:
             recipe=lambda wildcards: recipe("benchmark.py", **MATRIX.benchmark_recipe(wildcards.technique)),
             run=subpath(output.figures, parent=True),

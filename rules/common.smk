@@ -2,14 +2,17 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune import cluster
 from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
 from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
@@ -66,6 +69,21 @@ if not any(str(method).endswith("conda") for method in workflow.deployment_setti
     prefer_programs_of(Path(sys.executable).parent)
 
 
+# SLURM warns every process of a job that its time is nearly up; only training has a use for it.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def prepare_cluster():
+    """Before anything is submitted to SLURM, once it is known which jobs are due."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    try:
+        cluster.prepare(jobs, workflow.executor_settings, Path(workflow.workdir_init), logger)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def one_of(names):
     return "|".join(map(re.escape, names)) or "none"
 
@@ -112,13 +130,13 @@ def pretraining_checkpoint_steps(wildcards, output):
     return pretraining.checkpoint_steps if pretraining else 1
 
 
-def launcher(wildcards):
-    """torchrun where the technique needs more ranks or DeepSpeed, else plain Python."""
+def launcher(wildcards, resources):
+    """Several ranks, or DeepSpeed, need a launcher; on how many nodes isn't part of the recipe."""
     technique = MATRIX.techniques[wildcards.technique]
-    ranks = int(wildcards.get("ranks", technique.world_size))
+    ranks, nodes = int(wildcards.get("ranks", technique.world_size)), int(resources.get("nodes", 1))
     if ranks == 1 and technique.engine.type == "torch":
         return "python"
-    return f"python -m torch.distributed.run --standalone --nproc-per-node {ranks}"
+    return f"python scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
 
 
 def training_cores(wildcards):
@@ -131,11 +149,13 @@ def threads_of_a_rank(wildcards):
 
 
 def every_core(wildcards):
-    """So that nothing runs beside; where Snakemake has no number of cores, each job has a machine to itself."""
+    """So that nothing runs beside; a cluster's profile asks for a whole node, whose cores Snakemake doesn't know."""
     try:
-        return workflow.cores
+        if workflow.local_exec:
+            return workflow.cores
     except WorkflowError:
-        return training_cores(wildcards)
+        pass
+    return training_cores(wildcards) if wildcards.technique in MATRIX.techniques else EXPERIMENT.evaluation.threads
 
 
 def data_recipe(wildcards):

@@ -17,6 +17,9 @@ rule collect_documentation:
     conda:
         "../envs/train/environment.yaml"
     threads: 2
+    resources:
+        mem_mb=memory_of("data"),
+        runtime=minutes_of("data"),
     params:
         recipe=recipe("collect_documentation.py", **EXPERIMENT.corpus.model_dump()),
     message:
@@ -45,6 +48,9 @@ rule prepare_data:
         "logs/benchmarks/prepare_data/{scenario}.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("data"),
+        runtime=minutes_of("data"),
     params:
         recipe=data_recipe,
         directory=subpath(output.manifest, parent=True),
@@ -77,6 +83,9 @@ rule tokenize_data:
         "logs/benchmarks/tokenize_data/{model}/{scenario}.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("tokens"),
+        runtime=minutes_of("tokens"),
     params:
         recipe=lambda wildcards: recipe("tokenize_data.py", **MATRIX.tokens_recipe(wildcards.scenario)),
         base=subpath(input.base, parent=True),

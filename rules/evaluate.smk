@@ -23,6 +23,9 @@ rule evaluate_torch:
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    resources:
+        mem_mb=memory_of("torch"),
+        runtime=minutes_of("torch"),
     params:
         recipe=lambda wildcards: evaluation_recipe(wildcards, probe=PROBE),
         tokens=subpath(input.tokens, parent=True),
@@ -62,6 +65,9 @@ rule evaluate_onnx:
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    resources:
+        mem_mb=memory_of("onnx"),
+        runtime=minutes_of("onnx"),
     params:
         recipe=lambda wildcards: evaluation_recipe(wildcards),
         tokens=subpath(input.tokens, parent=True),

@@ -23,6 +23,9 @@ rule export_onnx:
         technique=one_of(MERGED),
     conda:
         "../envs/export/environment.yaml"
+    resources:
+        mem_mb=memory_of("export"),
+        runtime=minutes_of("export"),
     params:
         recipe=recipe("export_onnx.py", environment="export"),
         merged=subpath(input.merged, parent=True),
@@ -58,6 +61,9 @@ rule quantize_onnx:
         precision=one_of(QUANTIZED),
     conda:
         "../envs/export/environment.yaml"
+    resources:
+        mem_mb=memory_of("quantize"),
+        runtime=minutes_of("quantize"),
     params:
         recipe=lambda wildcards: recipe(
             "quantize_onnx.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
@@ -95,6 +101,9 @@ rule build_genai:
         precision=one_of(GENAI),
     conda:
         "../envs/export/environment.yaml"
+    resources:
+        mem_mb=memory_of("genai"),
+        runtime=minutes_of("genai"),
     params:
         recipe=lambda wildcards: recipe(
             "build_genai.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
@@ -133,6 +142,9 @@ rule add_prefix:
         precision=one_of(QUANTIZED),
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("quantize"),
+        runtime=minutes_of("quantize"),
     params:
         recipe=recipe("add_prefix.py"),
         base=subpath(input.base, parent=True),
@@ -192,6 +204,9 @@ rule check_parity:
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
+    resources:
+        mem_mb=memory_of("parity"),
+        runtime=minutes_of("parity"),
     params:
         recipe=lambda wildcards: recipe(
             "check_parity.py", **MATRIX.parity_recipe(wildcards.scenario, wildcards.technique)

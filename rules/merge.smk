@@ -28,6 +28,9 @@ rule merge_adapter:
     conda:
         "../envs/train/environment.yaml"
     threads: threads_of_a_rank
+    resources:
+        mem_mb=memory_of("merge"),
+        runtime=minutes_of("merge"),
     params:
         recipe=lambda wildcards: recipe("merge_adapter.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
         base=subpath(input.base, parent=True),
@@ -72,6 +75,9 @@ rule extract_prefix:
     conda:
         "../envs/train/environment.yaml"
     threads: threads_of_a_rank
+    resources:
+        mem_mb=memory_of("merge"),
+        runtime=minutes_of("merge"),
     params:
         recipe=lambda wildcards: recipe("extract_prefix.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
         base=subpath(input.base, parent=True),
@@ -112,6 +118,9 @@ rule copy_model:
         technique=one_of(techniques(with_adapter=False)),
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("copy"),
+        runtime=minutes_of("copy"),
     params:
         recipe=recipe("copy_model.py"),
         base=subpath(input.base, parent=True),

@@ -20,6 +20,9 @@ rule train_tokenizer:
     conda:
         "../envs/train/environment.yaml"
     threads: 2
+    resources:
+        mem_mb=memory_of("data"),
+        runtime=minutes_of("data"),
     params:
         recipe=lambda wildcards: recipe(
             "train_tokenizer.py", **MATRIX.models[wildcards.model].build.model_dump(include={"vocabulary", "context"})
@@ -58,6 +61,9 @@ rule pretrain_model:
     conda:
         "../envs/train/environment.yaml"
     threads: lambda wildcards: MATRIX.pretraining_recipe(wildcards.model)["threads"]
+    resources:
+        mem_mb=pretraining_memory,
+        runtime=pretraining_minutes,
     params:
         recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
         tokenizer=subpath(input.tokenizer, parent=True),
@@ -66,8 +72,10 @@ rule pretrain_model:
         checkpoint_steps=pretraining_checkpoint_steps,
     message:
         "Pre-training {wildcards.model}"
+    # A scheduler warns every process of a job: the shell and tee wait for the training, which heeds it.
     shell:
         """
+        trap : TERM USR1
         python scripts/pretrain_model.py \
             --recipe {params.recipe:q} \
             --corpus {input.text:q} \
@@ -75,7 +83,7 @@ rule pretrain_model:
             --output-directory {params.directory:q} \
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \
-            2>&1 | tee {log:q}
+            2>&1 | (trap '' TERM USR1; tee {log:q})
         """
 
 
@@ -95,6 +103,9 @@ rule fetch_model:
     retries: 2
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("fetch"),
+        runtime=minutes_of("fetch"),
     params:
         recipe=model_recipe,
         directory=subpath(output.manifest, parent=True),

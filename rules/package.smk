@@ -33,6 +33,9 @@ if SHIPPED:
             technique=one_of(MERGED),
         conda:
             "../envs/train/environment.yaml"
+        resources:
+            mem_mb=memory_of("copy"),
+            runtime=minutes_of("copy"),
         params:
             recipe=package_recipe,
             directory=subpath(output.manifest, parent=True),

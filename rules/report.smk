@@ -24,6 +24,9 @@ rule summarize:
         "logs/benchmarks/summarize.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=recipe("summarize.py", **MATRIX.summary_recipe(list(cells()))),
     message:
@@ -60,6 +63,9 @@ rule write_report:
         "logs/benchmarks/write_report.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         # A function, because Snakemake would take braces in descriptions for wildcards.
         recipe=lambda wildcards: recipe(
@@ -91,6 +97,9 @@ rule write_plots:
         "logs/benchmarks/write_plots.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=recipe("write_plots.py", cells=[cell for cell in cells() if cell[2] != "base"]),
     message:
@@ -119,6 +128,9 @@ rule record_results:
         "logs/benchmarks/record_results.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe(list(cells()))),
     message:
@@ -143,6 +155,9 @@ rule collect_tuning:
         "logs/benchmarks/collect_tuning.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=recipe("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
     message:

@@ -55,6 +55,9 @@ rule write_technique_table:
         "logs/benchmarks/write_technique_table.tsv"
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=recipe("write_technique_table.py", **MATRIX.table_recipe()),
     message:

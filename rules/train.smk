@@ -28,6 +28,10 @@ rule train_adapter:
     conda:
         "../envs/train/environment.yaml"
     threads: training_cores
+    resources:
+        mem_mb=training_memory,
+        runtime=training_minutes,
+        gpu=training_gpus,
     params:
         recipe=training_recipe,
         launcher=launcher,
@@ -39,8 +43,10 @@ rule train_adapter:
         live=live_options,
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+    # A scheduler warns every process of a job: the shell and tee wait for the training, which heeds it.
     shell:
         """
+        trap : TERM USR1
         {params.launcher} scripts/train.py \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
@@ -49,7 +55,7 @@ rule train_adapter:
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \
             {params.live:q} \
-            2>&1 | tee {log:q}
+            2>&1 | (trap '' TERM USR1; tee {log:q})
         """
 
 

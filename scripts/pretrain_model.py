@@ -15,10 +15,11 @@ from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 from snaketune import errors, files, layout, manifest
 from snaketune.chat import PAD, render
+from snaketune.checkpoints import checkpoint_key, notice
 from snaketune.measure import limit_threads
 from snaketune.order import hash_order
 from snaketune.tokens import Rows
-from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
+from snaketune.training import Fit, Plan, mean_loss, plan_batches
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",
@@ -118,7 +119,7 @@ def pretrain(
         1.0,
         checkpoint_steps,
     )
-    fit = Fit(accelerator, model, optimizer, rows, plan, model.config.pad_token_id, work, name, key)
+    fit = Fit(accelerator, model, optimizer, rows, plan, model.config.pad_token_id, work, name, key, ending=notice())
     fit.run()
     plain = accelerator.unwrap_model(model)
     loss = mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"])

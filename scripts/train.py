@@ -1,12 +1,11 @@
 """Fine-tune a base model with any technique: an adapter, a base precision and an engine.
 
-Run by hand for one process, or by `torchrun --nproc-per-node N` for more ranks and for
-DeepSpeed. Interrupted, it goes on from its last checkpoint in --work.
+Run by hand for one process, or by `launch.py --ranks N` for more ranks and for DeepSpeed.
+Asked to end by SIGTERM or SIGUSR1, it saves a checkpoint first. Interrupted, it goes on from its last checkpoint in --work.
 """
 
 import argparse
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -14,78 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
+from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
 
 from snaketune import errors, files, manifest
 from snaketune.adapters import PrefixModel, attach, load_base, save_adapter, taken_from_base
-from snaketune.extensions import load_operations
+from snaketune.checkpoints import checkpoint_key, notice
+from snaketune.engines import accelerator_for, optimizer_for
 from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 from snaketune.tokens import read_rows
-from snaketune.training import Fit, Plan, checkpoint_key, mean_loss, plan_batches
-
-
-def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
-    """One process, DDP or DeepSpeed, as the recipe's engine says; ``elements`` bounds the weights' count.
-
-    Raises:
-        UserError: the process was started with another number of ranks than the recipe's.
-    """
-    ranks = int(os.environ.get("WORLD_SIZE", 1))
-    if ranks != recipe["world_size"]:
-        raise errors.UserError(
-            f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use torchrun --nproc-per-node {recipe['world_size']}"
-        )
-    cpu = not torch.cuda.is_available()
-    if recipe["engine"]["type"] != "deepspeed":
-        return Accelerator(cpu=cpu)
-    from accelerate import DeepSpeedPlugin
-
-    offload = recipe["engine"]["offload"]
-    load_operations("ShareMemCommBuilder", *(["CPUAdamBuilder"] if offload == "cpu" else []))
-    # The buckets are allocated whole: DeepSpeed's default of 2 GB would dwarf a small model.
-    bucket = min(50_000_000, elements)
-    zero: dict[str, Any] = {
-        "stage": recipe["engine"]["zero_stage"],
-        "reduce_bucket_size": bucket,
-        "allgather_bucket_size": bucket,
-        # By default stage 3 leaves each rank up to a billion numbers whole: it wouldn't shard a small model.
-        "stage3_param_persistence_threshold": 0,
-        "stage3_max_live_parameters": 0,
-        "stage3_max_reuse_distance": 0,
-        "stage3_gather_16bit_weights_on_model_save": True,
-    }
-    if offload != "none":
-        zero["offload_optimizer"] = {"device": offload}
-    config = {
-        "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": recipe["max_grad_norm"],
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    # Accelerator(cpu=True) leaves DeepSpeed out without a word: the ranks must meet before it.
-    PartialState(cpu=cpu)
-    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
-    if accelerator.distributed_type != DistributedType.DEEPSPEED:
-        raise RuntimeError(f"DeepSpeed was asked for, but accelerate runs {accelerator.distributed_type}")
-    return accelerator
-
-
-def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = {
-        "lr": recipe["learning_rate"],
-        "betas": (0.9, 0.999),
-        "eps": 1e-8,
-        "weight_decay": recipe["weight_decay"],
-    }
-    if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
-    return torch.optim.AdamW(parameters, fused=True, **options)
+from snaketune.training import Fit, Plan, mean_loss, plan_batches
 
 
 def save(
@@ -172,7 +109,7 @@ def main() -> None:
     )
     imported = peak_memory()
     torch.manual_seed(recipe["seed"])
-    model = load_base(arguments.base_directory, recipe["base_precision"])
+    model = load_base(arguments.base_directory, recipe["base_precision"], recipe["compute_precision"])
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
@@ -204,6 +141,7 @@ def main() -> None:
         checkpoint_key(recipe, inputs),
         strict_checkpoint=recipe["base_precision"] == "fp32",
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
+        ending=notice(),
     )
     # A run of a few steps measures what training takes, and nothing else.
     validate = None if "steps" in recipe else lambda: mean_loss(model, validation, pad, accelerator.device, 32)

@@ -16,10 +16,11 @@ from snaketune.prefix import Layer
 disable_progress_bar()
 
 
-def load_base(directory: Path, precision: str) -> PreTrainedModel:
+def load_base(directory: Path, precision: str, compute: str = "fp32") -> PreTrainedModel:
     """The model of a local directory with weights at ``precision``: fp32 or nf4.
 
-    nf4 is the 4-bit NormalFloat with double quantization of QLoRA (arXiv 2305.14314).
+    nf4 is the 4-bit NormalFloat with double quantization of QLoRA (arXiv 2305.14314), whose
+    weights are multiplied at ``compute``, fp32 or bf16.
     """
     quantization = None
     if precision == "nf4":
@@ -27,7 +28,7 @@ def load_base(directory: Path, precision: str) -> PreTrainedModel:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=torch.bfloat16 if compute == "bf16" else torch.float32,
         )
     return AutoModelForCausalLM.from_pretrained(
         directory,

@@ -23,9 +23,12 @@ def load(model: Path, prefix: Path | None, threads: int) -> Backend:
         from snaketune.onnx_backend import OnnxBackend
 
         return OnnxBackend(model, threads, prefix)
+    import torch
+
     from snaketune.adapters import load_base
     from snaketune.measure import limit_threads
     from snaketune.torch_backend import TorchBackend
 
     limit_threads(threads)
-    return TorchBackend(load_base(model.parent, "fp32"), prefix)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchBackend(load_base(model.parent, "fp32").to(device), prefix)

@@ -14,6 +14,9 @@ class Training(Strict):
 
     epochs: PositiveInt = 3
     batch_rows: PositiveInt = 16
+    compute_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of matrix products in training; trained weights and optimizer states are fp32 either way"
+    )
     checkpoint_steps: PositiveInt = 100
 
 
@@ -97,6 +100,9 @@ class Experiment(Strict):
     scenarios: list[Name] = Field(min_length=1)
     techniques: list[Name] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    ranks: dict[Name, PositiveInt] = Field(
+        default_factory=dict, description="ranks of some techniques on this machine, in place of their `world_size`"
+    )
     precisions: list[Name] = Field(description="fp32 and what it is quantized to; none exports nothing")
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -119,6 +125,8 @@ class Experiment(Strict):
             values = getattr(self, key)
             if repeated := next((value for value in values if values.count(value) > 1), None):
                 raise ValueError(f"{key} names {repeated} twice")
+        if unknown := sorted(set(self.ranks) - set(self.techniques)):
+            raise ValueError(f"ranks: {unknown[0]} is none of this experiment's techniques")
         if "base" in self.techniques:
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if self.precisions and "fp32" not in self.precisions:

@@ -27,6 +27,8 @@ def limit_threads(threads: int) -> None:
         )
     # accelerate and OpenMP take their number from here.
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Without it cuBLAS has no deterministic form.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -109,6 +109,8 @@ class Matrix:
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
         self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
+        for name, ranks in own.ranks.items():
+            self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
         self._check_exports()
         self._check_targets()

@@ -4,22 +4,20 @@ Data order comes from the seed alone and the loss is divided by the global count
 tokens, so that a run gives the same result at any number of ranks.
 """
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 
+from snaketune.checkpoints import Checkpoints
 from snaketune.errors import UserError
-from snaketune.files import sha256, write_json
 from snaketune.measure import peak_memory
 from snaketune.tokens import Rows
 
@@ -114,9 +112,16 @@ def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device
     return total / rows.answer_tokens(order)
 
 
-def checkpoint_key(recipe: dict[str, Any], inputs: list[Path]) -> str:
-    """What a checkpoint belongs to: a recipe and the content of the inputs, by their manifests."""
-    return json.dumps([recipe, *(sha256(path) for path in inputs)], sort_keys=True)
+def portions(batch: list[int], rank: int, world: int, rows: int) -> list[tuple[list[int], float]]:
+    """What a rank computes of a global batch: micro-batches of at most ``rows``, and what each counts.
+
+    Every rank has as many, because under ZeRO each forward and backward is a meeting of all
+    ranks: one that has run out of rows takes a row again, at weight 0.
+    """
+    mine = batch[rank::world]
+    parts = [(mine[i : i + rows], 1.0) for i in range(0, len(mine), rows)]
+    most = -(-len(batch[::world]) // rows)
+    return parts + [(batch[:1], 0.0)] * (most - len(parts))
 
 
 class Fit:
@@ -135,10 +140,12 @@ class Fit:
         key: str,
         strict_checkpoint: bool = True,
         watch: Callable[[dict[str, Any]], None] | None = None,
+        ending: Callable[[], bool] = lambda: False,
     ):
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.rows, self.plan, self.pad, self.work, self.name, self.key = rows, plan, pad, work, name, key
-        self.strict_checkpoint, self.watch = strict_checkpoint, watch
+        self.rows, self.plan, self.pad, self.name = rows, plan, pad, name
+        self.checkpoints = Checkpoints(accelerator, work, key, strict_checkpoint)
+        self.watch, self.ending = watch, ending
         self.log: list[dict[str, Any]] = []
         self.seconds = self.cpu_seconds = 0.0
         self.earlier_peak = 0
@@ -147,7 +154,8 @@ class Fit:
         """Train to the end of the plan, from the last checkpoint where there is one.
 
         Raises:
-            UserError: the loss is not a number; the last good checkpoint stays.
+            UserError: the loss is not a number; the last good checkpoint stays. Or a rank is
+                ``ending``: all have saved a checkpoint. Ranks but the first then exit without a word.
         """
         first = self._resume()
         started, cpu = time.perf_counter(), time.process_time()
@@ -166,21 +174,34 @@ class Fit:
             self.cpu_seconds, cpu = self.cpu_seconds + now_cpu - cpu, now_cpu
             if last or (step + 1) % max(1, len(self.plan.batches) // 20) == 0:
                 self._show(entry)
-            if not last and (step + 1) % self.plan.checkpoint_steps == 0:
+            leaving = not last and self._any_rank_is_ending()
+            if leaving or (not last and (step + 1) % self.plan.checkpoint_steps == 0):
                 self._save(step + 1)
                 started, cpu = time.perf_counter(), time.process_time()
+            if leaving:
+                self._leave(step)
+
+    def _any_rank_is_ending(self) -> bool:
+        flag = torch.tensor(float(self.ending()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum"))
+
+    def _leave(self, step: int) -> NoReturn:
+        self.accelerator.end_training()
+        if not self.accelerator.is_main_process:
+            raise SystemExit(1)
+        raise UserError(
+            f"{self.name}: asked to end by a signal, it stopped after step {step + 1} of {len(self.plan.batches)}, which is saved in {self.checkpoints.work}: run it again and it goes on from there"
+        )
 
     def _step(self, step: int) -> dict[str, Any]:
         batch, world, rank = self.plan.batches[step], self.accelerator.num_processes, self.accelerator.process_index
         answers = self.rows.answer_tokens(batch)
-        mine = batch[rank::world] or batch[:1]
-        weight = float(rank < len(batch))
-        micro = [mine[i : i + self.plan.micro_batch_rows] for i in range(0, len(mine), self.plan.micro_batch_rows)]
+        mine = portions(batch, rank, world, self.plan.micro_batch_rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(step)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, part in enumerate(micro):
-            last = number + 1 == len(micro)
+        for number, (part, weight) in enumerate(mine):
+            last = number + 1 == len(mine)
             self.accelerator.sync_gradients = last
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = answer_loss(self.model, *collate(self.rows, part, self.pad, self.accelerator.device)) * weight
@@ -198,7 +219,7 @@ class Fit:
         return {"step": step + 1, "loss": float(total), "learning_rate": self.plan.rate(step), "tokens": tokens}
 
     def _diverged(self, step: int, loss: float) -> str:
-        kept = self._last_checkpoint()
+        kept = self.checkpoints.last()
         where = f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet"
         return f"{self.name}: the loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
 
@@ -211,49 +232,16 @@ class Fit:
                 flush=True,
             )
 
-    def _last_checkpoint(self) -> Path | None:
-        found = sorted(self.work.glob("checkpoint-*/state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
-        return found[-1].parent if found else None
-
     def _save(self, step: int) -> None:
-        path = self.work / f"checkpoint-{step:07d}"
-        aside = self.work / f"part-{step:07d}"
-        self.accelerator.save_state(str(aside), safe_serialization=True)
-        peak = torch.tensor([max(self.earlier_peak, peak_memory())], device=self.accelerator.device)
-        peaks = self.accelerator.gather(peak).tolist()
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            write_json(
-                aside / "state.json",
-                {
-                    "key": self.key,
-                    "step": step,
-                    "log": self.log,
-                    "seconds": self.seconds,
-                    "cpu_seconds": self.cpu_seconds,
-                    "peaks": peaks,
-                },
-            )
-            shutil.rmtree(path, ignore_errors=True)
-            aside.replace(path)
-            for old in self.work.glob("checkpoint-*"):
-                if old != path:
-                    shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
+        progress = {"log": self.log, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        self.checkpoints.save(step, progress, max(self.earlier_peak, peak_memory()))
 
     def _resume(self) -> int:
         """The step to go on from: 0 where there is no checkpoint of this very recipe."""
-        path = self._last_checkpoint()
-        if path is None:
+        found = self.checkpoints.load()
+        if found is None:
             return 0
-        state = json.loads((path / "state.json").read_text())
-        if state["key"] != self.key:
-            return 0
-        # A quantized base saves its quantization beside the weights, which loading doesn't know
-        # as keys; it was just read from its own file, and only the adapter differs.
-        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        options = {} if self.strict_checkpoint else {"load_module_strict" if deepspeed else "strict": False}
-        self.accelerator.load_state(str(path), **options)
+        path, state = found
         self.log, self.seconds, self.cpu_seconds = state["log"], state["seconds"], state["cpu_seconds"]
         self.earlier_peak = state["peaks"][self.accelerator.process_index]
         if self.accelerator.is_main_process:

@@ -1,6 +1,7 @@
 """What exact triggers cost: a call with nothing to do, side by side with Snakemake's own."""
 
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -14,10 +15,20 @@ from workspace import REPOSITORY, Workspace, made
 pytestmark = pytest.mark.long
 
 SECONDS = 5.0
+CELLS = {"techniques": ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"], "precisions": []}
+FACTOR = 1.3
 
 
 def trivial(workspace: Workspace, path: Path) -> None:
     """A workflow of trivial rules with the same jobs, inputs and outputs, all made."""
+    for name in trivial_rules(workspace, path):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+    call(path, "--touch", "--forceall")
+
+
+def trivial_rules(workspace: Workspace, path: Path) -> list[str]:
+    """Write the Snakefile of such a workflow; returns the outputs."""
     listed = workspace.forked("--detailed-summary").splitlines()
     lines = [line for line in listed if "\t" in line]
     jobs: dict[tuple[str, str], list[str]] = {}
@@ -32,10 +43,7 @@ def trivial(workspace: Workspace, path: Path) -> None:
         )
     path.mkdir()
     (path / "Snakefile").write_text("\n".join(rules))
-    for name in outputs:
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(name)
-    call(path, "--touch", "--forceall")
+    return outputs
 
 
 def call(path: Path, *arguments: str) -> float:
@@ -59,3 +67,25 @@ def test_a_call_with_nothing_to_do_costs_little_more_than_snakemakes_own(tmp_pat
     more = statistics.median(ours) - statistics.median(theirs)
     print(f"ours {statistics.median(ours):.1f} s, trivial {statistics.median(theirs):.1f} s: {more:+.1f} s")
     assert more < SECONDS
+
+
+def planned(path: Path, *arguments: str) -> tuple[float, float]:
+    """Seconds of processor time that a dry run takes, and its largest resident MB."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *arguments]
+    with (path / "planned.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (path / "planned.log").read_text()[-2000:]
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1000
+
+
+def test_a_thousand_cells_are_planned_in_little_more_than_snakemakes_own_time(tmp_path: Path) -> None:
+    workspace = Workspace.make(tmp_path / "ours", {**CELLS, "seeds": list(range(1, 144))})
+    trivial_rules(workspace, tmp_path / "trivial")
+    ours, memory = planned(tmp_path / "ours", "--configfile", workspace.experiment)
+    theirs, least = planned(tmp_path / "trivial")
+    print(
+        f"ours {ours:.0f} s and {memory:.0f} MB, trivial {theirs:.0f} s and {least:.0f} MB: {ours / theirs:.2f} times"
+    )
+    assert ours < FACTOR * theirs

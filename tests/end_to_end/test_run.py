@@ -169,7 +169,7 @@ def training(
     recipe = {**read(run_of(workspace, technique) / "manifest.json")["recipe"], **changes}
     launcher = [sys.executable]
     if recipe["world_size"] > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(recipe["world_size"])]
+        launcher += ["scripts/launch.py", "--ranks", str(recipe["world_size"])]
     command = [*launcher, "scripts/train.py", "--recipe", json.dumps(recipe), "--work", str(out / "work")]
     command += [
         "--checkpoint-steps",

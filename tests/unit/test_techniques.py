@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from models import tiny_phi3
 from peft import PeftModel
 from safetensors.numpy import load_file
+from training_runs import rows_to_learn
 
 from snaketune import manifest
 from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
+from snaketune.engines import accelerator_for, optimizer_for
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
 from snaketune.layout import TRAINING_FILES
 from snaketune.measure import model_state_bytes
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
+from snaketune.recipes import Recipes
 from snaketune.resolve import validated
 from snaketune.scoring import answer_likelihoods, generate, probe_logits
-from snaketune.tokens import Rows, write_rows
+from snaketune.tokens import write_rows
 from snaketune.torch_backend import TorchBackend
 from snaketune.training import Fit, Plan, answer_loss, collate, plan_batches
 from train import save
@@ -33,14 +37,6 @@ from train import save
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 FROZEN = ["lora", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
-
-
-def rows_to_learn(count: int, seed: int) -> Rows:
-    """The answer is a function of the first token."""
-    generator = np.random.default_rng(seed)
-    prompts = [generator.integers(3, 40, generator.integers(3, 12)) for _ in range(count)]
-    ids = [np.array([*prompt, 50 + prompt[0] % 2, 41, 2], dtype=np.int32) for prompt in prompts]
-    return Rows(ids, [np.arange(len(row)) >= len(row) - 3 for row in ids])
 
 
 ROWS = rows_to_learn(64, 1)
@@ -364,7 +360,7 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path
     for name in TRAINING_FILES[:2]:
         write_rows(tokens / name, ROWS)
     manifest.record(tokens, {}, [], sorted(tokens.glob("*.safetensors")))
-    plan = {"epochs": 2, "batch_rows": 16, "steps": 3, "keep_weights": False, "seed": 1}
+    plan = {"epochs": 2, "batch_rows": 16, "steps": 3, "keep_weights": False, "seed": 1, "compute_precision": "fp32"}
     recipe = json.dumps(technique("peft-prefix") | plan)
     places = {"base-directory": base, "tokens-directory": tokens, "output-directory": out, "work": out / "work"}
     options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
@@ -384,3 +380,34 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path
 def test_each_shipped_adapter_is_peft_s_own_model(base: Path) -> None:
     for name in FROZEN:
         assert isinstance(attach(load_base(base, "fp32"), technique(name)["adapter"]), PeftModel)
+
+
+def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
+    config = read_yaml(ROOT / "config/config.yaml")
+    own = Recipes(config, ROOT).training_recipe("tiny-phi3", "zero3", 1)
+    wider = Recipes(config | {"ranks": {"zero3": 4}}, ROOT).training_recipe("tiny-phi3", "zero3", 1)
+    assert (own["world_size"], wider["world_size"]) == (2, 4)
+    assert wider == own | {"world_size": 4}
+    with pytest.raises(UserError, match="ranks: zero9 is none of this experiment's techniques"):
+        Recipes(config | {"ranks": {"zero9": 4}}, ROOT)
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora"])
+def test_bf16_computes_less_exactly_and_trains_in_fp32(name: str, base: Path, tmp_path: Path) -> None:
+    inputs = collate(ROWS, list(range(16)), 0, CPU)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = technique(name) | {"compute_precision": precision}
+        accelerator = accelerator_for(recipe, 0)
+        torch.manual_seed(1)
+        model = attach(load_base(base, "fp32" if name == "lora" else "nf4", precision), recipe["adapter"])
+        model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
+        loss = answer_loss(model, *inputs)
+        accelerator.backward(loss)
+        optimizer.step()
+        losses[precision] = float(loss)
+        kept = [p for p in model.parameters() if p.requires_grad] + [s["exp_avg"] for s in optimizer.state.values()]
+        assert {tensor.dtype for tensor in kept} == {torch.float32}
+        AcceleratorState._reset_state(True)
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]

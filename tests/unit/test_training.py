@@ -1,7 +1,8 @@
 """Training: data order, loss, learning rate, and going on after an interruption."""
 
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from models import tiny_phi3
 from transformers import Phi3ForCausalLM
 
+from snaketune.checkpoints import NOTICES, notice
 from snaketune.errors import UserError
 from snaketune.tokens import Rows
-from snaketune.training import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches
+from snaketune.training import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(0)
@@ -70,6 +72,16 @@ def test_rows_are_aligned_to_the_right() -> None:
     assert inputs["position_ids"].tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
     assert targets.tolist() == [[IGNORED, IGNORED, 7], [10, 11, 12]]
     assert inputs["logits_to_keep"] == 4
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 8))
+def test_ranks_share_a_batch_in_equally_many_micro_batches(count: int, world: int, rows: int) -> None:
+    found = [portions(list(range(count)), rank, world, rows) for rank in range(world)]
+    assert len({len(one) for one in found}) == 1
+    assert max(len(part) for one in found for part, _ in one) <= rows
+    counted = [row for one in found for part, weight in one for row in part if weight == 1]
+    assert sorted(counted) == list(range(count))
+    assert all(part for one in found for part, _ in one)
 
 
 def reference_loss(model: Phi3ForCausalLM, rows: Rows) -> float:
@@ -186,6 +198,46 @@ def test_a_checkpoint_that_was_cut_short_is_not_used(whole: Fit, tmp_path: Path)
     resumed = fit(tmp_path)
     resumed.run()
     assert_equal_weights(resumed, whole)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in NOTICES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", NOTICES, ids=str)
+def test_a_run_asked_to_end_saves_the_step_it_is_in(number: signal.Signals, whole: Fit, tmp_path: Path) -> None:
+    def warn() -> float:
+        signal.raise_signal(number)
+        return 0.0
+
+    told = fit(tmp_path, checkpoint_steps=100)
+    told.ending = notice()
+    with pytest.raises(
+        UserError, match=r"run: asked to end by a signal, it stopped after step 3 of 8, which is saved in"
+    ):
+        told.run(warn, 3)
+    assert [path.parent.name for path in tmp_path.glob("checkpoint-*/state.json")] == ["checkpoint-0000003"]
+    resumed = fit(tmp_path)
+    resumed.run()
+    assert_equal_weights(resumed, whole)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_run_asked_to_end_in_its_last_step_ends(whole: Fit, tmp_path: Path) -> None:
+    told = fit(tmp_path)
+    told.ending = notice()
+
+    def warn() -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return 0.0
+
+    told.run(warn, 8)
+    assert_equal_weights(told, whole)
 
 
 def poison(run: Fit) -> Callable[[], float]:

@@ -1,0 +1,126 @@
+"""What the jobs that are due would ask for, before any is submitted: a line for each rule and technique.
+
+Nothing runs and nothing is written. Memory is of one job; where rows aren't tokenized or a
+model isn't fetched yet it is a bound.
+"""
+
+import argparse
+import logging
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from snakemake.cli import main as snakemake
+from snakemake_interface_logger_plugins.common import LogEvent
+
+COLUMNS = ("step", "jobs", "cores", "GPUs", "memory GB", "minutes", "core-hours", "GPU-hours")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: memory in MB, minutes of run time."""
+
+    rule: str
+    technique: str
+    cores: int
+    gpus: int
+    memory: int
+    minutes: int
+
+    @classmethod
+    def of(cls, record: Any) -> "Job":
+        """From the record that Snakemake logs of a job."""
+        asked = record.resources
+        return cls(
+            record.rule_name,
+            record.wildcards.get("technique", ""),
+            int(record.threads),
+            int(asked.get("gpu", 0)),
+            int(asked.get("mem_mb", 0)),
+            int(asked.get("runtime", 0)),
+        )
+
+
+def due(arguments: list[str]) -> tuple[list[Job], int]:
+    """The jobs of a dry run, and Snakemake's exit status; its own messages are shown only of faults."""
+    jobs: list[Job] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if getattr(record, "event", None) == LogEvent.JOB_INFO:
+            jobs.append(Job.of(record))
+        return record.levelno >= logging.WARNING
+
+    logging.getLogger("snakemake.logging").addFilter(collect)
+    try:
+        snakemake(["--dry-run", *arguments])
+    except SystemExit as ended:
+        return jobs, int(ended.code or 0)
+    return jobs, 0
+
+
+def hours(jobs: list[Job], kind: str) -> float:
+    return sum(getattr(job, kind) * job.minutes for job in jobs) / 60
+
+
+def row(name: str, jobs: list[Job]) -> list[str]:
+    """Figures of like jobs: the largest of each, and the sum of their hours."""
+    most = {kind: max(getattr(job, kind) for job in jobs) for kind in ("cores", "gpus", "memory", "minutes")}
+    return [
+        name,
+        str(len(jobs)),
+        str(most["cores"]),
+        str(most["gpus"] or "–"),
+        f"{most['memory'] / 1000:,.1f}",
+        f"{most['minutes']:,}",
+        f"{hours(jobs, 'cores'):,.1f}",
+        f"{hours(jobs, 'gpus'):,.1f}" if most["gpus"] else "–",
+    ]
+
+
+def steps(jobs: list[Job]) -> dict[str, list[Job]]:
+    """Jobs that ask for the same, by rule; where a rule's techniques ask for different things, by technique."""
+    rules: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        rules[job.rule].append(job)
+    found: dict[str, list[Job]] = defaultdict(list)
+    for rule, like in rules.items():
+        alike = len({(job.cores, job.gpus, job.memory, job.minutes) for job in like}) == 1
+        for job in like:
+            found[rule if alike else f"{rule} {job.technique}".strip()].append(job)
+    return found
+
+
+def table(jobs: list[Job]) -> str:
+    """Aligned lines, in the order of the DAG, and what all jobs come to."""
+    rows = [list(COLUMNS), *(row(name, like) for name, like in steps(jobs).items()), row("all", jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *figures in rows:
+        aligned = (cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *aligned]))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every argument goes to Snakemake: targets, --configfile, --profile, --forceall.",
+    )
+    _, arguments = parser.parse_known_args()
+    found, status = due(arguments)
+    # Rules that only collect ask for nothing.
+    jobs = [job for job in found if job.minutes]
+    if status:
+        sys.exit(status)
+    if not jobs:
+        print("Nothing to do.")
+        return
+    print(table(jobs))
+    print("\nMemory and minutes are the largest of a step's jobs; a later attempt is given more.")
+    print("Minutes are what a job is given, at least twice what it should take; hours follow from them.")
+
+
+if __name__ == "__main__":
+    main()

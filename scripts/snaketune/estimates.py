@@ -1,0 +1,245 @@
+"""What a job asks of a machine, before it runs: bytes of memory and seconds.
+
+Constants marked "measured" are of Linux on x86-64 with the locked environment; a test holds the
+estimate of each technique's training between 1.0 and 1.5 of its measured peak.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+FLOAT = 4
+# Measured resident bytes of a training process before its model (`imported_memory_bytes` of
+# resources.json), and of what its first step loads beside it.
+LIBRARIES = {"torch": 460e6, "deepspeed": 492e6}
+FIRST_STEP = {"torch": 45e6, "deepspeed": 100e6}
+# Measured: torchrun itself, beside its ranks.
+LAUNCHER = 230e6
+# Measured: what the allocator keeps beyond what autograd saves, as batches come in many lengths.
+FRAGMENTATION = 1.4
+VALIDATION_ROWS = 32
+# NF4 with double quantization (arXiv 2305.14314, section 3): 4 bits, and 8 + 32/256 for each 64 weights.
+NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
+# DeepSpeed's largest bucket, in numbers; scripts/train.py sets it.
+BUCKET = 50_000_000
+# Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed.
+CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
+START_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder with gated feed-forward layers, as Phi-3 and Llama; sizes count numbers."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    context: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "Shape":
+        """From the keys of a transformers ``config.json``.
+
+        Raises:
+            KeyError: it has no sizes of a decoder.
+        """
+        heads = config["num_attention_heads"]
+        return cls(
+            config["hidden_size"],
+            config["num_hidden_layers"],
+            config.get("intermediate_size") or 4 * config["hidden_size"],
+            heads,
+            config.get("num_key_value_heads") or heads,
+            config["vocab_size"],
+            config.get("max_position_embeddings", 2**31),
+            bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def keys(self) -> int:
+        """Width of all keys of a token, and of its values."""
+        return self.hidden // self.heads * self.kv_heads
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of the linear layers of a block, by each name a model may give them."""
+        h, i, k = self.hidden, self.intermediate, self.keys
+        fused = {"qkv_proj": (h, h + 2 * k), "gate_up_proj": (h, 2 * i)}
+        apart = {"q_proj": (h, h), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, i), "up_proj": (h, i)}
+        return {**fused, **apart, "o_proj": (h, h), "dense": (h, h), "down_proj": (i, h), "fc1": (h, i), "fc2": (i, h)}
+
+    @property
+    def block(self) -> int:
+        """Numbers in the linear layers of a block."""
+        h, i, k = self.hidden, self.intermediate, self.keys
+        return h * (h + 2 * k) + h * h + 3 * h * i
+
+    @property
+    def parameters(self) -> int:
+        tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return tables + self.layers * (self.block + 2 * self.hidden) + self.hidden
+
+
+# Phi-3-mini, 3.8 billion parameters: what a model of the hub is taken for until it is fetched.
+UNKNOWN = Shape(3072, 32, 8192, 32, 32, 32064, 4096, False)
+
+
+def targets(shape: Shape, adapter: dict[str, Any]) -> list[tuple[int, int]]:
+    """(inputs, outputs) of the layers of a block that an adapter changes."""
+    return [shape.linears[name] for name in adapter["options"].get("target_modules") or [] if name in shape.linears]
+
+
+def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
+    """Trained numbers of an adapter, as its paper counts them (`config/techniques/` names it)."""
+    kind, options, found = adapter["type"], adapter["options"], targets(shape, adapter)
+    if kind == "prefix":
+        return int(options["num_virtual_tokens"] * 2 * shape.keys * shape.layers)
+    if kind == "ia3":
+        fed = {shape.linears.get(name) for name in options.get("feedforward_modules", [])}
+        return shape.layers * sum(pair[0] if pair in fed else pair[1] for pair in found)
+    if kind == "vera":
+        return shape.layers * sum(options["r"] + outputs for _, outputs in found)
+    dora = bool(options.get("use_dora"))
+    return shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
+
+
+def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longest: int) -> float:
+    """What autograd keeps of a micro-batch of ``rows`` for its backward pass, in fp32 numbers.
+
+    Counted tensor by tensor on a Phi-3 with autograd's hooks. Of each token a block keeps 9 hidden
+    vectors, 4 of keys and 4 of the feed-forward layer, and a row of the attention's mask; frozen
+    norms keep 2 hidden vectors less. LoRA adds each target's output, DoRA two and its weights.
+    Logits are there four times at the start of the backward pass.
+    """
+    h, i, k, v = shape.hidden, shape.intermediate, shape.keys, shape.vocabulary
+    per_token, per_block = 9 * h + 4 * k + 4 * i + longest, 0.0
+    if adapter:
+        found, options = targets(shape, adapter), adapter["options"]
+        copies = 2 if options.get("use_dora") else 1
+        per_token += copies * sum(outputs for _, outputs in found) - 2 * h
+        if adapter["type"] == "prefix":
+            per_token += options["num_virtual_tokens"] - 3 * h - i
+        else:
+            per_token += options.get("r", 0) * len(found)
+        if options.get("use_dora"):
+            per_block = 1.3 * sum(inputs * outputs for inputs, outputs in found)
+    tokens = rows * longest
+    return shape.layers * (tokens * per_token + per_block) + tokens * (4 * h + 4 * v)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank at its peak."""
+
+    libraries: float
+    weights: float
+    gradients: float
+    optimizer: float
+    buffers: float
+    working: float
+
+    @property
+    def states(self) -> float:
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        return self.libraries + self.states + self.buffers + self.working
+
+
+def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memory:
+    """Of one rank of a training job, whose longest row has ``longest`` tokens.
+
+    States are counted as the ZeRO paper does (arXiv 1910.02054, section 3 and figure 1), with
+    weights, gradients and both Adam moments in fp32: stage 1 divides the optimizer's states by the
+    ranks, stage 2 gradients too, stage 3 weights too. DeepSpeed has its own fp32 copy of what it
+    updates among the optimizer's.
+    """
+    engine, adapter, ranks = recipe["engine"], recipe["adapter"], recipe["world_size"]
+    deepspeed, stage = engine["type"] == "deepspeed", engine["zero_stage"]
+    frozen = shape.parameters if adapter else 0
+    trained = adapter_parameters(shape, adapter) if adapter else shape.parameters
+    shared = [ranks if stage >= needed else 1 for needed in (1, 2, 3)]
+    if recipe["base_precision"] == "nf4":
+        linear = shape.layers * shape.block
+        weights = NF4_BYTES * linear + FLOAT * (frozen - linear + trained)
+    else:
+        weights = float(FLOAT * (frozen + trained))
+    if adapter and adapter["type"] == "vera":
+        widest = [max(sizes) for sizes in zip(*targets(shape, adapter), strict=True)]
+        weights += FLOAT * adapter["options"]["r"] * sum(widest)
+    # Measured: ZeRO-3 gathers and reduces through more buckets. DDP's hold all gradients once more.
+    bucket = FLOAT * min(BUCKET, shape.parameters) * (5 if stage == 3 else 2)
+    buffers = bucket if deepspeed else FLOAT * trained * (ranks > 1)
+    rows = min(recipe["micro_batch_rows"], -(-recipe["batch_rows"] // ranks))
+    saved = FLOAT * saved_numbers(shape, adapter, rows, longest)
+    validation = VALIDATION_ROWS * longest * (2.5 * shape.vocabulary + 4 * shape.intermediate) * FLOAT
+    return Memory(
+        LIBRARIES[engine["type"]] + FIRST_STEP[engine["type"]],
+        weights / shared[2],
+        FLOAT * trained / shared[1],
+        FLOAT * trained * (3 if deepspeed else 2) / shared[0],
+        buffers,
+        max(FRAGMENTATION * saved, saved + (0 if "steps" in recipe else validation)),
+    )
+
+
+def training_bytes(recipe: dict[str, Any], shape: Shape, longest: int) -> float:
+    """Of a whole training job on one node: its ranks, each with the weights whole while it loads, and torchrun."""
+    ranks, engine = recipe["world_size"], recipe["engine"]
+    of_a_rank = training_memory(recipe, shape, longest)
+    loading = of_a_rank.libraries + 2 * FLOAT * shape.parameters if engine["zero_stage"] == 3 else 0
+    launched = ranks > 1 or engine["type"] == "deepspeed"
+    return ranks * max(of_a_rank.total, loading) + (LAUNCHER if launched else 0)
+
+
+def training_seconds(parameters: int, tokens: int, cores: int, gpus: int = 0) -> float:
+    """6 operations for each parameter and token (arXiv 2001.08361, section 2.1), twice for safety, and a start."""
+    speed = gpus * GPU_SPEED or cores * CORE_SPEED
+    return START_SECONDS + 2 * 6 * parameters * tokens / speed
+
+
+@dataclass(frozen=True)
+class Need:
+    """Of a job that isn't training: ``copies`` is in fp32 models, and time grows with the model's size."""
+
+    memory: float
+    copies: float = 0
+    minutes: float = 10
+    minutes_of_gigabyte: float = 0
+
+    def bytes(self, parameters: int) -> float:
+        return self.memory + self.copies * FLOAT * parameters
+
+    def seconds(self, parameters: int) -> float:
+        return 60 * (self.minutes + self.minutes_of_gigabyte * FLOAT * parameters / 1e9)
+
+
+# Memory without a model is above the largest peak seen; copies follow from what each script holds at once.
+NEEDS = {
+    "table": Need(500e6),
+    "data": Need(1000e6, minutes=30),
+    "tokens": Need(500e6, minutes=30),
+    "fetch": Need(600e6, 1, 30, 10),
+    "copy": Need(200e6, 0, 10, 5),
+    "merge": Need(700e6, 3, 15, 5),
+    "torch": Need(900e6, 2, 30, 60),
+    "onnx": Need(400e6, 2, 30, 60),
+    "export": Need(700e6, 5, 45, 10),
+    "quantize": Need(400e6, 4, 30, 20),
+    "genai": Need(900e6, 4, 45, 20),
+    "parity": Need(500e6, 0, 20),
+    "benchmark": Need(1200e6, 3, 60, 60),
+}
+
+
+def megabytes(needed: float) -> int:
+    return math.ceil(needed / 1e6)
+
+
+def minutes(seconds: float) -> int:
+    return math.ceil(seconds / 60)

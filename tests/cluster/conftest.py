@@ -1,0 +1,67 @@
+"""A cluster for each module of tests, and the runs that go through it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback import Cluster, NoCluster
+from runs import Runs
+
+
+def started(cluster: Cluster) -> Cluster:
+    """Where none can be started the tests are skipped, unless SNAKETUNE_CLUSTER=required."""
+    try:
+        cluster.start()
+    except NoCluster as reason:
+        if os.environ.get("SNAKETUNE_CLUSTER") == "required":
+            pytest.fail(f"no SLURM cluster: {reason}")
+        pytest.skip(f"no SLURM cluster: {reason}")
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """Short, as a socket's path must be; kept for a look where daemons said something went wrong."""
+    path = Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[Cluster]:
+    cluster = started(Cluster(home))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def small_state(home: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    path = home / "small"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=False).returncode:
+        pytest.skip("mount isn't allowed here")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.fixture(scope="module")
+def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
+    """Without slurmdbd, its state on a small disk."""
+    cluster = started(Cluster(home, accounting=False, state=small_state / "state"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    runs = Runs.make(tmp_path)
+    yield runs
+    runs.end()

@@ -1,0 +1,262 @@
+"""A SLURM cluster of two nodes on this one machine: every daemon real, every port on 127.0.0.1."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+ACCOUNTING = ("slurmdbd", "mariadbd", "sacctmgr")
+CONFIGURED = ("slurm.conf", "gres.conf")
+# The plugin's second Snakemake finds no SLURM_CONF in its environment, only what lies here.
+SYSTEM = Path("/etc/slurm")
+NODES = ("n1", "n2")
+ACCOUNT = "tuners"
+NAME = "loopback"
+
+
+class NoCluster(Exception):
+    """Why none can be started here."""
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def until(done: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Wait, asking five times a second.
+
+    Raises:
+        TimeoutError: it wasn't so in time.
+    """
+    ends = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > ends:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.2)
+
+
+def succeeds(*command: object) -> bool:
+    return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
+
+
+def output(*command: object) -> str:
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
+
+
+class Cluster:
+    """Configuration, keys, spool, database, logs and pid files lie in ``home``; nothing else is touched but two links."""
+
+    def __init__(self, home: Path, accounting: bool = True, state: Path | None = None):
+        self.home, self.accounting, self.state = home, accounting, state or home / "state"
+        self.munge, self.database = home / "munge.socket", home / "database.socket"
+        self.host = socket.gethostname().split(".")[0]
+        self.ports = dict(zip(("slurmctld", "slurmdbd", "mariadbd", *NODES), free_ports(5), strict=True))
+
+    def start(self) -> None:
+        """Bring up every daemon and wait until both nodes take jobs.
+
+        Raises:
+            NoCluster: a program or root is missing, or another cluster is configured here.
+        """
+        missing = [name for name in PROGRAMS + ACCOUNTING * self.accounting if not shutil.which(name)]
+        if missing:
+            raise NoCluster(f"{', '.join(missing)} not installed: the Debian packages are named in .ci/run")
+        if os.geteuid() != 0:
+            raise NoCluster("slurmd starts jobs as root only")
+        for name in CONFIGURED:
+            if (SYSTEM / name).exists():
+                raise NoCluster(f"{SYSTEM / name} belongs to another cluster")
+        for name in ("log", "run"):
+            (self.home / name).mkdir(parents=True)
+        self.state.mkdir(exist_ok=True)
+        self._configure()
+        self._start_munge()
+        if self.accounting:
+            self._start_accounting()
+        self._daemon("slurmctld")
+        until(lambda: succeeds("scontrol", "ping"), "slurmctld")
+        for node in NODES:
+            self.start_node(node)
+        until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes to be idle")
+
+    def _daemon(self, *command: object) -> None:
+        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)
+
+    def _start_munge(self) -> None:
+        key = self.home / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(1024))
+        places = {"key-file": key, "socket": self.munge, "pid-file": self.home / "run/munged.pid"}
+        places |= {"log-file": self.home / "log/munged.log", "seed-file": self.home / "munge.seed"}
+        self._daemon("munged", "--force", *(f"--{name}={path}" for name, path in places.items()))
+        until(lambda: succeeds("munge", "-S", self.munge, "-n"), "munged")
+
+    def _start_accounting(self) -> None:
+        data, log = self.home / "database", (self.home / "log/mariadbd.log").open("ab")
+        options = ["--no-defaults", "--user=root", f"--datadir={data}"]
+        self._daemon("mariadb-install-db", *options, "--auth-root-authentication-method=socket", "--skip-test-db")
+        options += [f"--socket={self.database}", f"--pid-file={self.home}/run/mariadbd.own", "--skip-log-bin"]
+        options += ["--bind-address=127.0.0.1", f"--port={self.ports['mariadbd']}"]
+        options += ["--innodb-buffer-pool-size=32M", "--innodb-lock-wait-timeout=900"]
+        serving = subprocess.Popen(["mariadbd", *options], stdout=log, stderr=log, start_new_session=True)
+        (self.home / "run/mariadbd.pid").write_text(str(serving.pid))
+        client = ["mariadb", "--no-defaults", "-S", self.database, "-e"]
+        until(lambda: succeeds(*client, "select 1"), "mariadbd")
+        self._daemon(*client, "create database slurm; create user slurm@'127.0.0.1' identified by 'slurm'")
+        self._daemon(*client, "grant all on slurm.* to slurm@'127.0.0.1'")
+        self._daemon("slurmdbd")
+        until(lambda: succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd")
+        for what in (f"cluster {NAME}", f"account {ACCOUNT} cluster={NAME}", f"user root account={ACCOUNT}"):
+            self._daemon("sacctmgr", "-i", "add", *what.split())
+
+    def _configure(self) -> None:
+        self._write("slurm.conf", self._slurm_conf())
+        self._write("gres.conf", f"NodeName={NODES[1]} Name=gpu File=/dev/zero,/dev/full\n")
+        self._write("slurmdbd.conf", self._slurmdbd_conf())
+        SYSTEM.mkdir(exist_ok=True)
+        for name in (*CONFIGURED, *["slurmdbd.conf"] * self.accounting):
+            (SYSTEM / name).unlink(missing_ok=True)
+            (SYSTEM / name).symlink_to(self.home / name)
+
+    def _write(self, name: str, text: str) -> None:
+        (self.home / name).write_text(text)
+        (self.home / name).chmod(0o600)
+
+    def _slurm_conf(self) -> str:
+        accounting = "AccountingStorageType=accounting_storage/none"
+        if self.accounting:
+            accounting = (
+                "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+                f"AccountingStoragePort={self.ports['slurmdbd']}\nAccountingStoragePass={self.munge}\n"
+                "AccountingStorageTRES=gres/gpu\nAccountingStorageEnforce=associations"
+            )
+        gpus = {NODES[1]: " Gres=gpu:2"}
+        nodes = "\n".join(
+            f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={self.ports[node]} "
+            f"CPUs=4 RealMemory=16000{gpus.get(node, '')}"
+            for node in NODES
+        )
+        return f"""\
+ClusterName={NAME}
+SlurmctldHost={self.host}(127.0.0.1)
+SlurmctldPort={self.ports["slurmctld"]}
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmUser=root
+AuthInfo=socket={self.munge}
+StateSaveLocation={self.state}
+SlurmdSpoolDir={self.home}/spool-%n
+SlurmctldPidFile={self.home}/run/slurmctld.pid
+SlurmdPidFile={self.home}/run/slurmd-%n.pid
+SlurmctldLogFile={self.home}/log/slurmctld.log
+SlurmdLogFile={self.home}/log/slurmd-%n.log
+# Neither cgroups nor systemd are needed: processes are found by their parents, memory is read once a second.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+# Nodes may claim more than the machine has.
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=200
+GresTypes=gpu
+ReturnToService=2
+SlurmdTimeout=30
+KillWait=5
+SchedulerParameters=bf_interval=2,sched_interval=2
+{accounting}
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10
+"""
+
+    def _slurmdbd_conf(self) -> str:
+        return f"""\
+AuthInfo=socket={self.munge}
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={self.ports["slurmdbd"]}
+CommunicationParameters=NoInAddrAny
+SlurmUser=root
+LogFile={self.home}/log/slurmdbd.log
+PidFile={self.home}/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={self.ports["mariadbd"]}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+"""
+
+    def start_node(self, node: str) -> None:
+        self._daemon("slurmd", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """As a power cut does: slurmd and all that its jobs started end without a word."""
+        kill([self.pid(f"slurmd-{node}"), *self.processes(node)])
+
+    def states(self) -> dict[str, str]:
+        return dict(line.split() for line in output("sinfo", "-h", "-N", "-o", "%N %T").splitlines())
+
+    def jobs(self, *options: str) -> list[dict[str, str]]:
+        """What lives in the queue: id, name, state, node and comment of each job."""
+        keys = ("id", "name", "state", "node", "comment")
+        lines = output("squeue", "-h", "-o", "%A|%j|%T|%N|%k", *options).splitlines()
+        return [dict(zip(keys, line.split("|"), strict=True)) for line in lines]
+
+    def pid(self, daemon: str) -> int:
+        return int((self.home / f"run/{daemon}.pid").read_text())
+
+    def processes(self, node: str | None = None) -> list[int]:
+        """Everything that the jobs of one node, or of both, started and that still runs, what watches over it first."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                told = process.environ()
+                if told.get("SLURM_CLUSTER_NAME") == NAME and node in (None, told.get("SLURMD_NODENAME")):
+                    found.append(process.pid)
+                    above = process.parent()
+                    if above and above.name().startswith("slurmstepd"):
+                        found.insert(0, above.pid)
+        return found
+
+    def stop(self) -> None:
+        """End the jobs, then the daemons by their pid files, then what outlived its job."""
+        with suppress(subprocess.SubprocessError):
+            subprocess.run(["scancel", "--user", "root"], timeout=20, check=False, capture_output=True)
+            until(lambda: not self.jobs(), "the jobs to end", seconds=30)
+        order = [*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd", "mariadbd", "munged"]
+        for daemon in order:
+            with suppress(FileNotFoundError, psutil.NoSuchProcess):
+                end(psutil.Process(self.pid(daemon)))
+        kill(self.processes())
+        for name in (*CONFIGURED, "slurmdbd.conf"):
+            if (SYSTEM / name).is_symlink() and (SYSTEM / name).readlink() == self.home / name:
+                (SYSTEM / name).unlink()
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def end(process: psutil.Process) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except psutil.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,165 @@
+"""What goes wrong on a cluster, done to a real one: the run goes on, or one message says what to do."""
+
+import signal
+import subprocess
+
+import pytest
+from loopback import Cluster, output, until
+from runs import RULE, TARGET, Runs
+from workspace import REPOSITORY
+
+pytestmark = pytest.mark.long
+
+
+def ours(cluster: Cluster) -> list[dict[str, str]]:
+    return [job for job in cluster.jobs() if job["name"].startswith("snaketune_")]
+
+
+def submitted() -> int:
+    """How many jobs of runs the cluster has ever seen; the one that is held for a moment isn't named so."""
+    names = output("sacct", "-X", "-n", "-o", "jobname%80", "--starttime", "now-1days").split()
+    return sum(name.startswith("snaketune_") and name != "snaketune_check" for name in names)
+
+
+REFUSED = "SLURM would refuse jobs, so none was submitted"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message", "words"),
+    [
+        ("slurm_partition='nowhere'", REFUSED, "invalid partition"),
+        ("slurm_account='nobody'", "slurm_account: ", "nobody appears to be invalid"),
+        ("gpu=3", REFUSED, "node configuration is not available"),
+        ("constraint='h100'", REFUSED, "invalid feature"),
+    ],
+)
+def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(
+    cluster: Cluster, runs: Runs, argument: str, message: str, words: str
+) -> None:
+    before = submitted()
+    code, printed = runs.run("--set-resources", f"{RULE}:{argument}", "--", TARGET)
+    assert code == 1, printed
+    assert printed.count(message) == 1, printed
+    assert words in printed.lower(), printed
+    assert "Traceback" not in printed, printed
+    assert submitted() == before
+
+
+def test_a_directory_that_nodes_do_not_see(cluster: Cluster, runs: Runs) -> None:
+    """Mounted here alone, the nodes see an empty folder in its place."""
+    before, place = submitted(), runs.workspace.path
+    copy = f'cp -a "{place}" "{place}.copy" && mount -t tmpfs none "{place}" && cp -a "{place}.copy/." "{place}"'
+    inside = f'{copy} && cd "{place}" && exec "$@"'
+    code, printed = runs.run(TARGET, through=("unshare", "--mount", "sh", "-c", inside, "sh"))
+    assert code == 1, printed
+    assert printed.count(f"a node doesn't see {place}: work in a directory that the nodes share") == 1
+    assert submitted() == before
+
+
+def test_no_client(cluster: Cluster, runs: Runs) -> None:
+    tools = runs.workspace.path / "tools"
+    tools.mkdir()
+    for name in ("sh", "bash", "which"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    code, printed = runs.run(TARGET, PATH=str(tools))
+    assert code == 1, printed
+    assert printed.count("there is no sbatch here: run on a login node") == 1
+    assert "Traceback" not in printed, printed
+
+
+def test_too_little_memory_is_doubled(cluster: Cluster, runs: Runs) -> None:
+    code, printed = runs.run("--set-resources", f"{RULE}:mem_mb=100*10**(attempt-1)", "--", TARGET)
+    assert code == 0, printed
+    assert printed.count("SLURM status is") == 1, printed
+
+
+def test_a_dead_node_is_left_for_another(cluster: Cluster, runs: Runs) -> None:
+    running = runs.held()
+    lost = runs.started()[0]["node"]
+    cluster.kill_node(lost)
+    runs.release()
+    try:
+        assert running.wait(timeout=1200) == 0, runs.printed()
+    finally:
+        cluster.start_node(lost)
+        until(lambda: cluster.states()[lost] == "idle", f"{lost} to be back")
+    assert [one["node"] != lost for one in runs.started()] == [False, True], runs.printed()
+
+
+def test_a_cancelled_job_is_tried_again(cluster: Cluster, runs: Runs) -> None:
+    running = runs.held()
+    subprocess.run(["scancel", runs.started()[0]["job"]], check=True)
+    runs.release()
+    assert running.wait(timeout=1200) == 0, runs.printed()
+    assert len(runs.started()) == 2
+    assert "CANCELLED" in runs.printed()
+
+
+def test_a_cancelled_job_without_retries_is_a_clear_failure(cluster: Cluster, runs: Runs) -> None:
+    running = runs.held("--retries", "0")
+    job = runs.started()[0]["job"]
+    subprocess.run(["scancel", job], check=True)
+    assert running.wait(timeout=1200) == 1, runs.printed()
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED" in runs.printed()
+    assert not (runs.workspace.path / TARGET).exists()
+
+
+def test_ctrl_c_cancels_every_job_and_leaves_no_lock(cluster: Cluster, runs: Runs) -> None:
+    running = runs.held()
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=600) != 0
+    until(lambda: not ours(cluster), "the jobs to end")
+    until(lambda: not cluster.processes(), "what they started to end")
+    assert not list((runs.workspace.path / ".snakemake/locks").iterdir())
+    assert not (runs.workspace.path / TARGET).exists()
+    runs.release()
+    code, printed = runs.run(TARGET)
+    assert code == 0, printed
+
+
+def test_what_a_killed_run_left_is_cancelled_before_the_next_submits(cluster: Cluster, runs: Runs) -> None:
+    running = runs.held()
+    orphan = runs.started()[0]["job"]
+    running.kill()
+    running.wait()
+    code, printed = runs.run(TARGET)
+    assert code == 1
+    assert "--unlock" in printed
+    assert [job["id"] for job in ours(cluster)] == [orphan]
+    assert runs.run("--unlock")[0] == 0
+    again = runs.start(TARGET)
+    until(lambda: len(runs.started()) == 2 or again.poll() is not None, "the next job to start", 600)
+    assert f"Cancelling 1 jobs that a killed run left here: {orphan}" in runs.printed(), runs.printed()
+    assert [job["id"] for job in ours(cluster)] == [runs.started()[1]["job"]]
+    runs.release()
+    assert again.wait(timeout=600) == 0, runs.printed()
+    ended, begun = (
+        output("sacct", "-X", "-n", "-j", one["job"], "-o", what).strip()
+        for one, what in zip(runs.started(), ("end", "start"), strict=True)
+    )
+    assert ended <= begun
+
+
+def test_a_second_run_beside_is_refused(cluster: Cluster, runs: Runs) -> None:
+    first = runs.held()
+    code, printed = runs.run(TARGET)
+    assert code == 1
+    assert "Directory cannot be locked" in printed, printed
+    code, printed = runs.run("--nolock", TARGET)
+    assert code == 1
+    assert f"another snakemake submits jobs from {runs.workspace.path}" in printed, printed
+    runs.release()
+    assert first.wait(timeout=600) == 0
+    assert len(runs.started()) == 1
+
+
+def test_profiles_agree_with_the_laptops() -> None:
+    import yaml
+
+    default, slurm = (
+        yaml.safe_load((REPOSITORY / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
+    )
+    assert {key: default[key] for key in default.keys() & slurm.keys()} == {
+        key: slurm[key] for key in default.keys() & slurm.keys()
+    }
+    assert {"rerun-triggers", "rerun-incomplete", "max-checksum-file-size"} <= slurm.keys()

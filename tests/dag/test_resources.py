@@ -1,0 +1,42 @@
+"""What jobs ask for: by recipe and model, and never a reason to run again."""
+
+import pytest
+from planning import plan
+from workspace import Workspace
+
+
+def test_every_job_asks_for_memory_and_time_and_a_large_model_for_more(
+    finished: Workspace, finished_others: Workspace
+) -> None:
+    small, large = plan(finished), plan(finished_others, "--resources", "gpu=4")
+    for figures in (*small.values(), *large.values()):
+        assert float(figures[3].replace(",", "")) >= 0.2
+        assert int(figures[4].replace(",", "")) >= 10
+    for lines in (small, large):
+        assert int(lines["all"][0]) == sum(int(line[0]) for line in lines.values()) - int(lines["all"][0])
+    assert int(small["all"][0]) > 30
+    assert (small["train_adapter"][2], large["train_adapter"][2]) == ("–", "1")
+    assert float(large["train_adapter"][3]) > 15 > 5 * float(small["train_adapter"][3])
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("scripts/snaketune/estimates.py", "FRAGMENTATION = 1.4", "FRAGMENTATION = 2.8"),
+        ("rules/resources.smk", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
+        ("rules/merge.smk", 'mem_mb=memory_of("merge")', "mem_mb=99"),
+    ],
+)
+def test_other_resources_run_nothing_again(edited: Workspace, name: str, old: str, new: str) -> None:
+    edited.edit(name, old, new)
+    assert edited.pending() == set()
+
+
+def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace, edited: Workspace) -> None:
+    nothing = finished.script("plan_resources.py", "--configfile", finished.experiment)
+    assert (nothing.returncode, nothing.stdout) == (0, "Nothing to do.\n")
+    edited.edit(edited.experiment, "- lora", "- lorra")
+    mistaken = edited.script("plan_resources.py", "--configfile", edited.experiment)
+    assert mistaken.returncode != 0
+    assert "there is no technique 'lorra'" in mistaken.stderr
+    assert "Traceback" not in mistaken.stderr

@@ -1,0 +1,64 @@
+"""What jobs ask for, against what the very run of them took."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from experiments import TECHNIQUES
+from planning import plan
+from workspace import Workspace
+
+from snaketune.estimates import Shape, training_memory
+from snaketune.files import read_yaml
+from snaketune.recipes import Recipes
+
+MODEL, SCENARIO = "test-phi3", "test-areas"
+# Rules, and where each is timed.
+FOLDERS = {
+    "train_tokenizer": "train_tokenizer",
+    "pretrain_model": "pretrain_model",
+    "prepare_data": "prepare_data",
+    "tokenize_data": "tokenize_data",
+    "merge_adapter": "merge",
+    "evaluate_torch": "evaluate",
+    "export_onnx": "export",
+    "check_parity": "check_parity",
+}
+
+
+def matrix(workspace: Workspace) -> Recipes:
+    config = read_yaml(workspace.path / "config/config.yaml")
+    for key, value in read_yaml(workspace.path / workspace.experiment).items():
+        config[key] = (
+            {**config[key], **value} if isinstance(config.get(key), dict) and isinstance(value, dict) else value
+        )
+    return Recipes(config, workspace.path)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_training_job_asks_for_its_peak_and_at_most_half_as_much_more(finished: Workspace, technique: str) -> None:
+    recipe = matrix(finished).training_recipe(MODEL, technique, 1)
+    shape = Shape.of(read(finished.path / f"results/models/{MODEL}/base/config.json"))
+    card = read(finished.path / f"results/tokens/{MODEL}/{SCENARIO}/training/card.json")
+    longest = max(split["longest"] for split in card["splits"].values())
+    ranks = read(finished.path / f"results/runs/{MODEL}/{SCENARIO}/{technique}/seed-1/resources.json")["ranks"]
+    estimated = training_memory(recipe, shape, longest).total
+    assert 1.0 <= estimated / max(rank["peak_memory_bytes"] for rank in ranks) <= 1.5
+
+
+def test_no_job_took_more_than_it_asked_for(finished: Workspace) -> None:
+    """Snakemake looks every few seconds: what it saw is at most the peak."""
+    steps = plan(finished)
+    for rule, folder in FOLDERS.items():
+        paths = list((finished.path / "logs/benchmarks" / folder).rglob("*.tsv"))
+        assert paths
+        asked = max(float(figures[3]) for step, figures in steps.items() if step.split()[0] == rule)
+        for path in paths:
+            with path.open(newline="") as file:
+                [row] = csv.DictReader(file, delimiter="\t")
+            assert float(row["max_rss"]) * 2**20 / 1e9 <= asked, path

@@ -1,0 +1,66 @@
+"""Runs of train.py on a model and rows that take milliseconds a step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from models import tiny_phi3
+
+from snaketune import manifest
+from snaketune.files import read_jsonl, read_yaml
+from snaketune.resolve import validated
+from snaketune.tokens import Rows, write_rows
+
+REPOSITORY = Path(__file__).parent.parent
+# Divided by no number of ranks or micro-batches: the last batch of an epoch has one row.
+TRAINING = {"epochs": 2, "batch_rows": 8, "compute_precision": "fp32", "keep_weights": True, "seed": 1}
+ROWS = 25
+
+
+def rows_to_learn(count: int, seed: int) -> Rows:
+    """The answer is a function of the first token."""
+    generator = np.random.default_rng(seed)
+    prompts = [generator.integers(3, 40, generator.integers(3, 12)) for _ in range(count)]
+    ids = [np.array([*prompt, 50 + prompt[0] % 2, 41, 2], dtype=np.int32) for prompt in prompts]
+    return Rows(ids, [np.arange(len(row)) >= len(row) - 3 for row in ids])
+
+
+def write_inputs(directory: Path) -> None:
+    """A base model and tokenized rows, with their manifests."""
+    base, tokens = directory / "base", directory / "tokens"
+    tiny_phi3(128, initializer_range=0.1).save_pretrained(base)
+    tokens.mkdir()
+    for number, split in enumerate(("train", "validation")):
+        write_rows(tokens / f"{split}.safetensors", rows_to_learn(ROWS if split == "train" else 16, number))
+    for made in (base, tokens):
+        manifest.record(made, {}, [], sorted(made.iterdir()))
+
+
+def recipe_of(technique: str, **changes: Any) -> dict[str, Any]:
+    """The recipe of a shipped technique at a rate that this model learns at."""
+    content = read_yaml(REPOSITORY / f"config/techniques/{technique}.yaml")
+    recipe: dict[str, Any] = validated("technique", content, technique).model_dump(exclude={"description"})
+    return recipe | TRAINING | {"learning_rate": 0.003, "micro_batch_rows": 3} | changes
+
+
+def command(inputs: Path, out: Path, recipe: dict[str, Any], checkpoint_steps: int = 1000) -> list[str]:
+    """train.py and its arguments, for a Python or a launcher."""
+    options = {
+        "recipe": json.dumps(recipe),
+        "base-directory": inputs / "base",
+        "tokens-directory": inputs / "tokens",
+        "output-directory": out / "run",
+        "work": out / "work",
+        "checkpoint-steps": checkpoint_steps,
+    }
+    script = str(REPOSITORY / "scripts/train.py")
+    return [script, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    return read_jsonl(out / "run/train.jsonl")
+
+
+def weights(out: Path) -> bytes:
+    return next((out / "run").glob("*/*.safetensors")).read_bytes()
