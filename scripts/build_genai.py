@@ -25,7 +25,7 @@ from snaketune.older_config import lay_model, with_older_keys
 
 
 def extra_options(options: dict[str, Any]) -> list[str]:
-    """The options of kinds.Genai in the builder's words, KEY=VALUE."""
+    """The options of exports.Genai in the builder's words, KEY=VALUE."""
     # A cache of the window alone can't be rewound, as scoring several answers to a prompt does.
     told: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
     if options["weights"] != "fp32":

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
-from snaketune.kinds import Export, Model, Name, Share, Strict, Technique
+from snaketune.exports import Export
+from snaketune.kinds import Model, Name, Share, Strict, Technique
 from snaketune.scenarios import Scenario
 
 

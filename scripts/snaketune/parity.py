@@ -1,5 +1,6 @@
 """How far a form of a model is from its parent, each figure with its interval, and what breaks a budget."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,19 +26,22 @@ def compare_logits(
 
     Returns:
         ``kl_divergence`` is the mean over positions of KL(parent || child), in nats; ``*_ci`` are
-        both ends of the percentile bootstrap of ``samples`` draws of rows.
+        both ends of the percentile bootstrap of ``samples`` draws of rows. Where logits aren't
+        finite, neither is ``largest_logit_difference``, and greedy tokens don't agree.
     """
     largest = difference = 0.0
     agreed, divergence = np.zeros(len(parent)), np.zeros(len(parent))
     for start in range(0, len(parent), POSITIONS_AT_ONCE):
         part = slice(start, start + POSITIONS_AT_ONCE)
-        apart = np.abs(parent[part].astype(np.float64) - child[part])
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(parent[part].astype(np.float64) - child[part])
+            p, q = log_softmax(parent[part]), log_softmax(child[part])
+            divergence[part] = (np.exp(p) * (p - q)).sum(-1)
         # Unlike max(), this keeps a NaN.
         largest = float(np.maximum(largest, apart.max()))
         difference += float(apart.mean(-1).sum())
-        agreed[part] = parent[part].argmax(-1) == child[part].argmax(-1)
-        p, q = log_softmax(parent[part]), log_softmax(child[part])
-        divergence[part] = (np.exp(p) * (p - q)).sum(-1)
+        # Of a row with a NaN, argmax is the NaN's place, which may be the right token.
+        agreed[part] = (parent[part].argmax(-1) == child[part].argmax(-1)) & np.isfinite(apart).all(-1)
     starts = np.cumsum([0, *positions[:-1]])
     drawn = row_draws(len(positions), samples).astype(np.float64)
     found: dict[str, Any] = {
@@ -84,6 +88,22 @@ def compare_answers(
         "metric_change": quality_change(metric, one[0], other[0]),
         "metric_change_ci": list(percentiles(np.array(changes), confidence)),
     }
+
+
+def broken(found: dict[str, Any]) -> bool:
+    """Whether the logits of a hop's parent or child aren't all finite: no budget allows for that."""
+    return not math.isfinite(found["largest_logit_difference"])
+
+
+def without_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures for JSON, which has neither NaN nor infinity: None in their place."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list):
+            return [kept(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: kept(value) for name, value in found.items()}
 
 
 def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:

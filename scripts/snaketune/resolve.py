@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
+from snaketune.exports import AnyExport
 from snaketune.files import read_yaml
-from snaketune.kinds import AnyExport, Model, Technique
+from snaketune.kinds import Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
 

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.exports import Genai
 from snaketune.files import write_json
-from snaketune.kinds import Genai
 from snaketune.layout import GENAI_FILES, MODEL_FILES
 from snaketune.manifest import record
 from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate

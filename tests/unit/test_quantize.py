@@ -17,7 +17,7 @@ from models import tiny_phi3
 from pydantic import ValidationError
 
 from snaketune import integers, manifest
-from snaketune.kinds import Export, WeightOnlyInt4
+from snaketune.exports import Export, WeightOnlyInt4
 from snaketune.layout import MODEL_FILES, ONNX_FILES
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.scoring import log_softmax, probe_logits
