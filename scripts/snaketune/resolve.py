@@ -157,6 +157,13 @@ class Matrix:
         }
 
     def _check_exports(self) -> None:
+        known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
+        for hop in self.experiment.parity.budgets:
+            name = hop.removeprefix("onnx-fp32-")
+            if name != hop and name not in known:
+                raise UserError(
+                    f"parity.budgets: there is no hop {hop}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
+                )
         for name, export in self.exports.items():
             if name.startswith("genai-") != (export.method == "genai"):
                 raise UserError(
