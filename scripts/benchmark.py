@@ -6,6 +6,7 @@ size, so that they see the same machine. Times are of this machine: what holds e
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,8 @@ import numpy as np
 
 from snaketune import errors, files, manifest
 from snaketune.precisions import backend_of
-from snaketune.speed import Server, measure
+from snaketune.speed import Server, file_bytes, loaded, measure
 from snaketune.tokens import read_rows
-
-
-def file_bytes(run: Path, system: str) -> int:
-    """Size of the weights and the graph on disk; bf16 would take half of merged/'s fp32."""
-    if system.startswith("torch-"):
-        return (run / "merged/model.safetensors").stat().st_size // (2 if system == "torch-bf16" else 1)
-    return sum(path.stat().st_size for path in (run / "onnx" / system.removeprefix("onnx-")).glob("model.onnx*"))
 
 
 def main() -> None:
@@ -49,7 +43,7 @@ def main() -> None:
     servers: dict[str, Server] = {}
     try:
         for name in systems:
-            servers[name] = Server(name, run, recipe["threads"])
+            servers[name] = Server(name, partial(loaded, name, run, recipe["threads"]))
         shapes = measure(servers, text, context, recipe)
     finally:
         for server in servers.values():

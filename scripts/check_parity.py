@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
-from snaketune.backends import load
+from snaketune.backends import load, used_files
 from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 from snaketune.precisions import backend_of
 from snaketune.prefix import prefix_beside
@@ -49,6 +49,7 @@ def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[s
     for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
         directory = run / "onnx" / precision
         model = directory / "model.onnx"
+        backend = None  # frees the last one's weights first
         backend = load(model, prefix_beside(model), recipe["threads"])
         logits = probe_logits(backend, probed, probe["positions"])
         before, after = (
@@ -87,7 +88,8 @@ def main() -> None:
 
     manifest.prove(arguments.tokens_directory / "manifest.json")
     for precision in recipe["precisions"]:
-        manifest.prove(run / f"onnx/{precision}/manifest.json", "model.onnx", "model.onnx_data")
+        directory = run / "onnx" / precision
+        manifest.prove(directory / "manifest.json", *used_files(directory / "model.onnx"))
     hops = hops_of(run, arguments.tokens_directory, arguments.adapter_logits, recipe)
     faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
     useless = [hop for hop, found in hops.items() if broken(found)]
@@ -99,6 +101,7 @@ def main() -> None:
         "hops": {hop: without_nan(found) for hop, found in hops.items()},
         "over_budget": wrong,
         "over_budget_hops": [hop for hop, lines in faults.items() if lines],
+        "without_budget": [hop for hop in hops if not recipe["budgets"].get(hop)],
         "passed": not wrong,
     }
     if useless or (wrong and recipe["gate"] == "fail"):

@@ -14,8 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
-from snaketune.backends import is_package, load
-from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
+from snaketune.backends import load, used_files
 from snaketune.metrics import runs_of_notes, statistics, value
 from snaketune.scoring import (
     Backend,
@@ -102,12 +101,7 @@ def main() -> None:
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
-    if model.suffix == ".onnx":
-        # Of a temporary ONNX model only these files are sure to be there still.
-        used = GENAI_FILES if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
-    else:
-        used = MODEL_FILES
-    manifest.prove(model.parent / "manifest.json", *used)
+    manifest.prove(model.parent / "manifest.json", *used_files(model))
     manifest.prove(directory / "manifest.json")
     if arguments.prefix:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)

@@ -32,9 +32,11 @@ def change(model: onnx.ModelProto, name: str, made: Callable[[np.ndarray], Any])
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(made(value.copy()), value.dtype), name))
 
 
-def first(model: onnx.ModelProto, kind: str, number: int) -> str:
-    """The name of an input of the first node of a kind."""
-    return str(next(node for node in model.graph.node if node.op_type == kind).input[number])
+def first(model: onnx.ModelProto, kind: str, number: int, layer: str = "") -> str:
+    """The name of the first initializer that is this input of a node of a kind, in such a layer."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    names = (node.input[number] for node in model.graph.node if node.op_type == kind and layer in node.name)
+    return next(name for name in names if name in held)
 
 
 def weight_and_scale(model: onnx.ModelProto) -> tuple[str, str]:
@@ -56,10 +58,11 @@ FAULTS: dict[str, Callable[[onnx.ModelProto], None]] = {
         model, weight_and_scale(model)[0], lambda weight: np.where(weight < 0, -128, 127)
     ),
     "int4 scale of a block overflowed": lambda model: change(
-        model, first(model, "MatMulNBits", 2), lambda scale: larger(scale, 1e6)
+        model, first(model, "MatMulNBits", 2, "down_proj"), lambda scale: larger(scale, 1e6)
     ),
-    "fp16 weight overflowed": lambda model: change(
-        model, first(model, "MatMul", 1), lambda weight: larger(weight, np.inf)
+    # What a cast makes of numbers beyond 65504.
+    "fp16 weights overflowed": lambda model: change(
+        model, first(model, "MatMul", 1), lambda weight: np.where(weight < 0, -np.inf, np.inf)
     ),
 }
 

@@ -35,7 +35,9 @@ class Budget(Strict):
     largest_logit_difference: PositiveFloat | None = None
     kl_divergence: PositiveFloat | None = None
     smallest_greedy_agreement: Share | None = None
-    perplexity_change: PositiveFloat | None = Field(None, description="log of the ratio: 0.01 is 1 % more perplexity")
+    perplexity_change: PositiveFloat | None = Field(
+        None, description="log of the ratio: 0.01 is about 1 % more perplexity"
+    )
     smallest_metric_change: float | None = None
     smallest_prompt_agreement: Share | None = Field(
         None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
@@ -81,7 +83,7 @@ class Benchmark(Strict):
     prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
     batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
     new_tokens: Annotated[int, Field(ge=2)] = 32
-    rounds: PositiveInt = Field(3, description="times that each is measured at each prompt length and batch size")
+    rounds: int = Field(3, ge=2, description="times that each is measured at each prompt length and batch size")
     threads: PositiveInt = 1
 
 

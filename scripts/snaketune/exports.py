@@ -65,7 +65,7 @@ class WeightOnlyInt4(Strict):
 
 
 class Genai(Strict):
-    """Options of onnxruntime-genai's model builder; those after `weights` are of int4 and int8."""
+    """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` are of int4 and int8."""
 
     weights: Literal["fp32", "int8", "int4"]
     algorithm: Literal["default", "rtn", "k_quant"] = Field(
@@ -84,9 +84,15 @@ class Genai(Strict):
         pattern=r"^(last_matmul|mixed_layers|linear_attn):int[48](,(last_matmul|mixed_layers|linear_attn):int[48])*$",
         description="parts kept at 8 bits, such as last_matmul:int8 (the head) or mixed_layers:int8; not with default",
     )
+    spin_microseconds: PositiveInt | None = Field(
+        None,
+        description="how long a thread of the package waits awake for work; null is the runtime's own, milliseconds; 20 to 200 is faster where other programs want the cores too",
+    )
 
     @model_validator(mode="after")
     def _table_of_a_tied_head(self) -> "Genai":
+        if self.weights == "fp32" and (useless := self.model_fields_set - {"weights", "spin_microseconds"}):
+            raise ValueError(f"weights: fp32 isn't quantized, so leave out {', '.join(sorted(useless))}")
         if self.algorithm == "default" and self.mixed_precision:
             raise ValueError("mixed_precision needs algorithm: rtn or k_quant")
         if self.algorithm == "default" and not self.symmetric and self.quantize_embeddings:
