@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from snaketune import errors, files, manifest
 from snaketune.precisions import backend_of
@@ -37,8 +38,16 @@ def main() -> None:
     for precision in recipe["precisions"]:
         manifest.prove(run / f"onnx/{precision}/manifest.json", "model.onnx", "model.onnx_data")
     text = np.concatenate(read_rows(arguments.tokens_directory / "test.safetensors").ids)
-    context = files.read_json(run / "merged/config.json")["max_position_embeddings"]
+    config = files.read_json(run / "merged/config.json")
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    if context is None:
+        raise errors.UserError(f"{run / 'merged/config.json'}: no max_position_embeddings, so the context isn't known")
     systems = ["torch-fp32", "torch-bf16", *map(backend_of, recipe["precisions"])]
+    needed, free = sum(file_bytes(run, name) for name in systems), psutil.virtual_memory().available
+    if needed > free:
+        raise errors.UserError(
+            f"{run}: all {len(systems)} forms together take more than {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free: leave precisions or `benchmark:` out of the experiment, or take a larger machine"
+        )
 
     servers: dict[str, Server] = {}
     try:

@@ -1,5 +1,6 @@
 """How fast and how large each form of a model is: one process for each, all in turn."""
 
+import importlib
 import multiprocessing
 import statistics
 import time
@@ -78,9 +79,19 @@ def file_bytes(run: Path, system: str) -> int:
     return sum(path.stat().st_size for path in (run / "onnx" / system.removeprefix("onnx-")).glob("model.onnx*"))
 
 
-def _serve(connection: Any, load: Callable[[], Looped]) -> None:
+# What a system's first word runs on: imported before the clock starts, as it takes seconds for any model.
+RUNTIMES = {
+    "torch": ["snaketune.adapters", "snaketune.torch_backend"],
+    "onnx": ["snaketune.onnx_backend"],
+    "genai": ["snaketune.genai_backend"],
+}
+
+
+def _serve(connection: Any, load: Callable[[], Looped], runtime: list[str]) -> None:
     """Load a model, then answer each (method, arguments) with what it returns, until it is stopped."""
     try:
+        for module in runtime:
+            importlib.import_module(module)
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
         model = load()
@@ -89,8 +100,8 @@ def _serve(connection: Any, load: Callable[[], Looped]) -> None:
         while True:
             method, arguments = connection.recv()
             connection.send(getattr(model, method)(*arguments))
-    except UserError as error:
-        connection.send(error)
+    except Exception as error:  # the other side tells it, with the system's name
+        connection.send(UserError(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"))
 
 
 class Server:
@@ -101,7 +112,9 @@ class Server:
         # A fork would share memory, and torch's threads don't outlive one.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, load), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, load, RUNTIMES.get(system.partition("-")[0], [])), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.loaded = self._answer()
@@ -112,7 +125,7 @@ class Server:
         except EOFError:
             raise UserError(f"{self.system}: its process died; is memory short?") from None
         if isinstance(answer, UserError):
-            raise answer
+            raise UserError(f"{self.system}: {answer}")
         return answer
 
     def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
