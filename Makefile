@@ -30,12 +30,12 @@ test-plans:
 	.venv/bin/python -m pytest tests/dag tests/unit tests/shipping $(SELECTED)
 
 test-runs:
-	.venv/bin/python -m pytest tests/end_to_end $(SELECTED)
+	.venv/bin/python -m pytest tests/end_to_end tests/gpu $(SELECTED)
 
 test-cluster: setup-dev ## profiles/slurm on a SLURM cluster of this machine; needs root and the Debian packages of .ci/run
 	.venv/bin/python -m pytest tests/cluster -m "not soak"
 
-soak: setup-dev ## thirty kills at random moments over all rules; figures go to benchmarks/soak.json
+soak: setup-dev ## thirty kills at random moments over all rules, each fault of a cluster ten times; figures: benchmarks/soak*.json
 	.venv/bin/python -m pytest -m soak
 
 unit: setup-dev ## the fast tests only

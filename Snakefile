@@ -14,6 +14,7 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/recipes.smk"
 include: "rules/resources.smk"
 include: "rules/inputs.smk"
 include: "rules/targets.smk"

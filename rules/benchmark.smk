@@ -23,7 +23,7 @@ if EXPERIMENT.benchmark:
             technique=one_of(MERGED),
         conda:
             "../envs/train/environment.yaml"
-        threads: every_core
+        threads: every_core(lambda wildcards: EXPERIMENT.benchmark.threads)
         resources:
             mem_mb=memory_of("benchmark"),
             runtime=minutes_of("benchmark"),

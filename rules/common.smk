@@ -4,8 +4,10 @@ import json
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -79,8 +81,14 @@ if not any(str(method).endswith("conda") for method in workflow.deployment_setti
     prefer_programs_of(Path(sys.executable).parent)
 
 
-# SLURM warns every process of a job that its time is nearly up; only training has a use for it.
-signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+def pass_on(number, frame):
+    """SLURM warns the first process of a job, or all: training, and what started it, must hear it in any case."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.send_signal(number)
+
+
+signal.signal(signal.SIGUSR1, pass_on)
 
 
 def prepare_cluster():
@@ -119,11 +127,6 @@ def techniques(with_adapter):
     return [name for name, technique in MATRIX.techniques.items() if (technique.adapter is not None) == with_adapter]
 
 
-def training_recipe(wildcards, rate=None):
-    seed = int(wildcards.get("seed", EXPERIMENT.seeds[0]))
-    return recipe("train.py", **MATRIX.training_recipe(wildcards.model, wildcards.technique, seed, rate))
-
-
 def live_options(wildcards, output):
     """Changes no result: params from functions of `output` aren't compared with the last run's."""
     names = "/".join(str(value) for value in dict(wildcards).values())
@@ -143,7 +146,7 @@ def pretraining_checkpoint_steps(wildcards, output):
 def launcher(wildcards, resources):
     """Several ranks, or DeepSpeed, need a launcher; on how many nodes isn't part of the recipe."""
     technique = MATRIX.techniques[wildcards.technique]
-    ranks, nodes = int(wildcards.get("ranks", technique.world_size)), int(resources.get("nodes", 1))
+    ranks, nodes = int(wildcards.get("ranks", technique.world_size)), int(resources.get("nodes") or 1)
     if ranks == 1 and technique.engine.type == "torch":
         return "python"
     return f"python scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
@@ -151,67 +154,22 @@ def launcher(wildcards, resources):
 
 def training_cores(wildcards):
     technique = MATRIX.techniques[wildcards.technique]
-    return technique.world_size * technique.threads
+    return int(wildcards.get("ranks", technique.world_size)) * technique.threads
 
 
 def threads_of_a_rank(wildcards):
     return MATRIX.techniques[wildcards.technique].threads
 
 
-def every_core(wildcards):
-    """So that nothing runs beside; a cluster's profile asks for a whole node, whose cores Snakemake doesn't know."""
-    try:
-        if workflow.local_exec:
-            return workflow.cores
-    except WorkflowError:
-        pass
-    return training_cores(wildcards) if wildcards.technique in MATRIX.techniques else EXPERIMENT.evaluation.threads
+def every_core(used):
+    """So that nothing runs beside; a cluster's profile asks for a whole node, and here for the cores that are ``used``."""
 
+    def cores(wildcards):
+        try:
+            if workflow.local_exec:
+                return workflow.cores
+        except WorkflowError:
+            pass
+        return used(wildcards)
 
-def data_recipe(wildcards):
-    source = MATRIX.scenarios[wildcards.scenario].source
-    # The corpus is imported by name, which the script's own digest can't see.
-    path = ROOT / f"scripts/snaketune/corpora/{source.builtin}.py"
-    corpus = code_digest(path, ROOT / "scripts") if source.builtin else None
-    return recipe(
-        "prepare_data.py",
-        **MATRIX.data_recipe(wildcards.scenario),
-        source_digests=digests_of(source.paths),
-        corpus_code=corpus,
-    )
-
-
-def digests_of(paths):
-    """The content of the user's own files: their times may say anything (`cp -p`, `git checkout`)."""
-    return {str(path): DIGESTS.of(Path(path)) for path in paths if path}
-
-
-def model_recipe(wildcards):
-    origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
-    return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
-
-
-def evaluation_recipe(wildcards, **values):
-    return recipe("evaluate.py", **MATRIX.evaluation_recipe(wildcards.scenario), **values)
-
-
-def package_recipe(wildcards):
-    cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
-    digests = {"template": file_digest(ROOT / CARD), "program": file_digest(ROOT / PROGRAM)}
-    return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))
-
-
-def switchable_recipe(wildcards):
-    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
-    return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))
-
-
-def adapter_parity_recipe(wildcards):
-    budget = EXPERIMENT.parity.budgets.get("merged-onnx-fp32")
-    return recipe(
-        "check_adapter.py",
-        probe=PROBE,
-        threads=EXPERIMENT.evaluation.threads,
-        gate=EXPERIMENT.parity.gate,
-        largest_logit_difference=budget and budget.largest_logit_difference,
-    )
+    return cores

@@ -72,7 +72,7 @@ rule pretrain_model:
         checkpoint_steps=pretraining_checkpoint_steps,
     message:
         "Pre-training {wildcards.model}"
-    # A scheduler warns every process of a job: the shell and tee wait for the training, which heeds it.
+    # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
     shell:
         """
         trap : TERM USR1

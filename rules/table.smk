@@ -27,7 +27,7 @@ if EXPERIMENT.properties:
             ranks=r"\d+",
             round=r"\d+",
         priority: 0
-        threads: every_core
+        threads: every_core(training_cores)
         params:
             recipe=lambda wildcards: recipe(
                 "train.py", **MATRIX.property_recipe(wildcards.technique, int(wildcards.ranks))

@@ -43,7 +43,7 @@ rule train_adapter:
         live=live_options,
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
-    # A scheduler warns every process of a job: the shell and tee wait for the training, which heeds it.
+    # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
     shell:
         """
         trap : TERM USR1

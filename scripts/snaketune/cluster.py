@@ -56,9 +56,10 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
     choose_status_command(dict(re.findall(r"^(\w+) *= (.*)$", answer.stdout, re.MULTILINE)), settings, log)
     need_space(Path(settings.logdir or ".snakemake/slurm_logs"), LOGS, "what jobs print")
     asked = requests(jobs, settings, directory, log)
-    refused = {tuple(rules): words(answer) for request, rules in asked.items() if (answer := test(request)).returncode}
+    answers = ((", ".join(rules), test(request)) for request, rules in asked.items())
+    refused = [f"  {rules}: {words(answer)}" for rules, answer in answers if answer.returncode]
     if refused:
-        lines = "\n".join(f"  {', '.join(rules)}: {reason}" for rules, reason in refused.items())
+        lines = "\n".join(dict.fromkeys(refused))
         raise UserError(f"SLURM would refuse jobs, so none was submitted (account, partition, resources?):\n{lines}")
     cancel_orphans(settings.jobname_prefix, directory, log)
     if asked:
@@ -144,9 +145,15 @@ def cancel_orphans(prefix: str, directory: Path, log: Any) -> None:
 
 
 def queue() -> list[tuple[str, str, str]]:
-    """Id, name and directory of each of one's own jobs that isn't over."""
-    lines = call("squeue", "--me", "--noheader", "--format", "%A|%j|%Z").stdout.splitlines()
-    return [(job, name, place) for job, name, place in (line.split("|", 2) for line in lines)]
+    """Id, name and directory of each of one's own jobs that isn't over.
+
+    Raises:
+        UserError: squeue doesn't say: nobody could know whether a job is gone.
+    """
+    answer = call("squeue", "--me", "--noheader", "--format", "%A|%j|%Z")
+    if answer.returncode:
+        raise UserError(f"executor slurm: squeue doesn't tell of your jobs ({words(answer)})")
+    return [(job, name, place) for job, name, place in (line.split("|", 2) for line in answer.stdout.splitlines())]
 
 
 def prove_shared(directory: Path, request: str, log: Any) -> None:

@@ -24,7 +24,8 @@ NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 BUCKET = 50_000_000
 # Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed.
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
-START_SECONDS = 180
+# More than the two minutes ahead of its end at which profiles/slurm warns a job, and imports on a slow disk.
+START_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
     States are counted as the ZeRO paper does (arXiv 1910.02054, section 3 and figure 1), with
     weights, gradients and both Adam moments in fp32: stage 1 divides the optimizer's states by the
     ranks, stage 2 gradients too, stage 3 weights too. DeepSpeed has its own fp32 copy of what it
-    updates among the optimizer's.
+    updates among the optimizer's. At ``compute_precision`` bf16, which halves some of what autograd
+    saves, this is a bound.
     """
     engine, adapter, ranks = recipe["engine"], recipe["adapter"], recipe["world_size"]
     deepspeed, stage = engine["type"] == "deepspeed", engine["zero_stage"]

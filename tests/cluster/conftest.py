@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Cluster, NoCluster
+from configured import NODES
+from loopback import Cluster, NoCluster, fill, until
 from runs import Runs
 
 
@@ -58,6 +59,19 @@ def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
     cluster = started(Cluster(home, accounting=False, state=small_state / "state"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def full_spool(cluster: Cluster) -> Iterator[str]:
+    """A node whose slurmd has no room for a job's script: the one that SLURM takes first."""
+    spool = cluster.home / f"spool-{NODES[0]}"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", spool], check=False).returncode:
+        pytest.skip("mount isn't allowed here")
+    fill(spool)
+    yield NODES[0]
+    subprocess.run(["umount", "--lazy", spool], check=True)
+    subprocess.run(["scontrol", "update", f"nodename={NODES[0]}", "state=resume"], check=False)
+    until(lambda: cluster.states()[NODES[0]] == "idle", f"{NODES[0]} to be back")
 
 
 @pytest.fixture

@@ -11,15 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from configured import NAME, NODES, slurm_conf, slurmdbd_conf
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 ACCOUNTING = ("slurmdbd", "mariadbd", "sacctmgr")
 CONFIGURED = ("slurm.conf", "gres.conf")
 # The plugin's second Snakemake finds no SLURM_CONF in its environment, only what lies here.
 SYSTEM = Path("/etc/slurm")
-NODES = ("n1", "n2")
 ACCOUNT = "tuners"
-NAME = "loopback"
 
 
 class NoCluster(Exception):
@@ -45,6 +44,13 @@ def until(done: Callable[[], bool], what: str, seconds: float = 120) -> None:
         if time.monotonic() > ends:
             raise TimeoutError(f"waited {seconds} s for {what}")
         time.sleep(0.2)
+
+
+def fill(path: Path) -> None:
+    """Leave no byte of a disk free."""
+    with (path / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
 
 
 def succeeds(*command: object) -> bool:
@@ -75,11 +81,10 @@ class Cluster:
             raise NoCluster(f"{', '.join(missing)} not installed: the Debian packages are named in .ci/run")
         if os.geteuid() != 0:
             raise NoCluster("slurmd starts jobs as root only")
-        for name in CONFIGURED:
-            if (SYSTEM / name).exists():
-                raise NoCluster(f"{SYSTEM / name} belongs to another cluster")
+        self._end_a_forgotten_one()
         for name in ("log", "run"):
             (self.home / name).mkdir(parents=True)
+        (self.home / "run/owner.pid").write_text(str(os.getpid()))
         self.state.mkdir(exist_ok=True)
         self._configure()
         self._start_munge()
@@ -91,8 +96,25 @@ class Cluster:
             self.start_node(node)
         until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes to be idle")
 
+    def _end_a_forgotten_one(self) -> None:
+        """A killed pytest left its cluster up: its pid files say what to end.
+
+        Raises:
+            NoCluster: the cluster that is configured here isn't one of these tests, or is in use.
+        """
+        for name in CONFIGURED:
+            path = SYSTEM / name
+            if path.is_symlink() and (owner := path.readlink().parent / "run/owner.pid").exists():
+                if psutil.pid_exists(int(owner.read_text())):
+                    raise NoCluster(f"process {owner.read_text()} has a cluster of its own at {owner.parent.parent}")
+                forgotten = Cluster(owner.parent.parent)
+                forgotten.stop()
+                shutil.rmtree(forgotten.home, ignore_errors=True)
+            elif path.exists():
+                raise NoCluster(f"{path} belongs to another cluster")
+
     def _daemon(self, *command: object) -> None:
-        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)
+        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=600)
 
     def _start_munge(self) -> None:
         key = self.home / "munge.key"
@@ -122,9 +144,9 @@ class Cluster:
             self._daemon("sacctmgr", "-i", "add", *what.split())
 
     def _configure(self) -> None:
-        self._write("slurm.conf", self._slurm_conf())
+        self._write("slurm.conf", slurm_conf(self))
         self._write("gres.conf", f"NodeName={NODES[1]} Name=gpu File=/dev/zero,/dev/full\n")
-        self._write("slurmdbd.conf", self._slurmdbd_conf())
+        self._write("slurmdbd.conf", slurmdbd_conf(self))
         SYSTEM.mkdir(exist_ok=True)
         for name in (*CONFIGURED, *["slurmdbd.conf"] * self.accounting):
             (SYSTEM / name).unlink(missing_ok=True)
@@ -133,73 +155,6 @@ class Cluster:
     def _write(self, name: str, text: str) -> None:
         (self.home / name).write_text(text)
         (self.home / name).chmod(0o600)
-
-    def _slurm_conf(self) -> str:
-        accounting = "AccountingStorageType=accounting_storage/none"
-        if self.accounting:
-            accounting = (
-                "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
-                f"AccountingStoragePort={self.ports['slurmdbd']}\nAccountingStoragePass={self.munge}\n"
-                "AccountingStorageTRES=gres/gpu\nAccountingStorageEnforce=associations"
-            )
-        gpus = {NODES[1]: " Gres=gpu:2"}
-        nodes = "\n".join(
-            f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={self.ports[node]} "
-            f"CPUs=4 RealMemory=16000{gpus.get(node, '')}"
-            for node in NODES
-        )
-        return f"""\
-ClusterName={NAME}
-SlurmctldHost={self.host}(127.0.0.1)
-SlurmctldPort={self.ports["slurmctld"]}
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser=root
-AuthInfo=socket={self.munge}
-StateSaveLocation={self.state}
-SlurmdSpoolDir={self.home}/spool-%n
-SlurmctldPidFile={self.home}/run/slurmctld.pid
-SlurmdPidFile={self.home}/run/slurmd-%n.pid
-SlurmctldLogFile={self.home}/log/slurmctld.log
-SlurmdLogFile={self.home}/log/slurmd-%n.log
-# Neither cgroups nor systemd are needed: processes are found by their parents, memory is read once a second.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
-# Nodes may claim more than the machine has.
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-DefMemPerNode=200
-GresTypes=gpu
-ReturnToService=2
-SlurmdTimeout=30
-KillWait=5
-SchedulerParameters=bf_interval=2,sched_interval=2
-{accounting}
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10
-"""
-
-    def _slurmdbd_conf(self) -> str:
-        return f"""\
-AuthInfo=socket={self.munge}
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={self.ports["slurmdbd"]}
-CommunicationParameters=NoInAddrAny
-SlurmUser=root
-LogFile={self.home}/log/slurmdbd.log
-PidFile={self.home}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort={self.ports["mariadbd"]}
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm
-"""
 
     def start_node(self, node: str) -> None:
         self._daemon("slurmd", "-N", node)
@@ -220,6 +175,20 @@ StorageLoc=slurm
     def pid(self, daemon: str) -> int:
         return int((self.home / f"run/{daemon}.pid").read_text())
 
+    def task(self, job: str) -> int:
+        """The first process of the step that the plugin's srun starts in a job; proctrack/cgroup signals it alone."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                told, above = process.environ(), process.parent()
+                if (
+                    told.get("SLURM_JOB_ID") == job
+                    and told.get("SLURM_STEP_ID", "").isdigit()
+                    and above
+                    and above.name().startswith("slurmstepd")
+                ):
+                    return process.pid
+        raise LookupError(f"job {job} has no step")
+
     def processes(self, node: str | None = None) -> list[int]:
         """Everything that the jobs of one node, or of both, started and that still runs, what watches over it first."""
         found = []
@@ -235,13 +204,16 @@ StorageLoc=slurm
 
     def stop(self) -> None:
         """End the jobs, then the daemons by their pid files, then what outlived its job."""
-        with suppress(subprocess.SubprocessError):
+        with suppress(subprocess.SubprocessError, TimeoutError):
             subprocess.run(["scancel", "--user", "root"], timeout=20, check=False, capture_output=True)
             until(lambda: not self.jobs(), "the jobs to end", seconds=30)
         order = [*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd", "mariadbd", "munged"]
         for daemon in order:
             with suppress(FileNotFoundError, psutil.NoSuchProcess):
-                end(psutil.Process(self.pid(daemon)))
+                process = psutil.Process(self.pid(daemon))
+                # After a restart of the machine the number may be another's.
+                if process.name().startswith(daemon.split("-")[0]):
+                    end(process)
         kill(self.processes())
         for name in (*CONFIGURED, "slurmdbd.conf"):
             if (SYSTEM / name).is_symlink() and (SYSTEM / name).readlink() == self.home / name:

@@ -22,7 +22,8 @@ import json, os, time
 from pathlib import Path
 
 with open("started", "a") as file:
-    file.write(json.dumps({"job": os.environ["SLURM_JOB_ID"], "node": os.environ["SLURMD_NODENAME"]}) + "\\n")
+    told = {"job": "SLURM_JOB_ID", "node": "SLURMD_NODENAME", "gpus": "CUDA_VISIBLE_DEVICES"}
+    file.write(json.dumps({key: os.environ.get(name, "") for key, name in told.items()}) + "\\n")
 while Path("hold").exists():
     time.sleep(0.2)
 """

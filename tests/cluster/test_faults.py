@@ -8,6 +8,8 @@ from loopback import Cluster, output, until
 from runs import RULE, TARGET, Runs
 from workspace import REPOSITORY
 
+from snaketune.files import read_yaml
+
 pytestmark = pytest.mark.long
 
 
@@ -45,6 +47,12 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(
     assert submitted() == before
 
 
+def test_a_job_gets_the_gpus_it_asks_for(cluster: Cluster, runs: Runs) -> None:
+    code, printed = runs.run("--set-resources", f"{RULE}:gpu=1", "--", TARGET)
+    assert code == 0, printed
+    assert [(one["node"], one["gpus"]) for one in runs.started()] == [("n2", "0")]
+
+
 def test_a_directory_that_nodes_do_not_see(cluster: Cluster, runs: Runs) -> None:
     """Mounted here alone, the nodes see an empty folder in its place."""
     before, place = submitted(), runs.workspace.path
@@ -67,7 +75,7 @@ def test_no_client(cluster: Cluster, runs: Runs) -> None:
     assert "Traceback" not in printed, printed
 
 
-def test_too_little_memory_is_doubled(cluster: Cluster, runs: Runs) -> None:
+def test_too_little_memory_is_tried_again_with_more(cluster: Cluster, runs: Runs) -> None:
     code, printed = runs.run("--set-resources", f"{RULE}:mem_mb=100*10**(attempt-1)", "--", TARGET)
     assert code == 0, printed
     assert printed.count("SLURM status is") == 1, printed
@@ -84,6 +92,12 @@ def test_a_dead_node_is_left_for_another(cluster: Cluster, runs: Runs) -> None:
         cluster.start_node(lost)
         until(lambda: cluster.states()[lost] == "idle", f"{lost} to be back")
     assert [one["node"] != lost for one in runs.started()] == [False, True], runs.printed()
+
+
+def test_a_node_with_a_full_disk_is_left_for_another(cluster: Cluster, runs: Runs, full_spool: str) -> None:
+    code, printed = runs.run(TARGET)
+    assert code == 0, printed
+    assert [one["node"] != full_spool for one in runs.started()] == [True], printed
 
 
 def test_a_cancelled_job_is_tried_again(cluster: Cluster, runs: Runs) -> None:
@@ -153,13 +167,16 @@ def test_a_second_run_beside_is_refused(cluster: Cluster, runs: Runs) -> None:
     assert len(runs.started()) == 1
 
 
-def test_profiles_agree_with_the_laptops() -> None:
-    import yaml
-
-    default, slurm = (
-        yaml.safe_load((REPOSITORY / f"profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
+def test_profiles_agree() -> None:
+    default, slurm, gpu = (
+        read_yaml(REPOSITORY / f"profiles/{name}/config.yaml") for name in ("default", "slurm", "slurm-gpu")
     )
-    assert {key: default[key] for key in default.keys() & slurm.keys()} == {
-        key: slurm[key] for key in default.keys() & slurm.keys()
+    shared = default.keys() & slurm.keys()
+    assert {key: default[key] for key in shared} == {key: slurm[key] for key in shared}
+    assert {"rerun-triggers", "rerun-incomplete", "max-checksum-file-size"} <= shared
+    # GPUs are all that is different.
+    assert {key: gpu[key] for key in gpu.keys() - {"resources", "set-resources"}} == {
+        key: slurm[key] for key in slurm.keys() - {"set-resources"}
     }
-    assert {"rerun-triggers", "rerun-incomplete", "max-checksum-file-size"} <= slurm.keys()
+    for rule, asked in slurm["set-resources"].items():
+        assert asked.items() <= gpu["set-resources"][rule].items()

@@ -4,17 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from loopback import Cluster
+from loopback import Cluster, fill
 from runs import TARGET, Runs
 
 pytestmark = pytest.mark.long
-
-
-def fill(path: Path) -> None:
-    """Leave no byte free; it is told by the file system itself."""
-    with (path / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(b"\0" * 4096)
 
 
 @pytest.fixture

@@ -19,6 +19,25 @@ def test_every_job_asks_for_memory_and_time_and_a_large_model_for_more(
     assert float(large["train_adapter"][3]) > 15 > 5 * float(small["train_adapter"][3])
 
 
+def test_each_of_several_nodes_is_asked_for_its_share_of_memory(finished: Workspace) -> None:
+    one, two = (
+        plan(finished, "--set-resources", f"train_all_weights:nodes={nodes}")["train_all_weights"][3]
+        for nodes in ("None", "1 + (wildcards.technique == 'full')")
+    )
+    # Snakemake itself is on each node.
+    assert float(two) - 0.28 == pytest.approx((float(one) - 0.28) / 2, abs=0.1)
+
+
+@pytest.mark.parametrize("form", [{"ranks": {"full": 4}}, ["ranks={full: 4}"]], ids=str)
+def test_a_profile_sets_the_ranks_of_its_machine(form: object, edited: Workspace) -> None:
+    edited.write("profiles/wide/config.yaml", {"config": form})
+    own, wide = (
+        plan(edited, "--cores", "8", *profile)["train_all_weights"] for profile in ((), ("--profile", "profiles/wide"))
+    )
+    assert int(wide[1]) == 4 * int(own[1])
+    assert float(wide[3]) > 2 * float(own[3])
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [

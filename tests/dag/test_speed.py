@@ -1,6 +1,6 @@
 """What exact triggers cost: a call with nothing to do, side by side with Snakemake's own."""
 
-import csv
+import json
 import os
 import statistics
 import subprocess
@@ -17,6 +17,25 @@ pytestmark = pytest.mark.long
 SECONDS = 5.0
 CELLS = {"techniques": ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"], "precisions": []}
 FACTOR = 1.3
+LISTED = """
+import json, logging, sys
+from pathlib import Path
+from snakemake.cli import main
+from snakemake_interface_logger_plugins.common import LogEvent
+
+jobs = []
+def collect(record):
+    if getattr(record, "event", None) == LogEvent.JOB_INFO:
+        jobs.append([record.rule_name, [str(name) for name in record.input], [str(name) for name in record.output]])
+    return record.levelno >= logging.WARNING
+
+logging.getLogger("snakemake.logging").addFilter(collect)
+try:
+    main(sys.argv[2:])
+except SystemExit as ended:
+    Path(sys.argv[1]).write_text(json.dumps(jobs))
+    raise
+"""
 
 
 def trivial(workspace: Workspace, path: Path) -> None:
@@ -28,22 +47,36 @@ def trivial(workspace: Workspace, path: Path) -> None:
 
 
 def trivial_rules(workspace: Workspace, path: Path) -> list[str]:
-    """Write the Snakefile of such a workflow; returns the outputs."""
-    listed = workspace.forked("--detailed-summary").splitlines()
-    lines = [line for line in listed if "\t" in line]
-    jobs: dict[tuple[str, str], list[str]] = {}
-    for row in csv.DictReader(lines, delimiter="\t"):
-        jobs.setdefault((row["rule"], row["input-file(s)"]), []).append(row["output_file"])
-    outputs = [name for names in jobs.values() for name in names]
-    rules = [f"rule all:\n    input: {outputs!r}\n"]
-    for number, ((_, inputs), names) in enumerate(jobs.items()):
-        needed = [name for name in inputs.split(",") if name in set(outputs)]
-        rules.append(
-            f'rule job_{number}:\n    input: {needed!r}\n    output: {names!r}\n    shell: "touch {{output}}"\n'
-        )
+    """Write the Snakefile of such a workflow, with a rule for each of ours; returns the outputs."""
+    jobs = jobs_of(workspace)
+    places = {
+        name: f"{rule}/{number}/{place}"
+        for number, (rule, _, outputs) in enumerate(jobs)
+        for place, name in enumerate(outputs)
+    }
+    needed = {
+        f"{rule}/{number}": [places[name] for name in inputs if name in places]
+        for number, (rule, inputs, _) in enumerate(jobs)
+    }
+    [targets] = (names for job, names in needed.items() if job.startswith("all/"))
+    rules = ["import json\n\nwith open('inputs.json') as file:\n    INPUTS = json.load(file)\n"]
+    rules.append(f"rule all:\n    input: {targets!r}\n")
+    for rule, count in {rule: len(outputs) for rule, _, outputs in jobs if outputs}.items():
+        made_by = [f"{rule}/{{number}}/{place}" for place in range(count)]
+        given = f'lambda wildcards: INPUTS["{rule}/" + wildcards.number]'
+        rules.append(f'rule {rule}:\n    input: {given}\n    output: {made_by!r}\n    shell: "touch {{output}}"\n')
     path.mkdir()
+    (path / "inputs.json").write_text(json.dumps(needed))
     (path / "Snakefile").write_text("\n".join(rules))
-    return outputs
+    return list(places.values())
+
+
+def jobs_of(workspace: Workspace) -> list[tuple[str, list[str], list[str]]]:
+    """Rule, inputs and outputs of every job, as Snakemake logs them."""
+    found = workspace.path / "work/jobs.json"
+    arguments = ["--configfile", workspace.experiment, "--dry-run", "--forceall", "--cores", "1"]
+    subprocess.run([sys.executable, "-c", LISTED, found, *arguments], cwd=workspace.path, check=True)
+    return [tuple(job) for job in json.loads(found.read_text())]
 
 
 def call(path: Path, *arguments: str) -> float:

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from experiments import TECHNIQUES
 from planning import plan
+from training_runs import REPOSITORY, command, recipe_of
 from workspace import Workspace
 
 from snaketune.estimates import Shape, training_memory
@@ -40,15 +43,31 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
-def test_a_training_job_asks_for_its_peak_and_at_most_half_as_much_more(finished: Workspace, technique: str) -> None:
-    recipe = matrix(finished).training_recipe(MODEL, technique, 1)
+def assert_asked(recipe: dict, finished: Workspace, resources: Path) -> None:
     shape = Shape.of(read(finished.path / f"results/models/{MODEL}/base/config.json"))
     card = read(finished.path / f"results/tokens/{MODEL}/{SCENARIO}/training/card.json")
     longest = max(split["longest"] for split in card["splits"].values())
-    ranks = read(finished.path / f"results/runs/{MODEL}/{SCENARIO}/{technique}/seed-1/resources.json")["ranks"]
-    estimated = training_memory(recipe, shape, longest).total
-    assert 1.0 <= estimated / max(rank["peak_memory_bytes"] for rank in ranks) <= 1.5
+    peak = max(rank["peak_memory_bytes"] for rank in read(resources)["ranks"])
+    assert 1.0 <= training_memory(recipe, shape, longest).total / peak <= 1.5
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_training_job_asks_for_its_peak_and_at_most_half_as_much_more(finished: Workspace, technique: str) -> None:
+    recipe = matrix(finished).training_recipe(MODEL, technique, 1)
+    run = f"results/runs/{MODEL}/{SCENARIO}/{technique}/seed-1"
+    assert_asked(recipe, finished, finished.path / run / "resources.json")
+
+
+@pytest.mark.parametrize("technique", ["zero2", "lora-zero3", "qdora", "peft-vera"])
+def test_a_technique_that_the_experiment_leaves_out(technique: str, finished: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "base").symlink_to(finished.path / f"results/models/{MODEL}/base")
+    (tmp_path / "tokens").symlink_to(finished.path / f"results/tokens/{MODEL}/{SCENARIO}/training")
+    recipe = recipe_of(technique, epochs=1, batch_rows=15, micro_batch_rows=8)
+    launcher = ["scripts/launch.py", "--ranks", str(recipe["world_size"])] if recipe["world_size"] > 1 else []
+    words = [sys.executable, *launcher, *command(tmp_path, tmp_path, recipe)]
+    ran = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
+    assert_asked(recipe, finished, tmp_path / "run/resources.json")
 
 
 def test_no_job_took_more_than_it_asked_for(finished: Workspace) -> None:

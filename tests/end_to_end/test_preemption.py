@@ -1,6 +1,7 @@
 """A run that is told to end saves a checkpoint; its next life ends with the bytes of an undisturbed run."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from training_runs import REPOSITORY, command, curve, recipe_of, weights, write_inputs
+from workspace import Workspace
 
 pytestmark = pytest.mark.long
 
@@ -85,3 +87,22 @@ def test_a_run_on_two_nodes_goes_on_when_one_is_told_to_end_and_then_on_one_node
     assert on_one.wait() == 0, log_of(apart)
     assert "goes on from step" in log_of(apart)
     assert weights(apart) == weights(whole)
+
+
+def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> None:
+    """With proctrack/cgroup SLURM warns the first process of a job alone, which is a Snakemake."""
+    copy = Workspace(shutil.copytree(finished.path, tmp_path / "copy", symlinks=True))
+    slow = '__import__("time").sleep(1) or'
+    copy.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {slow} told()")
+    run = "test-phi3/test-areas/lora/seed-1"
+    log = copy.path / f"logs/train/{run}.log"
+    log.unlink()
+    words = [sys.executable, "-m", "snakemake", "--configfile", copy.experiment, "--cores", "2"]
+    warned = psutil.Popen([*words, f"results/runs/{run}/manifest.json"], cwd=copy.path)
+    while not log.exists() or "step 1/" not in log.read_text():
+        assert warned.poll() is None
+        time.sleep(0.05)
+    warned.send_signal(signal.SIGUSR1)
+    assert warned.wait(timeout=300) == 1
+    assert "asked to end by a signal, it stopped after step" in log.read_text()
+    assert list((copy.path / f"work/training/{run}").glob("checkpoint-*/state.json"))

@@ -8,6 +8,7 @@ import yaml
 
 from snaketune.estimates import (
     FLOAT,
+    START_SECONDS,
     UNKNOWN,
     Shape,
     adapter_parameters,
@@ -84,4 +85,4 @@ def test_a_job_holds_all_its_ranks_and_what_launches_them() -> None:
 
 def test_twice_the_cores_halve_the_time_but_for_the_start() -> None:
     one, two = (training_seconds(10**9, 10**6, cores) for cores in (1, 2))
-    assert (one - 180) / (two - 180) == pytest.approx(2)
+    assert (one - START_SECONDS) / (two - START_SECONDS) == pytest.approx(2)
