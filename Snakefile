@@ -14,6 +14,7 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/inputs.smk"
 include: "rules/targets.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
@@ -22,6 +23,10 @@ include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
 include: "rules/export.smk"
+include: "rules/parity.smk"
+include: "rules/adapters.smk"
+include: "rules/package.smk"
+include: "rules/benchmark.smk"
 include: "rules/report.smk"
 
 
@@ -46,6 +51,17 @@ rule all:
         data=every_file_of_the_data(),
         runs=every_file_of_the_runs(),
         properties=property_runs("train.jsonl", "resources.json"),
+        benchmarks=benchmarks(),
+
+
+rule export_all:
+    input:
+        exports=exported_runs("manifest.json"),
+        parity=parities(),
+        benchmarks=benchmarks(),
+        summary=SUMMARY,
+        report="results/report.html",
+        records=files_in("results", ["params.yaml", *RECORDS]),
 
 
 rule tune:

@@ -10,12 +10,14 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
 from snaketune.contract import named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, MODEL_FILES, ONNX_FILES, RECORDS, SPLITS
+from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
 from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.precisions import backend_of, calibrates
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
 from snaketune.scenarios import DOCUMENTATION
@@ -39,11 +41,35 @@ SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.j
 TABLE = "results/technique_table.json"
 PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
 TEMPLATE = "report/report.html.j2"
+CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
 PROBE = EXPERIMENT.parity.probe.model_dump()
 
 # A prefix can't be merged: its run ends with the base, started from it.
 PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
 MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
+GENAI = MATRIX.genai
+SWITCHABLE = "results/models/{model}/switchable"
+# Every scenario's untuned model has the same weights: one of them is enough.
+EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
+# A quantized base has other weights; a prefix adds keys and values, not a change of layers; and of
+# projections that only their seed is kept of, nothing can be exported.
+SWITCHED = [
+    name
+    for name, technique in MATRIX.techniques.items()
+    if technique.adapter
+    and technique.merges
+    and technique.base_precision == "fp32"
+    and getattr(technique.adapter.options, "save_projection", True)
+]
+# Of other families the runtime's builder fuses layers that adapters change apart.
+GENAI_AT_FP32 = [
+    name
+    for name in GENAI
+    if MATRIX.exports[name].options.weights == "fp32"
+    and all(MATRIX.models[model].model_type == "phi3" for model in EXPERIMENT.models)
+]
+SHIPPED = MATRIX.packaged
+QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
@@ -140,19 +166,6 @@ def digests_of(paths):
     return {str(path): DIGESTS.of(Path(path)) for path in paths if path}
 
 
-def scenario_source(wildcards):
-    """The user's files, or the corpus, of which only the manifest is compared; the hub has none."""
-    source = MATRIX.scenarios[wildcards.scenario].source
-    if source.builtin in DOCUMENTATION:
-        return {"manifest": f"{CORPUS}/manifest.json", "source": ancient(f"{CORPUS}/documentation.jsonl")}
-    return {"source": ancient(source.paths)}
-
-
-def files_of_a_local_model(wildcards):
-    path = MATRIX.models[wildcards.model].path
-    return list(map(str, model_files(Path(path)))) if path else []
-
-
 def model_recipe(wildcards):
     origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
     return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
@@ -162,35 +175,23 @@ def evaluation_recipe(wildcards, **values):
     return recipe("evaluate.py", **MATRIX.evaluation_recipe(wildcards.scenario), **values)
 
 
-def record_of_a_run(wildcards):
-    """The manifest of the model that a run ends with."""
-    return f"{RUN}/{'prefix' if wildcards.technique in PREFIXED else 'merged'}/manifest.json"
+def package_recipe(wildcards):
+    cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+    digests = {"template": file_digest(ROOT / CARD), "program": file_digest(ROOT / PROGRAM)}
+    return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))
 
 
-def evaluated_model(wildcards):
-    """A merged model; or, as a prefix can't be merged, the base that starts from it."""
-    if wildcards.technique in PREFIXED:
-        directory, prefix = BASE, [f"{RUN}/prefix/{PREFIX_FILE}"]
-        manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
-    else:
-        directory, prefix, manifests = f"{RUN}/merged", [], [f"{RUN}/merged/manifest.json"]
-    return {
-        "manifests": manifests,
-        "model": ancient(f"{directory}/model.safetensors"),
-        "files": ancient(files_in(directory, MODEL_FILES[1:])),
-        "prefix": ancient(prefix),
-    }
+def switchable_recipe(wildcards):
+    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
+    return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))
 
 
-def exported_prefix(wildcards):
-    return f"{RUN}/onnx/{{precision}}/{PREFIX_FILE}" if wildcards.technique in PREFIXED else []
-
-
-def exported_prefixes(wildcards):
-    names = EXPERIMENT.precisions if wildcards.technique in PREFIXED else []
-    return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
-
-
-def adapter_logits(wildcards):
-    trained = MATRIX.techniques.get(wildcards.technique)
-    return f"{RUN}/evaluation/adapter.logits.safetensors" if trained and trained.adapter else []
+def adapter_parity_recipe(wildcards):
+    budget = EXPERIMENT.parity.budgets.get("merged-onnx-fp32")
+    return recipe(
+        "check_adapter.py",
+        probe=PROBE,
+        threads=EXPERIMENT.evaluation.threads,
+        gate=EXPERIMENT.parity.gate,
+        largest_logit_difference=budget and budget.largest_logit_difference,
+    )

@@ -58,7 +58,7 @@ rule evaluate_onnx:
         "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.tsv"
     wildcard_constraints:
         technique=one_of(["base", *MATRIX.techniques]),
-        precision=one_of(EXPERIMENT.precisions),
+        precision=one_of(["fp32", *QUANTIZED]),
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
@@ -77,3 +77,25 @@ rule evaluate_onnx:
             --output {output.figures:q} \
             &> {log:q}
         """
+
+
+use rule evaluate_onnx as evaluate_genai with:
+    input:
+        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
+        model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
+        files=ancient(files_in(f"{RUN}/onnx/{{precision}}", GENAI_FILES[1:])),
+        prefix=[],
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(files_in(TEST, TEST_FILES)),
+    output:
+        figures=f"{RUN}/evaluation/{{precision}}.json",
+        predictions=f"{RUN}/evaluation/{{precision}}.predictions.jsonl",
+    log:
+        "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+    benchmark:
+        "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+    wildcard_constraints:
+        technique=one_of(MERGED),
+        precision=one_of(GENAI),
+    message:
+        "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with onnxruntime-genai, {wildcards.precision}"

@@ -1,9 +1,9 @@
-"""From a merged model to quantized ONNX Runtime models, each hop compared with its parent.
+"""From a merged model to quantized ONNX Runtime models.
 
 A prefix goes with the untuned model's ONNX files: its base is the same.
 
-Needs: merged/ or prefix/ of each run, the tokens of the parity probe.
-Makes: onnx/{precision}/ and parity.json of each run.
+Needs: merged/ or prefix/ of each run, training rows where a precision is calibrated.
+Makes: onnx/{precision}/ of each run.
 """
 
 
@@ -44,6 +44,7 @@ rule quantize_onnx:
     input:
         fp32=f"{RUN}/onnx/fp32/manifest.json",
         model=ancient(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
+        calibration=calibration_tokens,
     output:
         model=files_in(f"{RUN}/onnx/{{precision}}", ONNX_FILES),
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
@@ -54,12 +55,14 @@ rule quantize_onnx:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
         technique=one_of(MERGED),
+        precision=one_of(QUANTIZED),
     conda:
         "../envs/export/environment.yaml"
     params:
         recipe=lambda wildcards: recipe(
-            "quantize_onnx.py", environment="export", **MATRIX.quantization_recipe(wildcards.precision)
+            "quantize_onnx.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
         ),
+        calibration=lambda wildcards, input: [str(Path(path).parent) for path in input.calibration[:1]],
         directory=subpath(output.manifest, parent=True),
     message:
         "Quantizing {wildcards.technique} of {wildcards.model} on {wildcards.scenario} to {wildcards.precision}"
@@ -69,6 +72,43 @@ rule quantize_onnx:
             scripts/quantize_onnx.py \
             --recipe {params.recipe:q} \
             --model {input.model[0]:q} \
+            --calibration-directory {params.calibration:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule build_genai:
+    input:
+        merged=f"{RUN}/merged/manifest.json",
+        model=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
+    output:
+        model=files_in(f"{RUN}/onnx/{{precision}}", GENAI_FILES),
+        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
+        provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
+    log:
+        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+    benchmark:
+        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+    wildcard_constraints:
+        technique=one_of(MERGED),
+        precision=one_of(GENAI),
+    conda:
+        "../envs/export/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe(
+            "build_genai.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
+        ),
+        merged=subpath(input.merged, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Building {wildcards.precision} of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} for onnxruntime-genai"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
+            scripts/build_genai.py \
+            --recipe {params.recipe:q} \
+            --model-directory {params.merged:q} \
             --output-directory {params.directory:q} \
             &> {log:q}
         """
@@ -90,6 +130,7 @@ rule add_prefix:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
         technique=one_of(PREFIXED),
+        precision=one_of(QUANTIZED),
     conda:
         "../envs/train/environment.yaml"
     params:
@@ -128,56 +169,3 @@ use rule add_prefix as add_prefix_to_fp32 with:
         technique=one_of(PREFIXED),
     message:
         "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as fp32"
-
-
-rule check_parity:
-    input:
-        manifests=expand(f"{RUN}/onnx/{{precision}}/manifest.json", precision=EXPERIMENT.precisions, allow_missing=True),
-        models=ancient(
-            expand(
-                f"{RUN}/onnx/{{precision}}/{{name}}",
-                precision=EXPERIMENT.precisions,
-                name=ONNX_FILES[:2],
-                allow_missing=True,
-            )
-        ),
-        figures=expand(
-            f"{RUN}/evaluation/{{backend}}.json",
-            backend=["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)],
-            allow_missing=True,
-        ),
-        model=record_of_a_run,
-        prefixes=ancient(exported_prefixes),
-        logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
-        adapter=ancient(adapter_logits),
-        tokens=f"{TEST}/manifest.json",
-        rows=ancient(f"{TEST}/test.safetensors"),
-    output:
-        parity=f"{RUN}/parity.json",
-    log:
-        "logs/check_parity/{model}/{scenario}/{technique}/seed-{seed}.log",
-    benchmark:
-        "logs/benchmarks/check_parity/{model}/{scenario}/{technique}/seed-{seed}.tsv"
-    wildcard_constraints:
-        technique=one_of(["base", *MATRIX.techniques]),
-    conda:
-        "../envs/train/environment.yaml"
-    threads: EXPERIMENT.evaluation.threads
-    params:
-        recipe=lambda wildcards: recipe("check_parity.py", **MATRIX.parity_recipe(wildcards.scenario)),
-        run=subpath(output.parity, parent=True),
-        tokens=subpath(input.tokens, parent=True),
-        evidence="work/parity/{model}/{scenario}/{technique}/seed-{seed}.json",
-    message:
-        "Comparing every form of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with its parent"
-    shell:
-        """
-        python scripts/check_parity.py \
-            --recipe {params.recipe:q} \
-            --run-directory {params.run:q} \
-            --tokens-directory {params.tokens:q} \
-            --adapter-logits {input.adapter:q} \
-            --evidence {params.evidence:q} \
-            --output {output.parity:q} \
-            &> {log:q}
-        """

@@ -13,7 +13,7 @@ rule summarize:
         curves=trained_runs("train.jsonl"),
         resources=trained_runs("resources.json"),
         manifests=trained_runs("manifest.json") + records_of_the_models(),
-        exports=[path for name in EXPERIMENT.precisions for path in every_run(f"{RUN}/onnx/{name}/manifest.json")],
+        exports=exported_runs("manifest.json"),
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],
@@ -48,6 +48,7 @@ rule write_report:
         resources=trained_runs("resources.json"),
         table=TABLE,
         parity=parities(),
+        benchmarks=benchmarks(),
         cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
         pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
         template=ancient(TEMPLATE),

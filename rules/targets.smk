@@ -24,13 +24,31 @@ def every_run(pattern):
 
 
 def evaluations(suffix):
-    backends = ["torch", *(f"onnx-{name}" for name in EXPERIMENT.precisions)]
-    return [path for backend in backends for path in every_run(f"{RUN}/evaluation/{backend}{suffix}")]
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/evaluation/{backend}{suffix}"
+        for m, s, t, n in cells()
+        for backend in ("torch", *map(backend_of, MATRIX.precisions_of(t)))
+    ]
 
 
 def parities():
     """Without an export there is nothing to compare with its parent."""
     return every_run(f"{RUN}/parity.json") if EXPERIMENT.precisions else []
+
+
+def benchmarks():
+    """Of the runs that end with a merged model."""
+    runs = [cell for cell in cells() if EXPERIMENT.benchmark and cell[2] in MERGED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/benchmark.json" for m, s, t, n in runs]
+
+
+def packages(wildcards):
+    """Of the runs that end with a merged model."""
+    if not SHIPPED:
+        # Of a missing input Snakemake tells in one message, of an exception with a traceback.
+        return f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
+    runs = [cell for cell in cells() if cell[2] in MERGED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/package/manifest.json" for m, s, t, n in runs]
 
 
 def property_runs(*names):
@@ -48,6 +66,14 @@ def others_before(wildcards):
     """So that all techniques see the same drift of the machine, each has its turn before the next round."""
     before = [run for run in MATRIX.property_runs if run[2] == int(wildcards.round) - 1]
     return [f"results/{property_run(*run)}/resources.json" for run in before if run[0] != wildcards.technique]
+
+
+def exported_runs(name):
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/onnx/{precision}/{name}"
+        for m, s, t, n in cells()
+        for precision in MATRIX.precisions_of(t)
+    ]
 
 
 def trained_runs(name):
@@ -104,9 +130,10 @@ def every_file_of_the_runs():
             results += files_in(f"{run}/prefix", [PREFIX_FILE, *RECORDS])
         elif EXPERIMENT.keep_intermediates:
             results += files_in(f"{run}/merged", [*MODEL_FILES, *RECORDS])
-        kept = EXPERIMENT.precisions if EXPERIMENT.keep_intermediates else MATRIX.exports
-        for name in kept:
-            results += files_in(f"{run}/onnx/{name}", [*ONNX_FILES, *beside, *RECORDS])
+        for name in MATRIX.precisions_of(technique):
+            if name != "fp32" or EXPERIMENT.keep_intermediates:
+                made = GENAI_FILES if name in GENAI else ONNX_FILES
+                results += files_in(f"{run}/onnx/{name}", [*made, *beside, *RECORDS])
     return results
 
 
@@ -118,3 +145,11 @@ def recorded():
 
 def intermediate(paths):
     return paths if EXPERIMENT.keep_intermediates else temp(paths)
+
+
+def switched_runs(name):
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/onnx/adapter/{name}"
+        for m, s, t, n in cells()
+        if t in SWITCHED
+    ]

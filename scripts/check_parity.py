@@ -1,7 +1,9 @@
-"""Compare each form of a run's model with its parent: adapter, merged, ONNX fp32, quantized.
+"""Compare each form of a run's model with its parent: adapter, merged, ONNX fp32, every other precision.
 
-The probe is the last positions of held-out rows. A hop over its budget fails, with the
-evidence kept beside the output, unless the gate is `warn`.
+Logits are compared over the probe, the last positions of held-out rows; perplexity and the
+scenario's metric over all test rows; what a package's own tokenizer makes of each prompt with
+what the model was trained on. A hop over its budget fails, with the evidence kept, unless the gate
+is `warn`; one whose logits aren't finite numbers fails always.
 """
 
 import argparse
@@ -13,59 +15,57 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
-from snaketune.layout import ONNX_FILES
-from snaketune.metrics import quality_change
-from snaketune.onnx_backend import OnnxBackend
+from snaketune.backends import load, used_files
+from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
+from snaketune.precisions import backend_of
 from snaketune.prefix import prefix_beside
-from snaketune.scoring import log_softmax, probe_logits
-from snaketune.tokens import read_rows
-
-# In float64, all positions of a large vocabulary would take gigabytes.
-POSITIONS_AT_ONCE = 64
+from snaketune.scoring import Backend, probe_logits
+from snaketune.tokens import Rows, read_rows
 
 
-def compare(parent: np.ndarray, child: np.ndarray) -> dict[str, float]:
-    """Largest and mean logit difference, greedy agreement and KL divergence.
-
-    Args:
-        parent: logits, (positions, vocabulary).
-        child: logits of the same positions.
-
-    Returns:
-        ``kl_divergence`` is the mean over positions of KL(parent || child), in nats.
-    """
-    largest = total = agreed = divergence = 0.0
-    for start in range(0, len(parent), POSITIONS_AT_ONCE):
-        one, other = (logits[start : start + POSITIONS_AT_ONCE] for logits in (parent, child))
-        difference = np.abs(one.astype(np.float64) - other)
-        # Unlike max(), this keeps a NaN.
-        largest = float(np.maximum(largest, difference.max()))
-        total += float(difference.mean(-1).sum())
-        agreed += float((one.argmax(-1) == other.argmax(-1)).sum())
-        p, q = log_softmax(one), log_softmax(other)
-        divergence += float((np.exp(p) * (p - q)).sum())
-    return {
-        "largest_logit_difference": largest,
-        "mean_logit_difference": total / len(parent),
-        "greedy_agreement": agreed / len(parent),
-        "kl_divergence": divergence / len(parent),
-        "positions": len(parent),
-    }
+def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Share of the chats whose prompt a package's own template and tokenizer turn into the tokens trained on."""
+    encode = getattr(backend, "encode", None)
+    chats = [(prompt, row["messages"]) for prompt, row in zip(tokens.prompts, rows, strict=True) if "messages" in row]
+    if encode is None or not chats:
+        return {}
+    equal = [list(prompt) == list(encode(messages[:-1])) for prompt, messages in chats]
+    return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
 
 
-def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:
-    """A sentence for each figure of a hop that breaks its budget; NaN breaks it."""
-    wrong = []
-    for name, limit in budget.items():
-        if name.startswith("smallest_"):
-            value = found[name.removeprefix("smallest_")]
-            ok, relation = value >= limit, "at least"
-        else:
-            value = found[name]
-            ok, relation = value <= limit, "at most"
-        if not ok:
-            wrong.append(f"{hop}: {name.removeprefix('smallest_')} is {value:.3g}, expected {relation} {limit:g}")
-    return wrong
+def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The figures of every hop, by its name."""
+    probe, how = recipe["probe"], (recipe["bootstrap_samples"], recipe["confidence"])
+    held_out, rows = read_rows(tokens / "test.safetensors"), files.read_jsonl(tokens / "test.jsonl")
+    probed = held_out.ids[: probe["rows"]]
+    positions = [min(probe["positions"], len(row)) for row in probed]
+    merged = load_file(run / "evaluation/torch.logits.safetensors")["logits"]
+    hops: dict[str, Any] = {}
+    if adapter_logits:
+        unmerged = load_file(adapter_logits)["logits"]
+        hops["adapter-merged"] = compare_logits(unmerged, merged, positions, *how)
+    # fp32 comes first: it is the parent of the others.
+    parent, above = merged, "torch"
+    for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
+        directory = run / "onnx" / precision
+        model = directory / "model.onnx"
+        backend = None  # frees the last one's weights first
+        backend = load(model, prefix_beside(model), recipe["threads"])
+        logits = probe_logits(backend, probed, probe["positions"])
+        before, after = (
+            files.read_jsonl(run / f"evaluation/{name}.predictions.jsonl") for name in (above, backend_of(precision))
+        )
+        hops["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
+            **compare_logits(parent, logits, positions, *how),
+            **compare_answers(recipe["primary_metric"], before, after, *how),
+            **prompt_agreement(backend, held_out, rows),
+            "bytes": sum(path.stat().st_size for path in directory.glob("model.onnx*")),
+            "share_of_fp32_bytes": (directory / "model.onnx_data").stat().st_size
+            / (run / "onnx/fp32/model.onnx_data").stat().st_size,
+        }
+        if precision == "fp32":
+            parent, above = logits, "onnx-fp32"
+    return hops
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
         "--recipe",
         type=json.loads,
         required=True,
-        help='JSON: {"probe", "threads", "primary_metric", "budgets": {hop: {figure: limit}}, "gate"}',
+        help='JSON: {"precisions", "probe", "threads", "primary_metric", "budgets": {hop: {figure: limit}}, "gate", …}',
     )
     parser.add_argument("--run-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
@@ -85,48 +85,31 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, run = arguments.recipe, arguments.run_directory
-    probe = recipe["probe"]
 
     manifest.prove(arguments.tokens_directory / "manifest.json")
     for precision in recipe["precisions"]:
-        manifest.prove(run / f"onnx/{precision}/manifest.json", *ONNX_FILES[:2])
-    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: probe["rows"]]
-    merged = load_file(run / "evaluation/torch.logits.safetensors")["logits"]
-    hops: dict[str, Any] = {}
-    if arguments.adapter_logits:
-        hops["adapter-merged"] = compare(load_file(arguments.adapter_logits)["logits"], merged)
-    metric = {}
-    for backend in ("torch", *(f"onnx-{precision}" for precision in recipe["precisions"])):
-        metric[backend] = files.read_json(run / f"evaluation/{backend}.json")["metrics"][recipe["primary_metric"]]
-    parent = merged
-    for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
-        model = run / f"onnx/{precision}/model.onnx"
-        logits = probe_logits(OnnxBackend(model, recipe["threads"], prefix_beside(model)), rows, probe["positions"])
-        size = sum(path.stat().st_size for path in model.parent.glob("model.onnx*"))
-        above = "torch" if precision == "fp32" else "onnx-fp32"
-        hop = "merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"
-        hops[hop] = {
-            **compare(parent, logits),
-            "metric_change": quality_change(recipe["primary_metric"], metric[above], metric[f"onnx-{precision}"]),
-            "bytes": size,
-            "share_of_fp32_bytes": (run / f"onnx/{precision}/model.onnx_data").stat().st_size
-            / (run / "onnx/fp32/model.onnx_data").stat().st_size,
-        }
-        parent = logits if precision == "fp32" else parent
-
+        directory = run / "onnx" / precision
+        manifest.prove(directory / "manifest.json", *used_files(directory / "model.onnx"))
+    hops = hops_of(run, arguments.tokens_directory, arguments.adapter_logits, recipe)
     faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
+    useless = [hop for hop, found in hops.items() if broken(found)]
+    for hop in useless:
+        faults[hop].append(f"{hop}: logits aren't finite numbers")
     wrong = [line for lines in faults.values() for line in lines]
     result = {
         "gate": recipe["gate"],
-        "hops": hops,
+        "hops": {hop: without_nan(found) for hop, found in hops.items()},
         "over_budget": wrong,
         "over_budget_hops": [hop for hop, lines in faults.items() if lines],
+        "without_budget": [hop for hop in hops if not recipe["budgets"].get(hop)],
         "passed": not wrong,
     }
-    if wrong and recipe["gate"] == "fail":
+    if useless or (wrong and recipe["gate"] == "fail"):
         files.write_json(arguments.evidence, result)
+        arguments.output.unlink(missing_ok=True)
+        otherwise = "" if useless else ", raise its budget in the experiment's `parity:`, or set `gate: warn`"
         raise errors.UserError(
-            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop, raise its budget in the experiment's `parity:`, or set `gate: warn`"
+            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop{otherwise}"
         )
     arguments.evidence.unlink(missing_ok=True)
     files.write_json(arguments.output, result)

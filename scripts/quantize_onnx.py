@@ -1,66 +1,97 @@
-"""Quantize an fp32 ONNX model with ONNX Runtime: int8 (dynamic) or int4 (weight-only)."""
+"""Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static) or int4 (weight-only)."""
 
 import argparse
 import json
+import logging
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-from snaketune import errors, files, layout, manifest, onnx_files
+from snaketune import calibration, errors, files, fp16, int4, int8, layout, manifest, onnx_files
+from snaketune.graphs import check_known
+from snaketune.precisions import calibrates
+
+Rows = list[np.ndarray]
 
 
-def quantize_int8(source: Path, target: Path, options: dict[str, Any]) -> None:
-    """8-bit weights, activations quantized at run time."""
+def quantize_dynamic_int8(source: Path, options: dict[str, Any], _: Rows) -> onnx.ModelProto:
+    """8-bit weights, activations quantized at run time; 7 bits with a scale for each output, as in int8."""
+    made = source.with_name("quantized.onnx")
     quantize_dynamic(
         source,
-        target,
+        made,
         op_types_to_quantize=options["op_types"],
         weight_type=QuantType.QInt8,
         per_channel=options["per_channel"],
+        reduce_range=options["per_channel"],
         use_external_data_format=True,
     )
+    return onnx.load(made)
 
 
-def quantize_int4(source: Path, target: Path, options: dict[str, Any]) -> None:
-    """4-bit weights in blocks; accuracy level 4 lets the kernels compute in int8."""
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=options["block_size"], is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
-    )
-    quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(target), use_external_data_format=True)
+def convert_to_float16(source: Path, _: dict[str, Any], __: Rows) -> onnx.ModelProto:
+    return fp16.convert(source)
 
 
-METHODS = {"dynamic-int8": quantize_int8, "weight-only-int4": quantize_int4}
+METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
+    "float16": convert_to_float16,
+    "dynamic-int8": quantize_dynamic_int8,
+    "static-int8": int8.quantize,
+    "weight-only-int4": int4.quantize,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"method", "options"} of config/exports/*.yaml'
+    )
     parser.add_argument("--model", type=Path, required=True, help="model.onnx at fp32")
+    parser.add_argument(
+        "--calibration-directory",
+        type=Path,
+        nargs="?",
+        help="tokens of the training split, for static-int8 and gptq: others read none",
+    )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, source, out = arguments.recipe, arguments.model, arguments.output_directory
+    onnxruntime.disable_telemetry_events()
+    logging.disable(logging.WARNING)  # ONNX Runtime's quantizers tell of every node
 
     weights = source.with_name("model.onnx_data").stat().st_size
-    files.need_space(out, 2 * weights, "quantization")
-    manifest.prove(source.with_name("manifest.json"))
+    files.need_space(out, 3 * weights, "quantization")
+    inputs = [source.with_name("manifest.json")]
+    rows: Rows = []
+    if calibrates(recipe):
+        if not arguments.calibration_directory:
+            raise errors.UserError(
+                f"{recipe['method']} needs training rows: give --calibration-directory results/tokens/MODEL/SCENARIO/training"
+            )
+        inputs.append(arguments.calibration_directory / "manifest.json")
+    for path in inputs:
+        manifest.prove(path)
+    if calibrates(recipe):
+        rows = calibration.calibration_rows(arguments.calibration_directory, recipe["options"]["calibration_rows"])
     with files.scratch(out / ".quantize") as directory:
-        # ONNX Runtime writes beside its input: that must not be the parent's directory.
-        parent, made = directory / "fp32" / source.name, directory / "quantized" / source.name
-        for path in (parent, made):
-            path.parent.mkdir()
+        # ONNX Runtime writes beside its input and to the temporary directory: neither must be
+        # the parent's directory, or a small disk.
+        tempfile.tempdir = str(directory)
         for name in layout.ONNX_FILES[:2]:
-            shutil.copyfile(source.with_name(name), parent.with_name(name))
-        METHODS[recipe["method"]](parent, made, recipe["options"])
-        onnx_files.save(onnx.load(made), out)
+            shutil.copyfile(source.with_name(name), directory / name)
+        if recipe["method"] != "float16":
+            check_known(onnx.load(directory / source.name, load_external_data=False).graph)
+        onnx_files.save(METHODS[recipe["method"]](directory / source.name, recipe["options"], rows), out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)
-    manifest.record(out, recipe, [source.with_name("manifest.json")], [out / name for name in layout.ONNX_FILES])
+    manifest.record(out, recipe, inputs, [out / name for name in layout.ONNX_FILES])
     print(f"{out}: {(out / 'model.onnx_data').stat().st_size / weights:.2f} of the fp32 bytes")
 
 

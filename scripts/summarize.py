@@ -9,6 +9,7 @@ from typing import Any
 
 from snaketune import errors, files
 from snaketune.comparing import Cell, Results, compared
+from snaketune.precisions import backend_of
 from snaketune.statistics import Resampling, percentiles
 
 COLUMNS = [
@@ -106,8 +107,10 @@ def main() -> None:
 
     results = Results(arguments.results, arguments.recipe)
     cells = arguments.recipe["cells"]
-    backends = ["torch", *(f"onnx-{precision}" for precision in arguments.recipe["precisions"])]
-    rows = [row(results, cell, backend) for cell in cells for backend in backends]
+    precisions = arguments.recipe["precisions"]
+    rows = [
+        row(results, cell, backend) for cell in cells for backend in ("torch", *map(backend_of, precisions[cell[2]]))
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()

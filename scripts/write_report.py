@@ -12,6 +12,7 @@ from markupsafe import Markup
 from snaketune import errors, files
 from snaketune.drawing import against, colours, differences, loss_curves
 from snaketune.published import differs_from, shown
+from snaketune.recommending import recommended
 
 MIB = 2**20
 Rows = list[dict[str, Any]]
@@ -97,13 +98,27 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,
         "pairs": pairs(comparison),
-        "backends": mine if recipe["precisions"] else [],
-        "parity": [(*key, files.read_json(run / "parity.json")) for key, run in runs.items() if recipe["precisions"]],
+        "backends": mine if any(recipe["precisions"].values()) else [],
+        "parity": [
+            (*key, files.read_json(run / "parity.json")) for key, run in runs.items() if recipe["precisions"][key[0]]
+        ],
+        "speed": [
+            (*key, speed(run, recipe["precisions"][key[0]]))
+            for key, run in runs.items()
+            if (run / "benchmark.json").is_file() and recipe["benchmarked"]
+        ],
         "hardware": hardware,
         "curves": loss_curves(curves, colour),
         "differences": differences(found, metric, comparison["higher_is_better"]),
         "plots": [against(found, column, label, scale, metric, untuned, log) for column, label, scale in axes],
     }
+
+
+def speed(run: Path, precisions: list[str]) -> dict[str, Any]:
+    """The benchmark of a run, and the precision that follows from it and from its parity."""
+    benchmark = files.read_json(run / "benchmark.json")
+    choice = recommended(precisions, files.read_json(run / "parity.json"), benchmark)
+    return {"benchmark": benchmark, "choice": choice}
 
 
 def number(value: Any, digits: int = 3, sign: bool = False) -> str:

@@ -78,7 +78,9 @@ def save_run(run: Path, metric: str, skill: float, precisions: list[str], rows: 
         write_json(run / name, {"files": {weights: {"bytes": (1 + number) * MIB}}})
     if precisions:
         hop = {"largest_logit_difference": 1e-5, "greedy_agreement": 1.0, "kl_divergence": 1e-9}
-        write_json(run / "parity.json", {"hops": {"merged-onnx-fp32": hop}, "over_budget_hops": []})
+        write_json(
+            run / "parity.json", {"hops": {"merged-onnx-fp32": hop}, "over_budget_hops": [], "without_budget": []}
+        )
     if run.parent.name != "base":
         curve = [
             {"step": step, "loss": 4 - 3 * skill * step / 20, "tokens": 100 * step, "learning_rate": 0.1}
@@ -127,7 +129,8 @@ def save_experiment(
             name: {"primary_metric": METRICS[name], "higher_is_better": METRICS[name] not in LOWER_IS_BETTER}
             for name in scenarios
         },
-        "precisions": precisions,
+        "precisions": dict.fromkeys(skills, precisions),
+        "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,
         "techniques": {name: {} for name in skills if name != "base"},

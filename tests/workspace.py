@@ -106,9 +106,9 @@ def job_of(rule: str, path: str) -> str:
         return rule
     seed = parts[5].removeprefix("seed-")
     name = f"{rule} {parts[4]}" + (f" seed {seed}" if seed not in ("0", "1") else "")
-    if rule == "quantize_onnx":
+    if rule in ("quantize_onnx", "build_genai"):
         name += f" {parts[7]}"
-    if rule == "evaluate_onnx":
+    if rule in ("evaluate_onnx", "evaluate_genai"):
         name += f" {parts[7].split('.')[0].removeprefix('onnx-')}"
     return name
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from snaketune import files, manifest
 from snaketune.errors import UserError
 
+# What other targets than the default make: of a run, or of a model.
+ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/onnx/adapter", "models/*/switchable/*")
 Link = tuple[Path, str, Path]
 # Of a run whose intermediates aren't kept, these are gone on purpose.
 TEMPORARY = ("/merged/", "/onnx/fp32/")
@@ -18,7 +20,8 @@ def links(results: Path) -> Iterator[Link]:
     Raises:
         UserError: the manifest of all results, or one on the way, is missing or no manifest.
     """
-    waiting, seen = [results / "manifest.json"], set()
+    asked = (path for pattern in ON_REQUEST for path in results.glob(f"{pattern}/manifest.json"))
+    waiting, seen = [results / "manifest.json", *asked], set()
     while waiting:
         path = waiting.pop()
         if path in seen:
@@ -53,6 +56,9 @@ def strangers(results: Path, found: list[Link]) -> list[Path]:
     named = {results / "manifest.json", *(path for path, _, _ in found)}
     named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}
     aside = [path for path in (results / "tuning.csv", results / "tuning") if path.exists()]
+    # Made on request of a run or a model: theirs as long as that is named.
+    asked = (one for pattern in ON_REQUEST for one in results.glob(pattern))
+    aside += [path for path in asked if any(one.is_relative_to(path.parent) for one in named)]
     everything = (path for path in results.rglob("*") if path.is_file() and not files.is_scratch(path, results))
     return sorted(p for p in everything if p not in named and not any(p.is_relative_to(one) for one in aside))
 

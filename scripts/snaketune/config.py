@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
-from snaketune.kinds import Export, Model, Name, Share, Strict, Technique
+from snaketune.exports import Export
+from snaketune.kinds import Model, Name, Share, Strict, Technique
 from snaketune.scenarios import Scenario
 
 
@@ -34,7 +35,13 @@ class Budget(Strict):
     largest_logit_difference: PositiveFloat | None = None
     kl_divergence: PositiveFloat | None = None
     smallest_greedy_agreement: Share | None = None
+    perplexity_change: PositiveFloat | None = Field(
+        None, description="log of the ratio: 0.01 is about 1 % more perplexity"
+    )
     smallest_metric_change: float | None = None
+    smallest_prompt_agreement: Share | None = Field(
+        None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
+    )
 
 
 class Parity(Strict):
@@ -70,6 +77,22 @@ class Properties(Strict):
         return self
 
 
+class Benchmark(Strict):
+    """How fast each form of each run's model generates, by turns, alone on the machine."""
+
+    prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
+    batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
+    new_tokens: Annotated[int, Field(ge=2)] = 32
+    rounds: int = Field(3, ge=2, description="times that each is measured at each prompt length and batch size")
+    threads: PositiveInt = 1
+
+
+class Package(Strict):
+    """What `snakemake package` ships of each run."""
+
+    precision: Name = Field("genai-int4", description="a genai precision of the experiment's")
+
+
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
@@ -83,6 +106,8 @@ class Experiment(Strict):
     parity: Parity = Parity()
     corpus: Corpus
     properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
+    benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
+    package: Package = Package()
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
@@ -101,19 +126,19 @@ class Experiment(Strict):
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if self.precisions and "fp32" not in self.precisions:
             raise ValueError("precisions must hold fp32, the parent of the others")
+        if self.benchmark and not self.precisions:
+            raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
         if self.properties and "full" not in self.techniques:
             raise ValueError("properties compares each technique with full: add full to techniques")
-        hops = {
-            "adapter-merged",
-            "merged-onnx-fp32",
-            *(f"onnx-fp32-{name}" for name in self.precisions if name != "fp32"),
-        }
         for hop, budget in self.parity.budgets.items():
-            if hop not in hops and not hop.startswith("onnx-fp32-"):
-                raise ValueError(f"parity.budgets: there is no hop {hop}; hops are {', '.join(sorted(hops))}")
-            if hop == "adapter-merged" and budget.smallest_metric_change is not None:
+            if hop not in ("adapter-merged", "merged-onnx-fp32") and not hop.startswith("onnx-fp32-"):
                 raise ValueError(
-                    "parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no smallest_metric_change"
+                    f"parity.budgets: there is no hop {hop}; hops are adapter-merged, merged-onnx-fp32 and onnx-fp32-PRECISION"
+                )
+            answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
+            if hop == "adapter-merged" and answered:
+                raise ValueError(
+                    f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
                 )
         return self
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from snaketune.precisions import backend_of
+
 ENDS = (
     "summary.csv",
     "comparisons.json",
@@ -31,13 +33,16 @@ def named(recipe: dict[str, Any]) -> Iterator[str]:
         yield f"data/{scenario}/manifest.json"
     for model, scenario in recipe["pairs"]:
         yield from (f"tokens/{model}/{scenario}/{part}/manifest.json" for part in ("training", "test"))
-    backends = ["torch", *(f"onnx-{name}" for name in recipe["precisions"])]
     for model, scenario, technique, seed in recipe["cells"]:
         run = f"runs/{model}/{scenario}/{technique}/seed-{seed}"
         yield f"{run}/{'prefix' if technique in recipe['prefixed'] else 'merged'}/manifest.json"
-        if recipe["precisions"]:
+        precisions = recipe["precisions"][technique]
+        backends = ["torch", *map(backend_of, precisions)]
+        if precisions:
             yield f"{run}/parity.json"
-        yield from (f"{run}/onnx/{name}/manifest.json" for name in recipe["precisions"])
+        if recipe["benchmarked"] and technique not in recipe["prefixed"]:
+            yield f"{run}/benchmark.json"
+        yield from (f"{run}/onnx/{name}/manifest.json" for name in precisions)
         yield from (f"{run}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl"))
         yield f"{run}/evaluation/torch.logits.safetensors"
         if technique in recipe["with_adapter"]:

@@ -1,8 +1,8 @@
-"""Typed models of one technique, model, scenario or export: a file of `config/` each."""
+"""Typed models of one technique or model: a file of `config/` each."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,32 +189,3 @@ class Model(Strict):
         if self.hub and not self.revision:
             raise ValueError("hub needs revision: the 40-digit commit to download")
         return self
-
-
-class DynamicInt8(Strict):
-    op_types: list[str] = ["MatMul", "Gather"]
-    per_channel: bool = True
-
-
-class WeightOnlyInt4(Strict):
-    block_size: Literal[16, 32, 64, 128, 256] = Field(
-        32, description="weights that share a scale: fewer is more exact and larger"
-    )
-    symmetric: bool = True
-    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
-
-
-class Int8Export(Strict):
-    description: str
-    method: Literal["dynamic-int8"]
-    options: DynamicInt8 = DynamicInt8()
-
-
-class Int4Export(Strict):
-    description: str
-    method: Literal["weight-only-int4"]
-    options: WeightOnlyInt4 = WeightOnlyInt4()
-
-
-class Export(RootModel[Annotated[Int8Export | Int4Export, Field(discriminator="method")]]):
-    """A precision to quantize the fp32 ONNX model to."""

@@ -10,6 +10,8 @@ MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "to
 TOKENIZER_FILES = MODEL_FILES[3:]
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
+GENAI_FILES = ("model.onnx", "model.onnx_data", "genai_config.json", *TOKENIZER_FILES)
+PACKAGE_FILES = (*GENAI_FILES, "generation_config.json", "README.md", "run.py", "requirements.txt", "SHA256SUMS")
 
 
 def model_files(directory: Path) -> list[Path]:

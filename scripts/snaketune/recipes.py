@@ -49,7 +49,8 @@ class Recipes(Matrix):
     def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
         return {
             "cells": cells,
-            "precisions": self.experiment.precisions,
+            "precisions": self.exported,
+            "benchmarked": self.experiment.benchmark is not None,
             "corpus": self.uses_corpus,
             "built": self.built,
             "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
@@ -84,16 +85,40 @@ class Recipes(Matrix):
     def merge_recipe(self, technique: str) -> dict[str, Any]:
         return self.techniques[technique].model_dump(include={"base_precision", "threads"})
 
-    def quantization_recipe(self, precision: str) -> dict[str, Any]:
+    def export_recipe(self, precision: str) -> dict[str, Any]:
         return self.exports[precision].model_dump(exclude={"description"})
 
-    def parity_recipe(self, scenario: str) -> dict[str, Any]:
-        parity = self.experiment.parity.model_dump(exclude_none=True)
+    def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        how = {"threads", "bootstrap_samples", "confidence"}
         return {
-            **parity,
-            "threads": self.experiment.evaluation.threads,
+            **self.experiment.parity.model_dump(exclude_none=True),
+            **self.experiment.evaluation.model_dump(include=how),
             "primary_metric": self.scenarios[scenario].primary_metric,
-            "precisions": self.experiment.precisions,
+            "precisions": self.precisions_of(technique),
+        }
+
+    def benchmark_recipe(self, technique: str) -> dict[str, Any]:
+        benchmark = self.experiment.benchmark
+        assert benchmark is not None
+        return {**benchmark.model_dump(), "precisions": self.precisions_of(technique)}
+
+    def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
+        """What a model card tells of the configuration."""
+        data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
+        assert precision is not None
+        written = data.task != "generation" and source.builtin is not None
+        return {
+            "cell": [model, scenario, technique, seed],
+            "precision": precision,
+            "export": self.exports[precision].model_dump(),
+            "model": self.models[model].model_dump(include={"description", "licence", "hub", "revision", "model_type"}),
+            "scenario": {
+                **data.model_dump(include={"description", "licence", "task", "prompt"}),
+                **source.model_dump(include={"hub", "revision"}),
+                "languages": ["en", *source.options.get("languages", {})] if written else [],
+            },
+            "technique": self.techniques[technique].description if technique != "base" else "",
+            "confidence": self.experiment.evaluation.confidence,
         }
 
     def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
@@ -105,7 +130,7 @@ class Recipes(Matrix):
         return {
             "cells": cells,
             "scenarios": scored,
-            "precisions": self.experiment.precisions,
+            "precisions": self.exported,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
         }
 
@@ -132,6 +157,7 @@ class Recipes(Matrix):
         described = {name: technique.model_dump() for name, technique in self.techniques.items()}
         return {
             **self.summary_recipe(cells),
+            "benchmarked": self.experiment.benchmark is not None,
             "techniques": described,
             "training": self.experiment.training.model_dump(),
             "models": {name: model.description for name, model in self.models.items()},

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
+from snaketune.exports import AnyExport
 from snaketune.files import read_yaml
-from snaketune.kinds import Export, Model, Technique
+from snaketune.kinds import Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
 
@@ -109,13 +110,36 @@ class Matrix:
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
         self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
-        self.exports: dict[str, Export] = self._read_all("export", "exports", self.quantized)
+        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
+        self._check_exports()
         self._check_targets()
         self._check_files()
 
     @property
-    def quantized(self) -> list[str]:
+    def others(self) -> list[str]:
+        """Every precision but fp32, which is exported."""
         return [name for name in self.experiment.precisions if name != "fp32"]
+
+    @property
+    def genai(self) -> list[str]:
+        """Precisions that onnxruntime-genai builds and runs."""
+        return [name for name, export in self.exports.items() if export.method == "genai"]
+
+    @property
+    def packaged(self) -> str | None:
+        """The precision that a package ships, where it is a genai precision of the experiment."""
+        name = self.experiment.package.precision
+        return name if name in self.genai else None
+
+    def precisions_of(self, technique: str) -> list[str]:
+        """What a run is exported to: onnxruntime-genai can't start from a prefix."""
+        prefixed = technique != "base" and not self.techniques[technique].merges
+        return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
+
+    @property
+    def exported(self) -> dict[str, list[str]]:
+        """The precisions of each technique and of the untuned model."""
+        return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
 
     def _read_all(self, kind: str, folder: str, names: list[str]) -> dict[str, Any]:
         directory = self.root / "config" / folder
@@ -131,6 +155,26 @@ class Matrix:
             name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml")
             for name in names
         }
+
+    def _check_exports(self) -> None:
+        known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
+        for hop, budget in self.experiment.parity.budgets.items():
+            name = hop.removeprefix("onnx-fp32-")
+            if budget.smallest_prompt_agreement is not None and not name.startswith("genai-"):
+                raise UserError(
+                    f"parity.budgets.{hop}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
+                )
+            if name != hop and name not in known:
+                raise UserError(
+                    f"parity.budgets: there is no hop {hop}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
+                )
+        for name, export in self.exports.items():
+            if name in ("adapter", "fp32"):
+                raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
+            if name.startswith("genai-") != (export.method == "genai"):
+                raise UserError(
+                    f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
+                )
 
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():

@@ -176,7 +176,7 @@ CHANGES = {
     "how often a run is checkpointed": ((CONFIG, "checkpoint_steps: 100", "checkpoint_steps: 50"), REPORT),
     "logging to DVCLive": ((CONFIG, "tracking: none", "tracking: dvclive"), SETTINGS),
     "intermediates that aren't kept": ((CONFIG, "keep_intermediates: true", "keep_intermediates: false"), SETTINGS),
-    "the number of bootstrap samples": ((CONFIG, "bootstrap_samples: 10000", "bootstrap_samples: 9999"), END),
+    "the number of bootstrap samples": ((CONFIG, "bootstrap_samples: 10000", "bootstrap_samples: 9999"), PARITY | END),
     "int4's block size": (("config/exports/int4.yaml", "block_size: 32", "block_size: 64"), INT4),
     "the report's template": (("report/report.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), REPORT),
     "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), EXPORTS),
@@ -269,6 +269,28 @@ def test_another_precision_runs_only_its_own_jobs(edited: Workspace) -> None:
     edited.edit(edited.experiment, "- int4", "- int4\n- int4-128")
     new = {f"{rule} {t} int4-128" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
     assert edited.pending() == new | PARITY | END
+
+
+def test_a_genai_precision_is_built_from_the_merged_model_and_never_from_a_prefix(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- int4", "- int4\n- genai-int4")
+    jobs = {f"{rule} {t} genai-int4" for t in ("base", "lora", "full") for rule in ("build_genai", "evaluate_genai")}
+    assert edited.pending() == jobs | PARITY | END
+    edited.edit(edited.experiment, "- lora", "- peft-prefix")
+    assert not {job for job in edited.pending() if "prefix genai" in job}
+
+
+def test_a_calibrated_precision_reads_the_training_rows(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- int4", "- int4\n- int8-qdq")
+    new = {f"{rule} {t} int8-qdq" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
+    assert edited.pending() == new | PARITY | END
+    edited.edit(SCENARIO, "metrics:", "max_tokens: 500\nmetrics:")
+    assert "quantize_onnx base int8-qdq" in edited.pending()
+    assert "quantize_onnx base int8" not in edited.pending()
+
+
+def test_a_benchmark_measures_every_merged_run_and_runs_nothing_else(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "precisions:", "benchmark: {rounds: 2}\nprecisions:")
+    assert edited.pending() == {f"benchmark_exports {t}" for t in ("base", "lora", "full")} | REPORT
 
 
 def test_a_renamed_scenario_is_made_under_its_name_from_the_same_base(edited: Workspace) -> None:

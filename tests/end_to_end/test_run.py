@@ -300,6 +300,9 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
         "threads": 1,
         "primary_metric": "accuracy",
         "precisions": ["fp32"],
+        "bootstrap_samples": 100,
+        "confidence": 0.95,
+        "budgets": {"merged-onnx-fp32": {"largest_logit_difference": 1e-3}},
     }
     rows = ["--tokens-directory", "results/tokens/test-phi3/test-areas/test"]
 

@@ -1,13 +1,20 @@
 """Parity is exact where two models are equal, and a figure over its budget is seen."""
 
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from check_parity import compare, over_budget
+from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
+POSITIONS = [4, 4, 4, 3, 1]
+
+
+def compare(parent: np.ndarray, child: np.ndarray) -> dict[str, Any]:
+    return compare_logits(parent, child, POSITIONS if len(parent) == 16 else [1] * len(parent), 500, 0.95)
 
 
 def test_equal_logits_agree_in_all() -> None:
@@ -15,8 +22,11 @@ def test_equal_logits_agree_in_all() -> None:
         "largest_logit_difference": 0,
         "mean_logit_difference": 0,
         "greedy_agreement": 1,
+        "greedy_agreement_ci": [1, 1],
         "kl_divergence": 0,
+        "kl_divergence_ci": [0, 0],
         "positions": 16,
+        "rows": 5,
     }
 
 
@@ -30,7 +40,10 @@ def test_a_shift_of_all_logits_moves_logits_and_no_probability() -> None:
 def test_one_changed_position_counts_as_one() -> None:
     changed = LOGITS.copy()
     changed[3, LOGITS[3].argmin()] = 20
-    assert compare(LOGITS, changed)["greedy_agreement"] == 15 / 16
+    found = compare(LOGITS, changed)
+    assert found["greedy_agreement"] == 15 / 16
+    low, high = found["greedy_agreement_ci"]
+    assert low < 15 / 16 < high == 1
 
 
 def test_the_divergence_is_that_of_the_parent_from_the_child() -> None:
@@ -62,7 +75,55 @@ def test_a_figure_at_its_budget_passes() -> None:
     assert over_budget("hop", found, {"kl_divergence": 0.1, "smallest_greedy_agreement": 0.9}) == []
 
 
-def test_logits_that_are_not_numbers_are_over_every_budget() -> None:
-    found = compare(LOGITS, np.full_like(LOGITS, np.nan))
-    budget = {"largest_logit_difference": 1.0, "kl_divergence": 1.0, "smallest_greedy_agreement": 0.99}
-    assert len(over_budget("hop", found, budget)) == 3
+def test_what_was_not_measured_breaks_no_budget() -> None:
+    """A plain text has no prompt, and an unmerged adapter no answers."""
+    assert over_budget("hop", {"kl_divergence": 0.1}, {"smallest_prompt_agreement": 1.0}) == []
+
+
+def predicted(nll: list[float], right: list[int]) -> list[dict[str, Any]]:
+    return [
+        {"nll": one, "answer_tokens": 2, "statistics": {"accuracy": [float(hit), 1.0]}}
+        for one, hit in zip(nll, right, strict=True)
+    ]
+
+
+def test_the_change_of_perplexity_is_the_log_of_its_ratio() -> None:
+    parent, child = predicted([2.0, 4.0], [1, 0]), predicted([2.2, 4.4], [1, 1])
+    found = compare_answers("accuracy", parent, child, 500, 0.95)
+    assert found["perplexity_change"] == pytest.approx(0.6 / 4)
+    assert found["metric_change"] == pytest.approx(0.5)
+    low, high = found["perplexity_change_ci"]
+    assert low == pytest.approx(0.1)
+    assert high == pytest.approx(0.2)
+    assert (found["n"], found["answer_tokens"]) == (2, 4)
+
+
+def test_equal_predictions_change_nothing() -> None:
+    rows = predicted([1.0, 2.0, 3.0], [1, 0, 1])
+    found = compare_answers("accuracy", rows, rows, 500, 0.95)
+    assert found["perplexity_change"] == found["metric_change"] == 0
+    assert found["metric_change_ci"] == found["perplexity_change_ci"] == [0, 0]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [np.s_[:], np.s_[:, 0], np.s_[5, 2]], ids=["all", "a token", "one"])
+def test_logits_that_are_not_numbers_are_over_every_budget(
+    place: Any, wrong: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    child = LOGITS.copy()
+    child[place] = wrong
+    for found in (compare(LOGITS, child), compare(child, LOGITS), compare(child, child)):
+        assert broken(found)
+        budget = {"largest_logit_difference": 1e9, "smallest_greedy_agreement": 0.99}
+        assert len(over_budget("hop", found, budget)) == 2
+        told = json.loads(json.dumps(without_nan(found), allow_nan=False))
+        assert told["largest_logit_difference"] is None
+        assert told["positions"] == 16
+    assert not recwarn.list
+
+
+def test_finite_logits_are_whole(recwarn: pytest.WarningsRecorder) -> None:
+    found = compare(LOGITS, LOGITS * 1e30)
+    assert not broken(found)
+    assert without_nan(found) == found
+    assert not recwarn.list

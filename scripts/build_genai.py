@@ -1,0 +1,155 @@
+"""Build a merged transformers model as onnxruntime-genai's own ONNX graph: fp32, int8 or int4.
+
+Runs in envs/export, whose older transformers doesn't read all that a newer one saves: the
+configuration is rewritten for it, and the parity gate proves the result.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
+
+import numpy as np
+import onnx
+import onnxruntime_genai
+import transformers
+
+from snaketune import errors, files, layout, manifest, onnx_files
+from snaketune.older_config import lay_model, with_older_keys
+
+
+def extra_options(options: dict[str, Any]) -> list[str]:
+    """The options of exports.Genai in the builder's words, KEY=VALUE."""
+    # A cache of the window alone can't be rewound, as scoring several answers to a prompt does.
+    told: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
+    # One product of the same numbers instead of two: threads meet less often.
+    told["fuse_mlp_gate_up"] = "true"
+    if options["weights"] != "fp32":
+        told |= {
+            "algo_config": options["algorithm"],
+            "block_size": options["block_size"],
+            "is_symmetric": str(options["symmetric"]).lower(),
+            "accuracy_level": options["accuracy_level"],
+        }
+        if options["quantize_embeddings"]:
+            told["op_types_to_quantize"] = "MatMul/Gather"
+        else:
+            told |= {"op_types_to_quantize": "MatMul", "shared_embeddings": "false"}
+        if options["mixed_precision"]:
+            told["matmul_mixed_precision"] = options["mixed_precision"]
+    return [f"{key}={value}" for key, value in told.items()]
+
+
+def mend(config: Any) -> None:
+    """Say in a configuration what the builder would overlook, or stumble over."""
+    # Version 4 has None for no scaling, over which the builder would iterate.
+    if getattr(config, "rope_scaling", {}) is None:
+        config.rope_scaling = {}
+    # Without types of layers, as in Phi-3's and Mistral's, it would drop the window of attention.
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+
+
+def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
+    """Write the graph, its weights and genai_config.json into ``out``; what the builder prints is dropped.
+
+    Raises:
+        Exception: of many kinds, where it can't, or where the runtime can't load or run what it wrote.
+    """
+    # It imports these to tell families apart; in this environment they are too new to exist.
+    for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
+        if not hasattr(transformers, newer):
+            setattr(transformers, newer, None)
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+    where = (str(model), str(out), options["weights"], "cpu", str(out / "cache"))
+    logging.disable(logging.ERROR)
+    # Of a block of zeros the quantizer divides by zero, and then takes zero.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        told = parse_extra_options("", *where, extra_options(options))
+        mend(told["hf_details"]["hf_config"])
+        create_model("", *where, **told)
+    try_token(out)
+
+
+def try_token(package: Path) -> None:
+    """Let the runtime read one token: only so it tells what it can't compute.
+
+    Some options together make a graph that lacks a tensor (of a tied head, say, at 8 bits by
+    `default`), and its attention takes heads of a multiple of 16 alone.
+    """
+    onnxruntime_genai.disable_telemetry_events()
+    config = onnxruntime_genai.Config(str(package))
+    # ONNX Runtime would print its own lines before the message.
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"log_severity_level": 4}}}}))
+    model = onnxruntime_genai.Model(config)
+    parameters = onnxruntime_genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=2, past_present_share_buffer=False)
+    onnxruntime_genai.Generator(model, parameters).append_tokens(np.zeros(1, np.int32))
+
+
+def build(model: Path, out: Path, options: dict[str, Any]) -> None:
+    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``.
+
+    Raises:
+        UserError: the tokenizer has no chat template, or the builder doesn't know the architecture
+            or can't build it with these options.
+    """
+    tokenizer = files.read_json(model / "tokenizer_config.json")
+    if not tokenizer.get("chat_template"):
+        raise errors.UserError(
+            f"{model / 'tokenizer_config.json'}: no `chat_template`, which onnxruntime-genai needs: take a model whose tokenizer has one, or no genai precision"
+        )
+    with files.scratch(out / ".export") as directory:
+        older, built = directory / "model", directory / "genai"
+        config = with_older_keys(files.read_json(model / "config.json"))
+        lay_model(model, older, config)
+        shutil.copyfile(model / "tokenizer.json", older / "tokenizer.json")
+        # Version 5 names classes that version 4 hasn't; both read tokenizer.json.
+        files.write_json(older / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"})
+        try:
+            run_builder(older, built, options)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].replace(str(older), str(model))
+            architecture = ", ".join(config.get("architectures") or ["(none)"])
+            raise errors.UserError(
+                f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Take another model or other options, or no genai precision"
+            ) from error
+        onnx_files.save(onnx.load(built / "model.onnx"), out)
+        settings = files.read_json(built / "genai_config.json")
+        if options["spin_microseconds"]:
+            session = settings["model"]["decoder"]["session_options"]
+            session["session.intra_op.spin_duration_us"] = str(options["spin_microseconds"])
+        files.write_json(out / "genai_config.json", settings)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"options": {"weights", "algorithm", …}, …}'
+    )
+    parser.add_argument("--model-directory", type=Path, required=True, help="merged/ of the run")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    model, out = arguments.model_directory, arguments.output_directory
+
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    files.need_space(out, 2 * weights, "the genai export")
+    manifest.prove(model / "manifest.json")
+    build(model, out, arguments.recipe["options"])
+    for name in layout.TOKENIZER_FILES:
+        shutil.copyfile(model / name, out / name)
+    manifest.record(out, arguments.recipe, [model / "manifest.json"], [out / name for name in layout.GENAI_FILES])
+    print(f"{out}: {(out / 'model.onnx_data').stat().st_size / weights:.3f} of the merged bytes")
+
+
+if __name__ == "__main__":
+    errors.run(main)

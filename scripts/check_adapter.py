@@ -1,0 +1,90 @@
+"""Prove that a switchable base with an adapter computes what the merged model does, and without it what the base does.
+
+The probe is that of the parity gate: the last positions of held-out rows.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from snaketune import errors, files, manifest
+from snaketune.adapter_backend import adapter_backend
+from snaketune.adapter_files import INPUTS_FILE
+from snaketune.scoring import probe_logits
+from snaketune.tokens import read_rows
+
+
+def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    found = call(*arguments)
+    return found, time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"probe", "threads", "largest_logit_difference": limit or null, "gate": fail or warn}',
+    )
+    parser.add_argument("--model", type=Path, required=True, help="model.onnx of the switchable base")
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--tokens-directory", type=Path, required=True)
+    parser.add_argument("--merged-logits", type=Path, required=True, help="of the run's merged model, by torch")
+    parser.add_argument("--base-logits", type=Path, required=True, help="of the untuned model, by torch")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, model, adapter = arguments.recipe, arguments.model, arguments.adapter
+
+    manifest.prove(model.with_name("manifest.json"), "model.onnx", "model.onnx_data", INPUTS_FILE)
+    manifest.prove(arguments.tokens_directory / "manifest.json")
+    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
+    backend, loading = seconds(adapter_backend, model, recipe["threads"])
+    _, first = seconds(backend.load, adapter)
+    found: dict[str, float] = {}
+    switching = []
+    # To the adapter twice: what was switched off must be whole when it is back.
+    for name, switched, expected in (
+        ("merged", adapter, arguments.merged_logits),
+        ("base", None, arguments.base_logits),
+        ("merged", adapter, arguments.merged_logits),
+    ):
+        switching.append(seconds(backend.switch, switched)[1])
+        logits = probe_logits(backend, rows, recipe["probe"]["positions"])
+        # Unlike max() of Python, this keeps a NaN.
+        apart = np.abs(logits.astype(np.float64) - load_file(expected)["logits"]).max()
+        found[name] = float(np.maximum(found.get(name, 0.0), apart))
+
+    limit = recipe["largest_logit_difference"]
+    passed = limit is None or all(apart <= limit for apart in found.values())
+    told = f"largest logit difference from the merged model {found['merged']:.2g}, without the adapter from the base {found['base']:.2g}"
+    if not all(map(math.isfinite, found.values())):
+        raise errors.UserError(f"{adapter}: logits aren't finite numbers: make the adapter again")
+    if not passed and recipe["gate"] == "fail":
+        raise errors.UserError(
+            f"{adapter}: {told}, expected at most {limit:g}: raise the budget of merged-onnx-fp32 in the experiment's `parity:`, or set `gate: warn`"
+        )
+    figures: dict[str, Any] = {
+        "largest_logit_difference": found,
+        "positions": len(logits),
+        "limit": limit,
+        "passed": passed,
+        "base_bytes": sum(model.with_name(name).stat().st_size for name in ("model.onnx", "model.onnx_data")),
+        "adapter_bytes": adapter.stat().st_size,
+        "seconds_to_load_base": loading,
+        "seconds_to_load_adapter": first,
+        "seconds_to_switch": max(switching),
+    }
+    files.write_json(arguments.output, figures)
+    print(f"{told}; loading the base took {loading:.3f} s, the adapter {first:.4f} s, a switch {max(switching):.6f} s")
+
+
+if __name__ == "__main__":
+    errors.run(main)

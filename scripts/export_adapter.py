@@ -1,0 +1,52 @@
+"""Write a trained adapter as one small file that ONNX Runtime switches to on a switchable base.
+
+One trained on a quantized base is refused: what it was trained on are other weights than the
+switchable base's.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from onnxruntime import AdapterFormat, OrtValue
+
+from snaketune import errors, files, manifest
+from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, check_base, check_taken
+from snaketune.adapter_tensors import Trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True)
+    parser.add_argument("--base-directory", type=Path, required=True, help="what the adapter was trained on")
+    parser.add_argument("--switchable-directory", type=Path, required=True, help="the base that is to take it")
+    parser.add_argument("--adapter-directory", type=Path, required=True, help="as peft saved it: adapter/ of a run")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    base, switchable, adapter = arguments.base_directory, arguments.switchable_directory, arguments.adapter_directory
+    out, trained = arguments.output_directory, arguments.adapter_directory.parent / "manifest.json"
+
+    inputs = [base / "manifest.json", switchable / "manifest.json", trained]
+    check_base(base, *inputs[1:])
+    if (precision := manifest.read(trained)["recipe"]["base_precision"]) != "fp32":
+        raise errors.UserError(
+            f"{adapter} was trained on the {precision} form of {base}, whose weights aren't those of the switchable base: export its merged model"
+        )
+    manifest.prove(inputs[0], "model.safetensors")
+    manifest.prove(inputs[1], INPUTS_FILE)
+    manifest.prove(trained)
+    tensors = Trained(base, adapter).inputs()
+    check_taken(tensors, switchable)
+    content = AdapterFormat()
+    content.set_adapter_version(1)
+    content.set_model_version(1)
+    # In the order of names: the file's bytes follow it.
+    content.set_parameters({name: OrtValue.ortvalue_from_numpy(tensor.numpy()) for name, tensor in tensors.items()})
+    with files.written_whole(out / ADAPTER_FILE) as aside:
+        content.export_adapter(str(aside))
+    manifest.record(out, arguments.recipe, inputs, [out / ADAPTER_FILE])
+    print(f"{out / ADAPTER_FILE}: {len(tensors)} tensors, {(out / ADAPTER_FILE).stat().st_size / 2**20:.2f} MiB")
+
+
+if __name__ == "__main__":
+    errors.run(main)

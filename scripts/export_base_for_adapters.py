@@ -1,0 +1,46 @@
+"""Make an fp32 ONNX model of the untuned base take adapters at run time, without a change of its weights."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+
+from snaketune import errors, files, manifest, onnx_files
+from snaketune.adapter_files import INPUTS_FILE, check_base
+from snaketune.switching import make_switchable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"parts": {target module: [input, …]}}')
+    parser.add_argument("--base-directory", type=Path, required=True, help="what the adapters were trained on")
+    parser.add_argument(
+        "--merged-directory", type=Path, required=True, help="merged/ of the untuned run: the base, laid out for export"
+    )
+    parser.add_argument("--model-directory", type=Path, required=True, help="the fp32 export of it")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    base, merged, model = arguments.base_directory, arguments.merged_directory, arguments.model_directory
+    out = arguments.output_directory
+
+    files.need_space(out, (model / "model.onnx_data").stat().st_size, "the switchable base")
+    manifest.prove(model / "manifest.json")
+    check_base(base, merged / "manifest.json")
+    check_base(merged, model / "manifest.json")
+    graph = onnx.load(model / "model.onnx")
+    shapes = make_switchable(graph, arguments.recipe["parts"])
+    onnx_files.save(graph, out)
+    files.write_json(out / INPUTS_FILE, shapes)
+    names = manifest.read(model / "manifest.json")["files"]
+    for name in names:
+        if name not in ("model.onnx", "model.onnx_data"):
+            shutil.copyfile(model / name, out / name)
+    inputs = [base / "manifest.json", model / "manifest.json"]
+    manifest.record(out, arguments.recipe, inputs, [out / name for name in (*names, INPUTS_FILE)])
+    print(f"{out}: {len(shapes)} inputs for adapters, {(out / 'model.onnx_data').stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    errors.run(main)

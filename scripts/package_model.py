@@ -1,0 +1,112 @@
+"""Make a folder to ship of one run's genai model: the model, a program that chats with it, its model card.
+
+Beside them lie exact requirements and SHA256SUMS, for `sha256sum -c`. Files are copied, not
+linked: whoever edits or chmods the folder they ship must not change the run that was proven.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files, layout, manifest, model_card
+from snaketune.precisions import backend_of
+
+CHECKSUMS = "SHA256SUMS"
+# The runtime of the package, then what computes for it.
+REQUIRED = ("onnxruntime-genai", "onnxruntime")
+
+
+def requirements(lock: Path) -> str:
+    """The locked versions that the model was measured with, as requirements.
+
+    Raises:
+        UserError: the lock file doesn't pin one of them.
+    """
+    text = lock.read_text(encoding="utf-8")
+    lines = []
+    for name in REQUIRED:
+        found = re.search(rf"^{name}==([^\s;]+)", text, re.MULTILINE)
+        if not found:
+            raise errors.UserError(f"{lock}: no line {name}==VERSION, which a package needs: run `make lock`")
+        lines.append(f"{name}=={found[1]}\n")
+    return "".join(lines)
+
+
+def sums(paths: list[Path]) -> str:
+    """Lines of `sha256sum`."""
+    return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(paths))
+
+
+def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
+    """Every file that is read below results/, by what it is.
+
+    Raises:
+        UserError: one is missing.
+    """
+    model, scenario, technique, seed = recipe["cell"]
+    run = results / "runs" / model / scenario / technique / f"seed-{seed}"
+    export = run / "onnx" / recipe["precision"]
+    found = {
+        "export": export / "manifest.json",
+        "merged": run / "merged/manifest.json",
+        "data": results / "data" / scenario / "manifest.json",
+        "parity": run / "parity.json",
+        "evaluation": run / f"evaluation/{backend_of(recipe['precision'])}.json",
+        "summary": results / "summary.csv",
+        "comparisons": results / "comparisons.json",
+    }
+    if technique != model_card.UNTUNED:
+        found |= {name: run / f"{name}.json" for name in ("manifest", "provenance", "resources")}
+    if missing := [str(path) for path in found.values() if not path.is_file()]:
+        raise errors.UserError(
+            f"{run}: can't be packaged without {', '.join(missing)}: make {'it' if len(missing) == 1 else 'them'} with `snakemake package`"
+        )
+    manifest.prove(found["export"], *layout.GENAI_FILES)
+    manifest.prove(found["merged"], "generation_config.json")
+    manifest.prove(found["data"], "card.json")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"cell": [model, scenario, technique, seed], "precision": "genai-…", "model", "scenario", …}',
+    )
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--template", type=Path, required=True, help="of the model card")
+    parser.add_argument("--program", type=Path, required=True, help="run.py of the package")
+    parser.add_argument("--lock", type=Path, required=True, help="requirements that the model was evaluated with")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, out = arguments.recipe, arguments.output_directory
+
+    inputs = inputs_of(arguments.results, recipe)
+    content = model_card.told(arguments.results, recipe)
+    export = inputs["export"].parent
+    sources = [*(export / name for name in layout.GENAI_FILES), inputs["merged"].parent / "generation_config.json"]
+    files.need_space(out, sum(path.stat().st_size for path in sources), "the package")
+    with files.written_together(out) as aside:
+        for path in [*sources, arguments.program]:
+            shutil.copyfile(path, aside / path.name)
+        (aside / "requirements.txt").write_text(requirements(arguments.lock), encoding="utf-8")
+        content["requirements"] = (aside / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        content["files"] = [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
+            for path in sorted(aside.iterdir())
+        ]
+        card = model_card.render(arguments.template.read_text(encoding="utf-8"), content)
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        (aside / CHECKSUMS).write_text(sums(list(aside.iterdir())), encoding="utf-8")
+        manifest.record(aside, recipe, list(inputs.values()), list(aside.iterdir()))
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out}: {size / model_card.MIB:.1f} MiB; {content['verdict'] or 'the untuned model itself'}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

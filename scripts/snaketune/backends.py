@@ -1,0 +1,39 @@
+"""What runs a model, by the files beside it: torch, ONNX Runtime or onnxruntime-genai."""
+
+from pathlib import Path
+
+from snaketune.errors import UserError
+from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
+from snaketune.scoring import Backend
+
+
+def is_package(model: Path) -> bool:
+    """Whether onnxruntime-genai built what is beside ``model``."""
+    return model.with_name("genai_config.json").is_file()
+
+
+def used_files(model: Path) -> tuple[str, ...]:
+    """What is read beside ``model``: of a temporary ONNX model only these are sure to be there still."""
+    if model.suffix != ".onnx":
+        return tuple(MODEL_FILES)
+    return tuple(GENAI_FILES) if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
+
+
+def load(model: Path, prefix: Path | None, threads: int) -> Backend:
+    """onnxruntime-genai for its package, ONNX Runtime for another .onnx file, else torch; each imports only what it needs."""
+    if is_package(model):
+        from snaketune.genai_backend import GenaiBackend
+
+        if prefix:
+            raise UserError(f"{model}: onnxruntime-genai can't start from a prefix: evaluate it without --prefix")
+        return GenaiBackend(model, threads)
+    if model.suffix == ".onnx":
+        from snaketune.onnx_backend import OnnxBackend
+
+        return OnnxBackend(model, threads, prefix)
+    from snaketune.adapters import load_base
+    from snaketune.measure import limit_threads
+    from snaketune.torch_backend import TorchBackend
+
+    limit_threads(threads)
+    return TorchBackend(load_base(model.parent, "fp32"), prefix)

@@ -1,0 +1,123 @@
+"""Every precision of a run: built, compared with its parent, evaluated, timed, packaged."""
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from experiments import SMALL
+from workspace import Workspace
+
+PRECISIONS = ["fp32", "fp16", "int8", "int8-qdq", "int8-qdq-pow2", "int4", "genai-fp32", "genai-int4"]
+# Of so small a model, hardly trained: how much a lossy precision may lose says nothing here.
+LOSSY = {"kl_divergence": 1.0, "smallest_metric_change": -1.0}
+EXACT = {"fp32", "fp16", "genai-fp32"}
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of a finished run of LoRA, with all precisions, the benchmark and the packages."""
+    other = Workspace(tmp_path_factory.mktemp("exports") / "copy")
+    shutil.copytree(finished.path, other.path, symlinks=True)
+    budgets = {f"onnx-fp32-{name}": LOSSY for name in PRECISIONS if name not in EXACT}
+    other.write(
+        other.experiment,
+        {
+            **SMALL,
+            "techniques": ["lora", "peft-prefix"],
+            "precisions": PRECISIONS,
+            "parity": {"budgets": budgets},
+            "benchmark": {"prompt_lengths": [8], "batch_sizes": [1, 2], "new_tokens": 4, "rounds": 2},
+        },
+    )
+    ran = other.snakemake("--cores", "2", "export_all", "package", "export_adapters")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    return other
+
+
+def run_of(workspace: Workspace, technique: str = "lora") -> Path:
+    return workspace.path / f"results/runs/test-phi3/test-areas/{technique}/seed-1"
+
+
+@pytest.mark.long
+def test_every_hop_is_measured_with_its_intervals(exported: Workspace) -> None:
+    hops = read(run_of(exported) / "parity.json")["hops"]
+    children = {f"onnx-fp32-{name}" for name in PRECISIONS if name != "fp32"}
+    assert hops.keys() == {"adapter-merged", "merged-onnx-fp32"} | children
+    for name, hop in hops.items():
+        low, high = hop["kl_divergence_ci"]
+        assert low <= hop["kl_divergence"] <= high
+        if name != "adapter-merged":
+            low, high = hop["perplexity_change_ci"]
+            assert low <= hop["perplexity_change"] <= high
+    assert hops["onnx-fp32-genai-fp32"]["largest_logit_difference"] < 1e-3
+    assert hops["onnx-fp32-genai-int4"]["prompt_agreement"] == 1
+    assert hops["onnx-fp32-fp16"]["greedy_agreement"] > 0.99
+
+
+@pytest.mark.long
+def test_every_precision_is_a_row_of_the_summary_and_a_prefix_has_no_genai(exported: Workspace) -> None:
+    with (exported.path / "results/summary.csv").open(newline="") as file:
+        rows = {(row["technique"], row["backend"]) for row in csv.DictReader(file)}
+    by_onnx_runtime = {f"onnx-{name}" for name in PRECISIONS if not name.startswith("genai-")}
+    genai = {name for name in PRECISIONS if name.startswith("genai-")}
+    assert {backend for technique, backend in rows if technique == "lora"} == {"torch"} | by_onnx_runtime | genai
+    assert {backend for technique, backend in rows if technique == "peft-prefix"} == {"torch"} | by_onnx_runtime
+
+
+@pytest.mark.long
+def test_every_export_is_timed_and_one_is_recommended(exported: Workspace) -> None:
+    systems = read(run_of(exported) / "benchmark.json")["systems"]
+    assert systems.keys() == {"torch-fp32", "torch-bf16"} | {
+        name if name.startswith("genai-") else f"onnx-{name}" for name in PRECISIONS
+    }
+    for system in systems.values():
+        assert [(shape["prompt_tokens"], shape["batch"]) for shape in system["shapes"]] == [(8, 1), (8, 2)]
+        assert all(shape["decode_tokens_per_second"]["least"] > 0 for shape in system["shapes"])
+    assert systems["onnx-fp16"]["file_bytes"] < systems["onnx-fp32"]["file_bytes"]
+    report = (exported.path / "results/report.html").read_text()
+    assert "Speed of each export" in report
+    assert "within its parity budget" in report
+
+
+@pytest.mark.long
+def test_the_package_is_of_the_run_and_its_sums_hold(exported: Workspace) -> None:
+    package = run_of(exported) / "package"
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=package, check=True)
+    export = run_of(exported) / "onnx/genai-int4"
+    assert (package / "model.onnx_data").read_bytes() == (export / "model.onnx_data").read_bytes()
+    card = yaml.safe_load((package / "README.md").read_text().split("---")[1])
+    assert card["library_name"] == "onnxruntime-genai"
+
+
+@pytest.mark.long
+def test_the_adapter_apart_computes_what_the_merged_model_does(exported: Workspace) -> None:
+    for name in ("fp32", "genai-fp32"):
+        assert read(run_of(exported) / f"onnx/adapter/parity-{name}.json")["largest_logit_difference"]["merged"] < 1e-3
+
+
+@pytest.mark.long
+def test_packages_and_adapters_are_proven_too(exported: Workspace) -> None:
+    assert exported.script("verify.py").returncode == 0
+    for name in ("package/README.md", "onnx/adapter/adapter.onnx_adapter"):
+        path = run_of(exported) / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        shown = exported.script("verify.py")
+        path.write_bytes(content)
+        assert shown.returncode == 1
+        assert name in shown.stderr
+
+
+@pytest.mark.long
+def test_a_second_call_has_nothing_to_do(exported: Workspace) -> None:
+    ran = exported.snakemake("--cores", "2", "export_all", "package", "export_adapters")
+    assert "Nothing to be done" in ran.stdout + ran.stderr

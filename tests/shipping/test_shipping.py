@@ -1,0 +1,192 @@
+"""A package answers where only what its requirements.txt names is installed, and in Foundry Local."""
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import packages
+import pytest
+import torch
+from experiments import SMALL, small
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import Phi3Config, Phi3ForCausalLM
+from workspace import Workspace
+
+import make_environment
+from snaketune.chat import CHAT_TEMPLATE, END, PAD
+from snaketune.exports import Genai
+from snaketune.files import read_json, write_json
+from snaketune.layout import MODEL_FILES
+from snaketune.manifest import record
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUNDRY = "foundry-local-sdk==2.2.1"
+CONTEXT = 96
+# Nothing listens on this port: the catalog of the public can't be asked.
+CHAT = """
+import sys
+from foundry_local_sdk import CatalogType, ChatSession, Configuration, FoundryLocalManager, MessageItem
+from foundry_local_sdk import ModelInfoBuilder, Request, RequestOptions, SearchOptions
+
+FoundryLocalManager.initialize(
+    Configuration(
+        app_name="package-test",
+        app_data_dir=sys.argv[2],
+        catalog_urls=[("http://127.0.0.1:9/asset-gallery/v1.0/models", None)],
+        disable_nonessential_telemetry=True,
+    )
+)
+with FoundryLocalManager.instance as manager, ModelInfoBuilder() as metadata:
+    metadata.set_string_property("task", "chat-completion")
+    catalog = manager.get_catalog(CatalogType.LOCAL)
+    model = catalog.register_model(model_path=sys.argv[1], model_id="package-generic-cpu:1", metadata=metadata)
+    model.load()
+    with ChatSession(model) as session, Request().add_item(MessageItem.user(sys.argv[3])) as request:
+        # It would leave room for 2048 tokens, more than so small a context.
+        session.set_options(RequestOptions(search=SearchOptions(temperature=0.0, max_output_tokens=32)))
+        with session.process_request(request) as response:
+            print("answer:", "".join(part.text for item in response for part in item.parts))
+    model.unload()
+"""
+
+
+def letters() -> Tokenizer:
+    """A tokenizer of 64 tokens: letters, and those of Phi-3's chat format."""
+    special = [PAD, "<|assistant|>", END, "<|system|>", "<|user|>"]
+    kept = [*map(chr, range(ord("a"), ord("z") + 1)), *map(chr, range(ord("A"), ord("Z") + 1)), *"ĠĊ.,?!:"]
+    made = Tokenizer(BPE({token: number for number, token in enumerate([*special, *kept])}, [], unk_token=PAD))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(special)
+    return made
+
+
+def merged(directory: Path) -> Path:
+    """A random model with a chat template, as merged/ of a run is."""
+    torch.manual_seed(1)
+    # The runtime wants heads whose size is a multiple of 16.
+    widths = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    positions = {"max_position_embeddings": CONTEXT, "original_max_position_embeddings": CONTEXT}
+    ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2}
+    Phi3ForCausalLM(Phi3Config(vocab_size=64, **widths, **positions, **ends)).save_pretrained(directory)
+    letters().save(str(directory / "tokenizer.json"))
+    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE}
+    write_json(directory / "tokenizer_config.json", {**kind, **special})
+    record(directory, {}, [], [directory / name for name in MODEL_FILES])
+    return directory
+
+
+def done(*command: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of a random Phi-3 that onnxruntime-genai's builder made."""
+    directory = tmp_path_factory.mktemp("shipping")
+    where = ("--model-directory", merged(directory / "merged"), "--output-directory", directory / "genai")
+    recipe = json.dumps({"options": Genai(weights="int4").model_dump()})
+    environment = ("--lock", "envs/export/requirements.txt", "--unless", "optimum-onnx", "--")
+    python = (sys.executable, "scripts/make_environment.py", *environment)
+    built = done(*python, "scripts/build_genai.py", "--recipe", recipe, *where, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    run = packages.save_run(directory / "results", directory / "genai")
+    made = done(
+        *(sys.executable, "scripts/package_model.py", "--recipe", json.dumps(packages.RECIPE)),
+        *("--results", directory / "results", "--template", "report/model_card.md.j2", "--program", "report/run.py"),
+        *("--lock", "envs/train/requirements.txt", "--output-directory", run / "package"),
+        cwd=ROOT,
+    )
+    assert made.returncode == 0, made.stderr
+    return run / "package"
+
+
+@pytest.fixture(scope="module")
+def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the package's requirements and nothing else."""
+    return make_environment.make([package / "requirements.txt"], tmp_path_factory.mktemp("environment") / "shipped")
+
+
+def test_a_package_answers_where_there_is_no_torch(package: Path, python: Path, tmp_path: Path) -> None:
+    for name in ("torch", "transformers"):
+        missing = done(python, "-c", f"import {name}")
+        assert "ModuleNotFoundError" in missing.stderr, missing.stdout
+    answered = done(python, package / "run.py", "Name it", cwd=tmp_path)
+    assert answered.returncode == 0, answered.stderr
+    assert answered.stdout.strip()
+    assert f"context of {CONTEXT} tokens is full" in answered.stderr or len(answered.stdout) < CONTEXT
+    assert not list(tmp_path.iterdir())
+    assert done(python, package / "run.py", "Name it", cwd=tmp_path).stdout == answered.stdout
+
+
+def test_without_a_question_each_line_is_one_until_the_context_is_full(package: Path, python: Path) -> None:
+    alone = done(python, package / "run.py", input="")
+    assert (alone.returncode, alone.stdout, alone.stderr) == (0, "", "")
+    chatted = done(python, package / "run.py", input="Name it\n\n" + "a" * CONTEXT + "\n")
+    assert chatted.returncode == 1
+    assert chatted.stdout.startswith(done(python, package / "run.py", "Name it").stdout)
+    assert [line for line in chatted.stderr.splitlines() if line.startswith("error: ")] == [
+        chatted.stderr.splitlines()[-1]
+    ]
+    assert f"of the model's {CONTEXT} tokens" in chatted.stderr
+    assert "Traceback" not in chatted.stderr
+
+
+@pytest.mark.long
+def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, tmp_path: Path) -> None:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip(f"{FOUNDRY} is tried on Linux x86_64 only, this is {sys.platform} {platform.machine()}")
+    (tmp_path / "requirements.txt").write_text(f"{FOUNDRY}\n")
+    foundry = make_environment.make([tmp_path / "requirements.txt"], tmp_path / "foundry")
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    without_network = alone if done(*alone, "true").returncode == 0 else []
+    chatted = done(*without_network, foundry, "-c", CHAT, package, tmp_path / "data", "Name it", timeout=300)
+    assert chatted.returncode == 0, chatted.stderr
+    answer = chatted.stdout.partition("answer: ")[2].rstrip("\n")
+    assert len(answer) > 8, chatted.stdout
+    assert done(python, package / "run.py", "Name it").stdout.startswith(answer)
+    assert before == {path.name: path.read_bytes() for path in package.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    budget = {"onnx-fp32-genai-int4": {"kl_divergence": 1.0, "smallest_metric_change": -1.0}}
+    precisions = {"precisions": ["fp32", "genai-int4"], "parity": {"budgets": budget}}
+    experiment = {**SMALL, "techniques": ["lora", "peft-prefix"], **precisions}
+    return small(tmp_path_factory.mktemp("packages"), experiment)
+
+
+@pytest.mark.long
+def test_the_workflow_packages_every_run_that_ends_with_one_model(workspace: Workspace) -> None:
+    ran = workspace.snakemake("--cores", "2", "package")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    made = sorted((workspace.path / "results/runs").rglob("package"))
+    assert [path.parts[-3] for path in made] == ["base", "lora"]
+    for path in made:
+        assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
+        assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"
+    again = workspace.snakemake("-n", "package")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    workspace.edit("report/model_card.md.j2", "## Limits", "## What was not measured")
+    planned = {rule for rule, due in workspace.plans("package").values() if due}
+    assert planned == {"package_model"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["int4", "genai-fp32"])
+def test_a_precision_that_cant_be_packaged_is_one_message(workspace: Workspace, precision: str) -> None:
+    other = {**SMALL, "precisions": ["fp32", "int4", "genai-int4"], "package": {"precision": precision}}
+    workspace.write("config/experiments/other.yaml", other)
+    refused = done(
+        *(sys.executable, "-m", "snakemake", "--configfile", "config/experiments/other.yaml", "-n", "package"),
+        cwd=workspace.path,
+    )
+    assert refused.returncode == 1
+    assert f"package.precision: {precision}" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr

@@ -1,0 +1,160 @@
+"""Scores by onnxruntime-genai: over a runtime that keeps its rules and knows the right logits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import evaluate
+from snaketune.errors import UserError
+from snaketune.exports import Genai
+from snaketune.genai_backend import GenaiBackend
+from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate, log_softmax
+from snaketune.tokens import Rows
+
+VOCABULARY, CONTEXT = 11, 20
+TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY)).astype(np.float32)
+TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)
+
+
+class Generator:
+    """The next token depends on the sum of all tokens so far; each call's logits overwrite the last ones."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def append_tokens(self, ids: np.ndarray) -> None:
+        assert ids.dtype == np.int32
+        assert len(ids)
+        self.ids += ids.tolist()
+        self.logits = TABLE[np.cumsum(self.ids)[-len(ids) :] % VOCABULARY][None]
+
+    def get_output(self, name: str) -> np.ndarray:
+        assert name == "logits"
+        return self.logits
+
+    def token_count(self) -> int:
+        return len(self.ids)
+
+    def rewind_to(self, count: int) -> None:
+        assert count <= len(self.ids)
+        del self.ids[count:]
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    """A backend without a model."""
+    made = GenaiBackend.__new__(GenaiBackend)
+    made.context, made._generator = CONTEXT, Generator  # type: ignore[method-assign]
+    return made
+
+
+def likelihood(before: np.ndarray, answer: np.ndarray) -> float:
+    whole = np.concatenate([before, answer])
+    return sum(log_softmax(TABLE[whole[:i].sum() % VOCABULARY])[whole[i]] for i in range(len(before), len(whole)))
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=6), st.lists(TOKENS, min_size=1, max_size=4))
+def test_every_candidate_is_scored_after_the_prompt_alone(
+    backend: GenaiBackend, prompts: list[np.ndarray], candidates: list[np.ndarray]
+) -> None:
+    expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
+    np.testing.assert_allclose(candidate_likelihoods(backend, prompts, candidates), expected)
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=6))
+def test_padding_changes_no_likelihood(
+    backend: GenaiBackend, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> None:
+    rows = Rows([np.concatenate(row) for row in parts], [])
+    rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
+    expected = [-likelihood(prompt, answer) for prompt, answer, _ in parts]
+    np.testing.assert_allclose(answer_likelihoods(backend, rows), expected)
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=6), st.integers(1, 9))
+def test_an_answer_doesnt_depend_on_the_rows_beside_it(
+    backend: GenaiBackend, prompts: list[np.ndarray], length: int
+) -> None:
+    found = generate(backend, prompts, {3}, length)
+    assert found == [generate(backend, [prompt], {3}, length)[0] for prompt in prompts]
+    first = [int(TABLE[prompt.sum() % VOCABULARY].argmax()) for prompt in prompts]
+    assert [(made or [3])[0] for made, _ in found] == first
+
+
+def test_a_place_of_padding_has_no_logits(backend: GenaiBackend) -> None:
+    ids, mask = np.array([[0, 0, 4], [1, 2, 3]]), np.array([[0, 0, 1], [1, 1, 1]])
+    logits, _ = backend.forward(ids, None, 3, mask)
+    assert np.isnan(logits[0, :2]).all()
+    np.testing.assert_array_equal(logits[0, 2], TABLE[4])
+    np.testing.assert_array_equal(logits[1], TABLE[[1, 3, 6]])
+
+
+def test_a_past_that_was_gone_on_from_is_refused(backend: GenaiBackend) -> None:
+    _, past = backend.forward(np.array([[1, 2]]), None, 1)
+    _, rewound = backend.forward(np.array([[3]]), past, 1, again=True)
+    backend.forward(np.array([[4]]), past, 1)
+    with pytest.raises(ValueError, match="spent"):
+        backend.forward(np.array([[5]]), past, 1)
+    backend.forward(np.array([[5]]), None, 1)
+    assert rewound.counts == [3]
+
+
+def test_the_context_is_never_left(backend: GenaiBackend) -> None:
+    full = np.ones((1, CONTEXT), dtype=np.int64)
+    _, past = backend.forward(full, None, 1)
+    with pytest.raises(UserError, match=r"take 21 tokens, but the model's context is 20"):
+        backend.forward(full[:, :1], past, 1)
+    with pytest.raises(UserError, match=r"take 22 tokens"):
+        backend.forward(np.ones((1, CONTEXT + 2), dtype=np.int64), None, 1)
+
+
+def package(directory: Path, **session_options: Any) -> Path:
+    decoder = {"session_options": session_options, "filename": "model.onnx"}
+    model = {"type": "llama", "context_length": 8, "vocab_size": 8, "decoder": decoder}
+    (directory / "genai_config.json").write_text(json.dumps({"model": model}))
+    return directory / "model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"), [("cuda", "[Cc]uda"), ("OpenVINO", "OpenVINO"), ("abacus", "Unknown provider name 'abacus'")]
+)
+def test_an_execution_provider_that_isnt_there_is_named(tmp_path: Path, provider: str, words: str) -> None:
+    model = package(tmp_path, provider_options=[{provider: {}}])
+    with pytest.raises(UserError, match=f"onnxruntime-genai can't load it .*{words}"):
+        GenaiBackend(model, 1)
+
+
+def test_a_damaged_package_is_told_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path}: onnxruntime-genai can't load it"):
+        evaluate.load(package(tmp_path), None, 1)
+    (tmp_path / "genai_config.json").write_text("{")
+    with pytest.raises(UserError, match=f"{tmp_path}: onnxruntime-genai can't load it"):
+        evaluate.load(tmp_path / "model.onnx", None, 1)
+
+
+def test_a_prefix_isnt_dropped_without_a_word(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't start from a prefix"):
+        evaluate.load(package(tmp_path), tmp_path / "prefix.safetensors", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mixed_precision": "last_matmul:int8"}, "mixed_precision needs algorithm: rtn or k_quant"),
+        ({"symmetric": False}, "symmetric: false needs algorithm: rtn or k_quant"),
+        ({"algorithm": "rtn", "mixed_precision": "head:int8"}, "String should match pattern"),
+    ],
+)
+def test_options_of_which_the_builder_makes_a_broken_graph_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Genai(weights="int4", **options)
+
+
+def test_other_options_are_taken() -> None:
+    Genai(weights="int4", algorithm="k_quant", mixed_precision="last_matmul:int8,mixed_layers:int8")
+    Genai(weights="int4", symmetric=False, quantize_embeddings=False)

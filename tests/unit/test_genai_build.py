@@ -1,0 +1,229 @@
+"""What onnxruntime-genai's builder makes of a model is that model, for the families we name, and the same at every build."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.exports import Genai
+from snaketune.files import write_json
+from snaketune.layout import GENAI_FILES, MODEL_FILES
+from snaketune.manifest import record
+from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate
+from snaketune.tokens import Rows, write_rows
+
+pytestmark = pytest.mark.long
+ROOT = Path(__file__).resolve().parents[2]
+WIDTHS = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 4,
+    "pad_token_id": 0,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + i / 4 for i in range(8)],
+    "long_factor": [2.0 + i for i in range(8)],
+    "original_max_position_embeddings": 64,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "phi3": {"model_type": "phi3", "tie_word_embeddings": True, "original_max_position_embeddings": 128},
+    "phi3, a window of 8": {"model_type": "phi3", "sliding_window": 8, "original_max_position_embeddings": 128},
+    "phi3, long-rope": {"model_type": "phi3", "original_max_position_embeddings": 64, "rope_parameters": LONG},
+    "llama": {"model_type": "llama"},
+    "llama, scaled rope": {"model_type": "llama", "rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16},
+}
+FP32 = Genai(weights="fp32").model_dump()
+INT4 = Genai(weights="int4").model_dump()
+WORDS = "<|user|>\nName it: naïve 10 €\n<|end|>\n<|assistant|>\n"
+
+
+def merged(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any) -> Path:
+    """A random model with a tokenizer of bytes, as merged/ of a run is."""
+    torch.manual_seed(1)
+    letters = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    kind = config.pop("model_type")
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **WIDTHS, vocab_size=len(letters), **config))
+    # Of the usual width, random weights leave all tokens about equally likely.
+    for weight in made.parameters():
+        weight.data *= 3 if weight.ndim > 1 else 1
+    made.save_pretrained(directory)
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
+    kept = {"chat_template": template} if template else {}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **special, **kept})
+    record(directory, {}, [], [directory / name for name in MODEL_FILES])
+    return directory
+
+
+def build(model: Path, out: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    command = [
+        "scripts/make_environment.py",
+        "--lock",
+        "envs/export/requirements.txt",
+        "--unless",
+        "optimum-onnx",
+        "--",
+    ]
+    script = ["scripts/build_genai.py", "--recipe", json.dumps({"options": options})]
+    places = ["--model-directory", str(model), "--output-directory", str(out)]
+    return subprocess.run(
+        [sys.executable, *command, *script, *places], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def built(model: Path, out: Path, options: dict[str, Any]) -> Any:
+    from snaketune.genai_backend import GenaiBackend
+
+    done = build(model, out, options)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+    assert {path.name for path in out.iterdir()} == {*GENAI_FILES, "manifest.json", "provenance.json"}
+    return GenaiBackend(out / "model.onnx", 1)
+
+
+def rows_of(lengths: list[int]) -> Rows:
+    generator = np.random.default_rng(0)
+    ids = [generator.integers(5, 261, length) for length in lengths]
+    return Rows(ids, [np.arange(length) >= length // 2 for length in lengths])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: Any, tmp_path_factory: Any) -> tuple[Path, Path]:
+    """Directories of a merged model and of its packages."""
+    directory = tmp_path_factory.mktemp("family")
+    return merged(directory / "merged", **FAMILIES[request.param]), directory
+
+
+def test_a_package_is_the_model_of_torch(family: tuple[Path, Path]) -> None:
+    from snaketune.torch_backend import TorchBackend
+
+    model, directory = family
+    torch_backend = TorchBackend(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32))
+    backend = built(model, directory / "genai-fp32", FP32)
+    rows = rows_of([5, 12, 12, 40, 60])
+    for ids in rows.ids:
+        expected, found = (b.forward(ids[None], None, len(ids))[0] for b in (torch_backend, backend))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    candidates = [np.array([7]), np.array([7, 9, 20]), np.array([100, 4])]
+    for score in (
+        lambda b: candidate_likelihoods(b, rows.prompts, candidates),
+        lambda b: answer_likelihoods(b, rows),
+        lambda b: np.array([len(made) for made, _ in generate(b, rows.prompts, {4}, 24)]),
+    ):
+        np.testing.assert_allclose(score(backend), score(torch_backend), atol=1e-3)
+    assert generate(backend, rows.prompts, {4}, 24) == generate(torch_backend, rows.prompts, {4}, 24)
+
+
+def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tuple[Path, Path]) -> None:
+    model, directory = family
+    backend = built(model, directory / "genai-int4", INT4)
+    logits = backend.forward(rows_of([30]).ids[0][None], None, 30)[0]
+    assert np.isfinite(logits).all()
+    assert (directory / "genai-int4/model.onnx_data").stat().st_size < 0.3 * (
+        model / "model.safetensors"
+    ).stat().st_size
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    assert backend.encode([{"role": "user", "content": "Name it: naïve 10 €\n"}]) == tokenizer.encode(WORDS).ids
+
+
+def test_a_package_says_how_long_its_threads_spin(tmp_path: Path) -> None:
+    model = merged(tmp_path / "merged", **FAMILIES["phi3"])
+    for name, options in (("own", INT4), ("short", {**INT4, "spin_microseconds": 50})):
+        logits = built(model, tmp_path / name, options).forward(np.array([[70, 71, 72]]), None, 3)[0]
+        assert np.isfinite(logits).all()
+    own, short = (json.loads((tmp_path / name / "genai_config.json").read_text()) for name in ("own", "short"))
+    assert short["model"]["decoder"]["session_options"].pop("session.intra_op.spin_duration_us") == "50"
+    assert own == short
+
+
+def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+    model = merged(tmp_path / "merged", **FAMILIES["phi3"])
+    outs = [tmp_path / "one", tmp_path / "deeper/two"]
+    for out in outs:
+        assert build(model, out, INT4).returncode == 0
+    for name in (*GENAI_FILES, "manifest.json"):
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "options", "words"),
+    [
+        ({"model_type": "gpt_neox"}, CHAT_TEMPLATE, INT4, "can't build `architectures` GPTNeoXForCausalLM at int4"),
+        (FAMILIES["phi3"], None, INT4, "tokenizer_config.json: no `chat_template`"),
+        ({"model_type": "llama", "head_dim": 8}, CHAT_TEMPLATE, INT4, "head_size shall be a multiple of 16"),
+        ({"model_type": "llama", "head_dim": 24}, CHAT_TEMPLATE, FP32, "head_size shall be a multiple of 16"),
+        (
+            FAMILIES["phi3"],
+            CHAT_TEMPLATE,
+            {**INT4, "mixed_precision": "last_matmul:int8"},
+            "can't build `architectures` Phi3ForCausalLM at int4",
+        ),
+    ],
+    ids=["an unknown architecture", "no chat template", "heads of 8", "heads of 24", "a graph that can't be loaded"],
+)
+def test_what_cant_be_built_is_told_in_one_line(
+    tmp_path: Path, config: dict[str, Any], template: str | None, options: dict[str, Any], words: str
+) -> None:
+    failed = build(merged(tmp_path / "merged", template, **config), tmp_path / "out", options)
+    assert failed.returncode == 1
+    [line] = failed.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("task", ["classification", "generation", "language-modeling"])
+def test_a_package_is_evaluated_without_torch(tmp_path: Path, task: str) -> None:
+    built(merged(tmp_path / "merged", **FAMILIES["phi3"]), tmp_path / "genai", INT4)
+    rows, tokens = rows_of([12, 20, 31]), tmp_path / "tokens"
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    kept = [{"id": str(n), "reference": "a", "messages": messages} for n in range(len(rows))]
+    if task == "language-modeling":
+        kept = [{"id": str(n), "text": "a"} for n in range(len(rows))]
+        rows = Rows(rows.ids, [np.arange(len(ids)) > 0 for ids in rows.ids])
+    write_rows(tokens / "test.safetensors", rows)
+    (tokens / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write_json(tokens / "decoding.json", {"candidates": {"a": [69, 4], "b": [70, 4]}, "end": [4], "training": []})
+    record(tokens, {}, [], [tokens / name for name in ("test.safetensors", "test.jsonl", "decoding.json")])
+    recipe = {"task": task, "max_new_tokens": 6, "threads": 1, "speed_prompts": 2, "speed_tokens": 3}
+    code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, 'scripts'); import evaluate; evaluate.main()"
+    places = ["--model", tmp_path / "genai/model.onnx", "--prefix", "--tokens-directory", tokens]
+    figures = tmp_path / "evaluation/genai-int4.json"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--recipe", json.dumps(recipe), *places, "--output", figures],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(figures.read_text())["n"] == 3

@@ -1,0 +1,90 @@
+"""The precision to ship is within its budget and fast; a smaller one that is slower is told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from snaketune.recommending import recommended
+from snaketune.speed import in_turns, prompts_of, spread
+
+PRECISIONS = ["fp32", "int8", "int4", "genai-int4"]
+
+
+def system(size: int, rate: float, wide: float = 0.0) -> dict[str, Any]:
+    shapes = [
+        {
+            "prompt_tokens": prompt,
+            "batch": batch,
+            "decode_tokens_per_second": {"median": rate, "least": rate - wide, "most": rate + wide},
+        }
+        for prompt in (8, 32)
+        for batch in (1, 4)
+    ]
+    return {"file_bytes": size, "shapes": shapes}
+
+
+def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: Any) -> dict[str, Any]:
+    known = {
+        "torch-fp32": system(100, 50),
+        "onnx-fp32": system(100, 100),
+        "onnx-int8": system(30, 150),
+        "onnx-int4": system(20, 120),
+        "genai-int4": system(20, 400),
+    }
+    benchmark = {"systems": known | {name.replace("_", "-"): one for name, one in systems.items()}}
+    parity = {"over_budget_hops": list(over), "without_budget": list(unbudgeted)}
+    return recommended(PRECISIONS, parity, benchmark)
+
+
+def test_the_fastest_within_budget_is_taken() -> None:
+    choice = found()
+    assert choice["precision"] == "genai-int4"
+    assert choice["reason"] == (
+        "within its parity budget, and none decodes faster (8.0× torch fp32; batch 1, prompt of 32 tokens)"
+    )
+    assert choice["warnings"] == []
+
+
+def test_one_over_budget_is_passed_over() -> None:
+    assert found(["onnx-fp32-genai-int4"])["precision"] == "int8"
+
+
+def test_one_without_a_budget_is_passed_over() -> None:
+    assert found(unbudgeted=["adapter-merged", "onnx-fp32-genai-int4"])["precision"] == "int8"
+
+
+@pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])
+def test_nothing_is_recommended_after_a_broken_parent(hop: str) -> None:
+    assert found([hop]) == {
+        "precision": None,
+        "reason": "no precision is within its parity budget",
+        "warnings": [],
+    }
+
+
+def test_of_those_that_the_spread_does_not_tell_apart_the_smallest_is_taken() -> None:
+    choice = found(onnx_int8=system(30, 410, wide=20))
+    assert choice["precision"] == "genai-int4"
+    assert "as fast as int8 within the spread, with the smaller file" in choice["reason"]
+
+
+def test_a_smaller_file_that_decodes_slower_is_warned_of() -> None:
+    assert found(onnx_int4=system(20, 25))["warnings"] == [
+        "int4 is smaller than fp32 (0.20 of its bytes), but decodes at 0.25× its rate (batch 1, prompt of 32 tokens)"
+    ]
+
+
+def test_each_system_is_first_as_often_as_another() -> None:
+    orders = list(in_turns(["a", "b", "c"], 6))
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert [order[0] for order in orders] == ["a", "b", "c"] * 2
+
+
+def test_prompts_are_stretches_of_the_text_and_go_round_at_its_end() -> None:
+    assert prompts_of(np.arange(10, 15), 2, 3).tolist() == [[10, 11, 12], [13, 14, 10]]
+
+
+def test_the_spread_is_of_all_rounds() -> None:
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
