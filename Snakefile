@@ -76,6 +76,7 @@ rule export_all:
         benchmarks=benchmarks(),
         summary=SUMMARY,
         report="results/report.html",
+        records=files_in("results", ["params.yaml", *RECORDS]),
 
 
 rule tune:
