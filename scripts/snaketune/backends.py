@@ -39,4 +39,5 @@ def load(model: Path, prefix: Path | None, threads: int) -> Backend:
 
     limit_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchBackend(load_base(model.parent, "fp32").to(device), prefix)
+    loaded: torch.nn.Module = load_base(model.parent, "fp32")
+    return TorchBackend(loaded.to(device), prefix)
