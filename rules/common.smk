@@ -10,8 +10,9 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune import ai_toolkit, olive
 from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
-from snaketune.contract import named, property_run
+from snaketune.contract import hosted_files, hosted_records, named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
@@ -20,6 +21,7 @@ from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_
 from snaketune.precisions import backend_of, calibrates
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
+from snaketune.resolve import LINEAR_LAYERS
 from snaketune.scenarios import DOCUMENTATION
 
 try:
@@ -61,6 +63,14 @@ GENAI_AT_FP32 = [name for name in GENAI if MATRIX.exports[name].options.weights 
 SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
+# What KAITO's servers take beside a base.
+SERVED = [
+    name
+    for name, technique in MATRIX.techniques.items()
+    if EXPERIMENT.kaito and technique.adapter and technique.adapter.type == "lora"
+]
+HOSTED = "results/runs/{model}/{scenario}/{technique}"
+
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
     prefer_programs_of(Path(sys.executable).parent)
@@ -68,6 +78,13 @@ if not any(str(method).endswith("conda") for method in workflow.deployment_setti
 
 def one_of(names):
     return "|".join(map(re.escape, names)) or "none"
+
+
+OF_HOSTED = {
+    "model": one_of(sorted({one.row_model for one in MATRIX.hosted.values()})),
+    "technique": one_of(MATRIX.hosted),
+    "part": r"seed-\d+|untuned",
+}
 
 
 def files_in(directory, names):
@@ -169,6 +186,48 @@ def package_recipe(wildcards):
     cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
     digests = {"template": file_digest(ROOT / CARD), "program": file_digest(ROOT / PROGRAM)}
     return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))
+
+
+def ai_toolkit_recipe(wildcards):
+    model, scenario = MATRIX.models[wildcards.model], MATRIX.scenarios[wildcards.scenario]
+    return recipe(
+        "write_ai_toolkit.py",
+        cell=[wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed)],
+        training=MATRIX.training_recipe(wildcards.model, wildcards.technique, int(wildcards.seed)),
+        model=model.model_dump(include={"hub", "revision", "licence"}),
+        scenario=scenario.model_dump(include={"max_tokens", "licence"}),
+        layers=sorted(LINEAR_LAYERS.get(model.model_type, [])),
+        description=MATRIX.techniques[wildcards.technique].description,
+        templates=[file_digest(ROOT / "report/ai_toolkit" / name) for name in ai_toolkit.TEMPLATES],
+    )
+
+
+def hosted_recipe(script, wildcards, **values):
+    return recipe(script, "publish", **MATRIX.hosted_recipe(wildcards.technique, int(wildcards.seed)), **values)
+
+
+def of_kaito(wildcards):
+    return MATRIX.kaito_recipe(wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+
+
+def received_recipe(wildcards):
+    found = of_kaito(wildcards)
+    return recipe(
+        "receive_adapter.py",
+        hub=found["hub"],
+        options=found["training"]["adapter"]["options"],
+        **MATRIX.merge_recipe(wildcards.technique),
+    )
+
+
+def serving_recipe(wildcards):
+    cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+    return recipe("serve_on_kaito.py", "publish", **MATRIX.serving_recipe(*cell))
+
+
+def confirmation(wildcards, output):
+    """Not compared either: leave to send changes nothing that was sent."""
+    return "--confirm" if EXPERIMENT.publish.confirm else ""
 
 
 def switchable_recipe(wildcards):

@@ -74,6 +74,11 @@ def adapter_logits(wildcards):
     return f"{RUN}/evaluation/adapter.logits.safetensors" if trained and trained.adapter else []
 
 
+def tuned_elsewhere(wildcards):
+    """The name of a hosted model; the untuned one has the technique's."""
+    return [] if wildcards.part == "untuned" else f"{HOSTED}/{{part}}/model.json"
+
+
 def told_of_training(wildcards):
     """What a model card says of how a model was trained; the untuned one wasn't."""
     return (

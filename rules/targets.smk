@@ -7,6 +7,7 @@ def tuning_curves():
         for m in EXPERIMENT.models
         for s in EXPERIMENT.scenarios
         for t in MATRIX.techniques
+        if t not in MATRIX.kaito
         for rate in EXPERIMENT.learning_rate_grid
     ]
 
@@ -49,6 +50,19 @@ def packages(wildcards):
         return f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
     runs = [cell for cell in cells() if cell[2] in MERGED]
     return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/package/manifest.json" for m, s, t, n in runs]
+
+
+def ai_toolkit_projects(wildcards):
+    """Of the runs that Olive can train."""
+    runs, reasons = [], {}
+    for m, s, t, n in cells():
+        if t != "base":
+            layers = set(LINEAR_LAYERS.get(MATRIX.models[m].model_type, []))
+            reasons[t] = olive.refusal(MATRIX.training_recipe(m, t, n), layers)
+            runs += [] if reasons[t] else [RUN.format(model=m, scenario=s, technique=t, seed=n)]
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    # Of a missing input Snakemake tells in one message, of an exception with a traceback.
+    return [f"{run}/ai-toolkit/manifest.json" for run in runs] or f"Olive can train no run of this experiment: {why}"
 
 
 def property_runs(*names):
@@ -141,6 +155,34 @@ def recorded():
     """What the manifest of all results names; logits are large, and follow from what is compared."""
     paths = files_in("results", named(MATRIX.record_recipe(list(cells()))))
     return [ancient(path) if path.endswith(".logits.safetensors") else path for path in paths]
+
+
+def hosted_results():
+    """Every file of the runs at hosted services that a row of the summary rests on."""
+    return [
+        f"results/{path}"
+        for one in MATRIX.hosted_cells
+        for path in dict.fromkeys((*hosted_files(one), *hosted_records(one)))
+    ]
+
+
+def hosted_plans():
+    runs = ("runs/{}/{}/{}/seed-{}".format(*one["cell"]) for one in MATRIX.hosted_cells)
+    # Of a missing input Snakemake tells in one message, of a target without any in none.
+    return [
+        f"results/{run}/plan.json" for run in runs
+    ] or "no technique of this experiment is hosted: name one in `techniques`"
+
+
+def kaito_runs(name):
+    runs = [cell for cell in cells() if cell[2] in MATRIX.kaito]
+    # Of a missing input Snakemake tells in one message, of a target without any in none.
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in runs] or "no technique of this experiment has `platform: {type: kaito}`: name one in `techniques`"
+
+
+def served_runs():
+    runs = [cell for cell in cells() if cell[2] in SERVED]
+    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/kaito-serving/manifest.json" for m, s, t, n in runs] or "`kaito` is missing in the experiment, or no technique of it trains LoRA"
 
 
 def intermediate(paths):

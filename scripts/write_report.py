@@ -3,7 +3,9 @@
 import argparse
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import jinja2
@@ -34,16 +36,22 @@ def against_untuned(comparison: dict[str, Any], technique: str) -> dict[str, Any
     return {"difference": difference, "low": low, "high": high, "verdict": told}
 
 
+def known(of: Callable[[list[float]], float], values: list[Any]) -> float | None:
+    """A figure of values, or None where one of them, or all, wasn't measured."""
+    return of(values) if values and None not in values else None
+
+
 def cost(resources: Rows, rows: Rows) -> dict[str, Any]:
     """Over a technique's seeds: the costliest in memory, the mean of times."""
     ranks = [rank for one in resources for rank in one["ranks"]]
     return {
         **{name: resources[0][name] for name in ("trainable_parameters", "total_parameters", "world_size")},
-        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in resources),
-        "peak_increase": max(rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks),
-        "state": {kind: max(rank[f"{kind}_bytes"] for rank in ranks) for kind in STATES},
-        "seconds": sum(one["seconds"] for one in resources) / len(resources),
-        "tokens_per_second": sum(one["tokens_per_second"] for one in resources) / len(resources),
+        "peak_memory_bytes": known(max, [one["peak_memory_bytes"] for one in resources]),
+        # A platform that trains elsewhere tells nothing of its ranks.
+        "peak_increase": known(max, [rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks]),
+        "state": {kind: known(max, [rank[f"{kind}_bytes"] for rank in ranks]) for kind in STATES},
+        "seconds": known(mean, [one["seconds"] for one in resources]),
+        "tokens_per_second": known(mean, [one["tokens_per_second"] for one in resources]),
         "artifact_bytes": float(rows[0]["artifact_bytes"]),
     }
 
@@ -71,7 +79,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         own = [row for row in torch_rows if row["technique"] == name]
         resources = [files.read_json(runs[name, row["seed"]] / "resources.json") for row in own]
         curves[name] = files.read_jsonl(runs[name, own[0]["seed"]] / "train.jsonl")
-        hardware = resources[0]["hardware"]
+        hardware = hardware if hardware and not resources[0]["ranks"] else resources[0]["hardware"]
         found.append(
             {
                 "technique": name,
@@ -110,7 +118,10 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "hardware": hardware,
         "curves": loss_curves(curves, colour),
         "differences": differences(found, metric, comparison["higher_is_better"]),
-        "plots": [against(found, column, label, scale, metric, untuned, log) for column, label, scale in axes],
+        "plots": [
+            against([row for row in found if row[column] is not None], column, label, scale, metric, untuned, log)
+            for column, label, scale in axes
+        ],
     }
 
 

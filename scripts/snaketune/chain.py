@@ -48,7 +48,7 @@ def _kept(results: Path) -> bool:
         ) from None
 
 
-ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/onnx/adapter", "models/*/switchable")
+ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/kaito*", "runs/*/*/*/*/onnx/adapter", "models/*/switchable")
 
 
 def strangers(results: Path, found: list[Link]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Read `config/`, check it whole, and resolve it into the matrix of runs."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
@@ -10,9 +11,12 @@ from typing import Any
 from pydantic import BaseModel, RootModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from snaketune import kaito_matrix
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
+from snaketune.hosted_kinds import HostedTechnique, kind_of
+from snaketune.kaito_kinds import KaitoTechnique
 from snaketune.kinds import AnyExport, Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
@@ -108,11 +112,15 @@ class Matrix:
         scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
-        self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
+        every = self._read_all("technique", "techniques", self.experiment.techniques)
+        self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
+        self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
+        self._check_hosted()
         self._check_exports()
         self._check_targets()
         self._check_files()
+        kaito_matrix.check(self)
 
     @property
     def others(self) -> list[str]:
@@ -136,6 +144,11 @@ class Matrix:
         return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
 
     @property
+    def kaito(self) -> list[str]:
+        """Techniques that a KAITO operator trains."""
+        return [name for name, technique in self.techniques.items() if isinstance(technique, KaitoTechnique)]
+
+    @property
     def exported(self) -> dict[str, list[str]]:
         """The precisions of each technique and of the untuned model."""
         return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
@@ -150,10 +163,33 @@ class Matrix:
                     f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)"
                     + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
                 )
+        contents = {name: read_yaml(directory / f"{name}.yaml") for name in names}
         return {
-            name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml")
-            for name in names
+            name: validated(kind_of(content) if kind == "technique" else kind, content, f"config/{folder}/{name}.yaml")
+            for name, content in contents.items()
         }
+
+    def _check_hosted(self) -> None:
+        if bool(self.techniques) != bool(self.experiment.models):
+            raise UserError(
+                f"models: {', '.join(self.experiment.models) or '[]'}: "
+                + (
+                    f"{next(iter(self.techniques))} is trained here and needs one"
+                    if self.techniques
+                    else "every technique is hosted and names its own model: write models: []"
+                )
+            )
+        for name, scenario in self.scenarios.items():
+            if self.hosted and scenario.task == "language-modeling":
+                raise UserError(
+                    f"{next(iter(self.hosted))}: hosted services take chats, but {name} is task: language-modeling; leave one of the two out"
+                )
+        for name, technique in self.hosted.items():
+            if technique.service.retired:
+                print(
+                    f"warning: config/techniques/{name}.yaml: {technique.service.model} is retired from serverless fine-tuning, so expect a refusal; Phi-4-mini-instruct is offered",
+                    file=sys.stderr,
+                )
 
     def _check_exports(self) -> None:
         for name, export in self.exports.items():
