@@ -26,7 +26,7 @@ test: setup-dev check ## checks and tests; TESTS=all adds the long ones
 
 # Plans need one core, runs seldom two.
 test-plans:
-	.venv/bin/python -m pytest tests/dag tests/unit $(SELECTED)
+	.venv/bin/python -m pytest tests/dag tests/unit tests/shipping $(SELECTED)
 
 test-runs:
 	.venv/bin/python -m pytest tests/end_to_end $(SELECTED)

@@ -9,6 +9,9 @@ import onnxruntime_genai
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 onnxruntime_genai.disable_telemetry_events()
+# A console's own code page hasn't every character.
+sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
 FOLDER = Path(__file__).resolve().parent
 CONTEXT = json.loads((FOLDER / "genai_config.json").read_text(encoding="utf-8"))["model"]["context_length"]
 MODEL = onnxruntime_genai.Model(str(FOLDER))

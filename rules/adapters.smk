@@ -112,6 +112,7 @@ rule check_adapter:
         exported=f"{RUN}/onnx/adapter/manifest.json",
         adapter=ancient(f"{RUN}/onnx/adapter/{ADAPTER_FILE}"),
         merged=f"{RUN}/merged/manifest.json",
+        evaluations=[f"{RUN}/evaluation/torch.json", f"{UNTUNED}/evaluation/torch.json"],
         logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
         untuned=f"{UNTUNED}/merged/manifest.json",
         untuned_logits=ancient(f"{UNTUNED}/evaluation/torch.logits.safetensors"),

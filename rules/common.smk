@@ -53,13 +53,21 @@ GENAI = MATRIX.genai
 SWITCHABLE = "results/models/{model}/switchable"
 # Every scenario's untuned model has the same weights: one of them is enough.
 EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
-# A quantized base has other weights; a prefix adds keys and values, not a change of layers.
+# A quantized base has other weights; a prefix adds keys and values, not a change of layers; and of
+# projections that only their seed is kept of, nothing can be exported.
 SWITCHED = [
     name
     for name, technique in MATRIX.techniques.items()
     if technique.adapter and technique.merges and technique.base_precision == "fp32"
+    and getattr(technique.adapter.options, "save_projection", True)
 ]
-GENAI_AT_FP32 = [name for name in GENAI if MATRIX.exports[name].options.weights == "fp32"]
+# Of other families the runtime's builder fuses layers that adapters change apart.
+GENAI_AT_FP32 = [
+    name
+    for name in GENAI
+    if MATRIX.exports[name].options.weights == "fp32"
+    and all(MATRIX.models[model].model_type == "phi3" for model in EXPERIMENT.models)
+]
 SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 

@@ -6,22 +6,17 @@ size, so that they see the same machine. Times are of this machine: what holds e
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from snaketune import errors, files, manifest
 from snaketune.precisions import backend_of
-from snaketune.speed import Server, measure
+from snaketune.speed import Server, file_bytes, loaded, measure
 from snaketune.tokens import read_rows
-
-
-def file_bytes(run: Path, system: str) -> int:
-    """Size of the weights and the graph on disk; bf16 would take half of merged/'s fp32."""
-    if system.startswith("torch-"):
-        return (run / "merged/model.safetensors").stat().st_size // (2 if system == "torch-bf16" else 1)
-    return sum(path.stat().st_size for path in (run / "onnx" / system.removeprefix("onnx-")).glob("model.onnx*"))
 
 
 def main() -> None:
@@ -43,13 +38,21 @@ def main() -> None:
     for precision in recipe["precisions"]:
         manifest.prove(run / f"onnx/{precision}/manifest.json", "model.onnx", "model.onnx_data")
     text = np.concatenate(read_rows(arguments.tokens_directory / "test.safetensors").ids)
-    context = files.read_json(run / "merged/config.json")["max_position_embeddings"]
+    config = files.read_json(run / "merged/config.json")
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    if context is None:
+        raise errors.UserError(f"{run / 'merged/config.json'}: no max_position_embeddings, so the context isn't known")
     systems = ["torch-fp32", "torch-bf16", *map(backend_of, recipe["precisions"])]
+    needed, free = sum(file_bytes(run, name) for name in systems), psutil.virtual_memory().available
+    if needed > free:
+        raise errors.UserError(
+            f"{run}: all {len(systems)} forms together take more than {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free: leave precisions or `benchmark:` out of the experiment, or take a larger machine"
+        )
 
     servers: dict[str, Server] = {}
     try:
         for name in systems:
-            servers[name] = Server(name, run, recipe["threads"])
+            servers[name] = Server(name, partial(loaded, name, run, recipe["threads"]))
         shapes = measure(servers, text, context, recipe)
     finally:
         for server in servers.values():

@@ -5,6 +5,7 @@ The probe is that of the parity gate: the last positions of held-out rows.
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def main() -> None:
     limit = recipe["largest_logit_difference"]
     passed = limit is None or all(apart <= limit for apart in found.values())
     told = f"largest logit difference from the merged model {found['merged']:.2g}, without the adapter from the base {found['base']:.2g}"
+    if not all(map(math.isfinite, found.values())):
+        raise errors.UserError(f"{adapter}: logits aren't finite numbers: make the adapter again")
     if not passed and recipe["gate"] == "fail":
         raise errors.UserError(
             f"{adapter}: {told}, expected at most {limit:g}: raise the budget of merged-onnx-fp32 in the experiment's `parity:`, or set `gate: warn`"

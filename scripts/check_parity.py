@@ -2,8 +2,8 @@
 
 Logits are compared over the probe, the last positions of held-out rows; perplexity and the
 scenario's metric over all test rows; what a package's own tokenizer makes of each prompt with
-what the model was trained on. A hop over its budget fails, with the evidence kept beside the
-output, unless the gate is `warn`.
+what the model was trained on. A hop over its budget fails, with the evidence kept, unless the gate
+is `warn`; one whose logits aren't finite numbers fails always.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
-from snaketune.backends import load
-from snaketune.parity import compare_answers, compare_logits, over_budget
+from snaketune.backends import load, used_files
+from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 from snaketune.precisions import backend_of
 from snaketune.prefix import prefix_beside
 from snaketune.scoring import Backend, probe_logits
@@ -49,6 +49,7 @@ def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[s
     for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
         directory = run / "onnx" / precision
         model = directory / "model.onnx"
+        backend = None  # frees the last one's weights first
         backend = load(model, prefix_beside(model), recipe["threads"])
         logits = probe_logits(backend, probed, probe["positions"])
         before, after = (
@@ -87,21 +88,28 @@ def main() -> None:
 
     manifest.prove(arguments.tokens_directory / "manifest.json")
     for precision in recipe["precisions"]:
-        manifest.prove(run / f"onnx/{precision}/manifest.json", "model.onnx", "model.onnx_data")
+        directory = run / "onnx" / precision
+        manifest.prove(directory / "manifest.json", *used_files(directory / "model.onnx"))
     hops = hops_of(run, arguments.tokens_directory, arguments.adapter_logits, recipe)
     faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
+    useless = [hop for hop, found in hops.items() if broken(found)]
+    for hop in useless:
+        faults[hop].append(f"{hop}: logits aren't finite numbers")
     wrong = [line for lines in faults.values() for line in lines]
     result = {
         "gate": recipe["gate"],
-        "hops": hops,
+        "hops": {hop: without_nan(found) for hop, found in hops.items()},
         "over_budget": wrong,
         "over_budget_hops": [hop for hop, lines in faults.items() if lines],
+        "without_budget": [hop for hop in hops if not recipe["budgets"].get(hop)],
         "passed": not wrong,
     }
-    if wrong and recipe["gate"] == "fail":
+    if useless or (wrong and recipe["gate"] == "fail"):
         files.write_json(arguments.evidence, result)
+        arguments.output.unlink(missing_ok=True)
+        otherwise = "" if useless else ", raise its budget in the experiment's `parity:`, or set `gate: warn`"
         raise errors.UserError(
-            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop, raise its budget in the experiment's `parity:`, or set `gate: warn`"
+            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop{otherwise}"
         )
     arguments.evidence.unlink(missing_ok=True)
     files.write_json(arguments.output, result)

@@ -6,6 +6,7 @@ likelihood of the reference answers is measured for every task.
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
-from snaketune.backends import is_package, load
-from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
+from snaketune.backends import load, used_files
 from snaketune.metrics import runs_of_notes, statistics, value
 from snaketune.scoring import (
     Backend,
@@ -49,15 +49,24 @@ def answers(
     ]
 
 
+@np.errstate(invalid="ignore")
 def predictions(
     backend: Backend, tokens: Rows, rows: list[dict[str, Any]], tokenizer: Tokenizer, directory: Path, recipe: Any
 ) -> list[dict[str, Any]]:
-    """Each test row with its answer, its likelihood and the statistics of its metrics."""
+    """Each test row with its answer, its likelihood and the statistics of its metrics.
+
+    Raises:
+        UserError: a likelihood is no finite number: then no answer of the model means anything.
+    """
     decoding = files.read_json(directory / "decoding.json")
     decoding["known"] = {run for tune in decoding.pop("training") for run in runs_of_notes(tune)}
     made = answers(backend, tokens, decoding, tokenizer, recipe)
     found = []
     for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
+        if not math.isfinite(nll):
+            raise errors.UserError(
+                f"row {row['id']}: the negative log-likelihood of its answer is {nll:g}, expected a finite number: a weight or a scale of the model is wrong or overflows; make the model again or choose another precision"
+            )
         entry = {
             "id": row["id"],
             **({"reference": row["reference"]} if "reference" in row else {}),
@@ -92,12 +101,7 @@ def main() -> None:
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
-    if model.suffix == ".onnx":
-        # Of a temporary ONNX model only these files are sure to be there still.
-        used = GENAI_FILES if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
-    else:
-        used = MODEL_FILES
-    manifest.prove(model.parent / "manifest.json", *used)
+    manifest.prove(model.parent / "manifest.json", *used_files(model))
     manifest.prove(directory / "manifest.json")
     if arguments.prefix:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)
@@ -105,7 +109,11 @@ def main() -> None:
     backend = load(model, arguments.prefix, recipe["threads"])
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
-    predicted = predictions(backend, tokens, files.read_jsonl(directory / "test.jsonl"), tokenizer, directory, recipe)
+    rows = files.read_jsonl(directory / "test.jsonl")
+    try:
+        predicted = predictions(backend, tokens, rows, tokenizer, directory, recipe)
+    except errors.UserError as error:
+        raise errors.UserError(f"{model}: {error}") from error
     metrics = {
         name: float(value(name, np.sum([row["statistics"][name] for row in predicted], axis=0)))
         for name in predicted[0]["statistics"]

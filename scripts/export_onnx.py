@@ -20,19 +20,31 @@ from snaketune.older_config import lay_model, with_older_keys
 
 
 def export(model: Path, out: Path) -> None:
-    """Write ``out/model.onnx`` and ``out/model.onnx_data``, cache of past keys and values included."""
+    """Write ``out/model.onnx`` and ``out/model.onnx_data``, cache of past keys and values included.
+
+    Raises:
+        UserError: optimum, or the transformers beside it, doesn't know the architecture.
+    """
+    config = with_older_keys(files.read_json(model / "config.json"))
     with files.scratch(out / ".export") as directory:
         older, exported = directory / "model", directory / "onnx"
-        lay_model(model, older, with_older_keys(files.read_json(model / "config.json")))
-        main_export(
-            str(older),
-            exported,
-            task="text-generation-with-past",
-            framework="pt",
-            do_validation=False,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        lay_model(model, older, config)
+        try:
+            main_export(
+                str(older),
+                exported,
+                task="text-generation-with-past",
+                framework="pt",
+                do_validation=False,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+        except (KeyError, ValueError) as error:
+            architecture = ", ".join(config.get("architectures") or ["(none)"])
+            reason = str(error).strip().partition("\n")[0].replace(str(older), str(model))
+            raise errors.UserError(
+                f"{model / 'config.json'}: optimum can't export `architectures` {architecture}: {reason.rstrip('.')}. Take another model, or leave `precisions` of the experiment empty"
+            ) from error
         onnx_files.save(onnx.load(exported / "model.onnx"), out)
 
 

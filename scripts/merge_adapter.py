@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from snaketune import errors, files, layout, manifest
+from snaketune.adapter_files import check_base
 from snaketune.adapters import load_adapter, merge
 from snaketune.measure import limit_threads
 from snaketune.scoring import write_probe
@@ -31,6 +32,7 @@ def main() -> None:
 
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     limit_threads(recipe["threads"])
+    check_base(base, adapter.parent / "manifest.json")
     inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from snaketune import calibration, errors, files, fp16, int4, int8, layout, manifest, onnx_files
+from snaketune.graphs import check_known
 from snaketune.precisions import calibrates
 
 Rows = list[np.ndarray]
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, source, out = arguments.recipe, arguments.model, arguments.output_directory
+    onnxruntime.disable_telemetry_events()
     logging.disable(logging.WARNING)  # ONNX Runtime's quantizers tell of every node
 
     weights = source.with_name("model.onnx_data").stat().st_size
@@ -83,6 +86,8 @@ def main() -> None:
         tempfile.tempdir = str(directory)
         for name in layout.ONNX_FILES[:2]:
             shutil.copyfile(source.with_name(name), directory / name)
+        if recipe["method"] != "float16":
+            check_known(onnx.load(directory / source.name, load_external_data=False).graph)
         onnx_files.save(METHODS[recipe["method"]](directory / source.name, recipe["options"], rows), out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)

@@ -78,7 +78,9 @@ def save_run(run: Path, metric: str, skill: float, precisions: list[str], rows: 
         write_json(run / name, {"files": {weights: {"bytes": (1 + number) * MIB}}})
     if precisions:
         hop = {"largest_logit_difference": 1e-5, "greedy_agreement": 1.0, "kl_divergence": 1e-9}
-        write_json(run / "parity.json", {"hops": {"merged-onnx-fp32": hop}, "over_budget_hops": []})
+        write_json(
+            run / "parity.json", {"hops": {"merged-onnx-fp32": hop}, "over_budget_hops": [], "without_budget": []}
+        )
     if run.parent.name != "base":
         curve = [
             {"step": step, "loss": 4 - 3 * skill * step / 20, "tokens": 100 * step, "learning_rate": 0.1}

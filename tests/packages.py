@@ -82,7 +82,13 @@ def save_parity(results: Path, *over_budget: str) -> None:
         "metric_change": -0.0125,
         "prompt_agreement": 1.0,
     }
-    found = {"gate": "warn", "hops": hops, "over_budget": list(over_budget), "passed": not over_budget}
+    found = {
+        "gate": "warn",
+        "hops": hops,
+        "over_budget": list(over_budget),
+        "passed": not over_budget,
+        "without_budget": [],
+    }
     write_json(results / RUN / "parity.json", found)
 
 

@@ -55,6 +55,16 @@ def enlarge(source: Path, target: Path) -> None:
     manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
 
 
+def gemms(source: Path, target: Path) -> None:
+    """A copy of a model whose linear layers are Gemm, as an exporter makes of other architectures."""
+    shutil.copytree(source, target)
+    model = onnx.load(target / "model.onnx")
+    for node in linear_nodes(model.graph):
+        node.op_type = "Gemm"
+    onnx.save_model(model, target / "model.onnx", save_as_external_data=True, location="model.onnx_data")
+    manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
+
+
 def layers(path: Path, tokens: Path) -> dict[str, Any]:
     """Each quantized linear layer alone: ONNX Runtime's bits against those of integers.linear."""
     model = onnx.load(path)
@@ -141,6 +151,8 @@ def errors_of_rounding() -> dict[str, float]:
 def main() -> None:
     asked = json.load(sys.stdin)
     told: dict[str, Any] = {}
+    if "gemms" in asked:
+        gemms(*map(Path, asked["gemms"]))
     if "enlarge" in asked:
         enlarge(*map(Path, asked["enlarge"]))
     told["runs"] = {name: run(argv) for name, argv in asked["runs"].items()}

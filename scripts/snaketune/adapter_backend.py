@@ -7,6 +7,7 @@ import onnxruntime
 import onnxruntime_genai
 
 from snaketune import manifest
+from snaketune.backends import is_package
 from snaketune.errors import UserError
 from snaketune.genai_backend import GenaiBackend
 from snaketune.onnx_backend import OnnxBackend
@@ -82,5 +83,5 @@ class GenaiAdapterBackend(GenaiBackend):
 
 def adapter_backend(model: Path, threads: int) -> OnnxAdapterBackend | GenaiAdapterBackend:
     """Implements scoring.Backend, and ``load`` and ``switch``, over model.onnx of a switchable base."""
-    kind = GenaiAdapterBackend if model.with_name("genai_config.json").is_file() else OnnxAdapterBackend
+    kind = GenaiAdapterBackend if is_package(model) else OnnxAdapterBackend
     return kind(model, threads)

@@ -3,12 +3,20 @@
 from pathlib import Path
 
 from snaketune.errors import UserError
+from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
 from snaketune.scoring import Backend
 
 
 def is_package(model: Path) -> bool:
     """Whether onnxruntime-genai built what is beside ``model``."""
     return model.with_name("genai_config.json").is_file()
+
+
+def used_files(model: Path) -> tuple[str, ...]:
+    """What is read beside ``model``: of a temporary ONNX model only these are sure to be there still."""
+    if model.suffix != ".onnx":
+        return tuple(MODEL_FILES)
+    return tuple(GENAI_FILES) if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
 
 
 def load(model: Path, prefix: Path | None, threads: int) -> Backend:

@@ -7,6 +7,8 @@ from pathlib import Path
 from snaketune import files, manifest
 from snaketune.errors import UserError
 
+# What other targets than the default make: of a run, or of a model.
+ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/kaito*", "runs/*/*/*/*/onnx/adapter", "models/*/switchable/*")
 Link = tuple[Path, str, Path]
 # Of a run whose intermediates aren't kept, these are gone on purpose.
 TEMPORARY = ("/merged/", "/onnx/fp32/")
@@ -18,7 +20,8 @@ def links(results: Path) -> Iterator[Link]:
     Raises:
         UserError: the manifest of all results, or one on the way, is missing or no manifest.
     """
-    waiting, seen = [results / "manifest.json"], set()
+    asked = (path for pattern in ON_REQUEST for path in results.glob(f"{pattern}/manifest.json"))
+    waiting, seen = [results / "manifest.json", *asked], set()
     while waiting:
         path = waiting.pop()
         if path in seen:
@@ -46,9 +49,6 @@ def _kept(results: Path) -> bool:
         raise UserError(
             f"{results}/params.yaml isn't what a run wrote: delete it and run snakemake to make it again"
         ) from None
-
-
-ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/kaito*", "runs/*/*/*/*/onnx/adapter", "models/*/switchable")
 
 
 def strangers(results: Path, found: list[Link]) -> list[Path]:

@@ -61,9 +61,7 @@ def hosted_records(one: dict[str, Any]) -> Iterator[str]:
     yield from (f"data/{scenario}/manifest.json", f"{runs}/rows/manifest.json", f"{runs}/seed-{seed}/manifest.json")
     asked = [f"seed-{seed}"] * one["asks"] + ["untuned"] * one["asks_untuned"]
     for part in asked:
-        yield from (
-            f"{runs}/{part}/evaluation/hosted.{end}" for end in ("json", "predictions.jsonl", "answers.jsonl")
-        )
+        yield from (f"{runs}/{part}/evaluation/hosted.{end}" for end in ("json", "predictions.jsonl", "answers.jsonl"))
 
 
 def hosted_files(one: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from snaketune.calibration import observed_ranges
 from snaketune.errors import UserError
-from snaketune.graphs import ancestors, initializers
+from snaketune.graphs import ancestors, initializers, reads_table
 
 LARGEST = float(np.finfo(np.float16).max)
 MASK = float(np.finfo(np.float32).min) / 2
@@ -85,11 +85,10 @@ def _check_weights(graph: onnx.GraphProto) -> None:
 
 
 def _check_activations(source: Path, graph: onnx.GraphProto, exact: set[str]) -> None:
-    size = next(
-        initializers(graph)[node.input[0]].dims[0]
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[1] == "input_ids"
-    )
+    held = initializers(graph)
+    size = next((held[node.input[0]].dims[0] for node in graph.node if reads_table(node, held)), None)
+    if size is None:
+        raise UserError(f"float16: {source} reads no table of embeddings by input_ids: this architecture isn't known")
     row = np.unique(np.linspace(0, size - 1, TOKENS).astype(np.int64))
     inside = {output for node in graph.node if node.name in exact for output in node.output}
     for name, data in observed_ranges(source, ["MatMul", "Mul", "Add"], [row]).items():

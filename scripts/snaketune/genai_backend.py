@@ -26,15 +26,19 @@ class GenaiBackend:
     only a single row.
     """
 
-    def __init__(self, model: Path, threads: int):
+    def __init__(self, model: Path, threads: int, **session: Any):
         """Load ``model`` with the genai_config.json and the tokenizer beside it.
+
+        Args:
+            session: further options of its ONNX Runtime session, as genai_config.json has them.
 
         Raises:
             UserError: the runtime can't: a file is missing or damaged, or the configuration asks for
                 an execution provider that isn't there.
         """
+        self.directory = model.parent
         onnxruntime_genai.disable_telemetry_events()
-        options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
+        options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1, **session}
         try:
             config = onnxruntime_genai.Config(str(model.parent))
             config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
@@ -45,8 +49,17 @@ class GenaiBackend:
         self.context = json.loads((model.parent / "genai_config.json").read_text())["model"]["context_length"]
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation and the start of its answer, by the package's own tokenizer and template."""
-        text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        """Token ids of a conversation and the start of its answer, by the package's own tokenizer and template.
+
+        Raises:
+            UserError: the package has no chat template, or one that the runtime can't read.
+        """
+        try:
+            text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.directory / 'tokenizer_config.json'}: onnxruntime-genai can't apply its `chat_template` ({error}): build the package again"
+            ) from error
         return self.tokenizer.encode(text).tolist()
 
     def _generator(self) -> Any:

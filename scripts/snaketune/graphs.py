@@ -2,6 +2,8 @@
 
 import onnx
 
+from snaketune.errors import UserError
+
 
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """The constants by name."""
@@ -16,6 +18,37 @@ def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         for node in graph.node
         if node.op_type == "MatMul" and node.input[1] in held and len(held[node.input[1]].dims) == 2
     ]
+
+
+def reads_table(node: onnx.NodeProto, held: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node looks up the tokens in a table (vocabulary, width)."""
+    return (
+        node.op_type == "Gather"
+        and node.input[1] == "input_ids"
+        and node.input[0] in held
+        and len(held[node.input[0]].dims) == 2
+    )
+
+
+def check_known(graph: onnx.GraphProto) -> None:
+    """Prove that most weights are of layers which a quantizer finds: MatMul, and the table of tokens.
+
+    Raises:
+        UserError: they aren't, and the model would stay nearly as it is.
+    """
+    held = initializers(graph)
+    sizes = {
+        name: tensor.dims[0] * tensor.dims[1]
+        for name, tensor in held.items()
+        if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    known = {node.input[1] for node in linear_nodes(graph)}
+    known |= {node.input[0] for node in graph.node if reads_table(node, held)}
+    if sum(size for name, size in sizes.items() if name in known) * 2 < sum(sizes.values()):
+        others = {node.op_type for node in graph.node if set(node.input) & (sizes.keys() - known)}
+        raise UserError(
+            f"most weights of this model are read by {', '.join(sorted(others)) or 'nothing'}, and only those of MatMul are quantized: choose fp32, fp16 or a genai precision"
+        )
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:

@@ -10,7 +10,7 @@ from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
 from snaketune import gptq
 from snaketune.errors import UserError
-from snaketune.graphs import initializers, linear_nodes, remove_unused, replace
+from snaketune.graphs import initializers, linear_nodes, reads_table, remove_unused, replace
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
@@ -104,11 +104,7 @@ def _pack(codes: np.ndarray, block: int) -> np.ndarray:
 
 def _tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     held = initializers(graph)
-    return [
-        node
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[1] == "input_ids" and len(held[node.input[0]].dims) == 2
-    ]
+    return [node for node in graph.node if reads_table(node, held)]
 
 
 def _tied_head(graph: onnx.GraphProto) -> str | None:

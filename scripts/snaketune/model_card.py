@@ -147,6 +147,7 @@ def told(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         "gate": parity["gate"],
         "hops": hops,
         "over_budget": [line for line in parity["over_budget"] if line.partition(": ")[0] in hops],
+        "without_budget": [hop for hop in hops if hop in parity["without_budget"]],
         "training": training_of(run, recipe),
         "card": files.read_json(results / "data" / scenario / "card.json"),
         "measured_on": files.read_json(run / f"evaluation/{backend_of(precision)}.json"),

@@ -17,7 +17,7 @@ class OnnxBackend:
         """Load ``model``, and the trained keys and values of ``prefix`` where it starts from any.
 
         Raises:
-            UserError: the execution provider isn't there; there is no silent fall-back.
+            UserError: the execution provider isn't there, or doesn't start; there is no silent fall-back.
         """
         if provider not in onnxruntime.get_available_providers():
             raise UserError(
@@ -29,6 +29,11 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        if provider not in self.session.get_providers():
+            # Where its driver or a library is missing, ONNX Runtime goes on with the CPU.
+            raise UserError(
+                f"execution provider {provider} doesn't start here (ONNX Runtime took {', '.join(self.session.get_providers())}): install what it needs"
+            )
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = [node.name for node in self.session.get_outputs()]
         self.prefix = read_prefix(prefix) if prefix else []

@@ -1,5 +1,6 @@
 """How far a form of a model is from its parent, each figure with its interval, and what breaks a budget."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 
 from snaketune.metrics import quality_change
 from snaketune.scoring import log_softmax
-from snaketune.statistics import Resampling, percentiles, row_draws
+from snaketune.statistics import Resampling, percentiles, row_draws, row_sums
 
 # In float64, all positions of a large vocabulary would take gigabytes.
 POSITIONS_AT_ONCE = 64
 
 
+@np.errstate(invalid="ignore")
 def compare_logits(
     parent: np.ndarray, child: np.ndarray, positions: Sequence[int], samples: int, confidence: float
 ) -> dict[str, Any]:
@@ -25,21 +27,23 @@ def compare_logits(
 
     Returns:
         ``kl_divergence`` is the mean over positions of KL(parent || child), in nats; ``*_ci`` are
-        both ends of the percentile bootstrap of ``samples`` draws of rows.
+        both ends of the percentile bootstrap of ``samples`` draws of rows. Where logits aren't
+        finite, neither is ``largest_logit_difference``, and greedy tokens don't agree.
     """
     largest = difference = 0.0
     agreed, divergence = np.zeros(len(parent)), np.zeros(len(parent))
     for start in range(0, len(parent), POSITIONS_AT_ONCE):
         part = slice(start, start + POSITIONS_AT_ONCE)
         apart = np.abs(parent[part].astype(np.float64) - child[part])
+        p, q = log_softmax(parent[part]), log_softmax(child[part])
+        divergence[part] = (np.exp(p) * (p - q)).sum(-1)
         # Unlike max(), this keeps a NaN.
         largest = float(np.maximum(largest, apart.max()))
         difference += float(apart.mean(-1).sum())
-        agreed[part] = parent[part].argmax(-1) == child[part].argmax(-1)
-        p, q = log_softmax(parent[part]), log_softmax(child[part])
-        divergence[part] = (np.exp(p) * (p - q)).sum(-1)
+        # Of a row with a NaN, argmax is the NaN's place, which may be the right token.
+        agreed[part] = (parent[part].argmax(-1) == child[part].argmax(-1)) & np.isfinite(apart).all(-1)
     starts = np.cumsum([0, *positions[:-1]])
-    drawn = row_draws(len(positions), samples).astype(np.float64)
+    drawn = row_draws(len(positions), samples)
     found: dict[str, Any] = {
         "positions": len(parent),
         "rows": len(positions),
@@ -48,7 +52,7 @@ def compare_logits(
     }
     for name, values in (("greedy_agreement", agreed), ("kl_divergence", divergence)):
         sums = np.add.reduceat(values, starts)
-        means = drawn @ sums / (drawn @ np.asarray(positions, dtype=np.float64))
+        means = row_sums(drawn, sums) / row_sums(drawn, np.asarray(positions, dtype=np.float64))
         found[name], found[f"{name}_ci"] = float(values.mean()), list(percentiles(means, confidence))
     return found
 
@@ -64,13 +68,13 @@ def compare_answers(
         child: the same rows.
 
     Returns:
-        ``perplexity_change`` is log(perplexity of the child / of the parent): 0.01 is 1 % more;
+        ``perplexity_change`` is log(perplexity of the child / of the parent): 0.01 is about 1 % more;
         ``metric_change`` is that of `quality_change`, positive where the child is better.
     """
     tokens = np.array([row["answer_tokens"] for row in parent], dtype=np.float64)
     before, after = (np.array([row["nll"] for row in rows], dtype=np.float64) for rows in (parent, child))
     draws = Resampling(len(parent), 1, samples)
-    lost = draws.rows.astype(np.float64) @ (after - before) / (draws.rows.astype(np.float64) @ tokens)
+    lost = row_sums(draws.rows, after - before) / row_sums(draws.rows, tokens)
     one, other = (
         draws.values(metric, [np.array([row["statistics"][metric] for row in rows], dtype=np.float64)])
         for rows in (parent, child)
@@ -84,6 +88,22 @@ def compare_answers(
         "metric_change": quality_change(metric, one[0], other[0]),
         "metric_change_ci": list(percentiles(np.array(changes), confidence)),
     }
+
+
+def broken(found: dict[str, Any]) -> bool:
+    """Whether the logits of a hop's parent or child aren't all finite: no budget allows for that."""
+    return not math.isfinite(found["largest_logit_difference"])
+
+
+def without_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures for JSON, which has neither NaN nor infinity: None in their place."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list):
+            return [kept(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: kept(value) for name, value in found.items()}
 
 
 def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:

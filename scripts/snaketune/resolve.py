@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from snaketune import kaito_matrix
 from snaketune.config import SCHEMAS, Experiment
 from snaketune.errors import UserError
+from snaketune.exports import AnyExport
 from snaketune.files import read_yaml
 from snaketune.hosted_kinds import HostedTechnique, kind_of
 from snaketune.kaito_kinds import KaitoTechnique
-from snaketune.kinds import AnyExport, Model, Technique
+from snaketune.kinds import Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
 
@@ -192,7 +193,20 @@ class Matrix:
                 )
 
     def _check_exports(self) -> None:
+        known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
+        for hop, budget in self.experiment.parity.budgets.items():
+            name = hop.removeprefix("onnx-fp32-")
+            if budget.smallest_prompt_agreement is not None and not name.startswith("genai-"):
+                raise UserError(
+                    f"parity.budgets.{hop}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
+                )
+            if name != hop and name not in known:
+                raise UserError(
+                    f"parity.budgets: there is no hop {hop}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
+                )
         for name, export in self.exports.items():
+            if name in ("adapter", "fp32"):
+                raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
             if name.startswith("genai-") != (export.method == "genai"):
                 raise UserError(
                     f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"

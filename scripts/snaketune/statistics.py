@@ -11,7 +11,7 @@ SEED = 20240724
 BLOCK = 500
 
 
-@lru_cache(1)
+@lru_cache(2)
 def row_draws(rows: int, samples: int) -> np.ndarray:
     """How often each row is drawn in each resample: (samples, rows)."""
     random = np.random.default_rng([SEED, 0])
@@ -20,6 +20,12 @@ def row_draws(rows: int, samples: int) -> np.ndarray:
         block = drawn[start : start + BLOCK]
         block[:] = random.multinomial(rows, np.full(rows, 1 / rows), size=len(block))
     return drawn
+
+
+def row_sums(draws: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of each resample, (samples, …): `draws` of `row_draws`, values (rows, …)."""
+    blocks = range(0, len(draws), BLOCK)
+    return np.concatenate([draws[start : start + BLOCK].astype(np.float64) @ values for start in blocks])
 
 
 def seed_weights(seeds: int, samples: int) -> np.ndarray:
@@ -56,10 +62,7 @@ class Resampling:
         return float(np.mean([value(metric, one.sum(0)) for one in statistics])), (drawn * weights).sum(-1)
 
     def _drawn(self, metric: str, statistics: np.ndarray) -> np.ndarray:
-        blocks = range(0, len(self.rows), BLOCK)
-        return np.concatenate(
-            [value(metric, self.rows[start : start + BLOCK].astype(np.float64) @ statistics) for start in blocks]
-        )
+        return np.asarray(value(metric, row_sums(self.rows, statistics)))
 
 
 def percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -26,6 +26,18 @@ MISTAKES = {
         "- int3",
         ["there is no export 'int3'", "did you mean int8?"],
     ),
+    "a budget of what isn't measured": (
+        "config/config.yaml",
+        "onnx-fp32-int8: {",
+        "onnx-fp32-int8: {smallest_prompt_agreement: 1, ",
+        ["parity.budgets.onnx-fp32-int8.smallest_prompt_agreement: only a genai precision"],
+    ),
+    "a budget of an unknown precision": (
+        "config/config.yaml",
+        "onnx-fp32-int8:",
+        "onnx-fp32-int9:",
+        ["there is no hop onnx-fp32-int9", "no config/exports/int9.yaml"],
+    ),
     "an unknown key of a technique": (
         "config/techniques/lora.yaml",
         "r: 8",

@@ -105,6 +105,19 @@ def test_the_adapter_apart_computes_what_the_merged_model_does(exported: Workspa
 
 
 @pytest.mark.long
+def test_packages_and_adapters_are_proven_too(exported: Workspace) -> None:
+    assert exported.script("verify.py").returncode == 0
+    for name in ("package/README.md", "onnx/adapter/adapter.onnx_adapter"):
+        path = run_of(exported) / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        shown = exported.script("verify.py")
+        path.write_bytes(content)
+        assert shown.returncode == 1
+        assert name in shown.stderr
+
+
+@pytest.mark.long
 def test_a_second_call_has_nothing_to_do(exported: Workspace) -> None:
     ran = exported.snakemake("--cores", "2", "export_all", "package", "export_adapters")
     assert "Nothing to be done" in ran.stdout + ran.stderr

@@ -25,16 +25,10 @@ def messages(number: int) -> list[dict[str, str]]:
     ]
 
 
+# The others are brought into these, as the unit tests hold.
 SHAPES: dict[str, Any] = {
     "messages": lambda n: {"messages": messages(n)},
-    "prompt-completion": lambda n: {"prompt": question(n), "completion": f"On shelf {n}, I think."},
     "alpaca": lambda n: {"instruction": "Find it.", "input": question(n), "output": f"On shelf {n}, I think."},
-    "sharegpt": lambda n: {
-        "conversations": [
-            {"from": {"user": "human", "assistant": "gpt"}[turn["role"]], "value": turn["content"]}
-            for turn in messages(n)
-        ]
-    },
     "text": lambda n: {"text": f"{question(n)} It lies on shelf {n}."},
 }
 
@@ -72,9 +66,6 @@ def test_two_lines_make_a_scenario_of_each_shape_of_the_users_rows(finished: Wor
     value = {(row["scenario"], row["technique"]): float(row["value"]) for row in rows}
     assert all(row["metric"] == "perplexity" and row["higher_is_better"] == "false" for row in rows)
     assert all(value[shape, "lora"] < value[shape, "base"] for shape in SHAPES)
-    # One content in three shapes: equal rows, but for the order that the files' names give them.
-    for shape in ("prompt-completion", "sharegpt"):
-        assert value[shape, "base"] == pytest.approx(value["messages", "base"], rel=0.05)
 
 
 # The tasks that the shapes above don't have.

@@ -26,8 +26,8 @@ from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, check_taken, part
 from snaketune.adapters import attach, load_base, merge
 from snaketune.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS
 from snaketune.errors import UserError
+from snaketune.exports import Genai
 from snaketune.files import read_json, write_json
-from snaketune.kinds import Genai
 from snaketune.layout import MODEL_FILES
 from snaketune.scoring import write_probe
 from snaketune.tokens import Rows, write_rows

@@ -1,12 +1,13 @@
 """Parity is exact where two models are equal, and a figure over its budget is seen."""
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from snaketune.parity import compare_answers, compare_logits, over_budget
+from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
 POSITIONS = [4, 4, 4, 3, 1]
@@ -104,7 +105,25 @@ def test_equal_predictions_change_nothing() -> None:
     assert found["metric_change_ci"] == found["perplexity_change_ci"] == [0, 0]
 
 
-def test_logits_that_are_not_numbers_are_over_every_budget() -> None:
-    found = compare(LOGITS, np.full_like(LOGITS, np.nan))
-    budget = {"largest_logit_difference": 1.0, "kl_divergence": 1.0, "smallest_greedy_agreement": 0.99}
-    assert len(over_budget("hop", found, budget)) == 3
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [np.s_[:], np.s_[:, 0], np.s_[5, 2]], ids=["all", "a token", "one"])
+def test_logits_that_are_not_numbers_are_over_every_budget(
+    place: Any, wrong: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    child = LOGITS.copy()
+    child[place] = wrong
+    for found in (compare(LOGITS, child), compare(child, LOGITS), compare(child, child)):
+        assert broken(found)
+        budget = {"largest_logit_difference": 1e9, "smallest_greedy_agreement": 0.99}
+        assert len(over_budget("hop", found, budget)) == 2
+        told = json.loads(json.dumps(without_nan(found), allow_nan=False))
+        assert told["largest_logit_difference"] is None
+        assert told["positions"] == 16
+    assert not recwarn.list
+
+
+def test_finite_logits_are_whole(recwarn: pytest.WarningsRecorder) -> None:
+    found = compare(LOGITS, LOGITS * 1e30)
+    assert not broken(found)
+    assert without_nan(found) == found
+    assert not recwarn.list

@@ -125,6 +125,11 @@ def test_no_schema_is_left_over() -> None:
         ("scenario", SCENARIO | {"prompt": "{text} is about {label}"}, ["prompt may hold {text} only"]),
         ("scenario", SCENARIO | {"split": {"validation": 0.5, "test": 0.5}}, ["split", "must leave rows"]),
         ("export", {"description": "x", "method": "int8"}, ["'int8'", "'dynamic-int8'"]),
+        (
+            "export",
+            {"description": "x", "method": "genai", "options": {"weights": "fp32", "algorithm": "k_quant"}},
+            ["fp32 isn't quantized", "leave out algorithm"],
+        ),
         ("technique", ["a list"], ["expected keys and values, found list"]),
         ("technique", None, ["expected keys and values"]),
     ],

@@ -5,11 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from measurements import run_script
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import evaluate
+from snaketune.errors import UserError
 from snaketune.files import write_json
+from snaketune.layout import GENAI_FILES, ONNX_FILES
+from snaketune.manifest import record
 from snaketune.metrics import value
+from snaketune.onnx_backend import OnnxBackend
 from snaketune.tokens import Rows
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -76,3 +81,41 @@ def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
     assert row["well_formed"] == well_formed
     assert row["statistics"]["chat_format"] == [float(well_formed), 1]
     assert row["answer_tokens"] == 4
+
+
+class Overflowing(Uniform):
+    """Its logits are beyond what their type holds."""
+
+    def forward(self, ids: np.ndarray, past: Any, *arguments: Any, **named: Any) -> tuple[np.ndarray, Any]:
+        logits, past = super().forward(ids, past, *arguments, **named)
+        return logits + np.inf, past
+
+
+def test_a_likelihood_that_is_no_number_is_refused_with_its_row(
+    tmp_path: Path, tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = Rows([np.array([END, 1, 2])], [np.arange(3) > 0])
+    write_json(tmp_path / "decoding.json", {"candidates": {}, "end": [END], "training": []})
+    recipe = {"task": "language-modeling"}
+    with pytest.raises(UserError, match="row 7: the negative log-likelihood of its answer is nan, expected a finite"):
+        evaluate.predictions(Overflowing(), rows, [{"id": "7", "text": "ab"}], tokenizer, tmp_path, recipe)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("names", [ONNX_FILES, GENAI_FILES], ids=["onnx", "genai"])
+def test_half_written_weights_are_refused_before_they_are_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    model, figures = tmp_path / "model", tmp_path / "evaluation/onnx-int8.json"
+    model.mkdir()
+    for name in names:
+        (model / name).write_bytes(b"0123456789")
+    record(model, {}, [], [model / name for name in names])
+    (model / "model.onnx_data").write_bytes(b"01234")
+    told = ["--model", model / "model.onnx", "--tokens-directory", tmp_path, "--output", figures]
+    with pytest.raises(UserError, match=r"model\.onnx_data has changed since it was made .* run snakemake"):
+        run_script(evaluate, "--recipe", "{}", *told)
+    assert not figures.parent.exists()
+
+
+def test_an_execution_provider_that_isnt_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"CUDAExecutionProvider isn't in this onnxruntime \(it has .*CPU"):
+        OnnxBackend(tmp_path / "model.onnx", 1, provider="CUDAExecutionProvider")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import evaluate
 from snaketune.errors import UserError
+from snaketune.exports import Genai
 from snaketune.genai_backend import GenaiBackend
-from snaketune.kinds import Genai
 from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate, log_softmax
 from snaketune.tokens import Rows
 

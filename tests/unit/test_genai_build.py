@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.exports import Genai
 from snaketune.files import write_json
-from snaketune.kinds import Genai
 from snaketune.layout import GENAI_FILES, MODEL_FILES
 from snaketune.manifest import record
 from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate
@@ -155,6 +155,16 @@ def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tupl
     assert backend.encode([{"role": "user", "content": "Name it: naïve 10 €\n"}]) == tokenizer.encode(WORDS).ids
 
 
+def test_a_package_says_how_long_its_threads_spin(tmp_path: Path) -> None:
+    model = merged(tmp_path / "merged", **FAMILIES["phi3"])
+    for name, options in (("own", INT4), ("short", {**INT4, "spin_microseconds": 50})):
+        logits = built(model, tmp_path / name, options).forward(np.array([[70, 71, 72]]), None, 3)[0]
+        assert np.isfinite(logits).all()
+    own, short = (json.loads((tmp_path / name / "genai_config.json").read_text()) for name in ("own", "short"))
+    assert short["model"]["decoder"]["session_options"].pop("session.intra_op.spin_duration_us") == "50"
+    assert own == short
+
+
 def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
     model = merged(tmp_path / "merged", **FAMILIES["phi3"])
     outs = [tmp_path / "one", tmp_path / "deeper/two"]
@@ -169,6 +179,8 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
     [
         ({"model_type": "gpt_neox"}, CHAT_TEMPLATE, INT4, "can't build `architectures` GPTNeoXForCausalLM at int4"),
         (FAMILIES["phi3"], None, INT4, "tokenizer_config.json: no `chat_template`"),
+        ({"model_type": "llama", "head_dim": 8}, CHAT_TEMPLATE, INT4, "head_size shall be a multiple of 16"),
+        ({"model_type": "llama", "head_dim": 24}, CHAT_TEMPLATE, FP32, "head_size shall be a multiple of 16"),
         (
             FAMILIES["phi3"],
             CHAT_TEMPLATE,
@@ -176,7 +188,7 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
             "can't build `architectures` Phi3ForCausalLM at int4",
         ),
     ],
-    ids=["an unknown architecture", "no chat template", "a graph that can't be loaded"],
+    ids=["an unknown architecture", "no chat template", "heads of 8", "heads of 24", "a graph that can't be loaded"],
 )
 def test_what_cant_be_built_is_told_in_one_line(
     tmp_path: Path, config: dict[str, Any], template: str | None, options: dict[str, Any], words: str

@@ -233,6 +233,14 @@ def test_a_missing_piece_is_one_message_and_no_package(results: Path, missing: s
     assert not (results / packages.RUN / "package").exists()
 
 
+def test_half_written_weights_are_not_packaged(results: Path) -> None:
+    weights = results / packages.RUN / "onnx/genai-int4/model.onnx_data"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"model\.onnx_data has changed since it was made"):
+        package(results)
+    assert not (results / packages.RUN / "package").exists()
+
+
 def test_figures_of_another_run_or_an_older_gate_are_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"summary\.csv: no row of tiny / tickets / lora / 1 with genai-int8"):
         (results / packages.RUN / "onnx/genai-int4").rename(results / packages.RUN / "onnx/genai-int8")

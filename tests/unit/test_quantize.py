@@ -17,7 +17,7 @@ from models import tiny_phi3
 from pydantic import ValidationError
 
 from snaketune import integers, manifest
-from snaketune.kinds import Export, WeightOnlyInt4
+from snaketune.exports import Export, WeightOnlyInt4
 from snaketune.layout import MODEL_FILES, ONNX_FILES
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.scoring import log_softmax, probe_logits
@@ -109,9 +109,11 @@ def told(place: Place) -> dict[str, Any]:
     runs["odd"] = place.argv("odd", recipe_of("int4-k-quant"))
     runs["no rows"] = place.argv("no-rows", recipe_of("int8-qdq"))
     runs["half written"] = place.argv("half-written", recipe_of("int8"), source="cut")
+    runs["of gemms"] = place.argv("of-gemms", recipe_of("int8"), source="gemms")
     runs["too large"] = place.argv("too-large", recipe_of("fp16"), source="large")
     asked = {
         "runs": runs,
+        "gemms": [str(place.root / "fp32"), str(place.root / "gemms")],
         "enlarge": [str(place.root / "fp32"), str(place.root / "large")],
         "layers": [str(place.root / "int8-qdq-pow2/model.onnx"), str(place.tokens)],
     }
@@ -145,6 +147,7 @@ def test_a_quantized_model_is_near_its_parent_and_proven(name: str, place: Place
         ("odd", ["k-quant packs", "1 blocks of 32 in its 32 inputs", "choose a block_size"]),
         ("no rows", ["static-int8 needs training rows", "--calibration-directory"]),
         ("half written", ["model.onnx_data has changed since it was made", "run snakemake"]),
+        ("of gemms", ["most weights of this model are read by Gemm", "choose fp32, fp16 or a genai precision"]),
         ("too large", ["float16", "weight of 1e+06", "65504", "another precision"]),
     ],
 )

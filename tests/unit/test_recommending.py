@@ -1,5 +1,6 @@
 """The precision to ship is within its budget and fast; a smaller one that is slower is told."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def system(size: int, rate: float, wide: float = 0.0) -> dict[str, Any]:
     return {"file_bytes": size, "shapes": shapes}
 
 
-def found(over: list[str] = [], **systems: Any) -> dict[str, Any]:  # noqa: B006
+def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: Any) -> dict[str, Any]:
     known = {
         "torch-fp32": system(100, 50),
         "onnx-fp32": system(100, 100),
@@ -33,7 +34,8 @@ def found(over: list[str] = [], **systems: Any) -> dict[str, Any]:  # noqa: B006
         "genai-int4": system(20, 400),
     }
     benchmark = {"systems": known | {name.replace("_", "-"): one for name, one in systems.items()}}
-    return recommended(PRECISIONS, {"over_budget_hops": over}, benchmark)
+    parity = {"over_budget_hops": list(over), "without_budget": list(unbudgeted)}
+    return recommended(PRECISIONS, parity, benchmark)
 
 
 def test_the_fastest_within_budget_is_taken() -> None:
@@ -47,6 +49,10 @@ def test_the_fastest_within_budget_is_taken() -> None:
 
 def test_one_over_budget_is_passed_over() -> None:
     assert found(["onnx-fp32-genai-int4"])["precision"] == "int8"
+
+
+def test_one_without_a_budget_is_passed_over() -> None:
+    assert found(unbudgeted=["adapter-merged", "onnx-fp32-genai-int4"])["precision"] == "int8"
 
 
 @pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])

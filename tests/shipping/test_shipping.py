@@ -18,8 +18,8 @@ from workspace import Workspace
 
 import make_environment
 from snaketune.chat import CHAT_TEMPLATE, END, PAD
+from snaketune.exports import Genai
 from snaketune.files import read_json, read_jsonl, write_json
-from snaketune.kinds import Genai
 from snaketune.layout import MODEL_FILES
 from snaketune.manifest import record
 

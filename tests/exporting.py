@@ -1,0 +1,105 @@
+"""Runs in the export environment, for tests/unit/test_planted_faults.py: only there is `onnx`.
+
+`scripts` must be on PYTHONPATH. Reads steps of standard input, one JSON list, and prints exit code
+and standard error of each, after all that the exporters print.
+"""
+
+import contextlib
+import io
+import json
+import runpy
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from snaketune import manifest, onnx_files
+from snaketune.layout import ONNX_FILES
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def change(model: onnx.ModelProto, name: str, made: Callable[[np.ndarray], Any]) -> None:
+    """Replace what an initializer holds."""
+    [tensor] = [one for one in model.graph.initializer if one.name == name]
+    value = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(made(value.copy()), value.dtype), name))
+
+
+def first(model: onnx.ModelProto, kind: str, number: int, layer: str = "") -> str:
+    """The name of the first initializer that is this input of a node of a kind, in such a layer."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    names = (node.input[number] for node in model.graph.node if node.op_type == kind and layer in node.name)
+    return next(name for name in names if name in held)
+
+
+def weight_and_scale(model: onnx.ModelProto) -> tuple[str, str]:
+    """Of the first layer that computes in 8 bits."""
+    weight = first(model, "MatMulInteger", 1)
+    return weight, weight.removesuffix("_quantized") + "_scale"
+
+
+def larger(value: np.ndarray, by: float) -> np.ndarray:
+    """With the first number multiplied."""
+    value.reshape(-1)[0] *= by
+    return value
+
+
+FAULTS: dict[str, Callable[[onnx.ModelProto], None]] = {
+    "int8 scale overflowed": lambda model: change(model, weight_and_scale(model)[1], lambda scale: scale * 1e6),
+    "int8 scale infinite": lambda model: change(model, weight_and_scale(model)[1], lambda scale: scale * np.inf),
+    "int8 weights saturated": lambda model: change(
+        model, weight_and_scale(model)[0], lambda weight: np.where(weight < 0, -128, 127)
+    ),
+    "int4 scale of a block overflowed": lambda model: change(
+        model, first(model, "MatMulNBits", 2, "down_proj"), lambda scale: larger(scale, 1e6)
+    ),
+    # What a cast makes of numbers beyond 65504.
+    "fp16 weights overflowed": lambda model: change(
+        model, first(model, "MatMul", 1), lambda weight: np.where(weight < 0, -np.inf, np.inf)
+    ),
+}
+
+
+def plant(fault: str, source: Path, target: Path) -> None:
+    """A copy of an export with a fault, of which its manifest knows nothing."""
+    shutil.copytree(source, target)
+    model = onnx.load(target / "model.onnx")
+    FAULTS[fault](model)
+    onnx_files.save(model, target)
+    manifest.record(target, {}, [], [target / name for name in ONNX_FILES])
+
+
+def run(script: str, *argv: str) -> list[Any]:
+    """Exit code and standard error of a script."""
+    sys.argv = [script, *argv]
+    # quantize_onnx.py leaves it at a directory that is gone.
+    tempfile.tempdir = None
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    except SystemExit as end:
+        return [end.code, said.getvalue()]
+    return [0, said.getvalue()]
+
+
+def main() -> None:
+    told = []
+    for kind, *argv in json.load(sys.stdin):
+        if kind == "plant":
+            plant(argv[0], Path(argv[1]), Path(argv[2]))
+            told.append([0, ""])
+        else:
+            told.append(run(kind, *argv))
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
