@@ -58,7 +58,9 @@ EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
 SWITCHED = [
     name
     for name, technique in MATRIX.techniques.items()
-    if technique.adapter and technique.merges and technique.base_precision == "fp32"
+    if technique.adapter
+    and technique.merges
+    and technique.base_precision == "fp32"
     and getattr(technique.adapter.options, "save_projection", True)
 ]
 # Of other families the runtime's builder fuses layers that adapters change apart.
