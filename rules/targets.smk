@@ -177,12 +177,16 @@ def hosted_plans():
 def kaito_runs(name):
     runs = [cell for cell in cells() if cell[2] in MATRIX.kaito]
     # Of a missing input Snakemake tells in one message, of a target without any in none.
-    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in runs] or "no technique of this experiment has `platform: {type: kaito}`: name one in `techniques`"
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in runs
+    ] or "no technique of this experiment has `platform: {type: kaito}`: name one in `techniques`"
 
 
 def served_runs():
     runs = [cell for cell in cells() if cell[2] in SERVED]
-    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/kaito-serving/manifest.json" for m, s, t, n in runs] or "`kaito` is missing in the experiment, or no technique of it trains LoRA"
+    return [
+        f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/kaito-serving/manifest.json" for m, s, t, n in runs
+    ] or "`kaito` is missing in the experiment, or no technique of it trains LoRA"
 
 
 def intermediate(paths):
