@@ -14,8 +14,10 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/recipes.smk"
 include: "rules/inputs.smk"
 include: "rules/targets.smk"
+include: "rules/requests.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"

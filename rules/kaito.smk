@@ -142,7 +142,8 @@ rule serve_on_kaito:
     params:
         recipe=serving_recipe,
         adapter=subpath(input.trained, parent=True),
-        confirm=confirmation,
+        # Compared, unlike elsewhere: what was only written is made once there is leave.
+        confirm=lambda wildcards: confirmation(wildcards, None),
         directory=subpath(output.manifest, parent=True),
     message:
         "Writing how KAITO serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"

@@ -71,7 +71,9 @@ def main() -> None:
                 found[waiting[done]] = {"key": waiting[done], **done.result()}
             except UserError as error:
                 failed = failed or error
-                pool.shutdown(wait=False, cancel_futures=True)
+                # Not by the pool's shutdown: as_completed would wait for what that drops.
+                for one in waiting:
+                    one.cancel()
             except CancelledError:
                 continue
             else:

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from snaketune import errors, files, olive, strict_json
-from snaketune.resolve import LINEAR_LAYERS, validated
+from snaketune.resolve import LINEAR_LAYERS
 from snaketune.rows import Faults
+from snaketune.validation import validated
 
 SCHEMA = "# yaml-language-server: $schema=../schemas/technique.schema.json\n"
 

@@ -28,8 +28,8 @@ from marshmallow.exceptions import ValidationError
 from snaketune import azure_ml_compute, errors, files
 from snaketune.azure_ml_compute import Job
 from snaketune.errors import UserError
-from snaketune.hosted import needed, redacted
-from snaketune.hosted_azure import ENDED, PLACE, RETRIES, PatientTransport
+from snaketune.hosted import redacted
+from snaketune.hosted_azure import ENDED, connected
 from snaketune.hosted_azure import plainly as for_snakemake
 
 # It tells of each experimental class that it loads, none of which is used here.
@@ -65,12 +65,6 @@ def loaded(document: dict[str, Any], directory: Path) -> Any:
     if wrong or not job.compute:
         raise UserError(f"the job isn't valid: {', '.join(wrong) or 'compute'} is named or given, but not both")
     return job
-
-
-def connected() -> MLClient:
-    subscription, group, workspace = needed(*PLACE)
-    options = {"retry_total": RETRIES, "retry_status": RETRIES, "enable_telemetry": False}
-    return MLClient(DefaultAzureCredential(), subscription, group, workspace, transport=PatientTransport(), **options)
 
 
 def check_compute(client: MLClient, job: Job, host: str) -> None:
@@ -125,10 +119,10 @@ def wait(client: MLClient, key: str, host: str, seconds: float) -> str:
 
 
 def fetch(client: MLClient, uri: str, directory: Path, host: str) -> int:
-    """Download a folder of a blob datastore; returns the number of files. What is there already stays.
+    """Download a folder of a blob datastore; returns the number of files.
 
     Raises:
-        UserError: the folder is empty, or a file of another content is in the way.
+        UserError: the folder is empty, or a file would come to lie outside of ``directory``.
     """
     _, _, place = uri.partition("datastores/")
     store, _, prefix = place.partition("/paths/")
@@ -137,10 +131,11 @@ def fetch(client: MLClient, uri: str, directory: Path, host: str) -> int:
         account = f"{found.protocol}://{found.account_name}.blob.{found.endpoint}"
         container = ContainerClient(account, found.container_name, credential=DefaultAzureCredential())
         names = [blob.name for blob in container.list_blobs(name_starts_with=f"{prefix}/")]
-        for name in names:
-            target = (directory / name.removeprefix(f"{prefix}/")).resolve()
+        targets = {name: (directory / name.removeprefix(f"{prefix}/")).resolve() for name in names}
+        for name, target in targets.items():
             if not target.is_relative_to(directory.resolve()):
                 raise UserError(f"{uri}: {name} would be written outside of {directory}; nothing of it was")
+        for name, target in targets.items():
             with files.written_whole(target) as aside, aside.open("wb") as file:
                 container.download_blob(name).readinto(file)
     if not names:
@@ -177,8 +172,7 @@ def main() -> None:
             return
         if not (arguments.confirm or arguments.wait or arguments.fetch):
             raise UserError("nothing was sent: see what would go with --dry-run, then send it with --confirm")
-        host = f"azureml:{'/'.join(needed(*PLACE)[1:])}"
-        client = connected()
+        client, host = connected()
         if arguments.confirm:
             if state := status_of(client, key, host):
                 print(f"{key}: {host} has this job already ({state}); set a higher `attempt` to run it again")

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from snaketune import errors, files
 from snaketune.drawing import against, colours, differences, loss_curves
+from snaketune.hosted_rows import BACKEND
 from snaketune.published import differs_from, shown
 from snaketune.recommending import recommended
 
@@ -69,12 +70,14 @@ def pairs(comparison: dict[str, Any]) -> Rows:
 def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of one model and scenario."""
     model, scenario = comparison["model"], comparison["scenario"]
-    mine = [row for row in rows if (row["model"], row["scenario"]) == (model, scenario)]
+    # A service may have a model of the same name.
+    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != BACKEND]
     torch_rows = [row for row in mine if row["backend"] == "torch"]
     colour = colours(list(recipe["techniques"]))
     root = results / "runs" / model / scenario
     runs = {(row["technique"], row["seed"]): root / row["technique"] / f"seed-{row['seed']}" for row in torch_rows}
-    found, curves, hardware = [], {}, {}
+    found, curves = [], {}
+    hardware: dict[str, Any] = {}
     for name in dict.fromkeys(row["technique"] for row in torch_rows if row["technique"] != "base"):
         own = [row for row in torch_rows if row["technique"] == name]
         resources = [files.read_json(runs[name, row["seed"]] / "resources.json") for row in own]
@@ -105,6 +108,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,
+        "elsewhere": [row["technique"] for row in found if "platform" in recipe["techniques"][row["technique"]]],
         "pairs": pairs(comparison),
         "backends": mine if any(recipe["precisions"].values()) else [],
         "parity": [
@@ -141,7 +145,7 @@ def measured(value: Any, sign: bool = False) -> str:
     return number(value, 3 if value in ("", None) or abs(float(value)) < 10 else 1, sign)
 
 
-def render(template: str, table: dict[str, Any], sections: Rows, recipe: dict[str, Any]) -> str:
+def render(template: str, table: dict[str, Any], sections: Rows, hosted: Rows, recipe: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -153,7 +157,7 @@ def render(template: str, table: dict[str, Any], sections: Rows, recipe: dict[st
         "shown": shown,
         "differs_from": differs_from,
     }
-    return environment.from_string(template).render(table=table, sections=sections, recipe=recipe)
+    return environment.from_string(template).render(table=table, sections=sections, hosted=hosted, recipe=recipe)
 
 
 def main() -> None:
@@ -172,7 +176,8 @@ def main() -> None:
     ]
     table = files.read_json(results / "technique_table.json")
     template = arguments.template.read_text(encoding="utf-8")
-    files.write_text(arguments.output, render(template, table, sections, arguments.recipe))
+    hosted = [row for row in rows if row["backend"] == BACKEND]
+    files.write_text(arguments.output, render(template, table, sections, hosted, arguments.recipe))
     for part in sections:
         found = part["comparison"]
         print(

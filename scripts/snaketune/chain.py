@@ -8,7 +8,11 @@ from snaketune import files, manifest
 from snaketune.errors import UserError
 
 # What other targets than the default make: of a run, or of a model.
-ON_REQUEST = ("runs/*/*/*/*/package", "runs/*/*/*/*/kaito*", "runs/*/*/*/*/onnx/adapter", "models/*/switchable/*")
+ON_REQUEST = (
+    *(f"runs/*/*/*/*/{name}" for name in ("package", "ai-toolkit", "kaito*", "onnx/adapter")),
+    "runs/*/*/*/*/plan.json",
+    "models/*/switchable/*",
+)
 Link = tuple[Path, str, Path]
 # Of a run whose intermediates aren't kept, these are gone on purpose.
 TEMPORARY = ("/merged/", "/onnx/fp32/")

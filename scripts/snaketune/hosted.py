@@ -104,7 +104,12 @@ def redacted(text: object) -> str:
 
 
 def redacted_json(value: Any) -> Any:
-    return json.loads(redacted(json.dumps(value, ensure_ascii=False, default=str)))
+    """A nested value with each of its texts redacted."""
+    if isinstance(value, dict):
+        return {key: redacted_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redacted_json(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def fault(kind: str, host: str, told: object) -> UserError:

@@ -31,14 +31,10 @@ ENDED = {"Completed": "succeeded", "Failed": "failed", "NotResponding": "failed"
 
 
 class PatientTransport(RequestsTransport):
-    """The SDK's own, which never waits long: it would trust a Retry-After of a wrong clock for hours."""
+    """The SDK's own, which never waits long: it would trust a Retry-After of a wrong clock for years."""
 
-    def send(self, request: Any, **options: Any) -> Any:
-        response = super().send(request, **options)
-        asked = response.headers.get("Retry-After")
-        if asked is not None and not (asked.isdigit() and int(asked) <= LONGEST_PAUSE):
-            response.headers["Retry-After"] = str(int(LONGEST_PAUSE))
-        return response
+    def sleep(self, duration: float) -> None:
+        super().sleep(min(duration, LONGEST_PAUSE))
 
 
 @contextmanager
@@ -58,25 +54,22 @@ def plainly(host: str) -> Iterator[None]:
         raise fault("refused", host, error.message) from None
 
 
+def connected() -> tuple[MLClient, str]:
+    """A client of the workspace that the environment names, and what to call it."""
+    subscription, group, workspace = needed(*PLACE)
+    host = f"azureml:{group}/{workspace}"
+    options = {"retry_total": RETRIES, "retry_status": RETRIES, "enable_telemetry": False}
+    with plainly(host):
+        credential, transport = DefaultAzureCredential(), PatientTransport()
+        return MLClient(credential, subscription, group, workspace, transport=transport, **options), host
+
+
 class AzureMlService:
     """Implements hosted.Service."""
 
     def __init__(self, service: dict[str, Any]):
         self.service = service
-        subscription, group, workspace = needed(*PLACE)
-        self.host = f"azureml:{group}/{workspace}"
-        with plainly(self.host):
-            self.client = MLClient(
-                DefaultAzureCredential(),
-                subscription,
-                group,
-                workspace,
-                enable_telemetry=False,
-                transport=PatientTransport(),
-                retry_total=RETRIES,
-                retry_status=RETRIES,
-                retry_backoff_max=LONGEST_PAUSE,
-            )
+        self.client, self.host = connected()
 
     def check(self) -> None:
         with plainly(self.host):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, ValidationI
 from snaketune.errors import UserError
 from snaketune.kaito_training import TrainingConfig, TrainingFile
 from snaketune.kinds import Strict
+from snaketune.kubernetes_kinds import DnsLabel, DnsName, Image, LabelKey, LabelValue, VolumeSource, exactly_one
 
 API_VERSION = "kaito.sh/v1beta1"
 CONFIG_FILE = "training_config.yaml"
@@ -33,19 +34,6 @@ PRESETS = {
     )
 }
 METADATA_HOSTS = {"metadata.google.internal", "metadata.google", "instance-data.ec2.internal"}
-
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-DnsName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
-LabelKey = Annotated[
-    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
-]
-Image = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
-    ),
-]
 
 
 class Metadata(Strict):
@@ -89,54 +77,6 @@ class Preset(Strict):
     presetOptions: PresetOptions | None = None
 
 
-class Claim(Strict):
-    claimName: DnsName
-    readOnly: bool = False
-
-
-class Nfs(Strict):
-    server: Annotated[str, Field(min_length=1)]
-    path: Annotated[str, Field(pattern=r"^/")]
-    readOnly: bool = False
-
-
-class AzureFile(Strict):
-    secretName: DnsName
-    shareName: Annotated[str, Field(min_length=1)]
-    readOnly: bool = False
-
-
-class HostPath(Strict):
-    path: Annotated[str, Field(pattern=r"^/")]
-    type: Literal["", "Directory", "DirectoryOrCreate"] = ""
-
-
-class VolumeSource(Strict):
-    """Exactly one of the kinds of volumes of Kubernetes that more than one pod can see."""
-
-    persistentVolumeClaim: Claim | None = None
-    nfs: Nfs | None = None
-    azureFile: AzureFile | None = None
-    hostPath: HostPath | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> "VolumeSource":
-        return _exactly_one(self, "persistentVolumeClaim", "nfs", "azureFile", "hostPath")
-
-    @property
-    def read_only(self) -> bool:
-        return any(getattr(source, "readOnly", False) for _, source in self)
-
-
-def _exactly_one(part: Any, *keys: str) -> Any:
-    given = [key for key in keys if getattr(part, key) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"give exactly one of {', '.join(keys)}; there {'are ' + ' and '.join(given) if given else 'is none'}"
-        )
-    return part
-
-
 def check_url(url: str) -> None:
     """Raise a ValueError for an address that the operator doesn't download from."""
     parts = urlsplit(url)
@@ -164,7 +104,7 @@ class Input(Strict):
             check_url(url)
         if self.imagePullSecrets and self.image is None:
             raise ValueError("imagePullSecrets needs image")
-        return _exactly_one(self, "urls", "image", "volumeSource")
+        return exactly_one(self, "urls", "image", "volumeSource")
 
 
 class Output(Strict):
@@ -178,7 +118,7 @@ class Output(Strict):
             raise ValueError("image and imagePushSecret belong together")
         if self.volumeSource and self.volumeSource.read_only:
             raise ValueError("volumeSource: readOnly must be false: the adapter is written there")
-        return _exactly_one(self, "image", "volumeSource")
+        return exactly_one(self, "image", "volumeSource")
 
 
 class Tuning(Strict):
@@ -197,7 +137,7 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> "Source":
-        return _exactly_one(self, "image", "volumeSource")
+        return exactly_one(self, "image", "volumeSource")
 
 
 class Adapter(Strict):
@@ -234,7 +174,7 @@ class Workspace(Strict):
         strengths = self.inference and any(adapter.strength is not None for adapter in self.inference.adapters)
         if strengths and self.metadata.annotations.get(RUNTIME) != "transformers":
             raise ValueError(f"inference.adapters: strength needs the annotation {RUNTIME}: transformers")
-        return _exactly_one(self, "tuning", "inference")
+        return exactly_one(self, "tuning", "inference")
 
 
 class ConfigMap(Strict):

@@ -4,18 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, TypeAdapter, model_validator
 
-from snaketune.kaito import (
-    PRESETS,
-    DnsLabel,
-    DnsName,
-    Image,
-    LabelKey,
-    LabelValue,
-    VolumeSource,
-    check_url,
-)
+from snaketune.kaito import PRESETS, check_url
 from snaketune.kaito_training import LAYERS, Dtype
 from snaketune.kinds import Lora, Strict, Technique
+from snaketune.kubernetes_kinds import DnsLabel, DnsName, Image, LabelKey, LabelValue, VolumeSource
 
 # What a volume, an image and a path may hold, to be another for each run.
 PLACES = ("name", "model", "scenario", "technique", "seed")

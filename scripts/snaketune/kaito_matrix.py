@@ -1,4 +1,4 @@
-"""What of an experiment KAITO trains: checked before any job starts, and the recipe of each run."""
+"""What of an experiment KAITO trains and serves: checked before any job starts, and the recipe of each run."""
 
 from itertools import product
 from typing import Any
@@ -30,7 +30,7 @@ def preset_of(nodes: Nodes, name: str, model: Model, where: str) -> str:
 
 
 def check(matrix: Any) -> None:
-    """Raise a UserError where KAITO couldn't train a run of an experiment as it is configured."""
+    """Raise a UserError where KAITO couldn't train, or serve, a run of an experiment as it is configured."""
     experiment = matrix.experiment
     known = {name: one for name, one in matrix.techniques.items() if isinstance(one, KaitoTechnique)}
     written: dict[str, tuple[str, str, str, int]] = {}
@@ -54,6 +54,11 @@ def check(matrix: Any) -> None:
                     f"{where}.output: {'/'.join(map(str, cell))} would write over {'/'.join(map(str, written[place]))}: name the volume, or the image, and the path with {{model}}, {{scenario}}, {{technique}} and {{seed}}"
                 )
             written[place] = cell
+    for (name, technique), model in product(matrix.techniques.items(), experiment.models if experiment.kaito else []):
+        if technique.adapter and technique.adapter.type == "lora":
+            preset_of(experiment.kaito, model, matrix.models[model], "kaito")
+            if technique.adapter.options.use_dora and experiment.kaito.runtime == "vllm":
+                raise UserError(f"kaito.runtime: vllm takes no DoRA adapter such as that of {name}: set transformers")
 
 
 def kaito_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
@@ -72,15 +77,7 @@ def kaito_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: i
 
 
 def serving_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-    """What the manifest of serving a run's adapter is made of.
-
-    Raises:
-        UserError: the experiment doesn't say where, or the runtime can't take the adapter.
-    """
-    serving, adapter = matrix.experiment.kaito, matrix.techniques[technique].adapter
-    if serving is None:
-        raise UserError("kaito: missing in the experiment; it says which nodes serve, and where the adapter lies")
+    """What the manifest of serving a run's adapter is made of."""
+    serving = matrix.experiment.kaito
     preset = preset_of(serving, model, matrix.models[model], "kaito")
-    if adapter.options.use_dora and serving.runtime == "vllm":
-        raise UserError(f"kaito.runtime: vllm takes no DoRA adapter such as that of {technique}: set transformers")
     return {"cell": [model, scenario, technique, seed], "serving": {**serving.model_dump(), "preset": preset}}

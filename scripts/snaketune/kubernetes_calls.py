@@ -16,7 +16,7 @@ PASSING = (429, 500, 502, 503, 504)
 TRIES = 9
 LONGEST_PAUSE = 60.0
 # Seconds for one answer: without it the client would wait for ever on a connection that died.
-TIMEOUT = 60.0
+TIMEOUT = 60
 
 
 class Cluster:
@@ -37,7 +37,11 @@ class Cluster:
                 config.load_incluster_config()
         except (ConfigException, OSError, ValueError) as error:
             raise UserError(f"there is no cluster to talk to ({error}): set KUBECONFIG, or platform.context") from None
-        self.core, self.custom = client.CoreV1Api(), client.CustomObjectsApi()
+        configuration = client.Configuration.get_default_copy()
+        # Repeated below and nowhere else: urllib3 would wait as long as any Retry-After says.
+        configuration.retries = False
+        api = client.ApiClient(configuration)
+        self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
 
     def call(self, what: str, function: Callable[["Cluster"], Any]) -> Any:
         """The answer of a call, repeated while the server is busy or out of reach.
@@ -63,7 +67,7 @@ class Cluster:
                     raise UserError(f"{what}: {told(error)}") from None
                 reason = told(error)
                 asked = (error.headers or {}).get("Retry-After", "")
-                pause = max(pause, float(asked)) if asked.isdecimal() else pause
+                pause = max(pause, min(LONGEST_PAUSE, float(asked))) if asked.isdecimal() else pause
             except HTTPError as error:
                 reason = f"the API server doesn't answer ({type(error).__name__})"
             if attempt + 1 < TRIES:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune import kaito_matrix
+from snaketune import hosted_matrix, kaito_matrix
 from snaketune.resolve import Matrix, measured
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
@@ -80,38 +80,16 @@ class Recipes(Matrix):
 
     @property
     def hosted_cells(self) -> list[dict[str, Any]]:
-        """Every run at a service, and whether its model is asked, and the untuned one beside it."""
-        return [
-            {
-                "cell": [one.row_model, scenario, name, seed],
-                "asks": one.service.asks,
-                "asks_untuned": one.service.asks and one.service.asks_untuned,
-            }
-            for scenario in self.experiment.scenarios
-            for name, one in self.hosted.items()
-            for seed in self.experiment.seeds
-        ]
+        return hosted_matrix.cells(self)
 
     def hosted_recipe(self, technique: str, seed: int) -> dict[str, Any]:
-        """What a hosted job is asked to do: nothing of where it is or who pays."""
-        found = self.hosted[technique]
-        answering = {"endpoint", "untuned_endpoint", "deployment", "untuned_deployment", "untuned", "answer_limit"}
-        return {
-            **found.model_dump(include={"hyperparameters", "attempt"}),
-            # Leave to send what our list of offers lacks makes no other job either.
-            "service": found.service.model_dump(exclude={*answering, "unlisted"}),
-            "epochs": self.experiment.training.epochs,
-            "seed": seed,
-        }
+        return hosted_matrix.hosted_recipe(self, technique, seed)
 
     def hosted_price(self, technique: str) -> dict[str, Any]:
-        """What only an estimate needs: another price starts no other job."""
-        return self.hosted[technique].model_dump(include={"price", "characters_per_token"})
+        return hosted_matrix.price(self, technique)
 
     def asking_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
-        """How a hosted model is asked."""
-        service = self.hosted[technique].service.model_dump(exclude={"untuned"})
-        return {"service": service, "max_new_tokens": self.scenarios[scenario].max_new_tokens}
+        return hosted_matrix.asking_recipe(self, scenario, technique)
 
     def kaito_recipe(self, *cell: Any) -> dict[str, Any]:
         return kaito_matrix.kaito_recipe(self, *cell)

@@ -1,18 +1,16 @@
 """Read `config/`, check it whole, and resolve it into the matrix of runs."""
 
 import difflib
-import sys
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, RootModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from snaketune import kaito_matrix
-from snaketune.config import SCHEMAS, Experiment
+from snaketune import hosted_matrix, kaito_matrix
+from snaketune.config import Experiment
 from snaketune.errors import UserError
 from snaketune.exports import AnyExport
 from snaketune.files import read_yaml
@@ -21,6 +19,7 @@ from snaketune.kaito_kinds import KaitoTechnique
 from snaketune.kinds import Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
+from snaketune.validation import validated
 
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
@@ -30,57 +29,6 @@ LINEAR_LAYERS = {
         for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
     },
 }
-
-
-def validated(kind: str, content: Any, where: str) -> Any:
-    """``content`` as the typed model of its kind.
-
-    Raises:
-        UserError: every fault in one message, each with its key and what was expected.
-    """
-    model = SCHEMAS[kind]
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected keys and values, found {type(content).__name__}")
-    try:
-        checked = model.model_validate(content)
-    except ValidationError as error:
-        raise UserError("\n  ".join([f"{where}:", *(_fault(model, fault) for fault in error.errors())])) from None
-    return checked.root if isinstance(checked, RootModel) else checked
-
-
-def _fault(model: type[BaseModel], fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = _fields_at(model, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"{key}: unknown key" + (
-            f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}" if known else ""
-        )
-    if fault["type"] == "missing":
-        return f"{key}: missing"
-    found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{found}".removeprefix(": ")
-
-
-def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    schema = model.model_json_schema()
-    found = schema
-    for part in location:
-        options = [found, *found.get("anyOf", []), *found.get("oneOf", [])]
-        options = [schema["$defs"][o["$ref"].rsplit("/", 1)[-1]] if "$ref" in o else o for o in options]
-        options += [
-            schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]]
-            for o in options
-            for inner in o.get("oneOf", [])
-            if "$ref" in inner
-        ]
-        found = next(
-            (o["properties"][part] for o in options if part in o.get("properties", {})),
-            next((o for o in options if o.get("properties", {}).get("type", {}).get("const") == part), found),
-        )
-    if "$ref" in found:
-        found = schema["$defs"][found["$ref"].rsplit("/", 1)[-1]]
-    return list(found.get("properties", {}))
 
 
 def modules_of(directory: Path) -> set[str]:
@@ -117,7 +65,7 @@ class Matrix:
         self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
         self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
-        self._check_hosted()
+        hosted_matrix.check(self)
         self._check_exports()
         self._check_targets()
         self._check_files()
@@ -169,28 +117,6 @@ class Matrix:
             name: validated(kind_of(content) if kind == "technique" else kind, content, f"config/{folder}/{name}.yaml")
             for name, content in contents.items()
         }
-
-    def _check_hosted(self) -> None:
-        if bool(self.techniques) != bool(self.experiment.models):
-            raise UserError(
-                f"models: {', '.join(self.experiment.models) or '[]'}: "
-                + (
-                    f"{next(iter(self.techniques))} is trained here and needs one"
-                    if self.techniques
-                    else "every technique is hosted and names its own model: write models: []"
-                )
-            )
-        for name, scenario in self.scenarios.items():
-            if self.hosted and scenario.task == "language-modeling":
-                raise UserError(
-                    f"{next(iter(self.hosted))}: hosted services take chats, but {name} is task: language-modeling; leave one of the two out"
-                )
-        for name, technique in self.hosted.items():
-            if technique.service.retired:
-                print(
-                    f"warning: config/techniques/{name}.yaml: {technique.service.model} is retired from serverless fine-tuning, so expect a refusal; Phi-4-mini-instruct is offered",
-                    file=sys.stderr,
-                )
 
     def _check_exports(self) -> None:
         known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}

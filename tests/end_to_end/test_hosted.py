@@ -110,12 +110,13 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, s
     assert "Nothing to be done" in again.stdout + again.stderr
     verified = workspace.script("verify.py")
     assert verified.returncode == 0, verified.stderr
-    assert holders(workspace.path, SECRET) == []
+    # The copy holds these tests too, which name it.
+    assert [path for path in holders(workspace.path, SECRET) if not path.startswith("tests/")] == []
 
     # What was paid for isn't paid for again, though its record is lost and its script has changed.
     asked = service.count("POST /chat/completions")
     (workspace.path / RUN / "seed-1/job.json").unlink()
-    workspace.edit("scripts/submit_hosted.py", 'print("', 'print("again: " "')
+    workspace.edit("scripts/submit_hosted.py", "indent=1", "indent=2")
     ran = workspace.snakemake("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
     assert len(service.jobs) == 1
@@ -124,7 +125,7 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, s
 
 def test_without_leave_nothing_leaves_the_machine(workspace: Workspace, service: OpenAiService) -> None:
     workspace.write(workspace.experiment, {**EXPERIMENT, "publish": {"confirm": False}})
-    planned = workspace.snakemake("plan_hosted", "--cores", "2")
+    planned = workspace.snakemake("--cores", "2", "plan_hosted")
     assert planned.returncode == 0, planned.stderr[-4000:]
     plan = read_json(workspace.path / RUN / "seed-1/plan.json")
     assert plan["sent"]["train"]["rows"] == 120

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from experiments import SMALL, small
+from services.hosting import python_of_publish
 from services.kubernetes_service import KubernetesService
 from workspace import REPOSITORY, Workspace
 
@@ -311,3 +313,37 @@ def test_nothing_is_sent_without_leave(asked: Path) -> None:
 def test_no_cluster(asked: Path) -> None:
     ran = tune(asked, "--confirm", KUBECONFIG=str(asked / "nowhere"))
     assert (ran.returncode, "set KUBECONFIG" in ran.stderr) == (1, True), ran.stderr
+
+
+# The client in a hurry: what takes a minute in a cluster takes a second here.
+LOOK = """
+import snaketune.kubernetes_calls as calls
+calls.TIMEOUT, calls.TRIES, calls.LONGEST_PAUSE = 1, 2, 0.1
+from snaketune.workspaces import workspace
+print(workspace(calls.Cluster("default", None, 0.01), "one"))
+"""
+
+
+def look(config: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KUBECONFIG": str(config), "PYTHONPATH": str(REPOSITORY / "scripts")}
+    command = [python_of_publish(), "-c", LOOK]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    service = KubernetesService()
+    config, port = service.kubeconfig(tmp_path / "kubeconfig"), service.server.server_port
+    service.close()
+    # It takes connections and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config.write_text(config.read_text().replace(f":{port}", f":{silent.getsockname()[1]}"))
+        ran = look(config)
+    assert "the API server doesn't answer (ReadTimeoutError), 2 times" in ran.stderr
+
+
+def test_a_server_that_asks_for_a_day_of_patience_is_asked_again_soon(tmp_path: Path) -> None:
+    service = KubernetesService()
+    service.faults = [{"method": "GET", "plural": "workspaces", "status": 503, "headers": {"Retry-After": "86400"}}]
+    ran = look(service.kubeconfig(tmp_path / "kubeconfig"))
+    assert ran.stdout.splitlines()[-1:] == ["None"], ran.stderr
+    service.close()

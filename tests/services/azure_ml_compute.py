@@ -5,50 +5,20 @@ addresses. It shows what the official SDK sends and takes, not that Azure would 
 """
 
 import datetime
-import ipaddress
 import json
 import select
 import socket
-import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from services.certificates import certificate
 
 BLOBS = "account.blob.core.windows.net"
 HOSTS = ("management.azure.com", BLOBS)
 TOKEN = "a-token-of-the-loopback"  # noqa: S105
-
-
-def certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of HOSTS and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [*(x509.DNSName(host) for host in HOSTS), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "certificate.pem", directory / "key.pem"
-    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    encoding, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    paths[1].write_bytes(key.private_bytes(encoding, plain, serialization.NoEncryption()))
-    return paths
 
 
 class Azure:
@@ -63,9 +33,7 @@ class Azure:
         self.size = size
         # What the machine would have written, below the job's results.
         self.results = {"results/summary.csv": b"model,value\n", "results/runs/a/manifest.json": b"{}"}
-        self.certificate, key = certificate(directory)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate, key)
+        self.certificate, context = certificate(directory, HOSTS)
         self.tls = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(Service))
         self.tls.socket = context.wrap_socket(self.tls.socket, server_side=True)
         self.front = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(Front))
@@ -224,9 +192,10 @@ class Service(BaseHTTPRequestHandler):
     def _blob(self, name: str, query: dict[str, list[str]], body: bytes) -> None:
         blobs = self.azure.blobs
         if query.get("comp") == ["list"]:
+            kind = "<Properties><BlobType>BlockBlob</BlobType></Properties>"
             prefix = query.get("prefix", [""])[0]
             found = [one.partition("/")[2] for one in blobs if one.startswith(f"{name}/{prefix}")]
-            items = "".join(f"<Blob><Name>{one}</Name><Properties/></Blob>" for one in sorted(found))
+            items = "".join(f"<Blob><Name>{one}</Name>{kind}</Blob>" for one in sorted(found))
             text = f'<?xml version="1.0"?><EnumerationResults><Blobs>{items}</Blobs><NextMarker/></EnumerationResults>'
             return self._answer(200, text.encode(), Content_Type="application/xml")
         if self.command == "PUT":

@@ -31,7 +31,8 @@ from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.kinds import Technique
 from snaketune.layout import MODEL_FILES
 from snaketune.manifest import record
-from snaketune.resolve import LINEAR_LAYERS, validated
+from snaketune.resolve import LINEAR_LAYERS
+from snaketune.validation import validated
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = sorted(LINEAR_LAYERS["phi3"])

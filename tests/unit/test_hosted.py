@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from services.hosting import SECRET, rows, write_rows
 
-from snaketune import hosted, manifest
+from snaketune import hosted, hosted_matrix, manifest
 from snaketune.comparing import Results
 from snaketune.errors import UserError
 from snaketune.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
 from snaketune.hosted_rows import hosted_rows
 from snaketune.recipes import Recipes
-from snaketune.resolve import validated
+from snaketune.validation import validated
 
 ROOT = Path(__file__).parents[2]
 CONFIG = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/hosted.yaml")
@@ -58,7 +58,7 @@ def test_a_retired_model_warns(capsys: pytest.CaptureFixture[str]) -> None:
         "hosted-technique", service(AZURE, model="Phi-3-mini-4k-instruct"), "x"
     )
     capsys.readouterr()
-    matrix._check_hosted()
+    hosted_matrix.check(matrix)
     assert "Phi-3-mini-4k-instruct is retired" in capsys.readouterr().err
 
 
@@ -103,8 +103,11 @@ def test_a_key_follows_from_what_is_asked_and_from_the_rows(tmp_path: Path) -> N
 
 def test_what_a_service_echoes_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    told = hosted.redacted(f"wrong key {SECRET}\n in Bearer abc.def")
-    assert told == "wrong key [OPENAI_API_KEY] in Bearer [token]"
+    words = hosted.redacted(f"wrong key {SECRET}\n in Bearer abc.def")
+    assert words == "wrong key [OPENAI_API_KEY] in Bearer [token]"
+    event = {"level": "info", "message": f"Bearer {SECRET}", "data": [{"key": SECRET}, None, 1]}
+    told = {"level": "info", "message": "Bearer [token]", "data": [{"key": "[OPENAI_API_KEY]"}, None, 1]}
+    assert hosted.redacted_json(event) == told
 
 
 def convert(tmp_path: Path, splits: dict[str, Any], limits: dict[str, Any] | None = None) -> Any:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.azure_service import AzureService, certificate, handler_of
+from services.azure_service import HOSTS, AzureService, handler_of
+from services.certificates import certificate
 from services.hosting import Ran, Worker, at_once, converted, rows, working, write_rows
 from services.openai_service import Failure, Fault, OpenAiService, serving
 
@@ -28,7 +29,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def trusted(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return certificate(tmp_path_factory.mktemp("trusted"))
+    return certificate(tmp_path_factory.mktemp("trusted"), HOSTS)
 
 
 @pytest.fixture
@@ -155,6 +156,7 @@ def test_a_job_that_ends_badly_is_told(ending: str, service: AzureService, run: 
     assert len(service.jobs) == 1
 
 
+@pytest.mark.long  # once twenty seconds
 def test_a_retry_after_of_a_wrong_clock_is_not_waited_for(service: AzureService, submit: Any) -> None:
     service.faults.append(Fault("GET /jobs/.*", 1, Failure(503, "busy", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")))
     assert submit().code == 0

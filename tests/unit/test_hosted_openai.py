@@ -246,7 +246,7 @@ def test_a_job_that_ends_badly_is_told_and_never_submitted_again(
 
 def test_a_wait_outlives_storms_and_cuts(service: OpenAiService, run: Any, submit: Any) -> None:
     submit()
-    service.faults += [storm("GET .*", 503, 4), Fault("GET .*", 3), storm("GET .*", 429, 4)]
+    service.faults += [Fault("GET .*"), storm("GET .*", 503, 3), storm("GET .*", 429, 3)]
     waiting = ["--job", "job.json", "--output", "finished.json", "--events", "events.jsonl", "--poll-seconds", "0.01"]
     ran = run("wait_hosted.py", "--recipe", json.dumps(RECIPE), *waiting)
     assert ran.code == 0, ran.output
@@ -263,7 +263,9 @@ def test_clocks_that_differ_by_hours_change_nothing(
     service: OpenAiService, run: Any, submit: Any, tmp_path: Path
 ) -> None:
     service.clock = -7 * 3600
-    service.faults.append(Fault("GET /files", 2, Failure(503, "busy", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")))
+    # Nobody waits so long, nor asks before.
+    service.faults.append(Fault("GET /files", 1, Failure(503, "busy", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")))
+    assert "overloaded" in message(submit())
     assert submit().code == 0
     waiting = ["--job", "job.json", "--output", "finished.json", "--events", "events.jsonl", "--poll-seconds", "0.01"]
     assert run("wait_hosted.py", "--recipe", json.dumps(RECIPE), *waiting).code == 0

@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import shutil
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,12 +14,16 @@ from hypothesis import strategies as st
 from services.kubernetes_service import refusal, workspace_schema
 
 from snaketune.errors import UserError
+from snaketune.files import read_yaml
 from snaketune.kaito import PRESETS, admit
 from snaketune.kaito_kinds import Kaito, KaitoTechnique, Serving
 from snaketune.kaito_manifests import serving_manifest, tuning_manifests
 from snaketune.kaito_training import LAYERS
-from snaketune.resolve import validated
+from snaketune.recipes import Recipes
+from snaketune.validation import validated
 
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/kaito.yaml")
 VOLUME = {"persistentVolumeClaim": {"claimName": "{model}-{seed}"}}
 TECHNIQUE = {
     "description": "d",
@@ -311,3 +317,30 @@ def test_serving_an_adapter():
 
 def test_places_are_kept_in_a_platform():
     assert Kaito.model_validate(TECHNIQUE["platform"]).output.volume == VOLUME
+
+
+SERVED = {"labels": {"a": "b"}, "image": "example.org/adapter:{name}"}
+IMPOSSIBLE = {
+    "another model": ({"models": ["tiny-phi3"]}, "platform.preset: KAITO has no preset of tiny-phi3"),
+    "plain text": ({"scenarios": ["domain"]}, "domain is task: language-modeling"),
+    "DoRA by vllm": ({"techniques": ["dora"], "kaito": SERVED}, "vllm takes no DoRA adapter such as that of dora"),
+    "another model to serve": (
+        {"models": ["tiny-phi3"], "techniques": ["lora"], "kaito": SERVED},
+        "kaito.preset: KAITO has no preset of tiny-phi3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_an_experiment_that_cannot_be_is_told(changes, told):
+    with pytest.raises(UserError, match=told):
+        Recipes({**EXPERIMENT, **changes}, ROOT)
+
+
+def test_two_runs_with_one_output_are_refused(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    path = tmp_path / "config/techniques/kaito-lora.yaml"
+    Recipes({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
+    path.write_text(path.read_text().replace("-{seed}", ""))
+    with pytest.raises(UserError, match=r"kaito-lora/2 would write over \S*kaito-lora/1"):
+        Recipes({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
