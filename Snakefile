@@ -68,6 +68,7 @@ rule export_all:
         benchmarks=benchmarks(),
         summary=SUMMARY,
         report="results/report.html",
+        records=files_in("results", ["params.yaml", *RECORDS]),
 
 
 rule tune:

@@ -338,7 +338,7 @@ def test_a_calibrated_precision_reads_the_training_rows(edited: Workspace) -> No
 
 
 def test_a_benchmark_measures_every_merged_run_and_runs_nothing_else(edited: Workspace) -> None:
-    edited.edit(edited.experiment, "precisions:", "benchmark: {rounds: 1}\nprecisions:")
+    edited.edit(edited.experiment, "precisions:", "benchmark: {rounds: 2}\nprecisions:")
     assert edited.pending() == {f"benchmark_exports {t}" for t in ("base", "lora", "full")} | REPORT
 
 

@@ -74,9 +74,9 @@ def change_weight(model: Path, name: str, change: Callable[[np.ndarray], np.ndar
 class Place:
     """A random model with an adapter, and the runs that are made of them."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, family: str = "phi3"):
         self.root, self.base, self.tokens = root, root / "base", root / "tokens"
-        merged(self.base, **FAMILIES["phi3"])
+        merged(self.base, **FAMILIES[family])
         # Random weights find all tokens about equally likely: a fault would move no probability.
         change_weight(self.base, "model.norm.weight", lambda weight: 3 * weight)
         self._tokenize()

@@ -1,0 +1,39 @@
+"""A model of another family goes the whole way from its adapter to every export, within the shipped budgets."""
+
+from pathlib import Path
+
+import pytest
+from test_planted_faults import HOPS, PARITY, PRECISIONS, Place, build, export, in_export_environment, quantize
+
+from snaketune.files import read_json
+
+pytestmark = pytest.mark.long
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_every_hop_is_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    for name in ("int4", "genai-int4"):
+        # Random weights have no likeliest token that four bits would leave alone.
+        monkeypatch.setitem(PARITY["budgets"], f"onnx-fp32-{name}", {"kl_divergence": 0.2})
+    place, run = Place(tmp_path, family), tmp_path / "control"
+    place.train("control", seed=1)
+    place.merge("control")
+    place.evaluate("control")
+    genai = [name for name in PRECISIONS if name.startswith("genai-")]
+    quantized = [name for name in PRECISIONS[1:] if name not in genai]
+    steps = [
+        export(run / "merged", run / "onnx/fp32"),
+        *(quantize(run / "onnx/fp32", name, run / "onnx" / name) for name in quantized),
+        *(build(run / "merged", name, run / "onnx" / name) for name in genai),
+    ]
+    for step, (code, said) in zip(steps, in_export_environment(steps), strict=True):
+        assert code == 0, (step, said)
+    for name in PRECISIONS:
+        place.evaluate("control", name)
+    passed = place.check("control", PRECISIONS)
+    assert passed.returncode == 0, passed.stderr
+    hops = read_json(run / "parity.json")["hops"]
+    assert set(hops) == set(HOPS)
+    assert hops["onnx-fp32-int4"]["kl_divergence"] > 0
+    # Quantized, not left as it was.
+    assert hops["onnx-fp32-int4"]["share_of_fp32_bytes"] < 0.3
