@@ -18,7 +18,7 @@ from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
 from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
 from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
-from snaketune.precisions import backend_of, calibrates
+from snaketune.precisions import backend_of, calibrates, files_read
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
 from snaketune.resolve import LINEAR_LAYERS

@@ -48,18 +48,13 @@ def exports_used(wildcards):
     names = MATRIX.precisions_of(wildcards.technique)
     return {
         "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
-        "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", used_files(name))]),
+        "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", files_read(name in GENAI))]),
     }
 
 
 def evaluations_of(wildcards):
     backends = ["torch", *map(backend_of, MATRIX.precisions_of(wildcards.technique))]
     return [f"{RUN}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl")]
-
-
-def used_files(precision):
-    """What a backend reads: of a temporary ONNX model only these are sure to be there still."""
-    return list(GENAI_FILES) if precision in GENAI else [*ONNX_FILES[:2], "tokenizer.json"]
 
 
 def calibration_tokens(wildcards):

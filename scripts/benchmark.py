@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from snaketune import errors, files, manifest
+from snaketune.backends import prove
 from snaketune.precisions import backend_of
 from snaketune.speed import Server, file_bytes, loaded, measure
 from snaketune.tokens import read_rows
@@ -34,9 +35,9 @@ def main() -> None:
     recipe, run = arguments.recipe, arguments.run_directory
 
     manifest.prove(arguments.tokens_directory / "manifest.json")
-    manifest.prove(run / "merged/manifest.json", "model.safetensors", "config.json")
+    prove(run / "merged/model.safetensors")
     for precision in recipe["precisions"]:
-        manifest.prove(run / f"onnx/{precision}/manifest.json", "model.onnx", "model.onnx_data")
+        prove(run / "onnx" / precision / "model.onnx")
     text = np.concatenate(read_rows(arguments.tokens_directory / "test.safetensors").ids)
     config = files.read_json(run / "merged/config.json")
     context = config.get("max_position_embeddings") or config.get("n_positions")

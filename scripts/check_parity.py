@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune import errors, files, manifest
-from snaketune.backends import load, used_files
+from snaketune.backends import load, prove
 from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 from snaketune.precisions import backend_of
 from snaketune.prefix import prefix_beside
@@ -88,8 +88,7 @@ def main() -> None:
 
     manifest.prove(arguments.tokens_directory / "manifest.json")
     for precision in recipe["precisions"]:
-        directory = run / "onnx" / precision
-        manifest.prove(directory / "manifest.json", *used_files(directory / "model.onnx"))
+        prove(run / "onnx" / precision / "model.onnx")
     hops = hops_of(run, arguments.tokens_directory, arguments.adapter_logits, recipe)
     faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
     useless = [hop for hop, found in hops.items() if broken(found)]

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune import errors, files, manifest
-from snaketune.backends import load, used_files
+from snaketune.backends import load, prove
 from snaketune.metrics import runs_of_notes, statistics, value
 from snaketune.scoring import (
     Backend,
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
-    manifest.prove(model.parent / "manifest.json", *used_files(model))
+    prove(model)
     manifest.prove(directory / "manifest.json")
     if arguments.prefix:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)

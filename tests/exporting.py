@@ -4,13 +4,9 @@
 and standard error of each, after all that the exporters print.
 """
 
-import contextlib
-import io
 import json
-import runpy
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from scripts_within import run
 
 from snaketune import manifest, onnx_files
 from snaketune.layout import ONNX_FILES
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def change(model: onnx.ModelProto, name: str, made: Callable[[np.ndarray], Any]) -> None:
@@ -74,20 +69,6 @@ def plant(fault: str, source: Path, target: Path) -> None:
     FAULTS[fault](model)
     onnx_files.save(model, target)
     manifest.record(target, {}, [], [target / name for name in ONNX_FILES])
-
-
-def run(script: str, *argv: str) -> list[Any]:
-    """Exit code and standard error of a script."""
-    sys.argv = [script, *argv]
-    # quantize_onnx.py leaves it at a directory that is gone.
-    tempfile.tempdir = None
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
-    except SystemExit as end:
-        return [end.code, said.getvalue()]
-    return [0, said.getvalue()]
 
 
 def main() -> None:

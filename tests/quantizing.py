@@ -4,10 +4,7 @@
 after all that the quantizers print.
 """
 
-import contextlib
-import io
 import json
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -17,30 +14,18 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
+from scripts_within import run
 
 from snaketune import gptq, integers, manifest
 from snaketune.calibration import Feeds, calibration_rows
 from snaketune.errors import UserError
 from snaketune.graphs import initializers, linear_nodes
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SESSIONS: dict[str, dict[str, str] | None] = {
     "as it comes": {},
     "no graph optimization": None,
     "fused to an int8 kernel": {"session.qdqisint8allowed": "1"},
 }
-
-
-def run(argv: list[str]) -> list[Any]:
-    """Exit code and standard error of quantize_onnx.py."""
-    sys.argv = ["quantize_onnx.py", *argv]
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            runpy.run_path(str(SCRIPTS / "quantize_onnx.py"), run_name="__main__")
-    except SystemExit as end:
-        return [end.code, said.getvalue()]
-    return [0, said.getvalue()]
 
 
 def enlarge(source: Path, target: Path) -> None:
@@ -155,7 +140,7 @@ def main() -> None:
         gemms(*map(Path, asked["gemms"]))
     if "enlarge" in asked:
         enlarge(*map(Path, asked["enlarge"]))
-    told["runs"] = {name: run(argv) for name, argv in asked["runs"].items()}
+    told["runs"] = {name: run("quantize_onnx.py", *argv) for name, argv in asked["runs"].items()}
     if "layers" in asked:
         path, tokens = map(Path, asked["layers"])
         told["layers"] = layers(path, tokens)

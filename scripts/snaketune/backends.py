@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from snaketune import manifest
 from snaketune.errors import UserError
-from snaketune.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES
+from snaketune.layout import MODEL_FILES
+from snaketune.precisions import files_read
 from snaketune.scoring import Backend
 
 
@@ -12,11 +14,14 @@ def is_package(model: Path) -> bool:
     return model.with_name("genai_config.json").is_file()
 
 
-def used_files(model: Path) -> tuple[str, ...]:
-    """What is read beside ``model``: of a temporary ONNX model only these are sure to be there still."""
-    if model.suffix != ".onnx":
-        return tuple(MODEL_FILES)
-    return tuple(GENAI_FILES) if is_package(model) else (*ONNX_FILES[:2], "tokenizer.json")
+def prove(model: Path) -> None:
+    """Prove what ``load`` reads of a model against its manifest.
+
+    Raises:
+        UserError: a file is missing or its content isn't what the manifest says.
+    """
+    used = files_read(is_package(model)) if model.suffix == ".onnx" else MODEL_FILES
+    manifest.prove(model.with_name("manifest.json"), *used)
 
 
 def load(model: Path, prefix: Path | None, threads: int) -> Backend:

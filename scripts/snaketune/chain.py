@@ -7,12 +7,11 @@ from pathlib import Path
 from snaketune import files, manifest
 from snaketune.errors import UserError
 
-# What other targets than the default make: of a run, or of a model.
-ON_REQUEST = (
-    *(f"runs/*/*/*/*/{name}" for name in ("package", "ai-toolkit", "kaito*", "onnx/adapter")),
-    "runs/*/*/*/*/plan.json",
-    "models/*/switchable/*",
-)
+# What other targets than the default make, by whose it is: a run's, or a model's.
+ON_REQUEST = {
+    "runs/*/*/*/*": ("package", "ai-toolkit", "kaito*", "onnx/adapter", "plan.json"),
+    "models/*": ("switchable/*",),
+}
 Link = tuple[Path, str, Path]
 # Of a run whose intermediates aren't kept, these are gone on purpose.
 TEMPORARY = ("/merged/", "/onnx/fp32/")
@@ -24,9 +23,8 @@ def links(results: Path) -> Iterator[Link]:
     Raises:
         UserError: the manifest of all results, or one on the way, is missing or no manifest.
     """
-    asked = (path for pattern in ON_REQUEST for path in results.glob(f"{pattern}/manifest.json"))
-    waiting, seen = [results / "manifest.json", *asked], set()
-    while waiting:
+    waiting, seen = [results / "manifest.json"], set[Path]()
+    while waiting or (waiting := _unseen_on_request(results, seen)):
         path = waiting.pop()
         if path in seen:
             continue
@@ -41,6 +39,23 @@ def links(results: Path) -> Iterator[Link]:
             yield file, expected, path
             if file.name == "manifest.json" and file.is_relative_to(results) and file.exists():
                 waiting.append(file)
+
+
+def _unseen_on_request(results: Path, seen: set[Path]) -> list[Path]:
+    found = (one / "manifest.json" for one in on_request(results, seen))
+    return [path for path in found if path.exists() and path not in seen]
+
+
+def on_request(results: Path, named: set[Path]) -> list[Path]:
+    """What was made on request of the runs and models of which a manifest is named."""
+    return [
+        made
+        for owners, inner in ON_REQUEST.items()
+        for owner in results.glob(owners)
+        if any(path.name == "manifest.json" and path.is_relative_to(owner) for path in named)
+        for pattern in inner
+        for made in owner.glob(pattern)
+    ]
 
 
 @cache
@@ -60,9 +75,7 @@ def strangers(results: Path, found: list[Link]) -> list[Path]:
     named = {results / "manifest.json", *(path for path, _, _ in found)}
     named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}
     aside = [path for path in (results / "tuning.csv", results / "tuning") if path.exists()]
-    # Made on request of a run or a model: theirs as long as that is named.
-    asked = (one for pattern in ON_REQUEST for one in results.glob(pattern))
-    aside += [path for path in asked if any(one.is_relative_to(path.parent) for one in named)]
+    aside += on_request(results, named)
     everything = (path for path in results.rglob("*") if path.is_file() and not files.is_scratch(path, results))
     return sorted(p for p in everything if p not in named and not any(p.is_relative_to(one) for one in aside))
 

@@ -78,12 +78,15 @@ def check_power_of_two(model: "onnx.ModelProto") -> None:
     Raises:
         UserError: one isn't, or nothing is quantized; names the tensor.
     """
-    from onnx import TensorProto, numpy_helper  # the emulation needs numpy alone
+    # The emulation needs numpy alone.
+    from onnx import TensorProto, numpy_helper
+
+    from snaketune.graphs import initializers
 
     versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     if versions != [OPSET]:
         raise UserError(f"power_of_two: opset is {versions}, expected {OPSET}")
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    held = initializers(model.graph)
     pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if not pairs:
         raise UserError("power_of_two: no tensor is quantized; does the model have an operator of op_types?")

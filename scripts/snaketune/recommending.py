@@ -34,13 +34,10 @@ def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[s
     batch, prompt = min(shapes)[0], -min(shapes)[1]
     rates = decode_rates(benchmark, batch, prompt)
     sizes = {name: system["file_bytes"] for name, system in benchmark["systems"].items()}
-    broken = {hop.removeprefix("onnx-fp32-").removeprefix("merged-onnx-") for hop in parity["over_budget_hops"]}
+    unfit = {hop.removeprefix("onnx-fp32-") for hop in parity["over_budget_hops"] + parity["without_budget"]}
     # What an exported model is made of has no better parity than its parent.
-    broken |= {hop.removeprefix("onnx-fp32-") for hop in parity["without_budget"]} - {
-        "merged-onnx-fp32",
-        "adapter-merged",
-    }
-    kept = [] if broken & {"fp32", "adapter-merged"} else [name for name in precisions if name not in broken]
+    spoilt = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
+    kept = [] if spoilt else [name for name in precisions if name not in unfit]
     where = f"batch {batch}, prompt of {prompt} tokens"
     if not kept:
         return {

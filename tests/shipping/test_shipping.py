@@ -11,6 +11,7 @@ import packages
 import pytest
 import torch
 from experiments import SMALL, small
+from export_environment import in_export_environment
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM
@@ -93,9 +94,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("shipping")
     where = ("--model-directory", merged(directory / "merged"), "--output-directory", directory / "genai")
     recipe = json.dumps({"options": Genai(weights="int4").model_dump()})
-    environment = ("--lock", "envs/export/requirements.txt", "--unless", "optimum-onnx", "--")
-    python = (sys.executable, "scripts/make_environment.py", *environment)
-    built = done(*python, "scripts/build_genai.py", "--recipe", recipe, *where, cwd=ROOT)
+    built = in_export_environment("scripts/build_genai.py", "--recipe", recipe, *where)
     assert built.returncode == 0, built.stderr
     run = packages.save_run(directory / "results", directory / "genai")
     made = done(

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from export_environment import in_export_environment
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -58,16 +58,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def in_export_environment(*command: object) -> None:
-    """Made if it isn't there yet, as the first export does."""
-    maker = [sys.executable, "scripts/make_environment.py", "--lock", "envs/export/requirements.txt"]
-    ran = subprocess.run(
-        [*maker, "--unless", "optimum-onnx", "--", *map(str, command)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def in_export(*command: object) -> None:
+    ran = in_export_environment(*command)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -104,11 +96,11 @@ class Base:
             here = {"base_directory": self.directory, "trained_directory": self.directory}
             call(copy_model, patch, recipe="{}", **here, output_directory=path / "merged")
         both = ("--model-directory", path / "merged", "--output-directory", path / "onnx")
-        in_export_environment("scripts/export_onnx.py", "--recipe", "{}", *both)
+        in_export("scripts/export_onnx.py", "--recipe", "{}", *both)
         self.make_switchable(path / "onnx", self.switchable)
 
     def make_switchable(self, model: Path, out: Path) -> None:
-        in_export_environment(
+        in_export(
             "scripts/export_base_for_adapters.py",
             *("--recipe", json.dumps({"parts": parts_of_all(ADAPTERS.values())})),
             *("--base-directory", self.directory, "--merged-directory", self.directory.parent / "merged"),
@@ -334,7 +326,7 @@ def test_onnxruntime_genai_switches_to_the_same_files(
 ) -> None:
     recipe = json.dumps({"options": Genai(weights="fp32").model_dump()})
     merged = ("--model-directory", base.directory.parent / "merged", "--output-directory", tmp_path / "built")
-    in_export_environment("scripts/build_genai.py", "--recipe", recipe, *merged)
+    in_export("scripts/build_genai.py", "--recipe", recipe, *merged)
     base.make_switchable(tmp_path / "built", tmp_path / "switchable")
     backend = adapter_backend(tmp_path / "switchable/model.onnx", 1)
     assert isinstance(backend, GenaiAdapterBackend)
@@ -374,7 +366,7 @@ np.save(sys.argv[2], np.concatenate(halves, axis=1))
 
 
 def test_a_layer_that_another_exporter_cut_takes_the_same_adapter(tmp_path: Path) -> None:
-    in_export_environment("-c", SPLIT, tmp_path / "cut.onnx", tmp_path / "weight.npy")
+    in_export("-c", SPLIT, tmp_path / "cut.onnx", tmp_path / "weight.npy")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(tmp_path / "cut.onnx", options)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from export_environment import in_export_environment
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -85,19 +86,8 @@ def merged(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any)
 
 
 def build(model: Path, out: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [
-        "scripts/make_environment.py",
-        "--lock",
-        "envs/export/requirements.txt",
-        "--unless",
-        "optimum-onnx",
-        "--",
-    ]
-    script = ["scripts/build_genai.py", "--recipe", json.dumps({"options": options})]
-    places = ["--model-directory", str(model), "--output-directory", str(out)]
-    return subprocess.run(
-        [sys.executable, *command, *script, *places], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    places = ("--model-directory", model, "--output-directory", out)
+    return in_export_environment("scripts/build_genai.py", "--recipe", json.dumps({"options": options}), *places)
 
 
 def built(model: Path, out: Path, options: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune import files, manifest
-from snaketune.chain import links
+from snaketune.chain import links, strangers
 from snaketune.digest import FileDigests
 from snaketune.errors import UserError
 from snaketune.records import differences, flat, recipe_of
@@ -135,3 +135,27 @@ def test_files_written_together_appear_only_when_all_are_whole(tmp_path: Path) -
     with files.written_together(tmp_path / "out") as aside:
         (aside / "first").write_text("1")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]
+
+
+def test_what_an_old_run_was_asked_for_is_not_of_the_chain(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for run in ("lora", "left"):
+        directory = results / f"runs/model/scenario/{run}/seed-1"
+        for part in ("", "package", "onnx/adapter"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+            (directory / part / "file").write_text(run)
+            manifest.record(directory / part, {}, [], [directory / part / "file"])
+    (results / "models/left/switchable/lora").mkdir(parents=True)
+    manifest.record(results / "models/left/switchable/lora", {}, [], [])
+    (results / "params.yaml").write_text("experiment: {keep_intermediates: true}")
+    manifest.record(results, {}, [results / "runs/model/scenario/lora/seed-1/manifest.json"], [results / "params.yaml"])
+    found = list(links(results))
+    assert {path.relative_to(results).parts[3] for path, _, _ in found if path.name == "file"} == {"lora"}
+    assert len([path for path, _, _ in found if path.name == "file"]) == 3
+    left = {path.relative_to(results).as_posix() for path in strangers(results, found)}
+    old = [f"runs/model/scenario/left/seed-1/{part}" for part in ("", "package/", "onnx/adapter/")]
+    assert left == {
+        *(f"{part}{name}" for part in old for name in ("file", "manifest.json", "provenance.json")),
+        "models/left/switchable/lora/manifest.json",
+        "models/left/switchable/lora/provenance.json",
+    }

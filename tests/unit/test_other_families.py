@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_planted_faults import HOPS, PARITY, PRECISIONS, Place, build, export, in_export_environment, quantize
+from test_planted_faults import HOPS, PARITY, PRECISIONS, Place, build, export, quantize, told_of
 
 from snaketune.files import read_json
 
@@ -26,7 +26,7 @@ def test_every_hop_is_within_its_budget(tmp_path: Path, monkeypatch: pytest.Monk
         *(quantize(run / "onnx/fp32", name, run / "onnx" / name) for name in quantized),
         *(build(run / "merged", name, run / "onnx" / name) for name in genai),
     ]
-    for step, (code, said) in zip(steps, in_export_environment(steps), strict=True):
+    for step, (code, said) in zip(steps, told_of(steps), strict=True):
         assert code == 0, (step, said)
     for name in PRECISIONS:
         place.evaluate("control", name)

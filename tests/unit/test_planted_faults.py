@@ -1,7 +1,6 @@
 """Every hop's parity gate, with the shipped budgets, catches a fault planted in real artifacts, and none where none is."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from export_environment import in_export_environment
 from measurements import run_script
 from safetensors.numpy import load_file, save_file
 from test_genai_build import FAMILIES, merged
@@ -47,18 +47,9 @@ HOPS = ["adapter-merged", "merged-onnx-fp32", *(f"onnx-fp32-{name}" for name in 
 LABELS = ["algebra", "physics", "tensors"]
 
 
-def in_export_environment(steps: list[list[Any]]) -> list[tuple[int, str]]:
+def told_of(steps: list[list[Any]]) -> list[tuple[int, str]]:
     """Exit code and standard error of each step: all in one process, because it takes seconds to start."""
-    maker = ["scripts/make_environment.py", "--lock", "envs/export/requirements.txt", "--unless", "optimum-onnx"]
-    done = subprocess.run(
-        [sys.executable, *maker, "--", "tests/exporting.py"],
-        cwd=ROOT,
-        input=json.dumps(steps, default=str),
-        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_export_environment("tests/exporting.py", given=json.dumps(steps, default=str))
     assert done.returncode == 0, done.stderr[-3000:]
     return [(code, said) for code, said in json.loads(done.stdout.splitlines()[-1])]
 
@@ -247,7 +238,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
             for fault, precision in QUANTIZED_FAULTS.items()
         ),
     ]
-    for step, (code, said) in zip(steps, in_export_environment(steps), strict=True):
+    for step, (code, said) in zip(steps, told_of(steps), strict=True):
         assert code == 0, (step, said)
     for precision in PRECISIONS:
         place.evaluate("control", precision)
@@ -326,7 +317,7 @@ def test_what_isnt_a_number_is_refused_by_evaluation_and_by_the_gate_even_if_it_
 
 def test_a_weight_beyond_fp16_is_refused_before_anything_is_written(place: Place) -> None:
     out = place.root / "large/onnx/fp16"
-    [(code, said)] = in_export_environment([quantize(place.root / "large/onnx/fp32", "fp16", out)])
+    [(code, said)] = told_of([quantize(place.root / "large/onnx/fp32", "fp16", out)])
     assert code == 1
     assert said.count("\n") == 1
     assert re.search(r"has a weight of \S+, fp16 holds at most 65504", said)
@@ -335,7 +326,7 @@ def test_a_weight_beyond_fp16_is_refused_before_anything_is_written(place: Place
 
 def test_an_architecture_that_optimum_doesnt_know_is_one_message(place: Place, tmp_path: Path) -> None:
     merged(tmp_path / "merged", model_type="starcoder2")
-    [(code, said)] = in_export_environment([export(tmp_path / "merged", tmp_path / "fp32")])
+    [(code, said)] = told_of([export(tmp_path / "merged", tmp_path / "fp32")])
     assert code == 1
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "config.json: optimum can't export `architectures` Starcoder2ForCausalLM: " in line

@@ -1,15 +1,13 @@
 """Every quantization method on a real export of a tiny model, and what a power-of-two export claims."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from export_environment import in_export_environment
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -31,25 +29,8 @@ ROWS = [DRAWN.integers(3, 64, 12).astype(np.int32) for _ in range(8)]
 SHARES = {"fp16": 0.52, "int8": 0.28, "int8-qdq": 0.28, "int8-qdq-pow2": 0.28, "int4": 0.17}
 
 
-def in_export_environment(*argv: str | Path, given: str = "", seed: str = "1") -> str:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "scripts/make_environment.py",
-            "--lock",
-            "envs/export/requirements.txt",
-            "--unless",
-            "optimum-onnx",
-            "--",
-            *map(str, argv),
-        ],
-        cwd=ROOT,
-        input=given,
-        env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "scripts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def in_export(*command: object, given: str = "", seed: str = "1") -> str:
+    done = in_export_environment(*command, given=given, seed=seed)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -89,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         (merged / name).write_text("{}")
     manifest.record(merged, {}, [], [merged / name for name in MODEL_FILES])
     paths = ["--model-directory", merged, "--output-directory", place.root / "fp32"]
-    in_export_environment("scripts/export_onnx.py", "--recipe", "{}", *paths)
+    in_export("scripts/export_onnx.py", "--recipe", "{}", *paths)
     place.tokens.mkdir()
     write_rows(place.tokens / "train.safetensors", Rows(ROWS, [np.ones(len(row), bool) for row in ROWS]))
     manifest.record(place.tokens, {}, [], [place.tokens / "train.safetensors"])
@@ -117,9 +98,7 @@ def told(place: Place) -> dict[str, Any]:
         "enlarge": [str(place.root / "fp32"), str(place.root / "large")],
         "layers": [str(place.root / "int8-qdq-pow2/model.onnx"), str(place.tokens)],
     }
-    found: dict[str, Any] = json.loads(
-        in_export_environment("tests/quantizing.py", given=json.dumps(asked)).splitlines()[-1]
-    )
+    found: dict[str, Any] = json.loads(in_export("tests/quantizing.py", given=json.dumps(asked)).splitlines()[-1])
     return found
 
 
@@ -165,7 +144,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_two_runs_give_the_same_bytes(place: Place, told: dict[str, Any]) -> None:
     names = ["int8-qdq", "int8-qdq-pow2", "int4-gptq", "fp16"]
     runs = {name: place.argv(f"again/{name}", recipe_of(name), tokens=place.tokens) for name in names}
-    in_export_environment("tests/quantizing.py", given=json.dumps({"runs": runs}), seed="2")
+    in_export("tests/quantizing.py", given=json.dumps({"runs": runs}), seed="2")
     for name in names:
         assert place.bytes(name) == place.bytes(f"again/{name}")
 

@@ -1,0 +1,22 @@
+"""Runs in the export environment: only there are `onnx` and the builders."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def in_export_environment(*command: object, given: str = "", seed: str = "1") -> subprocess.CompletedProcess[str]:
+    """Run by the environment's Python, which is made if it isn't there yet, as the first export does."""
+    maker = ["scripts/make_environment.py", "--lock", "envs/export/requirements.txt", "--unless", "optimum-onnx"]
+    return subprocess.run(
+        [sys.executable, *maker, "--", *map(str, command)],
+        cwd=ROOT,
+        input=given,
+        env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
