@@ -18,9 +18,11 @@ include: "rules/recipes.smk"
 include: "rules/resources.smk"
 include: "rules/inputs.smk"
 include: "rules/targets.smk"
+include: "rules/requests.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"
+include: "rules/kaito.smk"
 include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
@@ -28,7 +30,10 @@ include: "rules/export.smk"
 include: "rules/parity.smk"
 include: "rules/adapters.smk"
 include: "rules/package.smk"
+include: "rules/ai_toolkit.smk"
 include: "rules/benchmark.smk"
+include: "rules/publish.smk"
+include: "rules/answers.smk"
 include: "rules/report.smk"
 
 
@@ -67,6 +72,7 @@ rule all:
         runs=every_file_of_the_runs(),
         properties=property_runs("train.jsonl", "resources.json"),
         benchmarks=benchmarks(),
+        hosted=hosted_results(),
 
 
 rule export_all:

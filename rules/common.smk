@@ -14,9 +14,9 @@ from snakemake.logging import logger
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune import cluster
+from snaketune import ai_toolkit, cluster, olive
 from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
-from snaketune.contract import named, property_run
+from snaketune.contract import hosted_files, hosted_records, named, property_run
 from snaketune.digest import FileDigests, code_digest, file_digest
 from snaketune.errors import UserError
 from snaketune.files import prefer_programs_of
@@ -25,6 +25,7 @@ from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_
 from snaketune.precisions import backend_of, calibrates, files_read
 from snaketune.prefix import PREFIX_FILE
 from snaketune.recipes import Recipes
+from snaketune.resolve import LINEAR_LAYERS
 from snaketune.scenarios import DOCUMENTATION
 
 try:
@@ -76,6 +77,14 @@ GENAI_AT_FP32 = [
 SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
+# What KAITO's servers take beside a base.
+SERVED = [
+    name
+    for name, technique in MATRIX.techniques.items()
+    if EXPERIMENT.kaito and technique.adapter and technique.adapter.type == "lora"
+]
+HOSTED = "results/runs/{model}/{scenario}/{technique}"
+
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
     prefer_programs_of(Path(sys.executable).parent)
@@ -104,6 +113,13 @@ def prepare_cluster():
 
 def one_of(names):
     return "|".join(map(re.escape, names)) or "none"
+
+
+OF_HOSTED = {
+    "model": one_of(sorted({one.row_model for one in MATRIX.hosted.values()})),
+    "technique": one_of(MATRIX.hosted),
+    "part": r"seed-\d+|untuned",
+}
 
 
 def files_in(directory, names):
@@ -173,3 +189,8 @@ def every_core(used):
         return used(wildcards)
 
     return cores
+
+
+def confirmation(wildcards, output):
+    """Not compared either: leave to send changes nothing that was sent."""
+    return "--confirm" if EXPERIMENT.publish.confirm else ""

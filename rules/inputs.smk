@@ -48,7 +48,9 @@ def exports_used(wildcards):
     names = MATRIX.precisions_of(wildcards.technique)
     return {
         "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
-        "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", files_read(name in GENAI))]),
+        "models": ancient(
+            [path for name in names for path in files_in(f"{RUN}/onnx/{name}", files_read(name in GENAI))]
+        ),
     }
 
 
@@ -67,6 +69,11 @@ def calibration_tokens(wildcards):
 def adapter_logits(wildcards):
     trained = MATRIX.techniques.get(wildcards.technique)
     return f"{RUN}/evaluation/adapter.logits.safetensors" if trained and trained.adapter else []
+
+
+def tuned_elsewhere(wildcards):
+    """The name of a hosted model; the untuned one has the technique's."""
+    return [] if wildcards.part == "untuned" else f"{HOSTED}/{{part}}/model.json"
 
 
 def told_of_training(wildcards):

@@ -39,6 +39,43 @@ def package_recipe(wildcards):
     return recipe("package_model.py", **digests, **MATRIX.package_recipe(*cell))
 
 
+def ai_toolkit_recipe(wildcards):
+    model, scenario = MATRIX.models[wildcards.model], MATRIX.scenarios[wildcards.scenario]
+    return recipe(
+        "write_ai_toolkit.py",
+        cell=[wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed)],
+        training=MATRIX.training_recipe(wildcards.model, wildcards.technique, int(wildcards.seed)),
+        model=model.model_dump(include={"hub", "revision", "licence"}),
+        scenario=scenario.model_dump(include={"max_tokens", "licence"}),
+        layers=sorted(LINEAR_LAYERS.get(model.model_type, [])),
+        description=MATRIX.techniques[wildcards.technique].description,
+        templates=[file_digest(ROOT / "report/ai_toolkit" / name) for name in ai_toolkit.TEMPLATES],
+    )
+
+
+def hosted_recipe(script, wildcards, **values):
+    return recipe(script, "publish", **MATRIX.hosted_recipe(wildcards.technique, int(wildcards.seed)), **values)
+
+
+def of_kaito(wildcards):
+    return MATRIX.kaito_recipe(wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+
+
+def received_recipe(wildcards):
+    found = of_kaito(wildcards)
+    return recipe(
+        "receive_adapter.py",
+        hub=found["hub"],
+        options=found["training"]["adapter"]["options"],
+        **MATRIX.merge_recipe(wildcards.technique),
+    )
+
+
+def serving_recipe(wildcards):
+    cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+    return recipe("serve_on_kaito.py", "publish", **MATRIX.serving_recipe(*cell))
+
+
 def switchable_recipe(wildcards):
     adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
     return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))

@@ -14,6 +14,7 @@ rule summarize:
         resources=trained_runs("resources.json"),
         manifests=trained_runs("manifest.json") + records_of_the_models(),
         exports=exported_runs("manifest.json"),
+        hosted=hosted_results(),
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],

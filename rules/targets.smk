@@ -7,6 +7,7 @@ def tuning_curves():
         for m in EXPERIMENT.models
         for s in EXPERIMENT.scenarios
         for t in MATRIX.techniques
+        if t not in MATRIX.kaito
         for rate in EXPERIMENT.learning_rate_grid
     ]
 
@@ -40,15 +41,6 @@ def benchmarks():
     """Of the runs that end with a merged model."""
     runs = [cell for cell in cells() if EXPERIMENT.benchmark and cell[2] in MERGED]
     return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/benchmark.json" for m, s, t, n in runs]
-
-
-def packages(wildcards):
-    """Of the runs that end with a merged model."""
-    if not SHIPPED:
-        # Of a missing input Snakemake tells in one message, of an exception with a traceback.
-        return f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(GENAI) or 'it has none'}): add it to `precisions`, or name another"
-    runs = [cell for cell in cells() if cell[2] in MERGED]
-    return [f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/package/manifest.json" for m, s, t, n in runs]
 
 
 def property_runs(*names):
@@ -141,6 +133,15 @@ def recorded():
     """What the manifest of all results names; logits are large, and follow from what is compared."""
     paths = files_in("results", named(MATRIX.record_recipe(list(cells()))))
     return [ancient(path) if path.endswith(".logits.safetensors") else path for path in paths]
+
+
+def hosted_results():
+    """Every file of the runs at hosted services that a row of the summary rests on."""
+    return [
+        f"results/{path}"
+        for one in MATRIX.hosted_cells
+        for path in dict.fromkeys((*hosted_files(one), *hosted_records(one)))
+    ]
 
 
 def intermediate(paths):

@@ -13,8 +13,8 @@ from make_environment import pip_settings
 
 PYTHON = "3.11"
 # Each lock file, and the one whose versions it takes over.
-LOCKS = {"train": None, "export": None, "workflow": "train", "dev": "workflow"}
-CONDA = ("train", "export", "workflow")
+LOCKS = {"train": None, "export": None, "publish": None, "workflow": "train", "dev": "workflow"}
+CONDA = ("train", "export", "publish", "workflow")
 # What a torch wheel asks for depends on the wheel (CPU, CUDA): it says so itself.
 LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from snaketune import errors, files
 from snaketune.comparing import Cell, Results, compared
+from snaketune.hosted_rows import hosted_rows
 from snaketune.precisions import backend_of
 from snaketune.statistics import Resampling, percentiles
 
@@ -111,12 +112,14 @@ def main() -> None:
     rows = [
         row(results, cell, backend) for cell in cells for backend in ("torch", *map(backend_of, precisions[cell[2]]))
     ]
+    rows += hosted_rows(results, arguments.recipe.get("hosted", []))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     tree: dict[str, Any] = {}
-    for found in rows:
+    known = [found for found in rows if found["value"] is not None]
+    for found in known:
         branch = tree
         for key in (found["model"], found["scenario"], found["technique"], f"seed-{found['seed']}"):
             branch = branch.setdefault(key, {})
@@ -127,7 +130,7 @@ def main() -> None:
         [compared(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)],
     )
     files.write_json(arguments.metrics, tree)
-    for found in rows:
+    for found in known:
         print(
             f"{found['model']} {found['scenario']} {found['technique']} {found['backend']}: {found['metric']} {found['value']:.3f} [{found['ci_low']:.3f}, {found['ci_high']:.3f}]"
         )

@@ -3,7 +3,9 @@
 import argparse
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import jinja2
@@ -11,6 +13,7 @@ from markupsafe import Markup
 
 from snaketune import errors, files
 from snaketune.drawing import against, colours, differences, loss_curves
+from snaketune.hosted_rows import BACKEND
 from snaketune.published import differs_from, shown
 from snaketune.recommending import recommended
 
@@ -34,16 +37,22 @@ def against_untuned(comparison: dict[str, Any], technique: str) -> dict[str, Any
     return {"difference": difference, "low": low, "high": high, "verdict": told}
 
 
+def known(of: Callable[[list[float]], float], values: list[Any]) -> float | None:
+    """A figure of values, or None where one of them, or all, wasn't measured."""
+    return of(values) if values and None not in values else None
+
+
 def cost(resources: Rows, rows: Rows) -> dict[str, Any]:
     """Over a technique's seeds: the costliest in memory, the mean of times."""
     ranks = [rank for one in resources for rank in one["ranks"]]
     return {
         **{name: resources[0][name] for name in ("trainable_parameters", "total_parameters", "world_size")},
-        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in resources),
-        "peak_increase": max(rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks),
-        "state": {kind: max(rank[f"{kind}_bytes"] for rank in ranks) for kind in STATES},
-        "seconds": sum(one["seconds"] for one in resources) / len(resources),
-        "tokens_per_second": sum(one["tokens_per_second"] for one in resources) / len(resources),
+        "peak_memory_bytes": known(max, [one["peak_memory_bytes"] for one in resources]),
+        # A platform that trains elsewhere tells nothing of its ranks.
+        "peak_increase": known(max, [rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks]),
+        "state": {kind: known(max, [rank[f"{kind}_bytes"] for rank in ranks]) for kind in STATES},
+        "seconds": known(mean, [one["seconds"] for one in resources]),
+        "tokens_per_second": known(mean, [one["tokens_per_second"] for one in resources]),
         "artifact_bytes": float(rows[0]["artifact_bytes"]),
     }
 
@@ -61,17 +70,19 @@ def pairs(comparison: dict[str, Any]) -> Rows:
 def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of one model and scenario."""
     model, scenario = comparison["model"], comparison["scenario"]
-    mine = [row for row in rows if (row["model"], row["scenario"]) == (model, scenario)]
+    # A service may have a model of the same name.
+    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != BACKEND]
     torch_rows = [row for row in mine if row["backend"] == "torch"]
     colour = colours(list(recipe["techniques"]))
     root = results / "runs" / model / scenario
     runs = {(row["technique"], row["seed"]): root / row["technique"] / f"seed-{row['seed']}" for row in torch_rows}
-    found, curves, hardware = [], {}, {}
+    found, curves = [], {}
+    hardware: dict[str, Any] = {}
     for name in dict.fromkeys(row["technique"] for row in torch_rows if row["technique"] != "base"):
         own = [row for row in torch_rows if row["technique"] == name]
         resources = [files.read_json(runs[name, row["seed"]] / "resources.json") for row in own]
         curves[name] = files.read_jsonl(runs[name, own[0]["seed"]] / "train.jsonl")
-        hardware = resources[0]["hardware"]
+        hardware = hardware if hardware and not resources[0]["ranks"] else resources[0]["hardware"]
         found.append(
             {
                 "technique": name,
@@ -97,6 +108,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,
+        "elsewhere": [row["technique"] for row in found if "platform" in recipe["techniques"][row["technique"]]],
         "pairs": pairs(comparison),
         "backends": mine if any(recipe["precisions"].values()) else [],
         "parity": [
@@ -110,7 +122,10 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "hardware": hardware,
         "curves": loss_curves(curves, colour),
         "differences": differences(found, metric, comparison["higher_is_better"]),
-        "plots": [against(found, column, label, scale, metric, untuned, log) for column, label, scale in axes],
+        "plots": [
+            against([row for row in found if row[column] is not None], column, label, scale, metric, untuned, log)
+            for column, label, scale in axes
+        ],
     }
 
 
@@ -130,7 +145,7 @@ def measured(value: Any, sign: bool = False) -> str:
     return number(value, 3 if value in ("", None) or abs(float(value)) < 10 else 1, sign)
 
 
-def render(template: str, table: dict[str, Any], sections: Rows, recipe: dict[str, Any]) -> str:
+def render(template: str, table: dict[str, Any], sections: Rows, hosted: Rows, recipe: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -142,7 +157,7 @@ def render(template: str, table: dict[str, Any], sections: Rows, recipe: dict[st
         "shown": shown,
         "differs_from": differs_from,
     }
-    return environment.from_string(template).render(table=table, sections=sections, recipe=recipe)
+    return environment.from_string(template).render(table=table, sections=sections, hosted=hosted, recipe=recipe)
 
 
 def main() -> None:
@@ -161,7 +176,8 @@ def main() -> None:
     ]
     table = files.read_json(results / "technique_table.json")
     template = arguments.template.read_text(encoding="utf-8")
-    files.write_text(arguments.output, render(template, table, sections, arguments.recipe))
+    hosted = [row for row in rows if row["backend"] == BACKEND]
+    files.write_text(arguments.output, render(template, table, sections, hosted, arguments.recipe))
     for part in sections:
         found = part["comparison"]
         print(

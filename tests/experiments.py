@@ -16,6 +16,14 @@ MINE = {
     "source": {"path": "data/tickets.jsonl"},
     "prompt": "Which team?\n{text}",
 }
+# Trained by others: a service, and a cluster's operator.
+ELSEWHERE = {
+    **OTHERS,
+    "models": ["phi-3-mini-4k-instruct"],
+    "techniques": ["hosted-openai-compatible", "kaito-lora"],
+    "precisions": [],
+    "publish": {"confirm": False},
+}
 TICKETS = "".join(f'{{"text": "ticket {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(60))
 
 TECHNIQUES = ["full", "lora", "qlora", "dora", "peft-ia3", "peft-prefix", "deepspeed", "zero3"]

@@ -8,7 +8,10 @@ from snaketune import files, manifest
 from snaketune.errors import UserError
 
 # What other targets than the default make, by whose it is: a run's, or a model's.
-ON_REQUEST = {"runs/*/*/*/*": ("package", "onnx/adapter"), "models/*": ("switchable/*",)}
+ON_REQUEST = {
+    "runs/*/*/*/*": ("package", "ai-toolkit", "kaito*", "onnx/adapter", "plan.json"),
+    "models/*": ("switchable/*",),
+}
 Link = tuple[Path, str, Path]
 # Of a run whose intermediates aren't kept, these are gone on purpose.
 TEMPORARY = ("/merged/", "/onnx/fp32/")
@@ -44,14 +47,14 @@ def _unseen_on_request(results: Path, seen: set[Path]) -> list[Path]:
 
 
 def on_request(results: Path, named: set[Path]) -> list[Path]:
-    """The directories made on request of the runs and models of which a manifest is named."""
+    """What was made on request of the runs and models of which a manifest is named."""
     return [
-        directory
+        made
         for owners, inner in ON_REQUEST.items()
         for owner in results.glob(owners)
         if any(path.name == "manifest.json" and path.is_relative_to(owner) for path in named)
         for pattern in inner
-        for directory in owner.glob(pattern)
+        for made in owner.glob(pattern)
     ]
 
 

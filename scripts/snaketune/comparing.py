@@ -1,6 +1,7 @@
 """Each technique against the untuned model and against each other, over test rows and seeds."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,21 @@ def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str])
     return {"technique": best, "validation_losses": means, "better_than_base": best in gained}
 
 
-def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[int, float]]:
+def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[float, float]]:
     """Peak memory over all ranks and seconds of each technique: of its costliest seed."""
-    found: dict[str, tuple[int, float]] = {}
+    found: dict[str, tuple[float, float]] = {}
     for cell in cells:
         if cell[2] != "base":
             resources = results.resources(cell)
-            mine = (resources["peak_memory_bytes"] * resources["world_size"], resources["seconds"])
+            # What wasn't measured is never the least.
+            peak, seconds = (resources[key] or math.inf for key in ("peak_memory_bytes", "seconds"))
+            mine = (peak * resources["world_size"], seconds)
             found[cell[2]] = max(found.get(cell[2], (0, 0.0)), mine)
     return found
 
 
 def recommend(
-    gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[int, float]]
+    gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[float, float]]
 ) -> dict[str, Any]:
     """The best technique; among its equals that beat the untuned model, the one with the least memory."""
     if not gained:
@@ -132,8 +135,14 @@ def recommend(
             "equals": equals,
             "reason": "it beats the untuned model and every other technique, each by a paired interval that excludes zero",
         }
+    peak = cost[chosen][0]
+    least = (
+        f"it has the smallest peak memory over its ranks ({peak / 2**20:,.0f} MiB)"
+        if math.isfinite(peak)
+        else "it was named first, as the memory of none was measured"
+    )
     return {
         "recommended": chosen,
         "equals": equals,
-        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model it has the smallest peak memory over its ranks ({cost[chosen][0] / 2**20:,.0f} MiB)",
+        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {least}",
     }

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.exports import Export
+from snaketune.hosted_kinds import HostedTechnique, Publish
+from snaketune.kaito_kinds import KaitoTechnique, Serving
 from snaketune.kinds import Model, Name, Share, Strict, Technique
 from snaketune.scenarios import Scenario
 
@@ -99,7 +101,7 @@ class Package(Strict):
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
-    models: list[Name] = Field(min_length=1)
+    models: list[Name] = Field(description="none where every technique is hosted: those name their own")
     scenarios: list[Name] = Field(min_length=1)
     techniques: list[Name] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
@@ -114,6 +116,12 @@ class Experiment(Strict):
     properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
     benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
     package: Package = Package()
+    # Left out of every record: it changes no result.
+    publish: Publish = Field(Publish(), exclude=True)
+    # Left out where it isn't set, so that other experiments' records stay as they were.
+    kaito: Serving | None = Field(
+        None, exclude_if=lambda value: value is None, description="`kaito_serving` serves each LoRA adapter there"
+    )
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
@@ -154,6 +162,8 @@ class Experiment(Strict):
 SCHEMAS: dict[str, type[BaseModel]] = {
     "experiment": Experiment,
     "technique": Technique,
+    "hosted-technique": HostedTechnique,
+    "kaito-technique": KaitoTechnique,
     "scenario": Scenario,
     "model": Model,
     "export": Export,

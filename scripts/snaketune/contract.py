@@ -49,8 +49,28 @@ def named(recipe: dict[str, Any]) -> Iterator[str]:
             yield f"{run}/evaluation/adapter.logits.safetensors"
         if technique != "base":
             yield from (f"{run}/{name}" for name in ("train.jsonl", "resources.json", "manifest.json"))
+    yield from dict.fromkeys(path for one in recipe.get("hosted", []) for path in hosted_records(one))
     for technique, ranks, number in recipe["property_runs"]:
         yield from (f"{property_run(technique, ranks, number)}/{name}" for name in ("train.jsonl", "resources.json"))
+
+
+def hosted_records(one: dict[str, Any]) -> Iterator[str]:
+    """What proves a run at a service, below results/: its rows, its job, its answers."""
+    model, scenario, technique, seed = one["cell"]
+    runs = f"runs/{model}/{scenario}/{technique}"
+    yield from (f"data/{scenario}/manifest.json", f"{runs}/rows/manifest.json", f"{runs}/seed-{seed}/manifest.json")
+    asked = [f"seed-{seed}"] * one["asks"] + ["untuned"] * one["asks_untuned"]
+    for part in asked:
+        yield from (f"{runs}/{part}/evaluation/hosted.{end}" for end in ("json", "predictions.jsonl", "answers.jsonl"))
+
+
+def hosted_files(one: dict[str, Any]) -> Iterator[str]:
+    """What a service was sent and what it gave back, below results/: their manifests name them."""
+    model, scenario, technique, seed = one["cell"]
+    runs = f"runs/{model}/{scenario}/{technique}"
+    yield from (f"{runs}/rows/{name}" for name in ("train.jsonl", "validation.jsonl", "provenance.json"))
+    names = ("job.json", "finished.json", "events.jsonl", "train.jsonl", "resources.json", "model.json")
+    yield from (f"{runs}/seed-{seed}/{name}" for name in (*names, "provenance.json"))
 
 
 def property_run(technique: str, ranks: int, number: int) -> str:

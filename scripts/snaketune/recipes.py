@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from snaketune import hosted_matrix, kaito_matrix
 from snaketune.resolve import Matrix, measured
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
@@ -38,7 +39,7 @@ class Recipes(Matrix):
         kinds: dict[str, dict[str, Any]] = {
             "models": self.models,
             "scenarios": self.scenarios,
-            "techniques": self.techniques,
+            "techniques": {**self.techniques, **self.hosted},
             "exports": self.exports,
         }
         return {
@@ -58,6 +59,7 @@ class Recipes(Matrix):
             "pairs": self.pairs,
             "property_runs": self.property_runs,
             "parameters": self.parameters(),
+            **({"hosted": self.hosted_cells} if self.hosted else {}),
         }
 
     def data_recipe(self, scenario: str) -> dict[str, Any]:
@@ -75,6 +77,25 @@ class Recipes(Matrix):
         """How one backend is scored; which of the task's metrics count isn't in it."""
         evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
         return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
+
+    @property
+    def hosted_cells(self) -> list[dict[str, Any]]:
+        return hosted_matrix.cells(self)
+
+    def hosted_recipe(self, technique: str, seed: int) -> dict[str, Any]:
+        return hosted_matrix.hosted_recipe(self, technique, seed)
+
+    def hosted_price(self, technique: str) -> dict[str, Any]:
+        return hosted_matrix.price(self, technique)
+
+    def asking_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        return hosted_matrix.asking_recipe(self, scenario, technique)
+
+    def kaito_recipe(self, *cell: Any) -> dict[str, Any]:
+        return kaito_matrix.kaito_recipe(self, *cell)
+
+    def serving_recipe(self, *cell: Any) -> dict[str, Any]:
+        return kaito_matrix.serving_recipe(self, *cell)
 
     def pretraining_recipe(self, model: str) -> dict[str, Any]:
         build = self.models[model].build
@@ -132,13 +153,14 @@ class Recipes(Matrix):
             "scenarios": scored,
             "precisions": self.exported,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
+            **({"hosted": self.hosted_cells} if self.hosted else {}),
         }
 
     def table_recipe(self) -> dict[str, Any]:
         """What the cells of the published table are measured by."""
         properties = self.experiment.properties
         return {
-            "model": self.experiment.models[0],
+            "model": next(iter(self.experiment.models), None),
             "scenarios": self.experiment.scenarios,
             "techniques": list(self.techniques),
             "confidence": self.experiment.evaluation.confidence,

@@ -7,16 +7,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, RootModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from snaketune.config import SCHEMAS, Experiment
+from snaketune import hosted_matrix, kaito_matrix
+from snaketune.config import Experiment
 from snaketune.errors import UserError
 from snaketune.exports import AnyExport
 from snaketune.files import read_yaml
+from snaketune.hosted_kinds import HostedTechnique, kind_of
+from snaketune.kaito_kinds import KaitoTechnique
 from snaketune.kinds import Model, Technique
 from snaketune.published import COLUMNS, REFERENCE
 from snaketune.scenarios import DOCUMENTATION, Scenario
+from snaketune.validation import validated
 
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
@@ -26,57 +29,6 @@ LINEAR_LAYERS = {
         for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
     },
 }
-
-
-def validated(kind: str, content: Any, where: str) -> Any:
-    """``content`` as the typed model of its kind.
-
-    Raises:
-        UserError: every fault in one message, each with its key and what was expected.
-    """
-    model = SCHEMAS[kind]
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected keys and values, found {type(content).__name__}")
-    try:
-        checked = model.model_validate(content)
-    except ValidationError as error:
-        raise UserError("\n  ".join([f"{where}:", *(_fault(model, fault) for fault in error.errors())])) from None
-    return checked.root if isinstance(checked, RootModel) else checked
-
-
-def _fault(model: type[BaseModel], fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = _fields_at(model, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"{key}: unknown key" + (
-            f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}" if known else ""
-        )
-    if fault["type"] == "missing":
-        return f"{key}: missing"
-    found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{found}".removeprefix(": ")
-
-
-def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    schema = model.model_json_schema()
-    found = schema
-    for part in location:
-        options = [found, *found.get("anyOf", []), *found.get("oneOf", [])]
-        options = [schema["$defs"][o["$ref"].rsplit("/", 1)[-1]] if "$ref" in o else o for o in options]
-        options += [
-            schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]]
-            for o in options
-            for inner in o.get("oneOf", [])
-            if "$ref" in inner
-        ]
-        found = next(
-            (o["properties"][part] for o in options if part in o.get("properties", {})),
-            next((o for o in options if o.get("properties", {}).get("type", {}).get("const") == part), found),
-        )
-    if "$ref" in found:
-        found = schema["$defs"][found["$ref"].rsplit("/", 1)[-1]]
-    return list(found.get("properties", {}))
 
 
 def modules_of(directory: Path) -> set[str]:
@@ -109,13 +61,17 @@ class Matrix:
         scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
         self.models: dict[str, Model] = self._read_all("model", "models", models)
         self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
-        self.techniques: dict[str, Technique] = self._read_all("technique", "techniques", self.experiment.techniques)
+        every = self._read_all("technique", "techniques", self.experiment.techniques)
+        self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
+        self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
         for name, ranks in own.ranks.items():
             self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
+        hosted_matrix.check(self)
         self._check_exports()
         self._check_targets()
         self._check_files()
+        kaito_matrix.check(self)
 
     @property
     def others(self) -> list[str]:
@@ -139,6 +95,11 @@ class Matrix:
         return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
 
     @property
+    def kaito(self) -> list[str]:
+        """Techniques that a KAITO operator trains."""
+        return [name for name, technique in self.techniques.items() if isinstance(technique, KaitoTechnique)]
+
+    @property
     def exported(self) -> dict[str, list[str]]:
         """The precisions of each technique and of the untuned model."""
         return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
@@ -153,9 +114,10 @@ class Matrix:
                     f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)"
                     + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
                 )
+        contents = {name: read_yaml(directory / f"{name}.yaml") for name in names}
         return {
-            name: validated(kind, read_yaml(directory / f"{name}.yaml"), f"config/{folder}/{name}.yaml")
-            for name in names
+            name: validated(kind_of(content) if kind == "technique" else kind, content, f"config/{folder}/{name}.yaml")
+            for name, content in contents.items()
         }
 
     def _check_exports(self) -> None:

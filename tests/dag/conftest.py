@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from experiments import MINE, OTHERS, TICKETS, UNTRAINED
+from experiments import ELSEWHERE, MINE, OTHERS, TICKETS, UNTRAINED
 from workspace import Workspace, made
 
 
@@ -13,12 +13,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return made(Workspace.make(tmp_path_factory.mktemp("dag"), UNTRAINED))
 
 
+def of_tickets(path: Path, experiment: dict[str, object]) -> Workspace:
+    workspace = Workspace.make(path, experiment, {"config/scenarios/mine.yaml": MINE})
+    (workspace.path / "data/tickets.jsonl").write_text(TICKETS)
+    return made(workspace)
+
+
 @pytest.fixture(scope="session")
 def finished_others(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Another finished experiment: a hub model and the user's own rows."""
-    workspace = Workspace.make(tmp_path_factory.mktemp("others"), OTHERS, {"config/scenarios/mine.yaml": MINE})
-    (workspace.path / "data/tickets.jsonl").write_text(TICKETS)
-    return made(workspace)
+    return of_tickets(tmp_path_factory.mktemp("others"), OTHERS)
+
+
+@pytest.fixture(scope="session")
+def finished_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A third: what a service and a cluster's operator trained."""
+    return of_tickets(tmp_path_factory.mktemp("elsewhere"), ELSEWHERE)
 
 
 def files_of(workspace: Workspace) -> dict[Path, bytes]:
@@ -49,3 +59,8 @@ def edited(finished: Workspace) -> Iterator[Workspace]:
 @pytest.fixture
 def edited_others(finished_others: Workspace) -> Iterator[Workspace]:
     yield from put_back(finished_others)
+
+
+@pytest.fixture
+def edited_elsewhere(finished_elsewhere: Workspace) -> Iterator[Workspace]:
+    yield from put_back(finished_elsewhere)

@@ -246,6 +246,55 @@ def test_another_technique_runs_only_its_own_jobs(edited: Workspace) -> None:
     assert edited.pending() == another_technique()
 
 
+HOSTED, KAITO = "hosted-openai-compatible", "kaito-lora"
+ASKED = {f"{rule}_hosted {HOSTED}" for rule in ("ask", "score")}
+SUBMITTED = {f"{rule}_hosted {HOSTED}" for rule in ("submit", "wait", "fetch")} | ASKED
+ASKED_BEFORE = {f"{job} seed untuned" for job in ASKED}
+
+
+def test_a_hosted_technique_runs_only_its_own_jobs(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- lora", f"- lora\n- {HOSTED}")
+    assert edited.pending() == {f"convert_hosted {HOSTED} seed rows"} | SUBMITTED | ASKED_BEFORE | END
+
+
+PATH = f"config/techniques/{HOSTED}.yaml"
+CHANGES_ELSEWHERE = {
+    "the leave to send": (("config/experiments/test.yaml", "confirm: false", "confirm: true"), set()),
+    "a price": ((PATH, "# price: {per_million_training_tokens: …", "price: {per_million_training_tokens: 1"), SETTINGS),
+    "a line of what submits": (("scripts/submit_hosted.py", "indent=1", "indent=2"), SUBMITTED | END),
+    "another attempt": ((PATH, "service:", "attempt: 2\nservice:"), SUBMITTED | END),
+    "where the tuned model answers": (
+        (PATH, "untuned: true", "untuned: true\n  deployment: d"),
+        ASKED | ASKED_BEFORE | END,
+    ),
+    "a line of what talks to the cluster": (("scripts/tune_on_kaito.py", "4 * arguments", "5 * arguments"), set()),
+    "the rank that KAITO trains": (
+        (f"config/techniques/{KAITO}.yaml", "r: 8", "r: 4"),
+        {f"{rule} {KAITO}" for rule in ("write_kaito", "tune_on_kaito", "receive_adapter", "merge_adapter")}
+        | {f"evaluate_torch {KAITO}"}
+        | END,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_ELSEWHERE)
+def test_a_change_of_what_trains_elsewhere_runs_what_it_can_touch(edited_elsewhere: Workspace, change: str) -> None:
+    (name, old, new), expected = CHANGES_ELSEWHERE[change]
+    edited_elsewhere.edit(name, old, new)
+    assert edited_elsewhere.pending() == expected
+
+
+def test_plans_and_manifests_of_what_isnt_there_are_one_message(edited: Workspace) -> None:
+    for target, told in (
+        ("plan_hosted", "no technique of this experiment is hosted"),
+        ("kaito_manifests", "no technique of this experiment has"),
+        ("kaito_serving", "is missing in the experiment"),
+    ):
+        shown = edited.snakemake("--dry-run", target)
+        text = shown.stdout + shown.stderr
+        assert (shown.returncode, told in text, "Traceback" in text) == (1, True, False), text
+
+
 def test_a_prefix_is_laid_beside_the_untuned_exports_which_are_not_made_again(edited: Workspace) -> None:
     edited.edit(edited.experiment, "- lora", "- lora\n- peft-prefix")
     rules = ("train_adapter", "extract_prefix", "evaluate_torch", "add_prefix", "add_prefix_to_fp32")

@@ -20,13 +20,15 @@ from workspace import Workspace
 import make_environment
 from snaketune.chat import CHAT_TEMPLATE, END, PAD
 from snaketune.exports import Genai
-from snaketune.files import read_json, write_json
+from snaketune.files import read_json, read_jsonl, write_json
 from snaketune.layout import MODEL_FILES
 from snaketune.manifest import record
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDRY = "foundry-local-sdk==2.2.1"
 CONTEXT = 96
+# On a quantized base, with magnitudes of their own?
+CHATTED = {"lora": (False, False), "qlora": (True, False), "dora": (False, True)}
 # Nothing listens on this port: the catalog of the public can't be asked.
 CHAT = """
 import sys
@@ -136,19 +138,30 @@ def test_without_a_question_each_line_is_one_until_the_context_is_full(package: 
     assert "Traceback" not in chatted.stderr
 
 
-@pytest.mark.long
-def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def foundry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with Foundry Local's SDK, which brings its own runtime."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip(f"{FOUNDRY} is tried on Linux x86_64 only, this is {sys.platform} {platform.machine()}")
-    (tmp_path / "requirements.txt").write_text(f"{FOUNDRY}\n")
-    foundry = make_environment.make([tmp_path / "requirements.txt"], tmp_path / "foundry")
-    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    directory = tmp_path_factory.mktemp("foundry")
+    (directory / "requirements.txt").write_text(f"{FOUNDRY}\n")
+    return make_environment.make([directory / "requirements.txt"], directory / "environment")
+
+
+def chat(foundry: Path, package: Path, data: Path, question: str) -> str:
+    """Foundry Local's answer, with no network but the loopback where this kernel can give that."""
     alone = ["unshare", "--user", "--map-root-user", "--net"]
     without_network = alone if done(*alone, "true").returncode == 0 else []
-    chatted = done(*without_network, foundry, "-c", CHAT, package, tmp_path / "data", "Name it", timeout=300)
+    chatted = done(*without_network, foundry, "-c", CHAT, package, data, question, timeout=300)
     assert chatted.returncode == 0, chatted.stderr
-    answer = chatted.stdout.partition("answer: ")[2].rstrip("\n")
-    assert len(answer) > 8, chatted.stdout
+    return chatted.stdout.partition("answer: ")[2].rstrip("\n")
+
+
+@pytest.mark.long
+def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, foundry: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    answer = chat(foundry, package, tmp_path, "Name it")
+    assert len(answer) > 8
     assert done(python, package / "run.py", "Name it").stdout.startswith(answer)
     assert before == {path.name: path.read_bytes() for path in package.iterdir()}
 
@@ -157,16 +170,37 @@ def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, 
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     budget = {"onnx-fp32-genai-int4": {"kl_divergence": 1.0, "smallest_metric_change": -1.0}}
     precisions = {"precisions": ["fp32", "genai-int4"], "parity": {"budgets": budget}}
-    experiment = {**SMALL, "techniques": ["lora", "peft-prefix"], **precisions}
+    experiment = {**SMALL, "techniques": [*CHATTED, "peft-prefix"], **precisions}
     return small(tmp_path_factory.mktemp("packages"), experiment)
 
 
-@pytest.mark.long
-def test_the_workflow_packages_every_run_that_ends_with_one_model(workspace: Workspace) -> None:
+@pytest.fixture(scope="module")
+def packaged(workspace: Workspace) -> Workspace:
     ran = workspace.snakemake("--cores", "2", "package")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    return workspace
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("technique", CHATTED)
+def test_foundry_local_chats_with_what_a_technique_trained(
+    packaged: Workspace, python: Path, foundry: Path, tmp_path: Path, technique: str
+) -> None:
+    run = packaged.path / f"results/runs/test-phi3/test-areas/{technique}/seed-1"
+    row = read_jsonl(packaged.path / "results/data/test-areas/test.jsonl")[0]
+    question = row["messages"][0]["content"]
+    answer = chat(foundry, run / "package", tmp_path, question)
+    assert answer.strip()
+    assert done(python, run / "package/run.py", question).stdout.startswith(answer)
+    trained = read_json(run / "manifest.json")["recipe"]
+    assert (trained["base_precision"] == "nf4", trained["adapter"]["options"]["use_dora"]) == CHATTED[technique]
+
+
+@pytest.mark.long
+def test_the_workflow_packages_every_run_that_ends_with_one_model(packaged: Workspace) -> None:
+    workspace = packaged
     made = sorted((workspace.path / "results/runs").rglob("package"))
-    assert [path.parts[-3] for path in made] == ["base", "lora"]
+    assert [path.parts[-3] for path in made] == ["base", *sorted(CHATTED)]
     for path in made:
         assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
         assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"

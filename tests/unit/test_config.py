@@ -16,7 +16,8 @@ from snaketune.config import SCHEMAS
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
 from snaketune.recipes import Recipes
-from snaketune.resolve import Matrix, modules_of, validated
+from snaketune.resolve import Matrix, modules_of
+from snaketune.validation import validated
 from write_schemas import KINDS, schema_text
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +202,7 @@ def test_an_unknown_technique_is_named_with_the_nearest(root: Path) -> None:
 
 
 def test_an_unknown_technique_near_to_none_lists_them_all(root: Path) -> None:
-    with pytest.raises(UserError, match=r"no technique 'zzz'.*there are deepspeed, dora, full, lora"):
+    with pytest.raises(UserError, match=r"no technique 'zzz'.*there are deepspeed, dora, full, .*, lora"):
         Matrix(CONFIG | {"techniques": ["zzz"]}, root)
 
 

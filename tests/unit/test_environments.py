@@ -74,14 +74,14 @@ def pins(name: str) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["train", "export", "workflow", "dev"])
+@pytest.mark.parametrize("name", ["train", "export", "publish", "workflow", "dev"])
 def test_a_lock_pins_each_package_and_names_no_place(name: str) -> None:
     lines = pins(name)
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.!]+( ; [^/\\@]+)?", line)] == []
 
 
-@pytest.mark.parametrize("name", ["train", "export", "workflow"])
+@pytest.mark.parametrize("name", ["train", "export", "publish", "workflow"])
 def test_conda_and_pip_get_the_same_versions(name: str) -> None:
     text = (ENVIRONMENTS / name / "environment.yaml").read_text()
     environment = yaml.safe_load(text)
@@ -101,7 +101,7 @@ def test_no_training_result_depends_on_the_version_of_snakemake_or_dvc() -> None
     assert not [line for line in pins("train") if line.startswith(("snakemake", "dvc"))]
 
 
-@pytest.mark.parametrize("name", ["train", "export", "workflow", "dev"])
+@pytest.mark.parametrize("name", ["train", "export", "publish", "workflow", "dev"])
 def test_every_requirement_is_locked(name: str) -> None:
     asked = (ENVIRONMENTS / name / "requirements.in").read_text().splitlines()
     names = {re.split(r"[\[=<>]", line)[0].lower() for line in asked if line and not line.startswith(("#", "-"))}

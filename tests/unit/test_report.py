@@ -6,7 +6,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from measurements import run_script, save_experiment, save_properties, table_recipe
+from measurements import run_script, save_evaluation, save_experiment, save_properties, table_recipe
 
 import summarize
 import write_figures
@@ -14,7 +14,7 @@ import write_report
 import write_technique_table
 from snaketune.drawing import colours
 from snaketune.errors import UserError
-from snaketune.files import read_json
+from snaketune.files import read_json, write_json
 
 TEMPLATE = Path(__file__).parents[2] / "report/report.html.j2"
 SKILLS = {"base": 0.3, "full": 0.8, "lora": 0.6, "peft-ia3": 0.31}
@@ -28,9 +28,10 @@ def page(
     precisions: list[str] | None = None,
     skills: dict[str, float] = SKILLS,
     rounds: int = 0,
+    hosted: list[dict[str, object]] | None = None,
 ) -> str:
     """The report of an experiment, summarized and measured as the workflow does it."""
-    recipe = save_experiment(results, skills, scenarios, seeds, precisions)
+    recipe = save_experiment(results, skills, scenarios, seeds, precisions) | {"hosted": hosted or []}
     outputs = [f"--{name}={results}/{name}" for name in ("comparisons", "metrics")]
     outputs = [f"{one}.json" for one in outputs] + [f"--summary={results}/summary.csv"]
     run_script(summarize, "--recipe", json.dumps(recipe), "--results", results, *outputs)
@@ -207,3 +208,20 @@ def test_a_run_that_measured_no_cell_leaves_the_published_table_as_it_is(tmp_pat
     readme = tmp_path / "README.md"
     readme.write_text("<!-- published -->\nold\n<!-- /published -->\n")
     assert "old" in write_readme(tmp_path, readme)
+
+
+def test_runs_at_services_have_a_table_of_their_own(tmp_path: Path) -> None:
+    for part, skill in (("seed-1", 0.9), ("untuned", 0.2)):
+        run = tmp_path / f"runs/gpt/classification/service/{part}"
+        save_evaluation(run, "hosted", "accuracy", skill, 120, 1)
+        write_json(run / "evaluation/hosted.json", {"metrics": {"accuracy": skill}, "n": 120})
+        write_json(run / "resources.json", {"train_tokens": 4321, "seconds": None})
+    one = {"cell": ["gpt", "classification", "service", 1], "asks": True, "asks_untuned": True}
+    text = page(tmp_path, ["classification"], [1], hosted=[one])
+    untuned, tuned = rows(text.replace('<h2 id="hosted">', "<h3>"), "Fine-tuned by services")[1:]
+    assert untuned[:4] == ["gpt", "classification", "untuned", "0"]
+    assert tuned[:5] == ["gpt", "classification", "service", "1", "accuracy, higher is better"]
+    assert float(tuned[7]) == pytest.approx(float(tuned[5]) - float(untuned[5]), abs=2e-3)
+    assert tuned[9:] == ["120", "4,321", "–"]
+    assert {row[0] for row in rows(text, "Quality of each technique")} == {"technique", "untuned", *SKILLS} - {"base"}
+    assert "services" not in page(tmp_path / "other", ["classification"], [1])

@@ -22,16 +22,17 @@ from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of
 from snaketune.engines import accelerator_for, optimizer_for
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
+from snaketune.hosted_kinds import kind_of
 from snaketune.layout import TRAINING_FILES
 from snaketune.measure import model_state_bytes
 from snaketune.onnx_backend import OnnxBackend
 from snaketune.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
 from snaketune.recipes import Recipes
-from snaketune.resolve import validated
 from snaketune.scoring import answer_likelihoods, generate, probe_logits
 from snaketune.tokens import write_rows
 from snaketune.torch_backend import TorchBackend
 from snaketune.training import Fit, Plan, answer_loss, collate, plan_batches
+from snaketune.validation import validated
 from train import save
 
 ROOT = Path(__file__).parents[2]
@@ -298,9 +299,14 @@ def test_only_a_prefix_that_the_manifest_names_is_used_and_as_it_was_made(tmp_pa
         prefix_beside(model)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/techniques").glob("*.yaml")), ids=lambda path: path.stem)
+KINDS = {path: kind_of(read_yaml(path)) for path in sorted((ROOT / "config/techniques").glob("*.yaml"))}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in KINDS if KINDS[path] != "hosted-technique"], ids=lambda path: path.stem
+)
 def test_all_but_a_prefix_end_in_one_model(path: Path) -> None:
-    assert validated("technique", read_yaml(path), path.stem).merges == (path.stem != "peft-prefix")
+    assert validated(KINDS[path], read_yaml(path), path.stem).merges == (path.stem != "peft-prefix")
 
 
 @pytest.mark.parametrize("name", FROZEN)

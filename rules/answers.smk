@@ -1,0 +1,76 @@
+"""Hosted models answer the test rows, and are scored as every other backend is.
+
+Needs: model.json of each hosted run, results/data/{scenario}/; credentials in the environment.
+Makes: evaluation/hosted.json, .predictions.jsonl and .answers.jsonl of each run, and untuned/ beside them.
+"""
+
+
+rule ask_hosted:
+    input:
+        model=tuned_elsewhere,
+        card=f"{DATA}/card.json",
+        rows=ancient(f"{DATA}/test.jsonl"),
+    output:
+        answers=f"{HOSTED}/{{part}}/evaluation/hosted.answers.jsonl",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/{part}/ask.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/{part}/ask.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    conda:
+        "../envs/publish/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe(
+            "ask_hosted.py", "publish", **MATRIX.asking_recipe(wildcards.scenario, wildcards.technique)
+        ),
+        work="work/hosted/{model}/{scenario}/{technique}/{part}",
+        at_once=lambda wildcards, output: EXPERIMENT.publish.requests_at_once,
+        confirm=confirmation,
+    message:
+        "Asking {wildcards.model} by {wildcards.technique} the test rows of {wildcards.scenario}: {wildcards.part}"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
+            scripts/ask_hosted.py \
+            --recipe {params.recipe:q} \
+            --model {input.model:q} \
+            --rows {input.rows:q} \
+            --work {params.work:q} \
+            --requests-at-once {params.at_once} \
+            {params.confirm} \
+            --output {output.answers:q} \
+            &> {log:q}
+        """
+
+
+rule score_hosted:
+    input:
+        answers=f"{HOSTED}/{{part}}/evaluation/hosted.answers.jsonl",
+        card=f"{DATA}/card.json",
+        rows=ancient(files_in(DATA, ["train.jsonl", "test.jsonl", "manifest.json"])),
+    output:
+        figures=f"{HOSTED}/{{part}}/evaluation/hosted.json",
+        predictions=f"{HOSTED}/{{part}}/evaluation/hosted.predictions.jsonl",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/{part}/score.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/{part}/score.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("score_hosted.py", task=MATRIX.scenarios[wildcards.scenario].task),
+        data=subpath(input.card, parent=True),
+    message:
+        "Scoring the answers of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}: {wildcards.part}"
+    shell:
+        """
+        python scripts/score_hosted.py \
+            --recipe {params.recipe:q} \
+            --data-directory {params.data:q} \
+            --answers {input.answers:q} \
+            --output {output.figures:q} \
+            &> {log:q}
+        """

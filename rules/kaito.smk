@@ -1,0 +1,169 @@
+"""Fine-tuning by a KAITO operator: manifests, a Workspace made once, its adapter laid out as a run's.
+
+Needs: results/data/{scenario}/; a kubeconfig and `publish: {confirm: true}` to apply anything.
+Makes: kaito/ of each run, then adapter/ and the records as training here does; kaito-serving/ where asked for.
+"""
+
+KAITO_RUN = {"technique": one_of(MATRIX.kaito)}
+
+
+rule write_kaito:
+    input:
+        card=f"{DATA}/card.json",
+        rows=ancient(files_in(DATA, ["train.jsonl", "manifest.json"])),
+    output:
+        files=files_in(f"{RUN}/kaito", ["tuning.yaml", "train.jsonl"]),
+        manifest=f"{RUN}/kaito/manifest.json",
+        provenance=f"{RUN}/kaito/provenance.json",
+    log:
+        "logs/kaito/{model}/{scenario}/{technique}/seed-{seed}/write.log",
+    benchmark:
+        "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/write.tsv"
+    wildcard_constraints:
+        **KAITO_RUN,
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe("write_kaito.py", **of_kaito(wildcards)),
+        data=subpath(input.card, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Writing the manifests of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+    shell:
+        """
+        python scripts/write_kaito.py \
+            --recipe {params.recipe:q} \
+            --data-directory {params.data:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule tune_on_kaito:
+    input:
+        tuning=f"{RUN}/kaito/tuning.yaml",
+        rows=ancient(f"{RUN}/kaito/train.jsonl"),
+    output:
+        files_in(f"{RUN}/kaito/tuned", [*ADAPTER_FILES, "trainer_state.json"]),
+        status=f"{RUN}/kaito/tuned/status.json",
+    log:
+        "logs/kaito/{model}/{scenario}/{technique}/seed-{seed}/tune.log",
+    benchmark:
+        "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/tune.tsv"
+    wildcard_constraints:
+        **KAITO_RUN,
+    # First of all, as the cluster trains while this machine does other things.
+    priority: 20
+    conda:
+        "../envs/publish/environment.yaml"
+    # It computes nothing: no core waits with it.
+    threads: 0
+    params:
+        # Neither is compared: what decides the adapter is in tuning.yaml, and other code must not train it anew.
+        platform=lambda wildcards, output: json.dumps(of_kaito(wildcards)),
+        confirm=confirmation,
+        poll=lambda wildcards, output: EXPERIMENT.publish.poll_seconds,
+        directory=subpath(output.status, parent=True),
+    message:
+        "Tuning {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}, with KAITO"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless kubernetes -- \
+            scripts/tune_on_kaito.py \
+            --manifest {input.tuning:q} \
+            --platform {params.platform:q} \
+            --poll-seconds {params.poll} \
+            {params.confirm} \
+            --output-directory {params.directory:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+rule receive_adapter:
+    input:
+        base=f"{BASE}/manifest.json",
+        weights=ancient(files_in(BASE, MODEL_FILES)),
+        tokens=f"{TRAINING}/manifest.json",
+        rows=ancient(files_in(TRAINING, TRAINING_FILES)),
+        asked=f"{RUN}/kaito/manifest.json",
+        status=f"{RUN}/kaito/tuned/status.json",
+        tuned=files_in(f"{RUN}/kaito/tuned", [*ADAPTER_FILES, "trainer_state.json"]),
+    output:
+        weights=files_in(f"{RUN}/adapter", ADAPTER_FILES),
+        curve=f"{RUN}/train.jsonl",
+        resources=f"{RUN}/resources.json",
+        manifest=f"{RUN}/manifest.json",
+        provenance=f"{RUN}/provenance.json",
+    log:
+        "logs/kaito/{model}/{scenario}/{technique}/seed-{seed}/receive.log",
+    benchmark:
+        "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/receive.tsv"
+    wildcard_constraints:
+        **KAITO_RUN,
+    conda:
+        "../envs/train/environment.yaml"
+    threads: threads_of_a_rank
+    params:
+        recipe=received_recipe,
+        base=subpath(input.base, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        tuned=subpath(input.status, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Proving the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+    shell:
+        """
+        python scripts/receive_adapter.py \
+            --recipe {params.recipe:q} \
+            --base-directory {params.base:q} \
+            --tokens-directory {params.tokens:q} \
+            --tuned-directory {params.tuned:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule serve_on_kaito:
+    input:
+        trained=f"{RUN}/manifest.json",
+        adapter=ancient(files_in(f"{RUN}/adapter", ADAPTER_FILES)),
+    output:
+        serving=f"{RUN}/kaito-serving/serving.yaml",
+        manifest=f"{RUN}/kaito-serving/manifest.json",
+        provenance=f"{RUN}/kaito-serving/provenance.json",
+    log:
+        "logs/kaito/{model}/{scenario}/{technique}/seed-{seed}/serve.log",
+    benchmark:
+        "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/serve.tsv"
+    wildcard_constraints:
+        technique=one_of(SERVED),
+    conda:
+        "../envs/publish/environment.yaml"
+    params:
+        recipe=serving_recipe,
+        adapter=subpath(input.trained, parent=True),
+        # Compared, unlike elsewhere: what was only written is made once there is leave.
+        confirm=lambda wildcards: confirmation(wildcards, None),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Writing how KAITO serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless kubernetes -- \
+            scripts/serve_on_kaito.py \
+            --recipe {params.recipe:q} \
+            --run-directory {params.adapter:q} \
+            {params.confirm} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule kaito_manifests:
+    input:
+        kaito_runs("kaito/manifest.json"),
+
+
+rule kaito_serving:
+    input:
+        served_runs(),

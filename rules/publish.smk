@@ -1,0 +1,165 @@
+"""Fine-tuning by hosted services: rows go there, a job is started once, and what it made is named here.
+
+Needs: results/data/{scenario}/; credentials in the environment, and `publish: {confirm: true}`.
+Makes: rows/ of each hosted technique; job.json, model.json, resources.json, … of each run.
+"""
+
+
+rule convert_hosted:
+    input:
+        card=f"{DATA}/card.json",
+        rows=ancient(files_in(DATA, ["train.jsonl", "validation.jsonl", "manifest.json"])),
+    output:
+        rows=files_in(f"{HOSTED}/rows", ["train.jsonl", "validation.jsonl"]),
+        manifest=f"{HOSTED}/rows/manifest.json",
+        provenance=f"{HOSTED}/rows/provenance.json",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/convert.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/convert.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    conda:
+        "../envs/train/environment.yaml"
+    params:
+        recipe=lambda wildcards: recipe(
+            "convert_hosted.py", limits=MATRIX.hosted[wildcards.technique].limits.model_dump()
+        ),
+        data=subpath(input.card, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Writing the rows of {wildcards.scenario} as {wildcards.technique} sends them"
+    shell:
+        """
+        python scripts/convert_hosted.py \
+            --recipe {params.recipe:q} \
+            --data-directory {params.data:q} \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """
+
+
+rule submit_hosted:
+    input:
+        rows=ancient(files_in(f"{HOSTED}/rows", ["train.jsonl", "validation.jsonl"])),
+        manifest=f"{HOSTED}/rows/manifest.json",
+    output:
+        job=f"{HOSTED}/seed-{{seed}}/job.json",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/submit.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/submit.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    # First of all, as services train while this machine does other things.
+    priority: 20
+    conda:
+        "../envs/publish/environment.yaml"
+    params:
+        recipe=lambda wildcards: hosted_recipe("submit_hosted.py", wildcards),
+        rows=subpath(input.manifest, parent=True),
+        confirm=confirmation,
+    message:
+        "Starting {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
+            scripts/submit_hosted.py \
+            --recipe {params.recipe:q} \
+            --data-directory {params.rows:q} \
+            {params.confirm} \
+            --output {output.job:q} \
+            &> {log:q}
+        """
+
+
+use rule submit_hosted as plan_hosted_run with:
+    output:
+        job=f"{HOSTED}/seed-{{seed}}/plan.json",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/plan.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/plan.tsv"
+    params:
+        recipe=lambda wildcards: hosted_recipe(
+            "submit_hosted.py", wildcards, **MATRIX.hosted_price(wildcards.technique)
+        ),
+        rows=subpath(input.manifest, parent=True),
+        confirm="--dry-run",
+    message:
+        "Planning {wildcards.technique} of {wildcards.model} on {wildcards.scenario}: nothing is sent"
+
+
+rule wait_hosted:
+    input:
+        job=f"{HOSTED}/seed-{{seed}}/job.json",
+    output:
+        finished=f"{HOSTED}/seed-{{seed}}/finished.json",
+        events=f"{HOSTED}/seed-{{seed}}/events.jsonl",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/wait.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/wait.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    conda:
+        "../envs/publish/environment.yaml"
+    # It computes nothing: no core waits with it.
+    threads: 0
+    resources:
+        hosted_waits=1,
+    params:
+        recipe=lambda wildcards: hosted_recipe("wait_hosted.py", wildcards),
+        poll=lambda wildcards, output: EXPERIMENT.publish.poll_seconds,
+    message:
+        "Waiting for {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
+            scripts/wait_hosted.py \
+            --recipe {params.recipe:q} \
+            --job {input.job:q} \
+            --poll-seconds {params.poll} \
+            --output {output.finished:q} \
+            --events {output.events:q} \
+            2>&1 | tee {log:q}
+        """
+
+
+rule fetch_hosted:
+    input:
+        rows=f"{HOSTED}/rows/manifest.json",
+        job=f"{HOSTED}/seed-{{seed}}/job.json",
+        finished=f"{HOSTED}/seed-{{seed}}/finished.json",
+        events=f"{HOSTED}/seed-{{seed}}/events.jsonl",
+    output:
+        files_in(f"{HOSTED}/seed-{{seed}}", ["train.jsonl", "resources.json", "model.json", "provenance.json"]),
+        manifest=f"{HOSTED}/seed-{{seed}}/manifest.json",
+    log:
+        "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/fetch.log",
+    benchmark:
+        "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/fetch.tsv"
+    wildcard_constraints:
+        **OF_HOSTED,
+    conda:
+        "../envs/publish/environment.yaml"
+    params:
+        recipe=lambda wildcards: hosted_recipe("fetch_hosted.py", wildcards),
+        rows=subpath(input.rows, parent=True),
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Fetching the figures of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
+            scripts/fetch_hosted.py \
+            --recipe {params.recipe:q} \
+            --run-directory {params.directory:q} \
+            --data-directory {params.rows:q} \
+            &> {log:q}
+        """
+
+
+rule plan_hosted:
+    input:
+        hosted_plans(),

@@ -1,0 +1,89 @@
+"""Ask a hosted model the prompts of a scenario's test rows, greedily; each answer is paid for once.
+
+Answers are kept in --work as they come, so that a killed run asks only what is missing.
+"""
+
+import argparse
+import hashlib
+import json
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files
+from snaketune.errors import UserError
+from snaketune.hosted import connect
+from snaketune.hosted_openai import asked, plainly
+
+
+def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[str, Any]) -> str:
+    content = [host, name, messages, recipe["max_new_tokens"]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def kept(path: Path) -> dict[str, dict[str, Any]]:
+    """Answers of earlier lives; the last line of a killed one may be cut."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            answer = json.loads(line)
+            found[answer["key"]] = answer
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service", "max_new_tokens"}')
+    parser.add_argument(
+        "--model", type=Path, nargs="?", help="model.json of the tuned model; none asks the untuned one"
+    )
+    parser.add_argument("--rows", type=Path, required=True, help="results/data/SCENARIO/test.jsonl")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for the answers so far")
+    parser.add_argument("--requests-at-once", type=int, default=4)
+    parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
+    parser.add_argument("--output", type=Path, required=True, help="answers, one a row")
+    arguments = parser.parse_args()
+    recipe = arguments.recipe
+    if not arguments.confirm:
+        raise UserError("nothing was asked: set publish: {confirm: true} in the experiment")
+
+    rows = files.read_jsonl(arguments.rows)
+    files.claim(arguments.work)
+    service = connect(recipe["service"])
+    tuned = files.read_json(arguments.model)["model"] if arguments.model else None
+    with plainly(service.host):
+        client, name = service.answerer(tuned)
+    limit = {recipe["service"].get("answer_limit", "max_tokens"): recipe["max_new_tokens"]}
+    keys = [key_of(service.host, name, row["messages"][:-1], recipe) for row in rows]
+    log = arguments.work / f"{keys[0][:12]}.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    found = kept(log)
+    missing = {key: row["messages"][:-1] for key, row in zip(keys, rows, strict=True) if key not in found}
+    with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:
+        # After a cut line the next answer needs one of its own.
+        file.write("\n")
+        waiting = {pool.submit(asked, client, service.host, name, one, limit): key for key, one in missing.items()}
+        failed: UserError | None = None
+        for done in as_completed(waiting):
+            try:
+                found[waiting[done]] = {"key": waiting[done], **done.result()}
+            except UserError as error:
+                failed = failed or error
+                # Not by the pool's shutdown: as_completed would wait for what that drops.
+                for one in waiting:
+                    one.cancel()
+            except CancelledError:
+                continue
+            else:
+                file.write(json.dumps(found[waiting[done]], ensure_ascii=False) + "\n")
+                file.flush()
+        if failed:
+            raise failed
+    files.write_jsonl(arguments.output, ({"id": row["id"], **found[key]} for key, row in zip(keys, rows, strict=True)))
+    print(f"{name}: {len(rows)} answers, {len(missing)} of them new")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,34 @@
+"""Fetch what a finished hosted job gives: the tuned model's name, its loss curve, tokens and time.
+
+What a service doesn't tell stays empty: it is no zero.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from snaketune import errors, files, manifest
+from snaketune.hosted import connect, read_job
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service"}')
+    parser.add_argument("--run-directory", type=Path, required=True, help="with job.json, finished.json, events.jsonl")
+    parser.add_argument("--data-directory", type=Path, required=True, help="the rows that were sent")
+    arguments = parser.parse_args()
+    run = arguments.run_directory
+
+    service = connect(arguments.recipe["service"])
+    found = service.outcome(read_job(run / "job.json", service.host))
+    files.write_jsonl(run / "train.jsonl", found.curve)
+    files.write_json(run / "model.json", {"model": found.model, "host": service.host})
+    files.write_json(run / "resources.json", {"train_tokens": found.train_tokens, "seconds": found.train_seconds})
+    names = ("job.json", "finished.json", "events.jsonl", "train.jsonl", "model.json", "resources.json")
+    inputs = [arguments.data_directory / "manifest.json"]
+    manifest.record(run, arguments.recipe, inputs, [run / name for name in names])
+    print(f"{found.model}: {found.train_tokens or 'unknown'} tokens, {found.train_seconds or 'unknown'} s")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,160 @@
+"""Prove an adapter that was trained elsewhere, and lay it out as a run of this machine would be."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from snaketune import errors, files, layout, manifest
+from snaketune.adapters import load_adapter
+from snaketune.errors import UserError
+from snaketune.measure import limit_threads
+from snaketune.tokens import read_rows
+from snaketune.training import mean_loss
+
+Weights = dict[str, torch.Tensor]
+
+
+def check_configuration(configuration: dict[str, Any], recipe: dict[str, Any], where: Path) -> None:
+    """Raise a UserError where adapter_config.json isn't what the recipe asked for."""
+    wanted = {
+        "peft_type": "LORA",
+        **{key: recipe["options"][key] for key in ("r", "lora_alpha", "use_dora", "use_rslora")},
+    }
+    for key, value in wanted.items():
+        if configuration.get(key) != value:
+            raise UserError(
+                f"{where}: {key} is {configuration.get(key)!r}, the recipe says {value!r}: it is another run's adapter"
+            )
+    targets = set(configuration.get("target_modules") or [])
+    if targets != set(recipe["options"]["target_modules"]):
+        raise UserError(
+            f"{where}: target_modules are {', '.join(sorted(targets))}, the recipe says {', '.join(recipe['options']['target_modules'])}"
+        )
+    base = str(configuration.get("base_model_name_or_path") or "")
+    # In its image the operator gives the base a path, which says nothing of which model it is.
+    if recipe["hub"] and base and not base.startswith("/") and base.lower() != recipe["hub"].lower():
+        raise UserError(f"{where}: its base is {base}, this run's is {recipe['hub']}")
+
+
+def check_weights(weights: Weights, base: dict[str, torch.Size], options: dict[str, Any], where: Path) -> None:
+    """Raise a UserError where the adapter isn't of exactly the layers and widths of its base.
+
+    Args:
+        base: shape (outputs, inputs) of every matrix of the base, by the name of its module.
+    """
+    rank = options["r"]
+    expected: dict[str, tuple[int, ...]] = {}
+    for module, (out, into) in base.items():
+        if module.rsplit(".", 1)[-1] in options["target_modules"]:
+            stem = f"base_model.model.{module}"
+            expected |= {f"{stem}.lora_A.weight": (rank, into), f"{stem}.lora_B.weight": (out, rank)}
+            if options["use_dora"]:
+                expected[f"{stem}.lora_magnitude_vector"] = (out,)
+    # Newer releases of peft call a magnitude by its parameter.
+    found = {name.removesuffix(".weight") if "magnitude" in name else name: tensor for name, tensor in weights.items()}
+    if odd := sorted(expected.keys() ^ found.keys()):
+        there = "has" if odd[0] in found else "lacks"
+        raise UserError(f"{where}: it {there} {odd[0]} ({len(odd)} such names): it isn't an adapter of this base")
+    for name, shape in expected.items():
+        if found[name].numel() != torch.Size(shape).numel() or (len(shape) == 2 and tuple(found[name].shape) != shape):
+            raise UserError(
+                f"{where}: {name} is {tuple(found[name].shape)}, this base needs {shape}: its base is another"
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise UserError(f"{where}: {name} holds numbers that aren't finite: lower learning_rate")
+
+
+def curve(state: dict[str, Any], tokens_of_epoch: int) -> list[dict[str, Any]]:
+    """The steps of a trainer's log; its loss is over whole conversations."""
+    return [
+        {
+            "step": entry["step"],
+            "loss": entry["loss"],
+            "learning_rate": entry["learning_rate"],
+            "tokens": round(entry.get("num_tokens") or entry["epoch"] * tokens_of_epoch),
+        }
+        for entry in state["log_history"]
+        if "loss" in entry
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help="options, base_precision, hub, threads as JSON"
+    )
+    parser.add_argument("--tuned-directory", type=Path, required=True, help="adapter, trainer_state.json, status.json")
+    parser.add_argument("--base-directory", type=Path, required=True)
+    parser.add_argument("--tokens-directory", type=Path, required=True)
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, tuned, out = arguments.recipe, arguments.tuned_directory, arguments.output_directory
+
+    limit_threads(recipe["threads"])
+    inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
+    for path in inputs:
+        manifest.prove(path)
+    file = tuned / layout.ADAPTER_FILES[0]
+    try:
+        weights = load_file(file)
+        configuration, state = (
+            files.read_json(tuned / name) for name in (layout.ADAPTER_FILES[1], "trainer_state.json")
+        )
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{tuned}: not whole ({error}); fetch it again") from None
+    check_configuration(configuration, recipe, tuned / layout.ADAPTER_FILES[1])
+    matrices = load_file(arguments.base_directory / "model.safetensors")
+    shapes = {name.removesuffix(".weight"): one.shape for name, one in matrices.items() if one.dim() == 2}
+    del matrices
+    check_weights(weights, shapes, recipe["options"], file)
+
+    rows, validation = (read_rows(arguments.tokens_directory / f"{one}.safetensors") for one in ("train", "validation"))
+    steps = curve(state, sum(len(ids) for ids in rows.ids))
+    if not steps:
+        raise UserError(f"{tuned / 'trainer_state.json'}: log_history has no loss")
+    model = load_adapter(arguments.base_directory, recipe["base_precision"], tuned)
+    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+    # The only loss that compares with that of other techniques: over answers, measured here.
+    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, torch.device("cpu"), 32)
+    _, total = model.get_nb_trainable_parameters()
+
+    status = files.read_json(tuned / "status.json")
+    seconds, tokens = status["seconds"], steps[-1]["tokens"]
+    with files.written_together(out / "adapter") as aside:
+        for name in layout.ADAPTER_FILES:
+            shutil.copyfile(tuned / name, aside / name)
+    files.write_jsonl(out / "train.jsonl", steps)
+    files.write_json(
+        out / "resources.json",
+        {
+            "seconds": seconds,
+            "cpu_seconds_of_rank_0": None,
+            "train_tokens": tokens,
+            "tokens_per_second": tokens / seconds if seconds else None,
+            "trainable_parameters": sum(tensor.numel() for tensor in weights.values()),
+            "total_parameters": total,
+            "world_size": status["gpus"],
+            "threads_per_rank": None,
+            # The operator doesn't tell.
+            "peak_memory_bytes": None,
+            "ranks": [],
+            "hardware": {
+                "processor": status["instance_type"] or "KAITO",
+                "cores": None,
+                "memory_bytes": None,
+                "gpu": True,
+            },
+        },
+    )
+    kept = [out / "adapter" / name for name in layout.ADAPTER_FILES]
+    manifest.record(out, {**recipe, "workspace": status["workspace"]}, [*inputs, tuned.parent / "manifest.json"], kept)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,78 @@
+"""Score a hosted model's answers with the metrics of every other backend.
+
+A service gives no likelihood of the reference answers, so perplexity isn't measured; a label is
+what the model writes, where the backends here choose the likeliest one.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune import errors, files, manifest
+from snaketune.errors import UserError
+from snaketune.metrics import OF_TASK, runs_of_notes, value
+
+
+def predictions(
+    rows: list[dict[str, Any]],
+    answers: list[dict[str, Any]],
+    task: str,
+    decoding: dict[str, Any],
+    labels: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Each test row with its answer and the statistics of its metrics."""
+    found = []
+    for row, answer in zip(rows, answers, strict=True):
+        if row["id"] != answer["id"]:
+            raise UserError(f"the answer to {answer['id']} stands where row {row['id']} is: delete the answers")
+        told = answer["prediction"]
+        entry = {
+            "id": row["id"],
+            "reference": row["reference"],
+            "prediction": labels.get(told, told) if task == "classification" else told,
+            "well_formed": answer["well_formed"],
+        }
+        statistics = OF_TASK[task]({**entry, "prompt": row["messages"][-2]["content"]}, decoding)
+        found.append({**entry, "statistics": statistics})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"task"}')
+    parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
+    parser.add_argument("--answers", type=Path, required=True, help="of ask_hosted.py")
+    parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go beside it")
+    arguments = parser.parse_args()
+    data, task = arguments.data_directory, arguments.recipe["task"]
+
+    manifest.prove(data / "manifest.json", "test.jsonl", "card.json", "train.jsonl")
+    card = files.read_json(data / "card.json")
+    known = files.read_jsonl(data / "train.jsonl") if task == "generation" else []
+    decoding = {
+        "candidates": dict.fromkeys(card["labels"]),
+        "known": {run for row in known for run in runs_of_notes(row["reference"])},
+    }
+    labels = dict(zip((answer.strip() for answer in card["answers"]), card["labels"], strict=True))
+    rows, answers = files.read_jsonl(data / "test.jsonl"), files.read_jsonl(arguments.answers)
+    if len(rows) != len(answers):
+        raise UserError(
+            f"{arguments.answers}: {len(answers)} answers to {len(rows)} rows: delete it and run snakemake again"
+        )
+    predicted = predictions(rows, answers, task, decoding, labels)
+    metrics = {
+        name: float(value(name, np.sum([row["statistics"][name] for row in predicted], axis=0)))
+        for name in predicted[0]["statistics"]
+    }
+    # The keys of every other evaluation: neither speed nor machine is ours to measure.
+    empty = dict.fromkeys(("decode_tokens_per_second", "latency_p50_ms", "hardware", "threads"))
+    files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
+    files.write_json(arguments.output, {"metrics": metrics, "n": len(predicted), **empty})
+    print("hosted: " + ", ".join(f"{name} {found:.3f}" for name, found in metrics.items()) + f", n = {len(predicted)}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

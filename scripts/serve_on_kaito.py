@@ -1,0 +1,44 @@
+"""Write the Workspace that serves a run's adapter with KAITO; with --confirm, make it."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from snaketune import errors, files, layout, manifest
+from snaketune.kaito_kinds import filled
+from snaketune.kaito_manifests import places, serving_manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True, help="cell and serving as JSON")
+    parser.add_argument("--run-directory", type=Path, required=True, help="of the run whose adapter is served")
+    parser.add_argument("--confirm", action="store_true", help="make the Workspace; without it nothing is sent")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, run, out = arguments.recipe, arguments.run_directory, arguments.output_directory
+
+    manifest.prove(run / "manifest.json", *(f"adapter/{name}" for name in layout.ADAPTER_FILES))
+    adapter = [run / "adapter" / name for name in layout.ADAPTER_FILES]
+    workspace = serving_manifest(recipe, files.sha256(adapter[0]))
+    name = workspace["metadata"]["name"]
+    serving = filled(recipe["serving"], places(recipe["cell"], name))
+    if arguments.confirm:
+        from snaketune.kubernetes_calls import Cluster
+        from snaketune.workspaces import ensure
+
+        if serving["volume"]:
+            with files.written_together(Path(serving["volume"]["path"])) as aside:
+                for path in adapter:
+                    shutil.copyfile(path, aside / path.name)
+        ensure(Cluster(serving["namespace"], serving["context"], 1.0), workspace)
+    files.write_text(out / "serving.yaml", yaml.safe_dump(workspace, sort_keys=False, allow_unicode=True))
+    manifest.record(out, recipe, [run / "manifest.json"], [out / "serving.yaml"])
+    print(f"{name}: {'made' if arguments.confirm else 'nothing was sent'}; {out / 'serving.yaml'}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,90 @@
+"""Start one fine-tuning job at a hosted service, once: its id is what is written.
+
+The job's name follows from what it is asked to do and from the rows. Where the service has a job
+of that name already, from a life that was killed or from somebody beside, that one is taken.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from snaketune import errors, files, manifest
+from snaketune.errors import UserError
+from snaketune.hosted import SPLITS, Service, connect, key_of
+
+
+def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What would be sent, and what it would roughly cost at the user's own price."""
+    sent = {}
+    for split in SPLITS:
+        text = (data / f"{split}.jsonl").read_text(encoding="utf-8")
+        characters = sum(
+            len(message["content"]) for line in text.splitlines() for message in json.loads(line)["messages"]
+        )
+        sent[split] = {"rows": text.count("\n"), "bytes": len(text.encode()), "characters": characters}
+    tokens = round(sent["train"]["characters"] / recipe["characters_per_token"] * recipe["epochs"])
+    price = recipe["price"]
+    cost = price and round(tokens / 1e6 * price["per_million_training_tokens"], 4)
+    return {
+        "key": key,
+        **{name: recipe[name] for name in ("service", "hyperparameters", "epochs", "seed", "attempt")},
+        "sent": sent,
+        "estimated_training_tokens": tokens,
+        "estimated_cost": {"amount": cost, "currency": price["currency"]} if price else None,
+        "how": f"characters of the training rows / {recipe['characters_per_token']:g} × {recipe['epochs']} epochs"
+        + ("" if price else "; set `price` in the technique for a cost"),
+    }
+
+
+def submitted(service: Service, key: str, data: Path, recipe: dict[str, Any]) -> str:
+    """The id of the one job with this key; it is created only where the service has none.
+
+    Raises:
+        UserError: the service refuses it or can't be reached; with what to do.
+    """
+    if found := service.find(key):
+        print(f"the service has this job already: {found}")
+        return found
+    service.check()
+    service.create(key, data, recipe)
+    # Somebody may have created it at the same moment: whoever looks now keeps the oldest.
+    found = service.find(key)
+    if found is None:
+        raise UserError(f"{service.host} took the job {key} but doesn't list it yet: run snakemake again in a minute")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe", type=json.loads, required=True, help='JSON: {"service", "hyperparameters", "epochs", "seed", …}'
+    )
+    parser.add_argument("--data-directory", type=Path, required=True, help="what convert_hosted.py wrote")
+    parser.add_argument("--output", type=Path, required=True, help="job.json; with --dry-run, the plan")
+    parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be sent and what it might cost")
+    arguments = parser.parse_args()
+    recipe, data = arguments.recipe, arguments.data_directory
+    manifest.prove(data / "manifest.json")
+    key = key_of(recipe, data)
+    if arguments.dry_run:
+        found = plan(key, data, recipe)
+        files.write_json(arguments.output, found)
+        print(json.dumps(found, indent=1))
+        return
+    if not arguments.confirm:
+        raise UserError(
+            "nothing was sent: hosted techniques send your rows away and cost money. See what would go with `snakemake plan_hosted`, then set publish: {confirm: true} in the experiment"
+        )
+    files.claim(Path("work/hosted") / key)
+    service = connect(recipe["service"])
+    job = submitted(service, key, data, recipe)
+    files.write_json(
+        arguments.output, {"id": job, "key": key, "host": service.host, "model": recipe["service"]["model"]}
+    )
+    print(f"{service.host}: {job}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

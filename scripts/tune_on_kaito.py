@@ -1,0 +1,117 @@
+"""Have a KAITO operator train a run: make its ConfigMap and Workspace once, wait, fetch the adapter.
+
+Killed at any point and called again, it goes on: names follow from the recipe, what is there
+isn't made again, and what was fetched is kept in --work.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+import yaml
+
+from snaketune import errors, files, layout
+from snaketune.errors import UserError
+from snaketune.kaito_kinds import filled
+from snaketune.kaito_manifests import TRAIN_FILE, places
+from snaketune.kubernetes_calls import Cluster
+from snaketune.workspaces import ensure, seconds_of, wait, workspace
+
+STATE, DONE = "trainer_state.json", "fine_tuning_completed.txt"
+
+
+def place_rows(train: Path, target: Path) -> None:
+    """Copy train.jsonl to the volume, unless it is there."""
+    if not target.exists() or files.sha256(target) != files.sha256(train):
+        with files.written_whole(target) as aside:
+            shutil.copyfile(train, aside)
+
+
+def fetch(source: Path, out: Path, image: str | None, patience: float) -> None:
+    """Copy the adapter and the trainer's log from the volume; a share may show them some seconds late.
+
+    Raises:
+        UserError: they aren't there, or the adapter is in a format that runs code.
+    """
+    until = time.monotonic() + patience
+    while not (source / DONE).exists() and time.monotonic() < until:
+        time.sleep(min(1.0, patience))
+    if not (source / DONE).exists():
+        told = (
+            f"KAITO pushed {image}: unpack its files into"
+            if image
+            else "KAITO is done, but this machine doesn't see its files in"
+        )
+        raise UserError(f"{told} {source}, then run snakemake again ({DONE} is missing there)")
+    states = sorted(source.glob(f"checkpoint-*/{STATE}"), key=lambda path: int(path.parent.name.split("-")[1]))
+    if not states:
+        raise UserError(f"{source}: no checkpoint-*/{STATE}, which has the loss of each step")
+    for name in layout.ADAPTER_FILES:
+        if not (source / name).is_file():
+            raise UserError(
+                f"{source}: no {name}; other formats (.bin, .pt) run code when they are read and aren't accepted"
+            )
+    with files.written_together(out) as aside:
+        for path in (*(source / name for name in layout.ADAPTER_FILES), states[-1]):
+            shutil.copyfile(path, aside / path.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True, help="tuning.yaml, of write_kaito.py")
+    parser.add_argument("--platform", type=json.loads, required=True, help="cell and platform of the technique as JSON")
+    parser.add_argument("--work", type=Path, default=Path("work/kaito"), help="keeps what was fetched")
+    parser.add_argument("--poll-seconds", type=float, default=30, help="between two looks at the Workspace")
+    parser.add_argument("--confirm", action="store_true", help="without it nothing is sent to the cluster")
+    parser.add_argument("--dry-run", action="store_true", help="print the manifests and end")
+    parser.add_argument("--output-directory", type=Path)
+    arguments = parser.parse_args()
+    text = arguments.manifest.read_text(encoding="utf-8")
+    if arguments.dry_run:
+        print(text, end="")
+        return
+    config, wanted = yaml.safe_load_all(text)
+    name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+    platform = filled(arguments.platform["platform"], places(arguments.platform["cell"], name))
+    kept, volume = arguments.work / name, Path(platform["output"]["path"])
+
+    if not (kept / "status.json").exists():
+        if not arguments.confirm:
+            raise UserError(
+                f"nothing is sent to a cluster without `publish: {{confirm: true}}` in the experiment; what would be is in {arguments.manifest}"
+            )
+        files.claim(kept)
+        cluster = Cluster(namespace, platform["context"], min(1.0, arguments.poll_seconds))
+        if workspace(cluster, name) is None and (volume / layout.ADAPTER_FILES[0]).exists():
+            raise UserError(
+                f"{volume} holds an adapter that isn't of {name}: move it away, as KAITO would write over it"
+            )
+        if platform["data"]["volume"]:
+            place_rows(
+                arguments.manifest.with_name(TRAIN_FILE), Path(platform["data"]["volume"]["path"]) / name / TRAIN_FILE
+            )
+        if platform["output"]["volume"]:
+            volume.mkdir(parents=True, exist_ok=True)
+        ensure(cluster, config)
+        ensure(cluster, wanted)
+        status = wait(cluster, name, arguments.poll_seconds)
+        fetch(volume, kept, platform["output"]["image"], 4 * arguments.poll_seconds)
+        files.write_json(
+            kept / "status.json",
+            {
+                "workspace": name,
+                "namespace": namespace,
+                "seconds": seconds_of(status),
+                "instance_type": platform["instance_type"],
+                "gpus": platform["gpus"],
+            },
+        )
+    with files.written_together(arguments.output_directory) as aside:
+        for path in kept.iterdir():
+            shutil.copyfile(path, aside / path.name)
+
+
+if __name__ == "__main__":
+    errors.run(main)

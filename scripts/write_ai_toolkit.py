@@ -1,0 +1,111 @@
+"""Make a project folder of AI Toolkit from one run's recipe: it trains the same with Olive.
+
+A base model of the hub is downloaded by the project itself, at its pinned commit; any other is
+copied into it. What Olive can't train is one message.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from snaketune import ai_toolkit, errors, files, manifest, olive
+from snaketune.layout import MODEL_FILES
+
+
+def requirements(lock: Path) -> str:
+    """Olive, and the versions that the run itself was locked to.
+
+    Raises:
+        UserError: the lock file doesn't pin one of them.
+    """
+    text = lock.read_text(encoding="utf-8")
+    pins = {name: re.search(rf"^{name}==[^\s;]+", text, re.MULTILINE) for name in ai_toolkit.LOCKED}
+    if missing := [name for name, found in pins.items() if not found]:
+        raise errors.UserError(f"{lock}: no line {missing[0]}==VERSION, which a project needs: run `make lock`")
+    return "".join(f"{line}\n" for line in [*(found[0] for found in pins.values() if found), ai_toolkit.OLIVE])
+
+
+def rows_of(data: Path, split: str) -> list[dict[str, Any]]:
+    """What is trained on: chats or texts, without ids and references."""
+    rows = files.read_jsonl(data / f"{split}.jsonl")
+    return [{key: row[key] for key in ("messages", "text") if key in row} for row in rows]
+
+
+def remote_job(download: str) -> dict[str, Any]:
+    """What AI Toolkit runs in a container whose share is the project; the rest it fills in as it provisions."""
+    known = ("SUBSCRIPTION_ID", "RESOURCE_GROUP_NAME", "STORAGE_ACCOUNT_NAME", "FILE_SHARE_NAME", "ACA_JOB_NAME")
+    commands = [
+        "cd /mount",
+        "pip install -r ./setup/requirements.txt",
+        download,
+        "python3 ./finetuning/invoke_olive.py",
+    ]
+    return {**dict.fromkeys(known), "COMMANDS": [command for command in commands if command]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"cell", "training": recipe of train.py, "model", "scenario", "layers", "description"}',
+    )
+    parser.add_argument("--data-directory", type=Path, required=True)
+    parser.add_argument("--base-directory", type=Path, help="of a model that isn't of the hub: copied")
+    parser.add_argument("--templates", type=Path, required=True, help="folder of the programs and the README")
+    parser.add_argument("--lock", type=Path, required=True, help="requirements of the training environment")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
+    training, model, scenario = recipe["training"], recipe["model"], recipe["scenario"]
+
+    name, _, technique, seed = recipe["cell"]
+    if reason := olive.refusal(training, set(recipe["layers"])):
+        raise errors.UserError(f"{technique} can't be a project of AI Toolkit: {reason}")
+    manifest.prove(data / "manifest.json", "train.jsonl", "validation.jsonl")
+    inputs, copied = [data / "manifest.json"], dict[str, Path]()
+    cache = ai_toolkit.model_cache(name, model["hub"])
+    if not model["hub"]:
+        manifest.prove(arguments.base_directory / "manifest.json", *MODEL_FILES)
+        inputs.append(arguments.base_directory / "manifest.json")
+        copied = {f"{cache}/{file}": arguments.base_directory / file for file in MODEL_FILES}
+        files.need_space(out, sum(path.stat().st_size for path in copied.values()), "the project's copy of the model")
+    copied |= {place: arguments.templates / source for place, source in ai_toolkit.PROGRAMS.items()}
+    # Letters, digits, dots, dashes and one slash: config/ lets nothing else be a hub name or a revision.
+    wanted = "--include '*.safetensors' '*.json' '*.jinja' '*.model'"
+    download = f"hf download {model['hub']} --revision {model['revision']} {wanted} --local-dir ./{cache}"
+    download = download if model["hub"] else ""
+    configuration = olive.configuration(training, cache, scenario["max_tokens"])
+    rows = {split: rows_of(data, split) for split in ("train", "validation")}
+    [[kind, trained]] = configuration["passes"].items()
+    readme = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(  # noqa: S701
+        (arguments.templates / "README.md.j2").read_text(encoding="utf-8")
+    )
+    told = readme.render(
+        **{"model": name, "scenario": recipe["cell"][1], "technique": technique, "seed": seed},
+        **{"description": recipe["description"], "pass": trained["type"], "olive": ai_toolkit.OLIVE},
+        **{"download": download, "output": f"models/{kind}", "rows": {split: len(rows[split]) for split in rows}},
+        licences={"model": model["licence"], "data": scenario["licence"]},
+    )
+    for split, lines in rows.items():
+        files.write_jsonl(out / f"dataset/{split}.jsonl", lines)
+    files.write_json(out / "finetuning/olive-config.json", configuration)
+    files.write_json(out / "infra/finetuning.config.json", remote_job(download))
+    files.write_text(out / "setup/requirements.txt", requirements(arguments.lock))
+    files.write_text(out / "README.md", told + "\n")
+    for place, source in copied.items():
+        with files.written_whole(out / place) as aside:
+            shutil.copyfile(source, aside)
+    named = {*ai_toolkit.FILES, *copied}
+    manifest.record(out, recipe, inputs, [out / place for place in named])
+    print(f"{out}: a project of AI Toolkit that trains {trained['type']} on {len(rows['train'])} rows")
+
+
+if __name__ == "__main__":
+    errors.run(main)

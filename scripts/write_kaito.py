@@ -1,0 +1,44 @@
+"""Write what a KAITO operator takes of a run: tuning.yaml (ConfigMap and Workspace) and train.jsonl."""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from snaketune import errors, files, manifest
+from snaketune.kaito_manifests import MANIFEST, TRAIN_FILE, messages_of, tuning_manifests
+
+
+class Dumper(yaml.SafeDumper):
+    """Shows a file in a ConfigMap as the lines that it has."""
+
+
+Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=json.loads, required=True, help="cell, training, platform, batches as JSON")
+    parser.add_argument("--data-directory", type=Path, required=True, help="with the rows of the scenario")
+    parser.add_argument("--output-directory", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
+
+    manifest.prove(data / "manifest.json", "train.jsonl")
+    rows = messages_of(data / "train.jsonl")
+    with files.written_together(out) as aside:
+        files.write_jsonl(aside / TRAIN_FILE, rows)
+        manifests = tuning_manifests(recipe, len(rows), files.sha256(aside / TRAIN_FILE))
+        (aside / MANIFEST).write_text(
+            yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, allow_unicode=True), "utf-8"
+        )
+    manifest.record(out, recipe, [data / "manifest.json"], [out / TRAIN_FILE, out / MANIFEST])
+    print(f"{manifests[1]['metadata']['name']}: {out / MANIFEST} and {len(rows)} rows in {out / TRAIN_FILE}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,349 @@
+"""From data to a row of the summary with an operator on loopback that answers with a real adapter.
+
+The client is the official one, in its locked environment; the cluster is `kubernetes_service.py`.
+"""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from experiments import SMALL, small
+from services.hosting import python_of_publish
+from services.kubernetes_service import KubernetesService
+from workspace import REPOSITORY, Workspace
+
+from snaketune.kaito_kinds import KaitoTechnique
+from snaketune.kaito_manifests import MANIFEST, TRAIN_FILE, tuning_manifests
+
+START, END = "2026-11-22T10:00:00Z", "2026-11-22T10:02:00Z"
+LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+
+
+def technique(volumes: Path) -> dict[str, object]:
+    lora = yaml.safe_load((REPOSITORY / "config/techniques/lora.yaml").read_text())
+    platform = {
+        "type": "kaito",
+        "instance_type": "Standard_NC24ads_A100_v4",
+        "labels": {"apps": "snaketune"},
+        "preset": "phi-3-mini-4k-instruct",
+        "data": {"volume": {"volume": {"hostPath": {"path": f"{volumes}/data"}}, "path": f"{volumes}/data"}},
+        "output": {
+            "volume": {"hostPath": {"path": f"{volumes}/out-{{technique}}-{{seed}}"}},
+            "path": f"{volumes}/out-{{technique}}-{{seed}}",
+        },
+    }
+    return {**lora, "platform": platform}
+
+
+def read_rows(workspace: dict, configs: dict) -> list[dict]:
+    """What the trainer of a Workspace finds at its dataset_path, the input volume being /mnt/data."""
+    sections = yaml.safe_load(configs[workspace["tuning"]["config"]]["data"]["training_config.yaml"])
+    dataset = Path(sections["training_config"]["DatasetConfig"]["dataset_path"]).relative_to("data")
+    path = Path(workspace["tuning"]["input"]["volumeSource"]["hostPath"]["path"]) / dataset
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def place(source: Path, workspace: dict, curve: list[dict]) -> None:
+    """Lay an adapter out as the operator's trainer does, at the root of the output volume."""
+    out = Path(workspace["tuning"]["output"]["volumeSource"]["hostPath"]["path"])
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copyfile(source / name, out / name)
+    config = json.loads((out / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "/workspace/tfs/weights"
+    (out / "adapter_config.json").write_text(json.dumps(config))
+    steps = [
+        {key: entry[key] for key in ("step", "loss", "learning_rate")} | {"epoch": 1.0, "num_tokens": entry["tokens"]}
+        for entry in curve
+    ]
+    checkpoint = out / f"checkpoint-{len(steps)}"
+    checkpoint.mkdir(exist_ok=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": [*steps, {"train_runtime": 1.0}]}))
+    (out / "fine_tuning_completed.txt").write_text("done\n")
+
+
+def rows_of(workspace: Workspace) -> list[dict[str, str]]:
+    with (workspace.path / "results/summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.long
+def test_from_data_to_a_row_with_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = {
+        **SMALL,
+        "techniques": ["lora", "kaito-lora"],
+        "precisions": [],
+        "parity": {},
+        "publish": {"confirm": True, "poll_seconds": 0.5},
+    }
+    workspace = small(tmp_path / "copy", experiment)
+    workspace.write("config/techniques/kaito-lora.yaml", technique(tmp_path / "volumes"))
+    seen: list[int] = []
+
+    def operator(service: KubernetesService, made: dict) -> None:
+        name = made["metadata"]["name"]
+        seen.append(len(read_rows(made, service.objects["configmaps"])))
+        service.tell(name, "Running", JobStarted=("True", START, ""), WorkspaceSucceeded=("False", START, "training"))
+        # The very adapter that train.py makes here, with one core: waiting for KAITO takes none.
+        local = workspace.path / "results/runs/test-phi3/test-areas/lora/seed-1"
+        while not (local / "manifest.json").exists():
+            time.sleep(0.2)
+        place(local / "adapter", made, [json.loads(line) for line in (local / "train.jsonl").read_text().splitlines()])
+        service.tell(name, "Succeeded", JobStarted=("True", START, ""), WorkspaceSucceeded=("True", END, ""))
+
+    service = KubernetesService(operator)
+    monkeypatch.setenv("KUBECONFIG", str(service.kubeconfig(tmp_path / "kubeconfig")))
+    # The answer to the first Workspace is lost, and then the whole workflow is killed, twice.
+    service.faults = [
+        {"method": "POST", "plural": "workspaces", "cut": True},
+        {"method": "GET", "plural": "workspaces", "status": 503},
+    ]
+    for enough in (lambda: service.made, lambda: sum(verb == "GET" for verb, _ in service.requests) > 12):
+        killed_when(workspace, enough)
+    ran = workspace.snakemake("--cores", "1", "--nolock", "--rerun-incomplete")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
+    assert len(service.made) == 1
+    assert seen == [sum(1 for _ in (workspace.path / "results/data/test-areas/train.jsonl").open())]
+
+    rows = {row["technique"]: row for row in rows_of(workspace)}
+    assert rows["kaito-lora"]["value"] == rows["lora"]["value"]
+    assert rows["kaito-lora"]["trainable_parameters"] == rows["lora"]["trainable_parameters"]
+    assert rows["kaito-lora"]["total_parameters"] == rows["lora"]["total_parameters"]
+    assert rows["kaito-lora"]["train_seconds"] == "120.0"
+    assert rows["kaito-lora"]["peak_memory_bytes"] == ""
+    losses = [
+        json.loads(
+            (workspace.path / f"results/runs/test-phi3/test-areas/{name}/seed-1/train.jsonl")
+            .read_text()
+            .splitlines()[-1]
+        )
+        for name in ("lora", "kaito-lora")
+    ]
+    assert losses[0]["validation_loss"] == pytest.approx(losses[1]["validation_loss"], rel=1e-5)
+    assert "kaito-lora" in (workspace.path / "results/report.html").read_text()
+    verified = workspace.script("verify.py")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    again = workspace.snakemake("--cores", "1", "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    service.close()
+
+
+def killed_when(workspace: Workspace, enough: object) -> None:
+    """Start the workflow and kill it, with all its jobs, at a moment."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--configfile",
+        workspace.experiment,
+        "--cores",
+        "1",
+        "--nolock",
+        "--rerun-incomplete",
+    ]
+    log = (workspace.path / "killed.log").open("a")
+    with subprocess.Popen(command, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True) as running:
+        while not enough() and running.poll() is None:
+            time.sleep(0.1)
+        assert running.poll() is None, (workspace.path / "killed.log").read_text()[-6000:]
+        os.killpg(running.pid, signal.SIGKILL)
+
+
+def tune(path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The job's own command, on manifests in ``path``."""
+    command = [
+        sys.executable,
+        "scripts/make_environment.py",
+        "--lock",
+        "envs/publish/requirements.txt",
+        "--unless",
+        "kubernetes",
+        "--",
+    ]
+    command += [
+        "scripts/tune_on_kaito.py",
+        "--manifest",
+        f"{path}/{MANIFEST}",
+        "--platform",
+        (path / "platform.json").read_text(),
+    ]
+    command += ["--work", f"{path}/work", "--poll-seconds", "0.1", "--output-directory", f"{path}/tuned", *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """A folder with the manifests of a run."""
+    resolved = KaitoTechnique.model_validate(technique(tmp_path / "volumes"))
+    training = resolved.model_dump(
+        include={"adapter", "base_precision", "weight_decay", "warmup_share", "max_grad_norm"}
+    )
+    recipe = {
+        "cell": ["m", "s", "kaito-lora", 1],
+        "training": {**training, "epochs": 1, "batch_rows": 16, "learning_rate": 2e-4, "seed": 1},
+        "platform": resolved.platform.model_dump(),
+        "batches": [16, 1],
+        "max_tokens": 512,
+    }
+    (tmp_path / TRAIN_FILE).write_text('{"messages": []}\n')
+    (tmp_path / MANIFEST).write_text(yaml.safe_dump_all(tuning_manifests(recipe, 1, "ab")))
+    (tmp_path / "platform.json").write_text(json.dumps({key: recipe[key] for key in ("cell", "platform")}))
+    return tmp_path
+
+
+def at_once(service: KubernetesService, made: dict) -> None:
+    """Any bytes: whether they are an adapter is looked at afterwards, where torch is."""
+    out = Path(made["tuning"]["output"]["volumeSource"]["hostPath"]["path"])
+    for name in ("adapter_model.safetensors", "fine_tuning_completed.txt"):
+        (out / name).write_bytes(b"x")
+    (out / "adapter_config.json").write_text("{}")
+    (out / "checkpoint-1").mkdir()
+    (out / "checkpoint-1/trainer_state.json").write_text("{}")
+    service.tell(made["metadata"]["name"], "Succeeded")
+
+
+def failing(service: KubernetesService, made: dict) -> None:
+    service.tell(made["metadata"]["name"], "Failed", JobStarted=("False", START, "tuning job failed"))
+
+
+PASSING = [
+    [{"method": "POST", "plural": "configmaps", "status": 429, "headers": {"Retry-After": "0"}}],
+    [{"method": "POST", "plural": "workspaces", "status": 503}] * 2,
+    [{"method": "POST", "plural": "workspaces", "cut": True}],
+    [{"method": "POST", "plural": "configmaps", "cut": True}],
+    [{"method": "GET", "plural": "workspaces", "cut": True}, {"method": "GET", "plural": "workspaces", "status": 500}],
+    [{"method": "GET", "plural": "workspaces", "status": 401}],
+]
+
+
+@pytest.mark.parametrize("faults", PASSING, ids=["429", "503", "cut workspace", "cut config", "cut wait", "401 once"])
+def test_passing_faults_make_one_workspace(asked: Path, faults: list[dict]) -> None:
+    service = KubernetesService(at_once)
+    service.faults = list(faults)
+    config = service.kubeconfig(asked / "kubeconfig")
+    for _ in range(2):
+        ran = tune(asked, "--confirm", KUBECONFIG=str(config))
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert not service.faults
+    assert len(service.made) == 1
+    assert {path.name for path in (asked / "tuned").iterdir()} >= {"adapter_model.safetensors", "status.json"}
+    service.close()
+
+
+def other_adapter(service: KubernetesService, path: Path) -> None:
+    out = path / "volumes/out-kaito-lora-1"
+    out.mkdir(parents=True)
+    (out / "adapter_model.safetensors").write_text("of another run")
+
+
+def other_recipe(service: KubernetesService, path: Path) -> None:
+    config, _ = yaml.safe_load_all((path / MANIFEST).read_text())
+    config["metadata"]["annotations"] = {}
+    service.objects["configmaps"][config["metadata"]["name"]] = config
+
+
+REFUSED = {
+    "expired token": (None, lambda service, _: service.tokens.clear(), "log in again"),
+    "forbidden": (
+        None,
+        lambda service, _: service.faults.append(
+            {"method": "POST", "plural": "workspaces", "status": 403, "message": "no right"}
+        ),
+        "no right",
+    ),
+    "admission": (
+        None,
+        lambda service, _: setattr(service, "provisions", False),
+        "denied the request: invalid value: resource.instanceType",
+    ),
+    "no operator": (
+        None,
+        lambda service, _: service.faults.append({"method": "POST", "plural": "workspaces", "status": 404}),
+        "no KAITO",
+    ),
+    "always busy": (
+        None,
+        lambda service, _: service.faults.extend(
+            [{"method": "POST", "plural": "workspaces", "status": 429, "headers": {"Retry-After": "0"}}] * 9
+        ),
+        "9 times",
+    ),
+    "failed": (failing, lambda *_: None, "tuning job failed"),
+    "another adapter": (at_once, other_adapter, "move it away"),
+    "another recipe": (at_once, other_recipe, "wasn't made of this recipe"),
+}
+
+
+@pytest.mark.parametrize(("operator", "prepare", "words"), REFUSED.values(), ids=REFUSED)
+def test_other_faults_are_one_message(asked: Path, operator: object, prepare: object, words: str) -> None:
+    service = KubernetesService(operator)  # type: ignore[arg-type]
+    prepare(service, asked)
+    ran = tune(asked, "--confirm", KUBECONFIG=str(service.kubeconfig(asked / "kubeconfig")))
+    assert ran.returncode == 1
+    assert words in ran.stderr
+    assert ran.stderr.count("error: ") == 1
+    assert "Traceback" not in ran.stderr
+    assert "good" not in ran.stdout + ran.stderr
+    assert not (asked / "tuned").exists()
+    service.close()
+
+
+def test_nothing_is_sent_without_leave(asked: Path) -> None:
+    service = KubernetesService(at_once)
+    config = str(service.kubeconfig(asked / "kubeconfig"))
+    ran = tune(asked, KUBECONFIG=config)
+    assert ran.returncode == 1
+    assert "publish: {confirm: true}" in ran.stderr
+    shown = tune(asked, "--dry-run", KUBECONFIG=config)
+    assert [one["kind"] for one in yaml.safe_load_all(shown.stdout)] == ["ConfigMap", "Workspace"]
+    assert service.requests == []
+    service.close()
+
+
+def test_no_cluster(asked: Path) -> None:
+    ran = tune(asked, "--confirm", KUBECONFIG=str(asked / "nowhere"))
+    assert (ran.returncode, "set KUBECONFIG" in ran.stderr) == (1, True), ran.stderr
+
+
+# The client in a hurry: what takes a minute in a cluster takes a second here.
+LOOK = """
+import snaketune.kubernetes_calls as calls
+calls.TIMEOUT, calls.TRIES, calls.LONGEST_PAUSE = 1, 2, 0.1
+from snaketune.workspaces import workspace
+print(workspace(calls.Cluster("default", None, 0.01), "one"))
+"""
+
+
+def look(config: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "KUBECONFIG": str(config), "PYTHONPATH": str(REPOSITORY / "scripts")}
+    command = [python_of_publish(), "-c", LOOK]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    service = KubernetesService()
+    config, port = service.kubeconfig(tmp_path / "kubeconfig"), service.server.server_port
+    service.close()
+    # It takes connections and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config.write_text(config.read_text().replace(f":{port}", f":{silent.getsockname()[1]}"))
+        ran = look(config)
+    assert "the API server doesn't answer (ReadTimeoutError), 2 times" in ran.stderr
+
+
+def test_a_server_that_asks_for_a_day_of_patience_is_asked_again_soon(tmp_path: Path) -> None:
+    service = KubernetesService()
+    service.faults = [{"method": "GET", "plural": "workspaces", "status": 503, "headers": {"Retry-After": "86400"}}]
+    ran = look(service.kubeconfig(tmp_path / "kubeconfig"))
+    assert ran.stdout.splitlines()[-1:] == ["None"], ran.stderr
+    service.close()

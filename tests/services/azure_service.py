@@ -1,0 +1,211 @@
+"""Azure Resource Manager, blob storage and a managed identity on loopback, behind an HTTPS proxy of our own.
+
+The SDK is told nothing: it asks management.azure.com and *.blob.core.windows.net through the proxy,
+whose certificate the test has it trust. Documented routes of Azure ML jobs, datastores and
+serverless endpoints, with the states of a job.
+"""
+
+import contextlib
+import datetime
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import urlsplit
+
+from services.openai_service import Failure, Fault
+
+ARM = re.compile(r"^/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/[^/]+/workspaces/([^/]+)", re.IGNORECASE)
+HOSTS = ("management.azure.com", "*.blob.core.windows.net")
+
+
+@dataclass
+class AzureService:
+    """The state of a workspace: its jobs, its blobs, its serverless endpoints."""
+
+    context: ssl.SSLContext
+    region: str = "eastus2"
+    ending: str = "Completed"
+    polls: int = 3
+    address: str = ""
+    answers_at: str = ""
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    endpoints: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    token_seconds: float = 3600
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.RLock)
+
+    def identity(self) -> dict[str, str]:
+        token = f"planted-token-{len(self.tokens)}"
+        self.tokens[token] = time.time() + self.token_seconds
+        return {
+            "access_token": token,
+            "expires_on": str(int(self.tokens[token])),
+            "token_type": "Bearer",
+            "resource": "r",
+        }
+
+    def authorize(self, header: str) -> None:
+        if self.tokens.get(header.removeprefix("Bearer "), 0) < time.time():
+            raise Failure(401, "The access token is invalid or has expired", "InvalidAuthenticationToken")
+
+    def managed(self, route: str, workspace: str, path: str, body: Any) -> tuple[int, Any]:
+        """A request to Resource Manager, below a workspace."""
+        match [route.split()[0], *(part for part in path.split("/") if part)]:
+            case ["GET"]:
+                properties = {"workspaceId": "w", "discoveryUrl": "https://management.azure.com/discovery"}
+                return 200, {"id": workspace, "name": "ws", "location": self.region, "properties": properties}
+            case ["GET", "datastores", *_]:
+                return 200, datastore(workspace)
+            case ["POST", "datastores", _, "listSecrets"]:
+                return 200, {"secretsType": "Sas", "sasToken": "sv=2024-01-01&sig=planted-signature"}
+            case ["PUT", "jobs", name]:
+                if name in self.jobs:
+                    raise Failure(400, f"A job with the name {name} already exists", "UserError")
+                now = datetime.datetime.now(datetime.UTC).isoformat()
+                content = {**body["properties"], "status": "NotStarted", "services": {}}
+                self.jobs[name] = {
+                    "id": f"{workspace}/jobs/{name}",
+                    "name": name,
+                    "type": "Microsoft.MachineLearningServices/workspaces/jobs",
+                    "systemData": {"createdAt": now, "createdBy": "t", "createdByType": "User"},
+                    "properties": content,
+                }
+                return 201, self.jobs[name]
+            case ["GET", "jobs", name]:
+                return 200, self.job(name)
+            case ["GET", "serverlessEndpoints", name] if name in self.endpoints:
+                properties = {
+                    "authMode": "Key",
+                    "modelSettings": {"modelId": self.endpoints[name]},
+                    "inferenceEndpoint": {"uri": self.answers_at, "headers": {}},
+                    "provisioningState": "Succeeded",
+                    "endpointState": "Online",
+                }
+                return 200, {
+                    "id": f"{workspace}/serverlessEndpoints/{name}",
+                    "name": name,
+                    "location": self.region,
+                    "sku": {"name": "Consumption"},
+                    "properties": properties,
+                }
+            case ["POST", "serverlessEndpoints", name, "listKeys"]:
+                return 200, {"primaryKey": f"planted-key-of-{name}", "secondaryKey": "s"}
+        raise Failure(404, f"{path} was not found", "ResourceNotFound")
+
+    def job(self, name: str) -> dict[str, Any]:
+        if name not in self.jobs:
+            raise Failure(404, f"the job {name} was not found", "ResourceNotFound")
+        self.asked[name] = self.asked.get(name, 0) + 1
+        content = self.jobs[name]["properties"]
+        if content["status"] not in ("Completed", "Failed", "Canceled"):
+            content["status"] = self.ending if self.asked[name] > self.polls else "Running"
+            if content["status"] == "Completed":
+                content["properties"] = {"StartTimeUtc": "2026-01-01T00:00:00", "EndTimeUtc": "2026-01-01T00:02:00"}
+            if content["status"] == "Failed":
+                content["properties"] = {"ErrorMessage": "the training data violate the content policy"}
+        return self.jobs[name]
+
+    def blob(self, route: str, path: str, query: str, body: bytes) -> tuple[int, Any]:
+        if "comp=list" in query:
+            return 200, b'<?xml version="1.0"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>'
+        if route.startswith("PUT"):
+            if "comp=metadata" not in query:
+                self.blobs[path] = body
+            return 200 if "comp=metadata" in query else 201, b""
+        if path not in self.blobs:
+            raise Failure(404, "no such blob", "BlobNotFound", x_ms_error_code="BlobNotFound")
+        return 200, self.blobs[path]
+
+
+def datastore(workspace: str) -> dict[str, Any]:
+    properties = {
+        "datastoreType": "AzureBlob",
+        "accountName": "loopback",
+        "containerName": "rows",
+        "endpoint": "core.windows.net",
+        "protocol": "https",
+        "credentials": {"credentialsType": "Sas"},
+        "isDefault": True,
+    }
+    return {"id": f"{workspace}/datastores/workspaceblobstore", "name": "workspaceblobstore", "properties": properties}
+
+
+def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: Any) -> None:
+            """Quiet."""
+
+        def do_CONNECT(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.connection = service.context.wrap_socket(self.connection, server_side=True)
+                self.rfile = self.connection.makefile("rb")
+                self.wfile = self.connection.makefile("wb")  # type: ignore[assignment]
+                # Clients ask for a tunnel by HTTP/1.0, which would end after one answer.
+                self.close_connection = False
+
+        def serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            address = urlsplit(self.path)
+            blob = "blob.core" in (self.headers.get("Host") or "")
+            path = address.path if blob else ARM.sub("", address.path)
+            route = f"{self.command} {'blob' if blob else ''}{path}"
+            with service.lock:
+                service.requests.append(route)
+                fault = next((one for one in service.faults if one.times and re.fullmatch(one.route, route)), None)
+                if fault:
+                    fault.times -= 1
+            try:
+                if fault and fault.failure:
+                    raise fault.failure
+                with service.lock:
+                    status, answer = self.answered(route, path, address.query, body, blob)
+                if fault:
+                    if fault.then:
+                        fault.then()
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                self.reply(status, answer)
+            except Failure as failure:
+                self.reply(failure.status, failure.content, **failure.headers)
+
+        def answered(self, route: str, path: str, query: str, body: bytes, blob: bool) -> tuple[int, Any]:
+            if path.startswith("/identity"):
+                return 200, service.identity()
+            if blob:
+                return service.blob(route, path, query, body)
+            service.authorize(self.headers.get("Authorization", ""))
+            found = ARM.match(self.path)
+            if not found:
+                raise Failure(404, f"no route {path}")
+            return service.managed(route, found[0], path, json.loads(body or b"null"))
+
+        def reply(self, status: int, answer: Any, **headers: str) -> None:
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            own = {"Content-Length": str(len(content)), "ETag": '"0x1"', "Last-Modified": self.date_time_string()}
+            kind = "application/xml" if content.startswith(b"<") else "application/json"
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                for name, value in {**own, "Content-Type": kind, **headers}.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_HEAD = serve
+
+    return Handler

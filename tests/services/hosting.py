@@ -1,0 +1,125 @@
+"""Hosted runs for tests: the environment of the SDKs, and a run's files by hand."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workspace import REPOSITORY
+
+from snaketune import manifest
+from snaketune.files import write_jsonl
+
+LOCK = REPOSITORY / "envs/publish/requirements.txt"
+# As planted where a user has real ones: no file of a run may hold it.
+SECRET = "sk-planted-0123456789abcdef"  # noqa: S105
+
+
+def python_of_publish() -> Path:
+    """The Python with the SDKs, made once and shared, as the rules make it."""
+    command = [sys.executable, "scripts/make_environment.py", "--lock", LOCK, "--"]
+    told = subprocess.run(
+        [*command, "-c", "import sys; print(sys.executable)"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Path(told.stdout.split()[-1])
+
+
+@dataclass
+class Ran:
+    """A script's end; its code is None where it was killed."""
+
+    code: int | None
+    output: str
+
+
+class Worker:
+    """Runs scripts where the SDKs are; several at once, if asked from several threads."""
+
+    def __init__(self, path: Path, environment: dict[str, str]):
+        self.path, self.environment = path, environment
+        self.pids: list[int] = []
+
+    def __call__(self, script: str, *arguments: object, directory: Path, **environment: str | None) -> Ran:
+        named = {**self.environment, **environment}
+        request = {
+            "command": [str(REPOSITORY / "scripts" / script), *map(str, arguments)],
+            "directory": str(directory),
+            "environment": {name: value for name, value in named.items() if value is not None},
+        }
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.path))
+            with connection.makefile("rw") as file:
+                file.write(json.dumps(request) + "\n")
+                file.flush()
+                self.pids.append(int(file.readline()))
+                told = file.read()
+        return Ran(**json.loads(told)) if told else Ran(None, "")
+
+
+@contextmanager
+def working(directory: Path) -> Iterator[Worker]:
+    path = directory / "worker.socket"
+    command = [python_of_publish(), REPOSITORY / "tests/services/worker.py", path, REPOSITORY / "scripts"]
+    with subprocess.Popen(command) as process:
+        while not path.exists():
+            assert process.poll() is None, "the worker died"
+            time.sleep(0.05)
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        yield Worker(path, clean)
+        process.kill()
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Chats about two areas that words tell apart."""
+    words = (("graph", "node", "edge"), ("matrix", "vector", "tensor"))
+    return [
+        {
+            "id": f"{number}",
+            "messages": [
+                {"role": "user", "content": f"Which area? {words[number % 2][number % 3]} {number}"},
+                {"role": "assistant", "content": ("graphs", "algebra")[number % 2]},
+            ],
+            "reference": ("graphs", "algebra")[number % 2],
+        }
+        for number in range(count)
+    ]
+
+
+def write_rows(directory: Path, splits: dict[str, list[dict[str, Any]]]) -> Path:
+    """A folder of rows with its manifest, as the steps before leave it."""
+    for name, content in splits.items():
+        write_jsonl(directory / f"{name}.jsonl", content)
+    manifest.record(directory, {}, [], [directory / f"{name}.jsonl" for name in splits])
+    return directory
+
+
+def converted(directory: Path, count: int = 12) -> Path:
+    chats = [{"messages": row["messages"]} for row in rows(count)]
+    return write_rows(directory, {"train": chats, "validation": chats[:2]})
+
+
+def at_once(*calls: Any) -> list[Any]:
+    """The results of calls that run side by side."""
+    found: list[Any] = [None] * len(calls)
+
+    def keep(number: int) -> None:
+        found[number] = calls[number]()
+
+    threads = [threading.Thread(target=keep, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found

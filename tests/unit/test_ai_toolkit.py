@@ -1,0 +1,406 @@
+"""A recipe as a project of AI Toolkit, and Olive's configuration as a technique: what is carried, and what isn't."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from measurements import run_script
+from models import tiny_phi3
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+import make_environment
+import read_olive
+import tokenize_data
+import write_ai_toolkit
+from snaketune import ai_toolkit, olive
+from snaketune.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS
+from snaketune.errors import UserError
+from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.kinds import Technique
+from snaketune.layout import MODEL_FILES
+from snaketune.manifest import record
+from snaketune.resolve import LINEAR_LAYERS
+from snaketune.validation import validated
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS = sorted(LINEAR_LAYERS["phi3"])
+
+
+def recipe(name: str, **changed: Any) -> dict[str, Any]:
+    """What `train.py` is told of a technique of config/."""
+    content = yaml.safe_load((ROOT / f"config/techniques/{name}.yaml").read_text())
+    resolved = validated("technique", {**content, "learning_rate": 2e-4}, name).model_dump(exclude={"description"})
+    return {**resolved, "epochs": 2, "batch_rows": 16, "seed": 1, "keep_weights": True, **changed}
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> dict[str, Any]:
+    """Any recipe that Olive can train."""
+    kind = draw(st.sampled_from(["lora", "dora", "qlora"]))
+    targets = st.lists(st.sampled_from(LAYERS), min_size=1, unique=True)
+    options = {
+        "r": draw(st.integers(1, 512)),
+        "lora_alpha": draw(st.floats(1e-3, 1e3)),
+        "lora_dropout": draw(st.floats(0, 1)),
+        "target_modules": LAYERS if kind == "qlora" else draw(targets),
+        "use_dora": kind == "dora",
+    }
+    technique = Technique(
+        description="Drawn.",
+        adapter={"type": "lora", "options": options},
+        base_precision="nf4" if kind == "qlora" else "fp32",
+        learning_rate=draw(st.floats(1e-8, 10)),
+        weight_decay=draw(st.floats(0, 1)),
+        warmup_share=draw(st.floats(0, 0.999)),
+        max_grad_norm=draw(st.floats(0, 100)),
+        micro_batch_rows=draw(st.integers(1, 64)),
+    )
+    shared = {"epochs": draw(st.integers(1, 9)), "batch_rows": draw(st.integers(1, 256))}
+    return {**technique.model_dump(exclude={"description"}), **shared, "seed": draw(st.integers(1, 2**31))}
+
+
+@given(recipes())
+def test_a_recipe_comes_back_from_olive_as_it_was(drawn: dict[str, Any]) -> None:
+    assert olive.refusal(drawn, set(LAYERS)) is None
+    written = json.loads(json.dumps(olive.configuration(drawn, "model-cache/x", 512)))
+    back, left = olive.read(written, "olive-config.json")
+    assert (back, left) == (olive.carried(drawn), [])
+    made = read_olive.technique(back, "Back.", set(LAYERS), "olive-config.json")
+    again = validated("technique", made, "again").model_dump()
+    assert {key: again[key] for key in ("adapter", "base_precision", "learning_rate")} == {
+        key: drawn[key] for key in ("adapter", "base_precision", "learning_rate")
+    }
+
+
+@given(recipes())
+def test_the_global_batch_is_kept_within_the_rows_of_memory(drawn: dict[str, Any]) -> None:
+    [passed] = olive.configuration(drawn, "m", 9)["passes"].values()
+    arguments = passed["training_args"]
+    rows, steps = arguments["per_device_train_batch_size"], arguments["gradient_accumulation_steps"]
+    assert rows * steps == drawn["batch_rows"]
+    assert rows <= drawn["micro_batch_rows"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("full", "all weights"),
+        ("peft-ia3", "ia3"),
+        ("peft-prefix", "prefix"),
+        ("peft-vera", "vera"),
+        ("qdora", "can't train DoRA"),
+        ("deepspeed", "all weights"),
+        ("lora-zero3", "without DeepSpeed"),
+    ],
+)
+def test_what_olive_cant_train_is_refused_with_the_reason(name: str, reason: str) -> None:
+    assert reason in str(olive.refusal(recipe(name), set(LAYERS)))
+
+
+def test_qlora_of_some_layers_is_refused_as_olive_would_train_them_all() -> None:
+    some = recipe("qlora")
+    some["adapter"]["options"]["target_modules"] = ["o_proj", "qkv_proj"]
+    assert "every linear layer" in str(olive.refusal(some, set(LAYERS)))
+    assert olive.refusal(some) is None
+    for options in ({"use_rslora": True}, {"init_lora_weights": "pissa"}):
+        changed = recipe("lora")
+        changed["adapter"]["options"] |= options
+        assert "no option" in str(olive.refusal(changed))
+
+
+OLDER = {
+    "input_model": {"type": "HfModel", "model_path": "m"},
+    "passes": {
+        "qlora": {
+            "type": "QLoRA",
+            "compute_dtype": "bfloat16",
+            "quant_type": "nf4",
+            "double_quant": True,
+            "target_modules": ["o_proj", "qkv_proj"],
+            "lora_r": 64,
+            "lora_alpha": 32,
+            "lora_dropout": 0.1,
+            "eval_dataset_size": 0.3,
+            "training_args": {
+                "seed": 7,
+                "data_seed": 42,
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 4,
+                "gradient_checkpointing": True,
+                "learning_rate": 0.0001,
+                "num_train_epochs": 3,
+                "max_steps": 1200,
+                "max_grad_norm": 0.3,
+                "output_dir": "models/checkpoints",
+            },
+        },
+        "OnnxConversion": {"type": "OnnxConversion", "target_opset": 17},
+    },
+    "engine": {"output_dir": "models/qlora"},
+}
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/read_olive.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_an_older_file_becomes_a_technique_and_says_what_it_couldnt_carry(tmp_path: Path) -> None:
+    write_json(tmp_path / "olive-config.json", OLDER)
+    ran = script(tmp_path / "olive-config.json", "--output", tmp_path / "mine.yaml")
+    assert ran.returncode == 0, ran.stderr
+    text = (tmp_path / "mine.yaml").read_text()
+    made = validated("technique", yaml.safe_load(text), "mine.yaml")
+    options = made.adapter.options
+    assert (options.r, options.lora_alpha, options.lora_dropout) == (64, 32, 0.1)
+    assert options.target_modules == ["o_proj", "qkv_proj"]
+    assert (made.base_precision, made.learning_rate, made.max_grad_norm) == ("nf4", 1e-4, 0.3)
+    assert "training: {epochs: 3, batch_rows: 4}, seeds: [7]" in text
+    assert [line.split(": ")[1] for line in ran.stderr.splitlines()] == [
+        "passes.OnnxConversion",
+        "passes.qlora.compute_dtype",
+        "passes.qlora.eval_dataset_size",
+        "passes.qlora.training_args.gradient_checkpointing",
+        "passes.qlora.training_args.max_steps",
+        "passes.qlora.training_args.data_seed",
+    ]
+    again = script(tmp_path / "olive-config.json", "--output", tmp_path / "mine.yaml")
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert (tmp_path / "mine.yaml").read_text() == text
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    found = copy.deepcopy(OLDER)
+    arguments = values.pop("training_args", {})
+    found["passes"]["qlora"] |= values
+    found["passes"]["qlora"]["training_args"] |= arguments
+    return found
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (changed(lora_r=0, lora_dropout="much"), ["passes.qlora.lora_r", "passes.qlora.lora_dropout", "'much'"]),
+        (changed(lora_r=True), ["passes.qlora.lora_r", "integer"]),
+        (changed(training_args={"learning_rate": -1}), ["passes.qlora.training_args.learning_rate", "greater than 0"]),
+        (changed(training_args={"num_train_epochs": 1.5}), ["num_train_epochs", "1.5"]),
+        (changed(target_modules=[]), ["target_modules"]),
+        (changed(quant_type="fp4"), ["quant_type", "nf4"]),
+        (changed(type="LoftQ"), ["LoRA or QLoRA or DoRA", "LoftQ"]),
+        ({**OLDER, "passes": {**OLDER["passes"], "more": {"type": "LoRA"}}}, ["expected one"]),  # type: ignore[dict-item]
+        ({"passes": {}}, ["found none"]),
+        ({"passes": ["QLoRA"]}, ["passes: expected an object"]),
+        ({}, ["passes: expected an object"]),
+        ([], ["expected an object"]),
+    ],
+)
+def test_ill_values_are_one_message(content: Any, told: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "olive-config.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as raised:
+        olive.read(read_olive.content_of(path), str(path))
+    assert all(part in str(raised.value) for part in [str(path), *told]), raised.value
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b'{"passes": {"qlora": {"lora_r": <lora_r>}}}', "placeholders"),
+        (b'{"passes": {}, "passes": {}}', "twice"),
+        (b"\xff", "not UTF-8"),
+        (b"", "not JSON"),
+    ],
+)
+def test_what_is_no_json_is_one_message(text: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(text)
+    ran = script(tmp_path / "x.json")
+    assert (ran.returncode, ran.stdout, told in ran.stderr, "Traceback" in ran.stderr) == (1, "", True, False)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda c: (
+            st.lists(c)
+            | st.dictionaries(
+                st.sampled_from(["passes", "type", "lora_r", "r", "training_args", "seed", "config", "q"]), c
+            )
+        ),
+    )
+)
+def test_no_object_is_more_than_a_message(value: Any) -> None:
+    for content in (value, {"passes": value}, {"passes": {"q": {"type": "qlora", "training_args": value}}}):
+        if isinstance(content, dict):
+            try:
+                olive.read(content, "x")
+            except UserError as error:
+                assert str(error).startswith("x: ") or str(error).startswith("x:\n")
+
+
+CHATS = [
+    [{"role": "user", "content": "ab c"}, {"role": "assistant", "content": "cba"}],
+    [
+        {"role": "system", "content": "b"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "c c"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "a"},
+    ],
+]
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    kept = [*SPECIAL_TOKENS, *"abcstuerimnod <|>Ċ"]
+    made = Tokenizer(
+        BPE({token: number for number, token in enumerate(dict.fromkeys(kept))}, [], unk_token=SPECIAL_TOKENS[0])
+    )
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.add_special_tokens(SPECIAL_TOKENS)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=END, bos_token=SPECIAL_TOKENS[0])
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+@pytest.fixture
+def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The project's program, beside an Olive that only registers."""
+    registry = types.ModuleType("olive.data.registry")
+    registry.Registry = types.SimpleNamespace(register_pre_process=lambda: lambda function: function)  # type: ignore[attr-defined]
+    for name, module in {"olive": types.ModuleType("olive"), "olive.data": types.ModuleType("olive.data")}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "olive.data.registry", registry)
+    monkeypatch.syspath_prepend(str(ROOT / "report/ai_toolkit"))
+    monkeypatch.delitem(sys.modules, "qlora_user_script", raising=False)
+    import qlora_user_script
+
+    return qlora_user_script
+
+
+@pytest.mark.parametrize("messages", CHATS)
+def test_a_project_learns_the_tokens_that_a_run_learns(
+    user_script: Any, tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]
+) -> None:
+    ids, answers = tokenize_data.of_messages(tokenizer, messages)
+    labels = [token if answer else user_script.IGNORED for token, answer in zip(ids, answers, strict=True)]
+    assert user_script.of_chat(tokenizer, messages) == (ids, labels)
+    assert any(answers)
+    assert user_script.of_text(tokenizer, "abc")[0] == tokenize_data.of_text(tokenizer, "abc")[0]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    data, base = tmp_path / "data", tmp_path / "base"
+    rows = [{"id": str(i), "messages": CHATS[0], "reference": "cba"} for i in range(4)]
+    for split in ("train", "validation"):
+        write_jsonl(data / f"{split}.jsonl", rows)
+    record(data, {}, [], [data / "train.jsonl", data / "validation.jsonl"])
+    base.mkdir()
+    for name in MODEL_FILES:
+        (base / name).write_text(name)
+    record(base, {}, [], [base / name for name in MODEL_FILES])
+    return tmp_path
+
+
+def project(results: Path, technique: str, **model: Any) -> Path:
+    told = {
+        "cell": ["tiny", "tickets", technique, 1],
+        "training": recipe(technique),
+        "model": {"hub": None, "revision": None, "licence": "MIT", **model},
+        "scenario": {"max_tokens": 128, "licence": "internal"},
+        "layers": LAYERS,
+        "description": "Low-rank.",
+    }
+    base = () if model.get("hub") else ("--base-directory", results / "base")
+    where = ("--data-directory", results / "data", *base, "--output-directory", results / "project")
+    templates = ("--templates", ROOT / "report/ai_toolkit", "--lock", ROOT / "envs/train/requirements.txt")
+    run_script(write_ai_toolkit, "--recipe", json.dumps(told), *where, *templates)
+    return results / "project"
+
+
+@pytest.mark.parametrize("technique", ["lora", "qlora", "dora"])
+def test_a_project_is_whole_and_holds_the_base(results: Path, technique: str) -> None:
+    out = project(results, technique)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    base = {f"model-cache/tiny/{name}" for name in MODEL_FILES}
+    assert found == {*ai_toolkit.FILES, *base, "manifest.json", "provenance.json"}
+    assert set(read_json(out / "manifest.json")["files"]) == {*ai_toolkit.FILES, *base}
+    configuration = read_json(out / "finetuning/olive-config.json")
+    assert (out / configuration["input_model"]["model_path"] / "config.json").is_file()
+    for rows in configuration["data_configs"]:
+        assert (out / rows["user_script"]).is_file()
+        assert read_jsonl(out / rows["load_dataset_config"]["data_files"]) == [{"messages": CHATS[0]}] * 4
+    assert read_json(out / "infra/finetuning.config.json")["COMMANDS"][-1] == "python3 ./finetuning/invoke_olive.py"
+    assert f"models/{technique}" in (out / "README.md").read_text()
+    pins = (out / "setup/requirements.txt").read_text().split()
+    locked = (ROOT / "envs/train/requirements.txt").read_text().split()
+    assert [pin for pin in pins if pin not in locked] == [ai_toolkit.OLIVE]
+
+
+def test_a_model_of_the_hub_is_downloaded_at_its_commit(results: Path) -> None:
+    out = project(results, "lora", hub="owner/small", revision="a" * 40)
+    assert not (out / "model-cache").exists()
+    commands = read_json(out / "infra/finetuning.config.json")["COMMANDS"]
+    assert any(f"hf download owner/small --revision {'a' * 40}" in command for command in commands)
+    assert "hf download owner/small" in (out / "README.md").read_text()
+    model_path = read_json(out / "finetuning/olive-config.json")["input_model"]["model_path"]
+    assert any(command.endswith(f"./{model_path}") for command in commands)
+
+
+def test_a_refused_technique_and_changed_rows_leave_nothing(results: Path) -> None:
+    with pytest.raises(UserError, match="full can't be a project of AI Toolkit: it trains all weights"):
+        project(results, "full")
+    (results / "data/train.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="has changed since"):
+        project(results, "lora")
+    assert not (results / "project").exists()
+
+
+@pytest.fixture(scope="module")
+def olive_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that a project asks for."""
+    directory = tmp_path_factory.mktemp("olive")
+    wanted = write_ai_toolkit.requirements(ROOT / "envs/train/requirements.txt")
+    (directory / "requirements.txt").write_text(wanted)
+    return make_environment.make([directory / "requirements.txt"], directory / "environment")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("technique", ["lora", "qlora", "dora"])
+def test_olive_trains_a_project_to_an_adapter_of_the_recipe(
+    results: Path, tokenizer: PreTrainedTokenizerFast, olive_python: Path, technique: str
+) -> None:
+    base = results / "base"
+    tiny_phi3(128).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    record(base, {}, [], [base / name for name in MODEL_FILES])
+    out = project(results, technique)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(results / "hub")}
+    command = [str(olive_python), str(out / "finetuning/invoke_olive.py")]
+    ran = subprocess.run(command, env=offline, cwd=results, capture_output=True, text=True, check=False, timeout=900)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
+    [adapter] = (out / "models" / technique).rglob("adapter_config.json")
+    made, asked = read_json(adapter), recipe(technique)["adapter"]["options"]
+    assert {key: made[key] for key in ("r", "lora_alpha", "use_dora")} == {
+        key: asked[key] for key in ("r", "lora_alpha", "use_dora")
+    }
+    assert {name.rsplit(".", 1)[-1] for name in made["target_modules"]} == set(LAYERS)
+    trained = load_file(adapter.with_name("adapter_model.safetensors"))
+    assert all(weights.any() for name, weights in trained.items() if "lora_B" in name)
+    told = subprocess.run(
+        [str(olive_python), str(out / "inference/console_chat.py"), "ab"],
+        **{"env": offline, "cwd": results, "capture_output": True, "text": True, "check": False, "timeout": 300},
+    )
+    assert told.returncode == 0, told.stderr[-2000:]

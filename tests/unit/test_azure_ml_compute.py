@@ -1,0 +1,220 @@
+"""A command job of Azure Machine Learning: checked before it is sent, sent once, and its results fetched."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from services.azure_ml_compute import BLOBS, TOKEN, Azure
+
+from snaketune import azure_ml_compute
+from snaketune.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = {
+    "compute": "gpu-cluster",
+    "instance_type": "STANDARD_NC6S_V3",
+    "environment": {"image": "registry/snaketune:1"},
+    "results": "azureml://datastores/workspaceblobstore/paths/snaketune",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout with results that git ignores."""
+    root = tmp_path / "checkout"
+    content = {
+        "Snakefile": "rule all:\n",
+        "Dockerfile": "FROM python:3.11\n",
+        "config/experiments/mine.yaml": "seeds: [1]\n",
+        ".gitignore": "/results/\n.env\n",
+        "results/large.onnx": "weights",
+        ".env": "TOKEN=hidden",
+    }
+    for name, text in content.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    return root
+
+
+def job_file(root: Path, **changed: Any) -> Path:
+    path = root / "config/job.yaml"
+    content = {key: value for key, value in {**JOB, **changed}.items() if value is not None}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_the_job_of_the_repository_is_one() -> None:
+    job = azure_ml_compute.read(ROOT / "profiles/azure-ml/job.yaml", ROOT)
+    assert job.environment.build == "Dockerfile"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"compute": None}, "compute: Field required"),
+        ({"comput": "x"}, "comput: Extra inputs"),
+        ({"instance_count": 2}, "one Snakemake runs"),
+        ({"process_count_per_instance": 4}, "starts a technique's world_size ranks"),
+        ({"environment": {}}, "exactly one of build, image"),
+        ({"environment": {"image": "registry:5000/snaketune"}}, "tag or digest"),
+        ({"environment": {"build": "Containerfile"}}, "Containerfile: no such file"),
+        ({"experiment": "config/experiments/yours.yaml"}, "yours.yaml: no such file"),
+        ({"results": "results"}, "results: String should match"),
+        ({"data": "azureml://datastores/a/paths/x; rm -rf /"}, "data: String should match"),
+        ({"targets": ["--forceall"]}, "found an option"),
+        ({"hours": 0, "shared_memory": "much"}, "shared_memory"),
+    ],
+)
+def test_a_job_that_couldnt_run_is_one_message(changed: dict[str, Any], told: str, checkout: Path) -> None:
+    path = job_file(checkout, **changed)
+    with pytest.raises(UserError) as raised:
+        azure_ml_compute.read(path, checkout)
+    assert str(path) in str(raised.value)
+    assert told in str(raised.value)
+
+
+def test_what_git_ignores_isnt_uploaded_and_a_secret_stops_it(checkout: Path) -> None:
+    names = azure_ml_compute.checkout(checkout)
+    assert names == [".gitignore", "Dockerfile", "Snakefile", "config/experiments/mine.yaml"]
+    made = azure_ml_compute.snapshot(checkout, names, checkout.parent / "code")
+    assert sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()) == names
+    (checkout / "config/server.key").write_text("secret")
+    with pytest.raises(UserError, match=r"config/server\.key: looks like a secret"):
+        azure_ml_compute.checkout(checkout)
+    with pytest.raises(UserError, match="no git checkout"):
+        azure_ml_compute.checkout(checkout.parent)
+
+
+def test_the_name_follows_from_the_job_and_every_byte_of_the_checkout(checkout: Path) -> None:
+    def key(**changed: Any) -> str:
+        job = azure_ml_compute.read(job_file(checkout, **changed), checkout)
+        names = [name for name in azure_ml_compute.checkout(checkout) if name != "config/job.yaml"]
+        return azure_ml_compute.key_of(job, checkout, names)
+
+    first = key()
+    assert key() == first
+    assert len({first, key(attempt=2), key(targets=["package"]), key(hours=1)}) == 4
+    (checkout / "Snakefile").write_text("rule none:\n")
+    assert key() != first
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_command_takes_the_results_out_and_keeps_snakemakes_status(checkout: Path, status: int) -> None:
+    """The command itself, in a shell, with a Snakemake that says how it was called."""
+    job = azure_ml_compute.read(job_file(checkout, targets=["a b"], data=JOB["results"]), checkout)
+    folders = {name: checkout.parent / name for name in ("data", "out", "bin")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["data"] / "rows.jsonl").write_text("{}")
+    snakemake = folders["bin"] / "snakemake"
+    snakemake.write_text(f'#!/bin/sh\nprintf "%s|" "$@" > results/called; cp data/rows.jsonl results/; exit {status}\n')
+    snakemake.chmod(0o755)
+    command = azure_ml_compute.command_of(job)
+    command = command.replace("${{inputs.data}}", str(folders["data"])).replace(
+        "${{outputs.results}}", str(folders["out"])
+    )
+    path = {**os.environ, "PATH": f"{folders['bin']}:{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", "-c", command], cwd=checkout, env=path, capture_output=True, text=True, check=False)
+    assert ran.returncode == status, ran.stderr
+    assert (folders["out"] / "results/called").read_text() == "--cores|all|--|a b|"
+    assert (folders["out"] / "results/rows.jsonl").is_file()
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    """The Python of the environment with the SDKs."""
+    made = [sys.executable, "scripts/make_environment.py", "--lock", "envs/publish/requirements.txt"]
+    shown = [*made, "--unless", "azure-ai-ml", "--", "-c", "import sys; print(sys.executable)"]
+    return subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1]
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[Azure]:
+    (tmp_path / "service").mkdir()
+    service = Azure(tmp_path / "service")
+    yield service
+    service.close()
+    assert service.unknown == []
+
+
+def submit(python: str, azure: Azure, root: Path, path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    command = [python, ROOT / "scripts/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
+    environment = {**kept, **azure.environment(), "HOME": str(root.parent)}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": 900}
+    return subprocess.run([*map(str, command)], cwd=root, env=environment, **options)
+
+
+@pytest.mark.long
+def test_a_job_is_sent_once_watched_and_its_results_fetched(python: str, azure: Azure, checkout: Path) -> None:
+    path = job_file(checkout, experiment="config/experiments/mine.yaml", data=JOB["results"])
+    shown = submit(python, azure, checkout, path, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "hidden" not in shown.stdout
+    assert "# Snakefile" in shown.stdout
+    assert azure.asked == []
+    document = yaml.safe_load(shown.stdout)
+    refused = submit(python, azure, checkout, path)
+    assert (refused.returncode, azure.asked) == (1, [])
+    assert "nothing was sent" in refused.stderr
+
+    sent = submit(python, azure, checkout, path, "--confirm", "--wait", "--fetch", checkout.parent / "fetched")
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    [[key, job]] = azure.jobs.items()
+    assert document["name"] == key
+    told = job["properties"]
+    assert (told["jobType"], told["command"]) == ("Command", document["command"])
+    assert told["distribution"] == {"distributionType": "PyTorch", "processCountPerInstance": 1}
+    assert told["computeId"].endswith("/computes/gpu-cluster")
+    assert told["outputs"]["results"]["uri"] == f"{JOB['results']}/{key}"
+    assert told["limits"]["timeout"] == "P1D"
+    uploaded = {name.rsplit("/", 1)[-1] for name in azure.blobs if name.startswith("code-")}
+    assert {"Snakefile", "mine.yaml"} <= uploaded
+    assert not {".env", "large.onnx"} & uploaded
+    assert [line.rpartition(" ")[2] for line in sent.stdout.splitlines() if line.startswith(f"{key}: ")][
+        1:
+    ] == azure.states
+    fetched = {
+        p.relative_to(checkout.parent / "fetched").as_posix(): p.read_bytes()
+        for p in (checkout.parent / "fetched").rglob("*")
+        if p.is_file()
+    }
+    assert fetched == azure.results
+    assert TOKEN not in sent.stdout + sent.stderr
+
+    again = submit(python, azure, checkout, path, "--confirm")
+    assert (again.returncode, len(azure.jobs)) == (0, 1)
+    assert "has this job already (Completed)" in again.stdout
+
+
+@pytest.mark.long
+def test_what_the_workspace_cant_run_is_one_message_and_nothing_is_sent(
+    python: str, azure: Azure, checkout: Path
+) -> None:
+    for changed, told in (
+        ({"compute": "other"}, "has no other; nothing was sent"),
+        ({"instance_type": "Standard_D2_v3"}, "has Standard_NC6s_v3 machines, not Standard_D2_v3"),
+    ):
+        ran = submit(python, azure, checkout, job_file(checkout, **changed), "--confirm")
+        assert (ran.returncode, told in ran.stderr, "Traceback" in ran.stderr) == (1, True, False), ran.stderr
+    assert azure.jobs == {}
+    assert not any(BLOBS in asked for asked in azure.asked)
+
+
+@pytest.mark.long
+def test_a_job_that_fails_says_so_and_its_results_come_too(python: str, azure: Azure, checkout: Path) -> None:
+    azure.states = ["Failed"]
+    path = job_file(checkout)
+    ran = submit(python, azure, checkout, path, "--confirm", "--wait")
+    assert ran.returncode == 1
+    assert "ended as Failed" in ran.stderr
+    shutil.rmtree(checkout.parent / "fetched", ignore_errors=True)
+    none = submit(python, azure, checkout, path, "--fetch", checkout.parent / "fetched")
+    assert (none.returncode, "holds nothing" in none.stderr) == (1, True), none.stderr
