@@ -46,15 +46,6 @@ wildcard_constraints:
     rate=r"[0-9.e-]+",
 
 
-# On a cluster these stay where Snakemake runs: a download, as nodes seldom have a network, and seconds of work.
-localrules:
-    fetch_model,
-    write_plots,
-    write_technique_table,
-    write_report,
-    collect_tuning,
-
-
 onstart:
     prepare_cluster()
 

@@ -23,6 +23,9 @@ rule write_ai_toolkit:
         technique=one_of(MATRIX.techniques),
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("copy"),
+        runtime=minutes_of("copy"),
     params:
         recipe=ai_toolkit_recipe,
         data=subpath(input.data, parent=True),

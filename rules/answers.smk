@@ -60,6 +60,9 @@ rule score_hosted:
         **OF_HOSTED,
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("table"),
+        runtime=minutes_of("table"),
     params:
         recipe=lambda wildcards: recipe("score_hosted.py", task=MATRIX.scenarios[wildcards.scenario].task),
         data=subpath(input.card, parent=True),

@@ -23,6 +23,9 @@ rule write_kaito:
         **KAITO_RUN,
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("tokens"),
+        runtime=minutes_of("tokens"),
     params:
         recipe=lambda wildcards: recipe("write_kaito.py", **of_kaito(wildcards)),
         data=subpath(input.card, parent=True),
@@ -103,6 +106,9 @@ rule receive_adapter:
     conda:
         "../envs/train/environment.yaml"
     threads: threads_of_a_rank
+    resources:
+        mem_mb=memory_of("torch"),
+        runtime=minutes_of("torch"),
     params:
         recipe=received_recipe,
         base=subpath(input.base, parent=True),

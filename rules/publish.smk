@@ -21,6 +21,9 @@ rule convert_hosted:
         **OF_HOSTED,
     conda:
         "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("tokens"),
+        runtime=minutes_of("tokens"),
     params:
         recipe=lambda wildcards: recipe(
             "convert_hosted.py", limits=MATRIX.hosted[wildcards.technique].limits.model_dump()

@@ -65,6 +65,8 @@ class Matrix:
         self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
         self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
         for name, ranks in own.ranks.items():
+            if name in self.hosted or name in self.kaito:
+                raise UserError(f"ranks: {name} is trained by a service, which says itself on how many: leave it out")
             self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
         hosted_matrix.check(self)

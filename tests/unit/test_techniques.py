@@ -396,6 +396,9 @@ def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
     assert wider == own | {"world_size": 4}
     with pytest.raises(UserError, match="ranks: zero9 is none of this experiment's techniques"):
         Recipes(config | {"ranks": {"zero9": 4}}, ROOT)
+    hosted = read_yaml(ROOT / "config/experiments/hosted.yaml")["techniques"][0]
+    with pytest.raises(UserError, match=f"ranks: {hosted} is trained by a service"):
+        Recipes(config | {"techniques": ["lora", hosted], "ranks": {hosted: 2}}, ROOT)
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])
