@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 from configured import NODES
-from loopback import Cluster, NoCluster, fill, until
+from experiments import small
+from loopback import Cluster, NoCluster, fill, output, until
 from runs import Runs
+from soaking import Seconds
+from trainings import EXPERIMENT, LORA, ZERO3
+from workspace import REPOSITORY, Workspace
 
 
 def started(cluster: Cluster) -> Cluster:
@@ -62,6 +66,13 @@ def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def bare(runs: Runs) -> Runs:
+    """Without accounts, none can be named."""
+    runs.workspace.edit("profiles/slurm/config.yaml", "slurm_account: tuners", "# slurm_account: my-account")
+    return runs
+
+
+@pytest.fixture
 def full_spool(cluster: Cluster) -> Iterator[str]:
     """A node whose slurmd has no room for a job's script: the one that SLURM takes first."""
     spool = cluster.home / f"spool-{NODES[0]}"
@@ -79,3 +90,18 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     runs = Runs.make(tmp_path)
     yield runs
     runs.end()
+
+
+@pytest.fixture(scope="session")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = small(tmp_path_factory.mktemp("laptop"), EXPERIMENT)
+    ran = workspace.snakemake("--cores", "2", f"{LORA}/manifest.json", f"{ZERO3}/manifest.json")
+    assert ran.returncode == 0, ran.stderr
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def seconds() -> Iterator[Seconds]:
+    found = Seconds()
+    yield found
+    found.write(REPOSITORY / "benchmarks/soak-cluster.json", output("sbatch", "--version").strip())

@@ -10,13 +10,6 @@ from runs import TARGET, Runs
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture
-def bare(runs: Runs) -> Runs:
-    """Without accounts, none can be named."""
-    runs.workspace.edit("profiles/slurm/config.yaml", "slurm_account: tuners", "# slurm_account: my-account")
-    return runs
-
-
 def test_squeue_tells_how_jobs_end(unaccounted: Cluster, bare: Runs) -> None:
     code, printed = bare.run(TARGET)
     assert code == 0, printed

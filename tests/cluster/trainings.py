@@ -1,0 +1,69 @@
+"""Trainings of one small experiment, here and through profiles/slurm."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from experiments import SMALL, small
+from loopback import ACCOUNT
+from runs import PROFILE, Runs
+from workspace import Workspace
+
+from snaketune.files import read_jsonl, sha256
+
+RUNS = "results/runs/test-phi3/test-areas"
+LORA, ZERO3 = f"{RUNS}/lora/seed-1", f"{RUNS}/zero3/seed-1"
+# So many steps that one of them can be waited for; no checkpoint but the one that a warning asks for.
+EXPERIMENT: dict[str, Any] = {
+    **SMALL,
+    "techniques": ["lora", "zero3"],
+    "precisions": [],
+    "training": {"epochs": 12, "batch_rows": 15, "checkpoint_steps": 10000},
+}
+
+
+def on_slurm(path: Path, **training: Any) -> Runs:
+    runs = Runs(small(path, {**EXPERIMENT, "training": {**EXPERIMENT["training"], **training}}))
+    runs.site("slurm_account: my-account", f"slurm_account: {ACCOUNT}")
+    return runs
+
+
+def metrics(workspace: Workspace, run: str) -> list[dict[str, object]]:
+    return read_jsonl(workspace.path / run / "train.jsonl")
+
+
+def about_to_train(path: Path, laptop: Workspace, **training: Any) -> Runs:
+    """All that a training needs is there."""
+    runs = on_slurm(path, **training)
+    for name in ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata"):
+        subprocess.run(["cp", "-a", "--parents", name, path], cwd=laptop.path, check=True)
+    return runs
+
+
+def log_of(path: Path) -> str:
+    log = path / "logs/train/test-phi3/test-areas/lora/seed-1.log"
+    return log.read_text() if log.exists() else ""
+
+
+def adapter(path: Path) -> str:
+    return sha256(path / LORA / "adapter/adapter_model.safetensors")
+
+
+def checkpoints(path: Path) -> list[Path]:
+    return list((path / "work/training/test-phi3/test-areas/lora/seed-1").glob("checkpoint-*/state.json"))
+
+
+def to_be_cut_off(path: Path, laptop: Workspace) -> Runs:
+    """About to train slower than its time limit, by seconds for each step."""
+    runs = about_to_train(path, laptop)
+    slow = '__import__("time").sleep(3) or'
+    runs.workspace.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {slow} told()")
+    runs.workspace.edit(PROFILE, "  train_adapter:\n", "  train_adapter:\n    runtime: 5*attempt\n")
+    return runs
+
+
+def went_on(path: Path, printed: str, laptop: Workspace) -> None:
+    """It was cut off once, and ended as if it hadn't been."""
+    assert printed.count("SLURM status is: 'FAILED'") == 1, printed
+    assert "goes on from step" in log_of(path)
+    assert adapter(path) == adapter(laptop.path)
