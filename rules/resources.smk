@@ -125,7 +125,8 @@ def rising(needed, attempt):
 
 
 def parameters_of(wildcards):
-    return shape_of(wildcards.model).parameters if "model" in wildcards.keys() else 0
+    """Of the model that a job loads: a service's own is nowhere here."""
+    return shape_of(wildcards.model).parameters if wildcards.get("model") in MATRIX.models else 0
 
 
 def memory_of(kind):

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
 
 NODES = ("n1", "n2")
 NAME = "loopback"
+# Its jobs take the nodes of others.
+URGENT = "urgent"
 
 
 def slurm_conf(cluster: "Cluster") -> str:
@@ -53,9 +55,13 @@ ReturnToService=2
 SlurmdTimeout=30
 KillWait=5
 SchedulerParameters=bf_interval=2,sched_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PreemptParameters=send_user_signal
 {accounting}
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 GraceTime=60
+PartitionName={URGENT} Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=2
 """
 
 

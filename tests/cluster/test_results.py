@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from configured import URGENT
 from loopback import Cluster, output, until
 from runs import PROFILE
 from trainings import (
@@ -74,6 +75,18 @@ def test_a_warned_training_goes_on_where_it_was(whom: str, cluster: Cluster, lap
     assert json.loads(saved.read_text())["step"] > 0
     assert running.wait(timeout=1200) == 0, runs.printed()
     assert runs.printed().count("SLURM status is: 'FAILED'") == 1, runs.printed()
+    assert adapter(tmp_path) == adapter(laptop.path)
+
+
+def test_a_preempted_training_goes_on_where_it_was(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
+    runs = about_to_train(tmp_path, laptop)
+    running = runs.start(f"{LORA}/manifest.json")
+    until(lambda: "step" in log_of(tmp_path) or running.poll() is not None, "the first steps", 900)
+    urgent = ["--partition", URGENT, "--nodes", "2", "--exclusive", "--output", "/dev/null", "--wrap", "sleep 10"]
+    subprocess.run(["sbatch", *urgent], check=True)
+    assert running.wait(timeout=1200) == 0, runs.printed()
+    assert runs.printed().count("SLURM status is") == 1, runs.printed()
+    assert "goes on from step" in log_of(tmp_path)
     assert adapter(tmp_path) == adapter(laptop.path)
 
 
