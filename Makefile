@@ -22,10 +22,9 @@ demo: setup ## the whole default experiment, or EXPERIMENT=config/experiments/mi
 	.venv/bin/snakemake $(CONFIG)
 
 test: setup-dev check ## checks and tests; TESTS=all adds the long ones
-	@$(MAKE) --no-print-directory --jobs 2 test-plans test-runs
-	@$(if $(filter all,$(TESTS)),$(MAKE) --no-print-directory test-cluster)
+	@$(MAKE) --no-print-directory --jobs 3 test-plans test-runs $(if $(filter all,$(TESTS)),test-cluster)
 
-# Plans need one core, runs seldom two.
+# Plans need one core, runs seldom two, a cluster is mostly waited for.
 test-plans:
 	.venv/bin/python -m pytest tests/dag tests/unit tests/shipping $(SELECTED)
 

@@ -104,7 +104,8 @@ def prepare_cluster():
     """Before anything is submitted to SLURM, once it is known which jobs are due."""
     if workflow.executor_plugin.name != "slurm":
         return
-    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    dag = workflow.dag
+    jobs = dict.fromkeys(dag.get_job_group(job) or job for job in dag.needrun_jobs() if not job.is_local)
     try:
         cluster.prepare(jobs, workflow.executor_settings, Path(workflow.workdir_init), logger)
     except UserError as error:

@@ -34,7 +34,7 @@ def words(answer: subprocess.CompletedProcess[str]) -> str:
 def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> None:
     """Check all that a run needs of SLURM, and cancel what a killed run left in ``directory``.
 
-    ``jobs`` are Snakemake's that are to be submitted, ``settings`` the SLURM plugin's.
+    ``jobs`` are Snakemake's jobs and groups that are to be submitted, ``settings`` the SLURM plugin's.
 
     Raises:
         UserError: SLURM isn't there, refuses a request, doesn't share the directory, or another
@@ -100,9 +100,10 @@ def requests(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> d
             "partition": f"-p {shlex.quote(str(partition))}" if partition else "",
         }
         request = get_submit_command(job, common, settings=settings) + set_gres_string(job)
+        steps = "+".join(sorted({step.rule.name for step in job.jobs})) if job.is_group() else job.rule.name
         # What depends on files that are still to be made is known later.
-        if "<TBD>" not in request and job.rule.name not in found.setdefault(request, []):
-            found[request].append(job.rule.name)
+        if "<TBD>" not in request and steps not in found.setdefault(request, []):
+            found[request].append(steps)
     for account in {match[1] for request in found if (match := re.search(r" -A (\S+)", request))}:
         try:
             validate_account(account, log)

@@ -57,7 +57,7 @@ KillWait=5
 SchedulerParameters=bf_interval=2,sched_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
-PreemptParameters=send_user_signal
+SlurmctldParameters=preempt_send_user_signal
 {accounting}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 GraceTime=60

@@ -13,7 +13,7 @@ from experiments import small
 from loopback import Cluster, NoCluster, fill, output, until
 from runs import Runs
 from soaking import Seconds
-from trainings import EXPERIMENT, LORA, ZERO3
+from trainings import EXPERIMENT
 from workspace import REPOSITORY, Workspace
 
 
@@ -95,7 +95,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 @pytest.fixture(scope="session")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("laptop"), EXPERIMENT)
-    ran = workspace.snakemake("--cores", "2", f"{LORA}/manifest.json", f"{ZERO3}/manifest.json")
+    ran = workspace.snakemake("--cores", "2")
     assert ran.returncode == 0, ran.stderr
     return workspace
 

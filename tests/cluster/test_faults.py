@@ -175,8 +175,9 @@ def test_profiles_agree() -> None:
     assert {key: default[key] for key in shared} == {key: slurm[key] for key in shared}
     assert {"rerun-triggers", "rerun-incomplete", "max-checksum-file-size"} <= shared
     # GPUs are all that is different.
-    assert {key: gpu[key] for key in gpu.keys() - {"resources", "set-resources"}} == {
-        key: slurm[key] for key in slurm.keys() - {"set-resources"}
+    assert {key: gpu[key] for key in gpu.keys() - {"resources", "set-resources", "groups"}} == {
+        key: slurm[key] for key in slurm.keys() - {"set-resources", "groups"}
     }
+    assert gpu["groups"] | {"evaluate_torch": "model"} == slurm["groups"]
     for rule, asked in slurm["set-resources"].items():
         assert asked.items() <= gpu["set-resources"][rule].items()

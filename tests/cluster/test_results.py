@@ -19,6 +19,7 @@ from trainings import (
     log_of,
     metrics,
     on_slurm,
+    quality,
     to_be_cut_off,
     went_on,
 )
@@ -31,11 +32,17 @@ pytestmark = pytest.mark.long
 
 def test_results_are_those_of_a_laptop(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
     runs = on_slurm(tmp_path)
-    code, printed = runs.run(f"{LORA}/manifest.json", f"{ZERO3}/manifest.json")
+    code, printed = runs.run()
     assert code == 0, printed
-    weights = f"{LORA}/adapter/adapter_model.safetensors"
-    assert sha256(tmp_path / weights) == sha256(laptop.path / weights)
+    for weights in (f"{LORA}/adapter/adapter_model.safetensors", f"{LORA}/onnx/int8/model.onnx"):
+        assert sha256(tmp_path / weights) == sha256(laptop.path / weights)
     assert metrics(runs.workspace, ZERO3) == metrics(laptop, ZERO3)
+    assert quality(runs.workspace) == quality(laptop)
+    # Untuned, lora and zero3: what follows a training is one job, and each precision another.
+    jobs = [path.name.split("_")[1] for path in (tmp_path / "logs/slurm").glob("group_*")]
+    assert (jobs.count("model"), jobs.count("precision")) == (3, 6)
+    code, printed = runs.run("--dry-run")
+    assert "Nothing to be done" in printed
 
 
 def test_two_nodes_by_the_profile(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Trainings of one small experiment, here and through profiles/slurm."""
 
+import csv
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ LORA, ZERO3 = f"{RUNS}/lora/seed-1", f"{RUNS}/zero3/seed-1"
 EXPERIMENT: dict[str, Any] = {
     **SMALL,
     "techniques": ["lora", "zero3"],
-    "precisions": [],
+    "precisions": ["fp32", "int8"],
     "training": {"epochs": 12, "batch_rows": 15, "checkpoint_steps": 10000},
 }
 
@@ -30,6 +31,13 @@ def on_slurm(path: Path, **training: Any) -> Runs:
 
 def metrics(workspace: Workspace, run: str) -> list[dict[str, object]]:
     return read_jsonl(workspace.path / run / "train.jsonl")
+
+
+def quality(workspace: Workspace) -> list[dict[str, str]]:
+    """The rows of the summary without what is measured on a machine."""
+    kept = ("model", "scenario", "technique", "seed", "backend", "metric", "value", "ci_low", "ci_high", "delta", "n")
+    with (workspace.path / "results/summary.csv").open(newline="") as file:
+        return [{key: row[key] for key in kept} for row in csv.DictReader(file)]
 
 
 def about_to_train(path: Path, laptop: Workspace, **training: Any) -> Runs:

@@ -16,7 +16,7 @@ def test_every_job_asks_for_memory_and_time_and_a_large_model_for_more(
         assert int(lines["all"][0]) == sum(int(line[0]) for line in lines.values()) - int(lines["all"][0])
     assert int(small["all"][0]) > 30
     assert (small["train_adapter"][2], large["train_adapter"][2]) == ("–", "1")
-    assert float(large["train_adapter"][3]) > 15 > 5 * float(small["train_adapter"][3])
+    assert float(large["train_adapter"][3]) > 4 * float(small["train_adapter"][3])
 
 
 def test_each_of_several_nodes_is_asked_for_its_share_of_memory(finished: Workspace) -> None:
@@ -57,5 +57,5 @@ def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace,
     edited.edit(edited.experiment, "- lora", "- lorra")
     mistaken = edited.script("plan_resources.py", "--configfile", edited.experiment)
     assert mistaken.returncode != 0
-    assert "there is no technique 'lorra'" in mistaken.stderr
-    assert "Traceback" not in mistaken.stderr
+    assert "there is no technique 'lorra'" in mistaken.stdout + mistaken.stderr
+    assert "Traceback" not in mistaken.stdout + mistaken.stderr
