@@ -53,6 +53,7 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
         raise UserError(
             f"another snakemake submits jobs from {directory}: wait until it is done, or end it with Ctrl-C"
         ) from None
+    understand_ends()
     choose_status_command(dict(re.findall(r"^(\w+) *= (.*)$", answer.stdout, re.MULTILINE)), settings, log)
     need_space(Path(settings.logdir or ".snakemake/slurm_logs"), LOGS, "what jobs print")
     asked = requests(jobs, settings, directory, log)
@@ -65,6 +66,23 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
     if asked:
         try_submission(next(iter(asked)))
         prove_shared(directory, next(iter(asked)), log)
+
+
+def understand_ends() -> None:
+    """Have the plugin (2.8) see what it waits for for ever: "CANCELLED by 0", as sacct says, and PREEMPTED.
+
+    It leaves preempted jobs to SLURM, which may not start any again (``slurm-no-requeue``).
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    ask = plugin.query_job_status
+
+    async def query(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await ask(command, logger)
+        over = {"PREEMPTED": "CANCELLED"}
+        return states and {job: over.get(state, state.split(" by ")[0]) for job, state in states.items()}, seconds
+
+    plugin.query_job_status = query
 
 
 def choose_status_command(cluster: dict[str, str], settings: Any, log: Any) -> None:

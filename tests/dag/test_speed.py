@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -18,9 +19,10 @@ SECONDS = 5.0
 CELLS = {"techniques": ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"], "precisions": []}
 FACTOR = 1.3
 LISTED = """
-import json, logging, sys
+import gc, json, logging, sys
 from pathlib import Path
 from snakemake.cli import main
+from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
 jobs = []
@@ -33,13 +35,18 @@ logging.getLogger("snakemake.logging").addFilter(collect)
 try:
     main(sys.argv[2:])
 except SystemExit as ended:
-    Path(sys.argv[1]).write_text(json.dumps(jobs))
+    [workflow] = [one for one in gc.get_objects() if type(one) is Workflow]
+    files = {
+        rule.name: [[str(name) for name in names] for names in (rule.output, rule.log, [rule.benchmark] * bool(rule.benchmark))]
+        for rule in workflow.rules
+    }
+    Path(sys.argv[1]).write_text(json.dumps([jobs, files]))
     raise
 """
 
 
 def trivial(workspace: Workspace, path: Path) -> None:
-    """A workflow of trivial rules with the same jobs, inputs and outputs, all made."""
+    """A workflow of trivial rules with the same jobs and files, all made."""
     for name in trivial_rules(workspace, path):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(name)
@@ -48,35 +55,34 @@ def trivial(workspace: Workspace, path: Path) -> None:
 
 def trivial_rules(workspace: Workspace, path: Path) -> list[str]:
     """Write the Snakefile of such a workflow, with a rule for each of ours; returns the outputs."""
-    jobs = jobs_of(workspace)
-    places = {
-        name: f"{rule}/{number}/{place}"
-        for number, (rule, _, outputs) in enumerate(jobs)
-        for place, name in enumerate(outputs)
-    }
-    needed = {
-        f"{rule}/{number}": [places[name] for name in inputs if name in places]
-        for number, (rule, inputs, _) in enumerate(jobs)
-    }
-    [targets] = (names for job, names in needed.items() if job.startswith("all/"))
+    jobs, files = jobs_and_files(workspace)
+    made = {name for _, _, outputs in jobs for name in outputs}
+    needed = {outputs[0]: [name for name in inputs if name in made] for _, inputs, outputs in jobs if outputs}
+    [targets] = (inputs for rule, inputs, _ in jobs if rule == "all")
     rules = ["import json\n\nwith open('inputs.json') as file:\n    INPUTS = json.load(file)\n"]
-    rules.append(f"rule all:\n    input: {targets!r}\n")
-    for rule, count in {rule: len(outputs) for rule, _, outputs in jobs if outputs}.items():
-        made_by = [f"{rule}/{{number}}/{place}" for place in range(count)]
-        given = f'lambda wildcards: INPUTS["{rule}/" + wildcards.number]'
-        rules.append(f'rule {rule}:\n    input: {given}\n    output: {made_by!r}\n    shell: "touch {{output}}"\n')
+    rules.append(f"rule all:\n    input: {[name for name in targets if name in made]!r}\n")
+    for rule in sorted({rule for rule, _, outputs in jobs if outputs}):
+        outputs, logs, benchmarks = files[rule]
+        first = re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", outputs[0])
+        rules.append(
+            f"rule {rule}:\n    input: lambda wildcards: INPUTS[{first!r}.format(**wildcards)]\n    output: {outputs!r}\n"
+            + f"    log: {logs!r}\n" * bool(logs)
+            + f"    benchmark: {benchmarks[:1]!r}[0]\n" * bool(benchmarks)
+            + '    shell: "touch {output}"\n'
+        )
     path.mkdir()
     (path / "inputs.json").write_text(json.dumps(needed))
     (path / "Snakefile").write_text("\n".join(rules))
-    return list(places.values())
+    return sorted(made)
 
 
-def jobs_of(workspace: Workspace) -> list[tuple[str, list[str], list[str]]]:
-    """Rule, inputs and outputs of every job, as Snakemake logs them."""
+def jobs_and_files(workspace: Workspace) -> tuple[list[tuple[str, list[str], list[str]]], dict[str, list[list[str]]]]:
+    """Rule, inputs and outputs of every job, as Snakemake logs them; and outputs, logs and benchmark of every rule."""
     found = workspace.path / "work/jobs.json"
     arguments = ["--configfile", workspace.experiment, "--dry-run", "--forceall", "--cores", "1"]
     subprocess.run([sys.executable, "-c", LISTED, found, *arguments], cwd=workspace.path, check=True)
-    return [tuple(job) for job in json.loads(found.read_text())]
+    jobs, files = json.loads(found.read_text())
+    return jobs, files
 
 
 def call(path: Path, *arguments: str) -> float:

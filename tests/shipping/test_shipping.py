@@ -10,7 +10,7 @@ from typing import Any
 import packages
 import pytest
 import torch
-from experiments import SMALL, small
+from experiments import SMALL, small, technique_at
 from export_environment import in_export_environment
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -170,8 +170,13 @@ def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, 
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     budget = {"onnx-fp32-genai-int4": {"kl_divergence": 1.0, "smallest_metric_change": -1.0}}
     precisions = {"precisions": ["fp32", "genai-int4"], "parity": {"budgets": budget}}
-    experiment = {**SMALL, "techniques": [*CHATTED, "peft-prefix"], **precisions}
-    return small(tmp_path_factory.mktemp("packages"), experiment)
+    # So much that they answer with a label, which one epoch doesn't teach them.
+    training = {"training": {**SMALL["training"], "epochs": 8}}
+    experiment = {**SMALL, "techniques": [*CHATTED, "peft-prefix"], **precisions, **training}
+    made = small(tmp_path_factory.mktemp("packages"), experiment)
+    for name in CHATTED:
+        made.write(f"config/techniques/{name}.yaml", technique_at(name, 0.003))
+    return made
 
 
 @pytest.fixture(scope="module")
