@@ -14,6 +14,18 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+
+
+# Before the rules: read after them, it makes Snakemake forget the constraints of outputs in an object storage.
+wildcard_constraints:
+    model=one_of(MATRIX.models),
+    scenario=one_of(MATRIX.scenarios),
+    technique=one_of(MATRIX.techniques),
+    precision=one_of(MATRIX.exports),
+    seed=r"\d+",
+    rate=r"[0-9.e-]+",
+
+
 include: "rules/recipes.smk"
 include: "rules/resources.smk"
 include: "rules/inputs.smk"
@@ -35,15 +47,6 @@ include: "rules/benchmark.smk"
 include: "rules/publish.smk"
 include: "rules/answers.smk"
 include: "rules/report.smk"
-
-
-wildcard_constraints:
-    model=one_of(MATRIX.models),
-    scenario=one_of(MATRIX.scenarios),
-    technique=one_of(MATRIX.techniques),
-    precision=one_of(MATRIX.exports),
-    seed=r"\d+",
-    rate=r"[0-9.e-]+",
 
 
 onstart:
