@@ -24,10 +24,10 @@ def submitted(words: list[str], log: Path) -> str:
 
 def test_two_nodes_then_one(cluster: Cluster, tmp_path: Path) -> None:
     write_inputs(tmp_path)
-    recipe, log = recipe_of("zero3", epochs=200), tmp_path / "log"
+    recipe, log = recipe_of("zero3", epochs=50), tmp_path / "log"
     on_nodes = command(tmp_path, tmp_path / "told", recipe)
     job = submitted([*LAUNCH, "--nodes", "2", *on_nodes], log)
-    until(lambda: log.exists() and "step 40/800" in log.read_text(), "steps on two nodes", seconds=600)
+    until(lambda: log.exists() and "step 20/200" in log.read_text(), "steps on two nodes", seconds=600)
     assert [one["node"] for one in cluster.jobs("-j", job)] == ["n[1-2]"]
     subprocess.run(["scancel", "--signal=USR1", job], check=True)
     until(lambda: not cluster.jobs("-j", job), "the job to end", seconds=300)
