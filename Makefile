@@ -46,6 +46,7 @@ check: setup-dev ## formatting, types, lint
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/mypy
 	.venv/bin/snakemake --lint
+	@for one in export hosted kaito; do .venv/bin/snakemake --lint --configfile config/experiments/$$one.yaml || exit 1; done
 
 tune: setup ## every technique at each learning rate of the grid
 	.venv/bin/snakemake tune --configfile config/experiments/tune.yaml

@@ -34,19 +34,41 @@ include: "rules/requests.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"
-include: "rules/kaito.smk"
 include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
-include: "rules/export.smk"
-include: "rules/parity.smk"
-include: "rules/adapters.smk"
-include: "rules/package.smk"
 include: "rules/ai_toolkit.smk"
-include: "rules/benchmark.smk"
-include: "rules/publish.smk"
-include: "rules/answers.smk"
 include: "rules/report.smk"
+include: "rules/on_request.smk"
+
+
+# Snakemake looks for each file among the outputs of every rule: those that an experiment can't use are left out.
+if EXPERIMENT.precisions:
+
+    include: "rules/export.smk"
+    include: "rules/parity.smk"
+    include: "rules/adapters.smk"
+
+
+if SHIPPED:
+
+    include: "rules/package.smk"
+
+
+if EXPERIMENT.benchmark:
+
+    include: "rules/benchmark.smk"
+
+
+if MATRIX.hosted:
+
+    include: "rules/publish.smk"
+    include: "rules/answers.smk"
+
+
+if MATRIX.kaito or SERVED:
+
+    include: "rules/kaito.smk"
 
 
 onstart:

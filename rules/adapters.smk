@@ -156,9 +156,3 @@ rule check_adapter:
             --output {output.parity:q} \
             &> {log:q}
         """
-
-
-rule export_adapters:
-    input:
-        adapters=switched_runs(ADAPTER_FILE),
-        proofs=[path for name in ("fp32", *GENAI_AT_FP32) for path in switched_runs(f"parity-{name}.json")],

@@ -67,8 +67,3 @@ use rule write_ai_toolkit as write_ai_toolkit_and_copy_base with:
         data=subpath(input.data, parent=True),
         base=["--base-directory", BASE],
         directory=subpath(output.manifest, parent=True),
-
-
-rule ai_toolkit:
-    input:
-        ai_toolkit_projects,

@@ -18,6 +18,7 @@ rule ask_hosted:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/{part}/ask.tsv"
     wildcard_constraints:
         **OF_HOSTED,
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     params:

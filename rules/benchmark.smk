@@ -4,41 +4,40 @@ Needs: merged/ and onnx/{precision}/ of each run, results/tokens/{model}/{scenar
 Makes: benchmark.json of each run.
 """
 
-if EXPERIMENT.benchmark:
 
-    rule benchmark_exports:
-        input:
-            unpack(exports_used),
-            merged=f"{RUN}/merged/manifest.json",
-            weights=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
-            tokens=f"{TEST}/manifest.json",
-            rows=ancient(f"{TEST}/test.safetensors"),
-        output:
-            figures=f"{RUN}/benchmark.json",
-        log:
-            "logs/benchmark/{model}/{scenario}/{technique}/seed-{seed}.log",
-        benchmark:
-            "logs/benchmarks/benchmark/{model}/{scenario}/{technique}/seed-{seed}.tsv"
-        wildcard_constraints:
-            technique=one_of(MERGED),
-        conda:
-            "../envs/train/environment.yaml"
-        threads: every_core(lambda wildcards: EXPERIMENT.benchmark.threads)
-        resources:
-            mem_mb=memory_of("benchmark"),
-            runtime=minutes_of("benchmark"),
-        params:
-            recipe=lambda wildcards: recipe("benchmark.py", **MATRIX.benchmark_recipe(wildcards.technique)),
-            run=subpath(output.figures, parent=True),
-            tokens=subpath(input.tokens, parent=True),
-        message:
-            "Measuring the speed of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
-        shell:
-            """
-            python scripts/benchmark.py \
-                --recipe {params.recipe:q} \
-                --run-directory {params.run:q} \
-                --tokens-directory {params.tokens:q} \
-                --output {output.figures:q} \
-                &> {log:q}
-            """
+rule benchmark_exports:
+    input:
+        unpack(exports_used),
+        merged=f"{RUN}/merged/manifest.json",
+        weights=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
+        tokens=f"{TEST}/manifest.json",
+        rows=ancient(f"{TEST}/test.safetensors"),
+    output:
+        figures=f"{RUN}/benchmark.json",
+    log:
+        "logs/benchmark/{model}/{scenario}/{technique}/seed-{seed}.log",
+    benchmark:
+        "logs/benchmarks/benchmark/{model}/{scenario}/{technique}/seed-{seed}.tsv"
+    wildcard_constraints:
+        technique=one_of(MERGED),
+    conda:
+        "../envs/train/environment.yaml"
+    threads: every_core(lambda wildcards: EXPERIMENT.benchmark.threads)
+    resources:
+        mem_mb=memory_of("benchmark"),
+        runtime=minutes_of("benchmark"),
+    params:
+        recipe=lambda wildcards: recipe("benchmark.py", **MATRIX.benchmark_recipe(wildcards.technique)),
+        run=subpath(output.figures, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+    message:
+        "Measuring the speed of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/benchmark.py \
+            --recipe {params.recipe:q} \
+            --run-directory {params.run:q} \
+            --tokens-directory {params.tokens:q} \
+            --output {output.figures:q} \
+            &> {log:q}
+        """

@@ -57,6 +57,7 @@ rule tune_on_kaito:
         **KAITO_RUN,
     # First of all, as the cluster trains while this machine does other things.
     priority: 20
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     # It computes nothing: no core waits with it.
@@ -143,6 +144,7 @@ rule serve_on_kaito:
         "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/serve.tsv"
     wildcard_constraints:
         technique=one_of(SERVED),
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     params:
@@ -163,13 +165,3 @@ rule serve_on_kaito:
             --output-directory {params.directory:q} \
             &> {log:q}
         """
-
-
-rule kaito_manifests:
-    input:
-        kaito_runs("kaito/manifest.json"),
-
-
-rule kaito_serving:
-    input:
-        served_runs(),

@@ -101,6 +101,7 @@ rule fetch_model:
     wildcard_constraints:
         model=one_of([name for name in MATRIX.models if name not in MATRIX.built]),
     retries: 2
+    localrule: True
     conda:
         "../envs/train/environment.yaml"
     resources:

@@ -5,55 +5,49 @@ of each run; results/summary.csv, results/data/{scenario}/card.json.
 Makes: package/ of each run, when `package` is asked for.
 """
 
-if SHIPPED:
 
-    rule package_model:
-        input:
-            export=f"{RUN}/onnx/{SHIPPED}/manifest.json",
-            model=ancient(files_in(f"{RUN}/onnx/{SHIPPED}", GENAI_FILES)),
-            evaluation=f"{RUN}/evaluation/{SHIPPED}.json",
-            merged=f"{RUN}/merged/manifest.json",
-            generation=ancient(f"{RUN}/merged/generation_config.json"),
-            parity=f"{RUN}/parity.json",
-            training=told_of_training,
-            summary=SUMMARY[:2],
-            data=f"{DATA}/manifest.json",
-            card=ancient(f"{DATA}/card.json"),
-            template=ancient(CARD),
-            program=ancient(PROGRAM),
-        output:
-            files=files_in(f"{RUN}/package", PACKAGE_FILES),
-            manifest=f"{RUN}/package/manifest.json",
-            provenance=f"{RUN}/package/provenance.json",
-        log:
-            "logs/package/{model}/{scenario}/{technique}/seed-{seed}.log",
-        benchmark:
-            "logs/benchmarks/package/{model}/{scenario}/{technique}/seed-{seed}.tsv"
-        wildcard_constraints:
-            technique=one_of(MERGED),
-        conda:
-            "../envs/train/environment.yaml"
-        resources:
-            mem_mb=memory_of("copy"),
-            runtime=minutes_of("copy"),
-        params:
-            recipe=package_recipe,
-            directory=subpath(output.manifest, parent=True),
-        message:
-            "Packaging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
-        shell:
-            """
-            python scripts/package_model.py \
-                --recipe {params.recipe:q} \
-                --results results \
-                --template {input.template:q} \
-                --program {input.program:q} \
-                --lock envs/train/requirements.txt \
-                --output-directory {params.directory:q} \
-                &> {log:q}
-            """
-
-
-rule package:
+rule package_model:
     input:
-        packages,
+        export=f"{RUN}/onnx/{SHIPPED}/manifest.json",
+        model=ancient(files_in(f"{RUN}/onnx/{SHIPPED}", GENAI_FILES)),
+        evaluation=f"{RUN}/evaluation/{SHIPPED}.json",
+        merged=f"{RUN}/merged/manifest.json",
+        generation=ancient(f"{RUN}/merged/generation_config.json"),
+        parity=f"{RUN}/parity.json",
+        training=told_of_training,
+        summary=SUMMARY[:2],
+        data=f"{DATA}/manifest.json",
+        card=ancient(f"{DATA}/card.json"),
+        template=ancient(CARD),
+        program=ancient(PROGRAM),
+    output:
+        files=files_in(f"{RUN}/package", PACKAGE_FILES),
+        manifest=f"{RUN}/package/manifest.json",
+        provenance=f"{RUN}/package/provenance.json",
+    log:
+        "logs/package/{model}/{scenario}/{technique}/seed-{seed}.log",
+    benchmark:
+        "logs/benchmarks/package/{model}/{scenario}/{technique}/seed-{seed}.tsv"
+    wildcard_constraints:
+        technique=one_of(MERGED),
+    conda:
+        "../envs/train/environment.yaml"
+    resources:
+        mem_mb=memory_of("copy"),
+        runtime=minutes_of("copy"),
+    params:
+        recipe=package_recipe,
+        directory=subpath(output.manifest, parent=True),
+    message:
+        "Packaging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+    shell:
+        """
+        python scripts/package_model.py \
+            --recipe {params.recipe:q} \
+            --results results \
+            --template {input.template:q} \
+            --program {input.program:q} \
+            --lock envs/train/requirements.txt \
+            --output-directory {params.directory:q} \
+            &> {log:q}
+        """

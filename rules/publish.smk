@@ -56,6 +56,7 @@ rule submit_hosted:
         **OF_HOSTED,
     # First of all, as services train while this machine does other things.
     priority: 20
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     params:
@@ -105,6 +106,7 @@ rule wait_hosted:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/wait.tsv"
     wildcard_constraints:
         **OF_HOSTED,
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     # It computes nothing: no core waits with it.
@@ -144,6 +146,7 @@ rule fetch_hosted:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/fetch.tsv"
     wildcard_constraints:
         **OF_HOSTED,
+    localrule: True
     conda:
         "../envs/publish/environment.yaml"
     params:
@@ -161,8 +164,3 @@ rule fetch_hosted:
             --data-directory {params.rows:q} \
             &> {log:q}
         """
-
-
-rule plan_hosted:
-    input:
-        hosted_plans(),

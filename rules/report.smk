@@ -62,6 +62,7 @@ rule write_report:
         "logs/write_report.log",
     benchmark:
         "logs/benchmarks/write_report.tsv"
+    localrule: True
     conda:
         "../envs/train/environment.yaml"
     resources:
@@ -96,6 +97,7 @@ rule write_plots:
         "logs/write_plots.log",
     benchmark:
         "logs/benchmarks/write_plots.tsv"
+    localrule: True
     conda:
         "../envs/train/environment.yaml"
     resources:
@@ -154,6 +156,7 @@ rule collect_tuning:
         "logs/collect_tuning.log",
     benchmark:
         "logs/benchmarks/collect_tuning.tsv"
+    localrule: True
     conda:
         "../envs/train/environment.yaml"
     resources:

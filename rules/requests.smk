@@ -44,3 +44,10 @@ def served_runs():
     return [
         f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/kaito-serving/manifest.json" for m, s, t, n in runs
     ] or "`kaito` is missing in the experiment, or no technique of it trains LoRA"
+
+
+def adapters_apart():
+    names = [ADAPTER_FILE, *(f"parity-{name}.json" for name in ("fp32", *GENAI_AT_FP32))]
+    if not EXPERIMENT.precisions:
+        return "precisions: []: adapters are proven beside an exported base: name fp32"
+    return [path for name in names for path in switched_runs(name)]

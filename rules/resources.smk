@@ -13,21 +13,6 @@ ROWS_UNKNOWN = 2000
 SNAKEMAKES = 280
 
 
-# On a cluster these stay where Snakemake runs: what needs a network, as nodes seldom have one, and seconds of work.
-localrules:
-    fetch_model,
-    submit_hosted,
-    wait_hosted,
-    fetch_hosted,
-    ask_hosted,
-    tune_on_kaito,
-    serve_on_kaito,
-    write_plots,
-    write_technique_table,
-    write_report,
-    collect_tuning,
-
-
 def figures_in(path):
     """A JSON file, or nothing where it isn't there yet; read once as long as it stays the same."""
     path = Path(path)

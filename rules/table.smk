@@ -53,6 +53,7 @@ rule write_technique_table:
         "logs/write_technique_table.log",
     benchmark:
         "logs/benchmarks/write_technique_table.tsv"
+    localrule: True
     conda:
         "../envs/train/environment.yaml"
     resources:
