@@ -39,8 +39,8 @@ def test_results_are_those_of_a_laptop(cluster: Cluster, laptop: Workspace, tmp_
     assert metrics(runs.workspace, ZERO3) == metrics(laptop, ZERO3)
     assert quality(runs.workspace) == quality(laptop)
     # Untuned, lora and zero3: what follows a training is one job, and each precision another.
-    jobs = [path.name.split("_")[1] for path in (tmp_path / "logs/slurm").glob("group_*")]
-    assert (jobs.count("model"), jobs.count("precision")) == (3, 6)
+    logs = tmp_path / "logs/slurm"
+    assert [len(list(logs.glob(f"group_{kind}_*/*.log"))) for kind in ("model", "precision")] == [3, 6]
     code, printed = runs.run("--dry-run")
     assert "Nothing to be done" in printed
 
