@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snaketune.files import write_json
+from snaketune.files import read_json, write_json
 
 TIMES = 10
 
@@ -27,5 +27,7 @@ class Seconds:
         mine.append(round(time.monotonic() - started, 1))
 
     def write(self, path: Path, slurm: str) -> None:
+        """Faults that weren't done this time keep their figures."""
+        before = read_json(path)["seconds"] if path.exists() else {}
         machine = {"slurm": slurm, "python": platform.python_version(), "cores": os.cpu_count()}
-        write_json(path, {**machine, "times": TIMES, "seconds": self.found})
+        write_json(path, {**machine, "times": TIMES, "seconds": before | self.found})

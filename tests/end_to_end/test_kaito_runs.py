@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from experiments import SMALL, small
 from services.hosting import python_of_publish
 from services.kubernetes_service import KubernetesService
 from workspace import REPOSITORY, Workspace
@@ -73,67 +72,6 @@ def place(source: Path, workspace: dict, curve: list[dict]) -> None:
 def rows_of(workspace: Workspace) -> list[dict[str, str]]:
     with (workspace.path / "results/summary.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.long
-def test_from_data_to_a_row_with_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = {
-        **SMALL,
-        "techniques": ["lora", "kaito-lora"],
-        "precisions": [],
-        "parity": {},
-        "publish": {"confirm": True, "poll_seconds": 0.5},
-    }
-    workspace = small(tmp_path / "copy", experiment)
-    workspace.write("config/techniques/kaito-lora.yaml", technique(tmp_path / "volumes"))
-    seen: list[int] = []
-
-    def operator(service: KubernetesService, made: dict) -> None:
-        name = made["metadata"]["name"]
-        seen.append(len(read_rows(made, service.objects["configmaps"])))
-        service.tell(name, "Running", JobStarted=("True", START, ""), WorkspaceSucceeded=("False", START, "training"))
-        # The very adapter that train.py makes here, with one core: waiting for KAITO takes none.
-        local = workspace.path / "results/runs/test-phi3/test-areas/lora/seed-1"
-        while not (local / "manifest.json").exists():
-            time.sleep(0.2)
-        place(local / "adapter", made, [json.loads(line) for line in (local / "train.jsonl").read_text().splitlines()])
-        service.tell(name, "Succeeded", JobStarted=("True", START, ""), WorkspaceSucceeded=("True", END, ""))
-
-    service = KubernetesService(operator)
-    monkeypatch.setenv("KUBECONFIG", str(service.kubeconfig(tmp_path / "kubeconfig")))
-    # The answer to the first Workspace is lost, and then the whole workflow is killed, twice.
-    service.faults = [
-        {"method": "POST", "plural": "workspaces", "cut": True},
-        {"method": "GET", "plural": "workspaces", "status": 503},
-    ]
-    for enough in (lambda: service.made, lambda: sum(verb == "GET" for verb, _ in service.requests) > 12):
-        killed_when(workspace, enough)
-    ran = workspace.snakemake("--cores", "1", "--nolock", "--rerun-incomplete")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
-    assert len(service.made) == 1
-    assert seen == [sum(1 for _ in (workspace.path / "results/data/test-areas/train.jsonl").open())]
-
-    rows = {row["technique"]: row for row in rows_of(workspace)}
-    assert rows["kaito-lora"]["value"] == rows["lora"]["value"]
-    assert rows["kaito-lora"]["trainable_parameters"] == rows["lora"]["trainable_parameters"]
-    assert rows["kaito-lora"]["total_parameters"] == rows["lora"]["total_parameters"]
-    assert rows["kaito-lora"]["train_seconds"] == "120.0"
-    assert rows["kaito-lora"]["peak_memory_bytes"] == ""
-    losses = [
-        json.loads(
-            (workspace.path / f"results/runs/test-phi3/test-areas/{name}/seed-1/train.jsonl")
-            .read_text()
-            .splitlines()[-1]
-        )
-        for name in ("lora", "kaito-lora")
-    ]
-    assert losses[0]["validation_loss"] == pytest.approx(losses[1]["validation_loss"], rel=1e-5)
-    assert "kaito-lora" in (workspace.path / "results/report.html").read_text()
-    verified = workspace.script("verify.py")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    again = workspace.snakemake("--cores", "1", "--dry-run")
-    assert "Nothing to be done" in again.stdout + again.stderr
-    service.close()
 
 
 def killed_when(workspace: Workspace, enough: object) -> None:
