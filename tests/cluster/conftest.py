@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from configured import NODES
 from experiments import small
-from loopback import Cluster, NoCluster, fill, output, until
+from loopback import Cluster, NoCluster, full, output, until
 from runs import Runs
 from soaking import Seconds
 from trainings import EXPERIMENT
@@ -78,8 +78,8 @@ def full_spool(cluster: Cluster) -> Iterator[str]:
     spool = cluster.home / f"spool-{NODES[0]}"
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", spool], check=False).returncode:
         pytest.skip("mount isn't allowed here")
-    fill(spool)
-    yield NODES[0]
+    with full(spool):
+        yield NODES[0]
     subprocess.run(["umount", "--lazy", spool], check=True)
     subprocess.run(["scontrol", "update", f"nodename={NODES[0]}", "state=resume"], check=False)
     until(lambda: cluster.states()[NODES[0]] == "idle", f"{NODES[0]} to be back")

@@ -5,9 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -46,11 +47,27 @@ def until(done: Callable[[], bool], what: str, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def fill(path: Path) -> None:
-    """Leave no byte of a disk free."""
-    with (path / "filler").open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"\0" * 4096)
+@contextmanager
+def full(path: Path) -> Iterator[None]:
+    """Leave no byte of a disk free, though daemons delete what they wrote."""
+    ended = threading.Event()
+
+    def fill() -> None:
+        with (path / "filler").open("ab", buffering=0) as file:
+            while not ended.wait(0.01):
+                with suppress(OSError):
+                    while True:
+                        file.write(b"\0" * 4096)
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        ended.set()
+        filling.join()
+        (path / "filler").unlink()
 
 
 def succeeds(*command: object) -> bool:

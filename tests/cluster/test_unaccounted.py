@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from loopback import Cluster, fill
+from loopback import Cluster, full
 from runs import TARGET, Runs
 
 pytestmark = pytest.mark.long
@@ -23,11 +23,8 @@ def test_an_account_is_refused_by_a_cluster_without(unaccounted: Cluster, runs: 
 
 
 def test_a_full_disk_of_the_controller(unaccounted: Cluster, bare: Runs, small_state: Path) -> None:
-    fill(small_state)
-    try:
+    with full(small_state):
         code, printed = bare.run(TARGET)
-    finally:
-        (small_state / "filler").unlink()
     assert code == 1, printed
     assert printed.count("SLURM takes no job at present") == 1, printed
     assert not bare.started()
