@@ -104,4 +104,4 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def seconds() -> Iterator[Seconds]:
     found = Seconds()
     yield found
-    found.write(REPOSITORY / "benchmarks/soak-cluster.json", output("sbatch", "--version").strip())
+    found.write(REPOSITORY / "benchmarks/soak-cluster.json", output("slurmd", "-V").strip())
