@@ -17,7 +17,8 @@ LAUNCH = [sys.executable, "scripts/launch.py", "--ranks", "2"]
 
 def submitted(words: list[str], log: Path) -> str:
     """The number of a SLURM job on two nodes that runs a command where this repository is."""
-    asked = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=3000", "--time=20"]
+    # Two compilers of DeepSpeed's operations take a gigabyte each, where these aren't built yet.
+    asked = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=5000", "--time=20"]
     job = ["sbatch", "--parsable", *asked, f"--output={log}", "--wrap", shlex.join(words)]
     return subprocess.run(job, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 
