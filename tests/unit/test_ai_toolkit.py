@@ -378,7 +378,7 @@ def olive_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("technique", ["qlora", "dora"])
+@pytest.mark.parametrize("technique", ["qlora"])
 def test_olive_trains_a_project_to_an_adapter_of_the_recipe(
     results: Path, tokenizer: PreTrainedTokenizerFast, olive_python: Path, technique: str
 ) -> None:
