@@ -67,7 +67,7 @@ def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def bare(runs: Runs) -> Runs:
-    """Without accounts, none can be named."""
+    """Names no account."""
     runs.workspace.edit("profiles/slurm/config.yaml", "slurm_account: tuners", "# slurm_account: my-account")
     return runs
 
