@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from configured import NODES
-from experiments import small
 from loopback import Cluster, NoCluster, full, output, until
 from runs import Runs
 from soaking import Seconds
+from support.experiments import small
+from support.workspace import REPOSITORY, Workspace
 from trainings import EXPERIMENT
-from workspace import REPOSITORY, Workspace
 
 
 def started(cluster: Cluster) -> Cluster:

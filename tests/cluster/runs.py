@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments import SMALL, small
 from loopback import ACCOUNT, until
-from workspace import Workspace
+from support.experiments import SMALL, small
+from support.workspace import Workspace
 
 PROFILE = "profiles/slurm/config.yaml"
 RULE = "collect_documentation"

@@ -9,8 +9,8 @@ import test_results
 from loopback import Cluster
 from runs import Runs
 from soaking import TIMES, Seconds
+from support.workspace import Workspace
 from trainings import LORA, to_be_cut_off, went_on
-from workspace import Workspace
 
 pytestmark = [pytest.mark.long, pytest.mark.soak]
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from loopback import Cluster, output, until
 from runs import RULE, TARGET, Runs
-from workspace import REPOSITORY
+from support.workspace import REPOSITORY
 
 from snaketune.files import read_yaml
 

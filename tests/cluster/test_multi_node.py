@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from loopback import Cluster, until
-from training_runs import REPOSITORY, command, recipe_of, weights, write_inputs
+from support.training_runs import REPOSITORY, command, recipe_of, weights, write_inputs
 
 pytestmark = pytest.mark.long
 

@@ -10,6 +10,7 @@ import pytest
 from configured import URGENT
 from loopback import Cluster, output, until
 from runs import PROFILE
+from support.workspace import Workspace
 from trainings import (
     LORA,
     ZERO3,
@@ -23,7 +24,6 @@ from trainings import (
     to_be_cut_off,
     went_on,
 )
-from workspace import Workspace
 
 from snaketune.files import sha256
 

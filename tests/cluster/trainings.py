@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from experiments import SMALL, small
 from loopback import ACCOUNT
 from runs import PROFILE, Runs
-from workspace import Workspace
+from support.experiments import SMALL, small
+from support.workspace import Workspace
 
 from snaketune.files import read_jsonl, sha256
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from experiments import ELSEWHERE, MINE, OTHERS, TICKETS, UNTRAINED
-from workspace import Workspace, made
+from support.experiments import ELSEWHERE, MINE, OTHERS, TICKETS, UNTRAINED
+from support.workspace import Workspace, made
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from experiments import UNTRAINED
-from workspace import Workspace
+from support.experiments import UNTRAINED
+from support.workspace import Workspace
 
 MISTAKES = {
     "an unknown key": (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from experiments import UNTRAINED
-from workspace import REPOSITORY, Workspace
+from support.experiments import UNTRAINED
+from support.workspace import REPOSITORY, Workspace
 
 from make_environment import pip_settings
 

@@ -1,8 +1,8 @@
 """What jobs ask for: by recipe and model, and never a reason to run again."""
 
 import pytest
-from planning import plan
-from workspace import Workspace
+from support.planning import plan
+from support.workspace import Workspace
 
 
 def test_every_job_asks_for_memory_and_time_and_a_large_model_for_more(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workspace import REPOSITORY, Workspace, made
+from support.workspace import REPOSITORY, Workspace, made
 
 pytestmark = pytest.mark.long
 

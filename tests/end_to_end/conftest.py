@@ -1,8 +1,8 @@
 """The whole workflow, small: every technique on a model that pre-trains in seconds."""
 
 import pytest
-from experiments import SMALL, small
-from workspace import Workspace
+from support.experiments import SMALL, small
+from support.workspace import Workspace
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import psutil
-from workspace import Workspace
+from support.workspace import Workspace
 
 # Each rule's script, and what else its command holds.
 COMMANDS = {

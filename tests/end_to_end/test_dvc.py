@@ -14,7 +14,7 @@ import boto3
 import pytest
 import yaml
 from snakemake.utils import update_config
-from workspace import REPOSITORY, SHARED, Workspace
+from support.workspace import REPOSITORY, SHARED, Workspace
 
 pytestmark = pytest.mark.long
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiments import TECHNIQUES
-from planning import plan
-from training_runs import REPOSITORY, command, recipe_of
-from workspace import Workspace
+from support.experiments import TECHNIQUES
+from support.planning import plan
+from support.training_runs import REPOSITORY, command, recipe_of
+from support.workspace import Workspace
 
 from snaketune.estimates import Shape, training_memory
 from snaketune.files import read_yaml

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from experiments import SMALL
-from workspace import Workspace
+from support.experiments import SMALL
+from support.workspace import Workspace
 
 PRECISIONS = ["fp32", "fp16", "int8", "int8-qdq", "int8-qdq-pow2", "int4", "genai-fp32", "genai-int4"]
 # Of so small a model, hardly trained: how much a lossy precision may lose says nothing here.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import small
 from killing import descendants, kill
 from services.hosting import SECRET
 from services.openai_service import Failure, Fault, OpenAiService, serving
-from workspace import REPOSITORY, Workspace
+from support.experiments import small
+from support.workspace import REPOSITORY, Workspace
 
 from snaketune.files import read_json, read_jsonl, read_yaml
 

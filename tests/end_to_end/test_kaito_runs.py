@@ -18,7 +18,7 @@ import pytest
 import yaml
 from services.hosting import python_of_publish
 from services.kubernetes_service import KubernetesService
-from workspace import REPOSITORY, Workspace
+from support.workspace import REPOSITORY, Workspace
 
 from snaketune.kaito_kinds import KaitoTechnique
 from snaketune.kaito_manifests import MANIFEST, TRAIN_FILE, tuning_manifests

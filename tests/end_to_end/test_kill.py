@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from experiments import SMALL, small
 from killing import COMMANDS, Killer, descendants, kill
-from workspace import REPOSITORY, Workspace
+from support.experiments import SMALL, small
+from support.workspace import REPOSITORY, Workspace
 
 from reproduce import hashes
 from snaketune.files import sha256, write_json

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from training_runs import REPOSITORY, command, curve, recipe_of, weights, write_inputs
-from workspace import Workspace
+from support.training_runs import REPOSITORY, command, curve, recipe_of, weights, write_inputs
+from support.workspace import Workspace
 
 pytestmark = pytest.mark.long
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from workspace import Workspace
+from support.workspace import Workspace
 
 from reproduce import compare
 

@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from experiments import ALL_WEIGHTS, FURTHER, SMALL, TECHNIQUES, TWO_RANKS
 from safetensors.numpy import load_file
-from workspace import Workspace
+from support.experiments import ALL_WEIGHTS, FURTHER, SMALL, TECHNIQUES, TWO_RANKS
+from support.workspace import Workspace
 
 from snaketune.layout import MODEL_FILES
 from snaketune.manifest import record

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from workspace import REPOSITORY, Workspace
+from support.workspace import REPOSITORY, Workspace
 
 WORDS = ["red", "round", "small", "late", "cold", "loud", "plain", "quick", "soft", "tall", "wide", "young"]
 

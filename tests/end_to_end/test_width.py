@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from training_runs import REPOSITORY, command, curve, recipe_of, write_inputs
+from support.training_runs import REPOSITORY, command, curve, recipe_of, write_inputs
 
 pytestmark = pytest.mark.long
 
@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs.append((ranks, command(directory, directory / f"{name}-{ranks}", recipe)))
     (directory / "runs.json").write_text(json.dumps(runs))
     ran = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests/forked_ranks.py"), str(directory / "runs.json")],
+        [sys.executable, str(REPOSITORY / "tests/support/forked_ranks.py"), str(directory / "runs.json")],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import REPOSITORY, command, curve, recipe_of
+from support.training_runs import REPOSITORY, command, curve, recipe_of
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune import manifest

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workspace import REPOSITORY
+from support.workspace import REPOSITORY
 
 from snaketune import manifest
 from snaketune.files import write_jsonl

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import packages
 import pytest
 import torch
-from experiments import SMALL, small, technique_at
-from export_environment import in_export_environment
+from support import packages
+from support.experiments import SMALL, small, technique_at
+from support.export_environment import in_export_environment
+from support.workspace import Workspace
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM
-from workspace import Workspace
 
 import make_environment
 from snaketune.chat import CHAT_TEMPLATE, END, PAD

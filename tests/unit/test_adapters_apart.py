@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from export_environment import in_export_environment
 from safetensors.numpy import load_file, save_file
+from support.export_environment import in_export_environment
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from measurements import run_script
-from models import tiny_phi3
 from safetensors.numpy import load_file
+from support.measurements import run_script
+from support.models import tiny_phi3
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from experiments import MINE, OTHERS, TICKETS
 from services.object_storage import storage
 from snakemake.cli import get_argument_parser
-from workspace import Workspace
+from support.experiments import MINE, OTHERS, TICKETS
+from support.workspace import Workspace
 
 import make_environment
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measurements import run_script
+from support.measurements import run_script
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import evaluate

@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import packages
 import pytest
 import yaml
-from measurements import run_script
+from support import packages
+from support.measurements import run_script
 
 import package_model
 from snaketune.errors import UserError

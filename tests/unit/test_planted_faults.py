@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from export_environment import in_export_environment
-from measurements import run_script
 from safetensors.numpy import load_file, save_file
+from support.export_environment import in_export_environment
+from support.measurements import run_script
 from test_genai_build import FAMILIES, merged
 from tokenizers import Tokenizer
 
@@ -49,7 +49,7 @@ LABELS = ["algebra", "physics", "tensors"]
 
 def told_of(steps: list[list[Any]]) -> list[tuple[int, str]]:
     """Exit code and standard error of each step: all in one process, because it takes seconds to start."""
-    done = in_export_environment("tests/exporting.py", given=json.dumps(steps, default=str))
+    done = in_export_environment("tests/support/exporting.py", given=json.dumps(steps, default=str))
     assert done.returncode == 0, done.stderr[-3000:]
     return [(code, said) for code, said in json.loads(done.stdout.splitlines()[-1])]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from export_environment import in_export_environment
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from models import tiny_phi3
 from pydantic import ValidationError
+from support.export_environment import in_export_environment
+from support.models import tiny_phi3
 
 from snaketune import integers, manifest
 from snaketune.exports import Export, WeightOnlyInt4
@@ -98,7 +98,9 @@ def told(place: Place) -> dict[str, Any]:
         "enlarge": [str(place.root / "fp32"), str(place.root / "large")],
         "layers": [str(place.root / "int8-qdq-pow2/model.onnx"), str(place.tokens)],
     }
-    found: dict[str, Any] = json.loads(in_export("tests/quantizing.py", given=json.dumps(asked)).splitlines()[-1])
+    found: dict[str, Any] = json.loads(
+        in_export("tests/support/quantizing.py", given=json.dumps(asked)).splitlines()[-1]
+    )
     return found
 
 
@@ -144,7 +146,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_two_runs_give_the_same_bytes(place: Place, told: dict[str, Any]) -> None:
     names = ["int8-qdq", "int8-qdq-pow2", "int4-gptq", "fp16"]
     runs = {name: place.argv(f"again/{name}", recipe_of(name), tokens=place.tokens) for name in names}
-    in_export("tests/quantizing.py", given=json.dumps({"runs": runs}), seed="2")
+    in_export("tests/support/quantizing.py", given=json.dumps({"runs": runs}), seed="2")
     for name in names:
         assert place.bytes(name) == place.bytes(f"again/{name}")
 

@@ -6,7 +6,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from measurements import run_script, save_evaluation, save_experiment, save_properties, table_recipe
+from support.measurements import run_script, save_evaluation, save_experiment, save_properties, table_recipe
 
 import summarize
 import write_figures

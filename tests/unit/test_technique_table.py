@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measurements import (
+from support.measurements import (
     HARDWARE,
     METRICS,
     MIB,

@@ -12,10 +12,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from models import tiny_phi3
 from peft import PeftModel
 from safetensors.numpy import load_file
-from training_runs import rows_to_learn
+from support.models import tiny_phi3
+from support.training_runs import rows_to_learn
 
 from snaketune import manifest
 from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
-from models import tiny_phi3
+from support.models import tiny_phi3
 from transformers import Phi3ForCausalLM
 
 from snaketune.checkpoints import NOTICES, notice

@@ -13,7 +13,7 @@ from snakemake.cli import main
 
 import snaketune.recipes  # noqa: F401  (forks find it imported)
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 # Made once and by digest, so that every copy may share them.
 SHARED = ("work/environments", "work/torch_extensions")
 

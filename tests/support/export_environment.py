@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def in_export_environment(*command: object, given: str = "", seed: str = "1") -> subprocess.CompletedProcess[str]:

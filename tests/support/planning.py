@@ -1,6 +1,6 @@
 """The plan that `make plan` prints, read."""
 
-from workspace import Workspace
+from support.workspace import Workspace
 
 
 def plan(workspace: Workspace, *arguments: str) -> dict[str, list[str]]:

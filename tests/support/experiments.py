@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import yaml
-from workspace import REPOSITORY, Workspace
+
+from support.workspace import REPOSITORY, Workspace
 
 UNTRAINED = {"techniques": ["full", "lora"], "seeds": [1], "precisions": ["fp32", "int8", "int4"]}
 

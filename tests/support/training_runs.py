@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import tiny_phi3
 
 from snaketune import manifest
 from snaketune.files import read_jsonl, read_yaml
 from snaketune.resolve import validated
 from snaketune.tokens import Rows, write_rows
+from support.models import tiny_phi3
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 # Divided by no number of ranks or micro-batches: the last batch of an epoch has one row.
 TRAINING = {"epochs": 2, "batch_rows": 8, "compute_precision": "fp32", "keep_weights": True, "seed": 1}
 ROWS = 25
