@@ -26,7 +26,7 @@ test: setup-dev check ## checks and tests; TESTS=all adds the long ones
 
 # Plans need one core, runs seldom two, a cluster is mostly waited for.
 test-plans:
-	.venv/bin/python -m pytest tests/dag tests/unit tests/shipping $(SELECTED)
+	.venv/bin/python -m pytest tests/dag tests/unit tests/integration $(SELECTED)
 
 test-runs:
 	.venv/bin/python -m pytest tests/end_to_end tests/gpu $(SELECTED)

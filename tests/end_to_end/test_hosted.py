@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 from killing import descendants, kill
-from services.hosting import SECRET
-from services.openai_service import Failure, Fault, OpenAiService, serving
 from support.experiments import small
+from support.services.hosting import SECRET
+from support.services.openai_service import Failure, Fault, OpenAiService, serving
 from support.workspace import REPOSITORY, Workspace
 
 from snaketune.files import read_json, read_jsonl, read_yaml

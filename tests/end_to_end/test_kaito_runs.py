@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from services.hosting import python_of_publish
-from services.kubernetes_service import KubernetesService
+from support.services.hosting import python_of_publish
+from support.services.kubernetes_service import KubernetesService
 from support.workspace import REPOSITORY, Workspace
 
 from snaketune.kaito_kinds import KaitoTechnique

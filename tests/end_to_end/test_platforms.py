@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.azure_service import HOSTS, AzureService, handler_of
-from services.certificates import certificate
-from services.hosting import SECRET, python_of_publish
-from services.kubernetes_service import KubernetesService
-from services.openai_service import OpenAiService, serving
 from support.experiments import SMALL, small
+from support.services.azure_service import HOSTS, AzureService, handler_of
+from support.services.certificates import certificate
+from support.services.hosting import SECRET, python_of_publish
+from support.services.kubernetes_service import KubernetesService
+from support.services.openai_service import OpenAiService, serving
 from support.workspace import REPOSITORY, Workspace
 from test_hosted import holders
 from test_kaito_runs import END, START, killed_when, place, read_rows, rows_of, technique

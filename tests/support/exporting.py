@@ -1,4 +1,4 @@
-"""Runs in the export environment, for tests/unit/test_planted_faults.py: only there is `onnx`.
+"""Runs in the export environment, for tests/integration/test_planted_faults.py: only there is `onnx`.
 
 `scripts` must be on PYTHONPATH. Reads steps of standard input, one JSON list, and prints exit code
 and standard error of each, after all that the exporters print.

@@ -1,4 +1,4 @@
-"""Runs in the export environment, for tests/unit/test_quantize.py: only there is `onnx`.
+"""Runs in the export environment, for tests/integration/test_quantize.py: only there is `onnx`.
 
 `scripts` must be on PYTHONPATH. Reads one JSON object of standard input and prints one,
 after all that the quantizers print.

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from services.kubernetes_service import refusal, workspace_schema
+from support.services.kubernetes_service import refusal, workspace_schema
 
 from snaketune.errors import UserError
 from snaketune.files import read_yaml
@@ -22,7 +22,7 @@ from snaketune.kaito_training import LAYERS
 from snaketune.recipes import Recipes
 from snaketune.validation import validated
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXPERIMENT = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/kaito.yaml")
 VOLUME = {"persistentVolumeClaim": {"claimName": "{model}-{seed}"}}
 TECHNIQUE = {

@@ -35,7 +35,7 @@ from snaketune.training import Fit, Plan, answer_loss, collate, plan_batches
 from snaketune.validation import validated
 from train import save
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 FROZEN = ["lora", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
 

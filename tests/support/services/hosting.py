@@ -71,7 +71,7 @@ class Worker:
 @contextmanager
 def working(directory: Path) -> Iterator[Worker]:
     path = directory / "worker.socket"
-    command = [python_of_publish(), REPOSITORY / "tests/services/worker.py", path, REPOSITORY / "scripts"]
+    command = [python_of_publish(), REPOSITORY / "tests/support/services/worker.py", path, REPOSITORY / "scripts"]
     with subprocess.Popen(command) as process:
         while not path.exists():
             assert process.poll() is None, "the worker died"

@@ -14,7 +14,7 @@ import pytest
 from snaketune.exports import Export
 from snaketune.files import read_yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BENCHMARKS = ROOT / "benchmarks"
 
 

@@ -20,7 +20,7 @@ from snaketune.resolve import Matrix, modules_of
 from snaketune.validation import validated
 from write_schemas import KINDS, schema_text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = read_yaml(ROOT / "config/config.yaml")
 YAML_FILES = sorted((ROOT / "config").rglob("*.yaml"))
 TECHNIQUE = {"description": "for a test", "learning_rate": 1e-3}

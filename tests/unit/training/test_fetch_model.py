@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from fetch_model import copy_weights
 from snaketune.errors import UserError
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b"{}",

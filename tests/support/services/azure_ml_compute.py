@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from services.certificates import certificate
+from support.services.certificates import certificate
 
 BLOBS = "account.blob.core.windows.net"
 HOSTS = ("management.azure.com", BLOBS)

@@ -19,7 +19,7 @@ from snaketune import errors
 from snaketune.config import SCHEMAS
 from snaketune.reading import LONGEST_LINE
 
-CORPUS = Path(__file__).parent.parent / "bad_data"
+CORPUS = Path(__file__).parent / "bad_data"
 CASES = yaml.safe_load((CORPUS / "cases.yaml").read_text(encoding="utf-8"))
 GOOD = b'{"text": "amber bridge", "label": "a"}\n'
 

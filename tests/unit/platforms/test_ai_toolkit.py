@@ -34,7 +34,7 @@ from snaketune.manifest import record
 from snaketune.resolve import LINEAR_LAYERS
 from snaketune.validation import validated
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAYERS = sorted(LINEAR_LAYERS["phi3"])
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.hosting import SECRET, Ran, Worker, at_once, converted, rows, working, write_rows
-from services.openai_service import Failure, Fault, OpenAiService, serving
+from support.services.hosting import SECRET, Ran, Worker, at_once, converted, rows, working, write_rows
+from support.services.openai_service import Failure, Fault, OpenAiService, serving
 
 from snaketune.files import read_json, read_jsonl, write_json
 

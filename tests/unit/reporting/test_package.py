@@ -18,7 +18,7 @@ from snaketune.files import read_json, sha256, write_json
 from snaketune.layout import GENAI_FILES
 from snaketune.model_card import front_matter, number
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = {*GENAI_FILES, "generation_config.json", "README.md", "run.py", "requirements.txt", "SHA256SUMS"}
 RECORDS = {"manifest.json", "provenance.json"}
 

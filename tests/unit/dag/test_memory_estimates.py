@@ -18,7 +18,7 @@ from snaketune.estimates import (
 )
 from snaketune.kinds import Technique
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SHAPE = Shape(512, 8, 1920, 8, 8, 8192, 512, True)
 # Peak MB of the largest rank of four steps of 16 rows on the 36-million-parameter model, by ranks;
 # the longest row that these steps met has 131 tokens. Processor AMD EPYC, torch on the CPU, glibc.

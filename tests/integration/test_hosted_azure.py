@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.azure_service import HOSTS, AzureService, handler_of
-from services.certificates import certificate
-from services.hosting import Ran, Worker, at_once, converted, rows, working, write_rows
-from services.openai_service import Failure, Fault, OpenAiService, serving
+from support.services.azure_service import HOSTS, AzureService, handler_of
+from support.services.certificates import certificate
+from support.services.hosting import Ran, Worker, at_once, converted, rows, working, write_rows
+from support.services.openai_service import Failure, Fault, OpenAiService, serving
 
 from snaketune.files import read_json, read_jsonl
 

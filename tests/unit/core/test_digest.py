@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from snaketune.digest import code_digest, source_digest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 SOURCE = """
 import os

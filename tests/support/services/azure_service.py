@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.openai_service import Failure, Fault
+from support.services.openai_service import Failure, Fault
 
 ARM = re.compile(r"^/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/[^/]+/workspaces/([^/]+)", re.IGNORECASE)
 HOSTS = ("management.azure.com", "*.blob.core.windows.net")

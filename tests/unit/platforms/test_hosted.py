@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.hosting import SECRET, rows, write_rows
+from support.services.hosting import SECRET, rows, write_rows
 
 from snaketune import hosted, hosted_matrix, manifest
 from snaketune.comparing import Results
@@ -17,7 +17,7 @@ from snaketune.hosted_rows import hosted_rows
 from snaketune.recipes import Recipes
 from snaketune.validation import validated
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/hosted.yaml")
 AZURE = read_yaml(ROOT / "config/techniques/hosted-azure-ml.yaml")
 OPENAI = read_yaml(ROOT / "config/techniques/hosted-openai-compatible.yaml")

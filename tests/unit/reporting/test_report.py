@@ -16,7 +16,7 @@ from snaketune.drawing import colours
 from snaketune.errors import UserError
 from snaketune.files import read_json, write_json
 
-TEMPLATE = Path(__file__).parents[2] / "report/report.html.j2"
+TEMPLATE = Path(__file__).parents[3] / "report/report.html.j2"
 SKILLS = {"base": 0.3, "full": 0.8, "lora": 0.6, "peft-ia3": 0.31}
 ALL = ["full", "lora", "qlora", "dora", "qdora", "peft-ia3", "peft-prefix", "peft-vera", "deepspeed", "zero2", "zero3"]
 

@@ -25,7 +25,7 @@ from snaketune.published import COLUMNS, ROWS, claimed, shown
 from snaketune.recipes import Recipes
 from snaketune.resolve import Matrix
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TECHNIQUES = ["full", *COLUMNS.values()]
 SKILLS = {"base": 0.3, **dict.fromkeys(TECHNIQUES, 0.8), "peft-ia3": 0.31}
 

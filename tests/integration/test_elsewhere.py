@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from services.object_storage import storage
 from snakemake.cli import get_argument_parser
 from support.experiments import MINE, OTHERS, TICKETS
+from support.services.object_storage import storage
 from support.workspace import Workspace
 
 import make_environment

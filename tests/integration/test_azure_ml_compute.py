@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from services.azure_ml_compute import BLOBS, TOKEN, Azure
+from support.services.azure_ml_compute import BLOBS, TOKEN, Azure
 
 from snaketune import azure_ml_compute
 from snaketune.errors import UserError
