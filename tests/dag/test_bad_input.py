@@ -67,7 +67,7 @@ MISTAKES = {
 def test_a_data_file_that_is_not_there(edited: Workspace) -> None:
     edited.write("config/scenarios/mine.yaml", {"task": "chat", "source": {"path": "data/mine.jsonl"}})
     edited.edit("config/experiments/test.yaml", "seeds:", "scenarios: [mine]\nseeds:")
-    shown = edited.snakemake("--cores", "1")
+    shown = edited.forked("--cores", "1")
     assert "source.path: data/mine.jsonl: no such file; expected a JSONL, JSON, CSV or Parquet file" in shown.stderr
     assert "Traceback" not in shown.stderr
 
@@ -76,7 +76,7 @@ def test_a_data_file_that_is_not_there(edited: Workspace) -> None:
 def test_a_mistake_in_the_configuration(edited: Workspace, mistake: str) -> None:
     name, old, new, expected = MISTAKES[mistake]
     edited.edit(name, old, new)
-    shown = edited.snakemake("--cores", "1")
+    shown = edited.forked("--cores", "1")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
     for part in expected:
@@ -85,22 +85,13 @@ def test_a_mistake_in_the_configuration(edited: Workspace, mistake: str) -> None
     assert "Finished jobid" not in text
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "mine.jsonl: empty"),
-        (b'{"text": "a", "label": "b"}\n{"text": \n', "mine.jsonl:2: not JSON"),
-        (b'{"text": "caf\xe9", "label": "b"}\n', "mine.jsonl:1: not UTF-8"),
-        (b'{"text": "a"}\n', "mine.jsonl:1: the keys text: expected text + label"),
-    ],
-)
-def test_a_mistake_in_the_users_file(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_mistake_in_the_users_file(tmp_path: Path) -> None:
     workspace = Workspace.make(tmp_path, {**UNTRAINED, "scenarios": ["mine"]})
-    (tmp_path / "mine.jsonl").write_bytes(content)
+    (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     workspace.write("config/scenarios/mine.yaml", {"task": "classification", "source": {"path": "mine.jsonl"}})
     shown = workspace.snakemake("--cores", "1", "results/data/mine/card.json")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
-    assert f"error: {expected}" in text
+    assert "error: mine.jsonl:2: not JSON" in text
     assert "Traceback" not in text
     assert not (tmp_path / "results/data").exists()

@@ -1,7 +1,7 @@
 """What jobs ask for: by recipe and model, and never a reason to run again."""
 
 import pytest
-from support.planning import plan
+from support.planning import plan, planned
 from support.workspace import Workspace
 
 
@@ -52,10 +52,10 @@ def test_other_resources_run_nothing_again(edited: Workspace, name: str, old: st
 
 
 def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace, edited: Workspace) -> None:
-    nothing = finished.script("plan_resources.py", "--configfile", finished.experiment)
+    nothing = planned(finished)
     assert (nothing.returncode, nothing.stdout) == (0, "Nothing to do.\n")
     edited.edit(edited.experiment, "- lora", "- lorra")
-    mistaken = edited.script("plan_resources.py", "--configfile", edited.experiment)
+    mistaken = planned(edited)
     assert mistaken.returncode != 0
     assert "there is no technique 'lorra'" in mistaken.stdout + mistaken.stderr
     assert "Traceback" not in mistaken.stdout + mistaken.stderr
