@@ -52,34 +52,34 @@ tune: setup ## every technique at each learning rate of the grid
 	.venv/bin/snakemake tune --configfile config/experiments/tune.yaml
 
 lock: setup-dev ## resolve envs/*/requirements.in anew; UPGRADE=--upgrade takes newer versions
-	.venv/bin/python scripts/lock_environments.py $(UPGRADE)
+	.venv/bin/python tools/lock_environments.py $(UPGRADE)
 
 schemas: setup ## write config/schemas/ from the typed models
-	.venv/bin/python scripts/write_schemas.py
+	.venv/bin/python tools/write_schemas.py
 
 figures: setup ## the measured tables of README.md, from the finished default run
-	.venv/bin/python scripts/write_figures.py
+	.venv/bin/python tools/write_figures.py
 
 plan: setup ## what the jobs that are due would ask for: cores, memory, time; ARGS=--forceall for all
-	@.venv/bin/python scripts/plan_resources.py $(CONFIG) $(ARGS)
+	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)
 
 verify: setup ## prove every result, from the raw data to the report
-	@.venv/bin/python scripts/verify.py
+	@.venv/bin/python tools/verify.py
 
 explain: setup ## FILE=results/...: what made it, and would Snakemake make it again?
-	@.venv/bin/python scripts/explain.py $(FILE) $(CONFIG)
+	@.venv/bin/python tools/explain.py $(FILE) $(CONFIG)
 
 diff: setup ## A=results/runs/... B=...: what differs between two runs; REVISION:results/runs/... is an older one
-	@.venv/bin/python scripts/diff_runs.py $(A) $(B)
+	@.venv/bin/python tools/diff_runs.py $(A) $(B)
 
 reproduce: setup ## RUN=results/runs/...: run a cell again in a clean directory and compare hashes
-	.venv/bin/python scripts/reproduce.py $(RUN) $(CONFIG) $(ARGS)
+	.venv/bin/python tools/reproduce.py $(RUN) $(CONFIG) $(ARGS)
 
 restore: setup ## bring back the results that dvc.lock names, proven; ARGS=--force overwrites local ones
-	@.venv/bin/python scripts/restore.py $(ARGS)
+	@.venv/bin/python tools/restore.py $(ARGS)
 
 prune: setup ## list results that the last run doesn't name; ARGS=--delete removes them
-	@.venv/bin/python scripts/prune.py $(ARGS)
+	@.venv/bin/python tools/prune.py $(ARGS)
 
 clean: ## remove checkpoints of unfinished runs and evidence of failed gates, never a result
 	rm -rf work/training work/tuning work/pretraining work/reproduce work/parity

@@ -32,9 +32,10 @@ import machine
 import numpy as np
 
 import make_environment
-from snaketune import errors, files, layout, manifest, speed
-from snaketune.exports import Export
-from snaketune.precisions import backend_of
+from snaketune.config.export import Export
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.precisions import backend_of
+from snaketune.evaluation import speed
 
 REQUIREMENTS = ROOT / "benchmarks/exports-requirements.txt"
 GGUF = {"llama-q4_0": "Q4_0", "llama-f32": "F32"}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from snaketune.errors import UserError
-from snaketune.files import read_json
-from snaketune.speed import Looped
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
+from snaketune.evaluation.speed import Looped
 
 
 def write_gguf(model: Path, out: Path, weights: str) -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from snaketune import manifest
+from snaketune.core import manifest
 
 PACKAGES = {"torch", "transformers", "onnxruntime", "onnxruntime-genai", "numpy", "llama_cpp_python"}
 INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm"}

@@ -13,8 +13,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import numpy as np
 
-from snaketune import errors, files, speed
-from snaketune.genai_backend import GenaiBackend
+from snaketune.core import errors, files
+from snaketune.evaluation import speed
+from snaketune.inference.genai_backend import GenaiBackend
 
 
 def profile(model: Path, threads: int, prompts: np.ndarray, new: int) -> list[str]:

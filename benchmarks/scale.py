@@ -13,9 +13,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from snaketune.estimates import FLOAT, Shape, adapter_parameters, training_memory
-from snaketune.files import read_json, read_yaml, write_json
-from snaketune.kinds import Technique
+from snaketune.config.technique import Technique
+from snaketune.core.files import read_json, read_yaml, write_json
+from snaketune.dag.estimates import FLOAT, Shape, adapter_parameters, training_memory
 
 # Sizes of the models' published config.json.
 MODELS = {

@@ -9,9 +9,9 @@ rule write_ai_toolkit:
     input:
         data=f"{DATA}/manifest.json",
         rows=ancient(files_in(DATA, [f"{split}.jsonl" for split in SPLITS[:2]])),
-        templates=ancient(files_in("report/ai_toolkit", ai_toolkit.TEMPLATES)),
+        templates=ancient(files_in("report/ai_toolkit", project.TEMPLATES)),
     output:
-        files=files_in(f"{RUN}/ai-toolkit", ai_toolkit.FILES),
+        files=files_in(f"{RUN}/ai-toolkit", project.FILES),
         manifest=f"{RUN}/ai-toolkit/manifest.json",
         provenance=f"{RUN}/ai-toolkit/provenance.json",
     log:
@@ -53,9 +53,9 @@ use rule write_ai_toolkit as write_ai_toolkit_and_copy_base with:
         weights=ancient(files_in(BASE, MODEL_FILES)),
         data=f"{DATA}/manifest.json",
         rows=ancient(files_in(DATA, [f"{split}.jsonl" for split in SPLITS[:2]])),
-        templates=ancient(files_in("report/ai_toolkit", ai_toolkit.TEMPLATES)),
+        templates=ancient(files_in("report/ai_toolkit", project.TEMPLATES)),
     output:
-        files=files_in(f"{RUN}/ai-toolkit", ai_toolkit.FILES),
+        files=files_in(f"{RUN}/ai-toolkit", project.FILES),
         base=files_in(f"{RUN}/ai-toolkit/model-cache/{{model}}", MODEL_FILES),
         manifest=f"{RUN}/ai-toolkit/manifest.json",
         provenance=f"{RUN}/ai-toolkit/provenance.json",

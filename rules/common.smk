@@ -14,19 +14,20 @@ from snakemake.logging import logger
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune import ai_toolkit, cluster, olive
-from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
-from snaketune.contract import hosted_files, hosted_records, named, property_run
-from snaketune.digest import FileDigests, code_digest, file_digest
-from snaketune.errors import UserError
-from snaketune.files import prefer_programs_of
-from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
-from snaketune.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
-from snaketune.precisions import backend_of, calibrates, files_read
-from snaketune.prefix import PREFIX_FILE
-from snaketune.recipes import Recipes
-from snaketune.resolve import LINEAR_LAYERS
-from snaketune.scenarios import DOCUMENTATION
+from snaketune.platforms.olive import project, olive_config
+from snaketune.dag import slurm_preflight
+from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
+from snaketune.dag.contract import hosted_files, hosted_records, named, property_run
+from snaketune.core.digest import FileDigests, code_digest, file_digest
+from snaketune.core.errors import UserError
+from snaketune.core.files import prefer_programs_of
+from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
+from snaketune.core.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
+from snaketune.core.precisions import backend_of, calibrates, files_read
+from snaketune.training.prefix import PREFIX_FILE
+from snaketune.dag.params import Recipes
+from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.scenario import DOCUMENTATION
 
 try:
     MATRIX = Recipes(config, Path())
@@ -107,7 +108,7 @@ def prepare_cluster():
     dag = workflow.dag
     jobs = dict.fromkeys(dag.get_job_group(job) or job for job in dag.needrun_jobs() if not job.is_local)
     try:
-        cluster.prepare(jobs, workflow.executor_settings, Path(workflow.workdir_init), logger)
+        slurm_preflight.prepare(jobs, workflow.executor_settings, Path(workflow.workdir_init), logger)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

@@ -49,7 +49,7 @@ def ai_toolkit_recipe(wildcards):
         scenario=scenario.model_dump(include={"max_tokens", "licence"}),
         layers=sorted(LINEAR_LAYERS.get(model.model_type, [])),
         description=MATRIX.techniques[wildcards.technique].description,
-        templates=[file_digest(ROOT / "report/ai_toolkit" / name) for name in ai_toolkit.TEMPLATES],
+        templates=[file_digest(ROOT / "report/ai_toolkit" / name) for name in project.TEMPLATES],
     )
 
 

@@ -19,7 +19,7 @@ def ai_toolkit_projects(wildcards):
     for m, s, t, n in cells():
         if t != "base":
             layers = set(LINEAR_LAYERS.get(MATRIX.models[m].model_type, []))
-            reasons[t] = olive.refusal(MATRIX.training_recipe(m, t, n), layers)
+            reasons[t] = olive_config.refusal(MATRIX.training_recipe(m, t, n), layers)
             runs += [] if reasons[t] else [RUN.format(model=m, scenario=s, technique=t, seed=n)]
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     return [f"{run}/ai-toolkit/manifest.json" for run in runs] or f"Olive can train no run of this experiment: {why}"

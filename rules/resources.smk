@@ -4,8 +4,8 @@ Snakemake asks again before it submits a job: what was a bound while a model was
 rows weren't tokenized is exact by then. Resources re-run nothing.
 """
 
-from snaketune.estimates import NEEDS, UNKNOWN, Shape, adapter_parameters, megabytes, minutes
-from snaketune.estimates import training_bytes, training_seconds
+from snaketune.dag.estimates import NEEDS, UNKNOWN, Shape, adapter_parameters, megabytes, minutes
+from snaketune.dag.estimates import training_bytes, training_seconds
 
 FIGURES = {}
 ROWS_UNKNOWN = 2000

@@ -5,9 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
-from snaketune import errors, files, manifest
-from snaketune.layout import ONNX_FILES
-from snaketune.prefix import PREFIX_FILE
+from snaketune.core import errors, files, manifest
+from snaketune.core.layout import ONNX_FILES
+from snaketune.training.prefix import PREFIX_FILE
 
 
 def main() -> None:

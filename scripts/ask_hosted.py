@@ -10,10 +10,10 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
-from snaketune.errors import UserError
-from snaketune.hosted import connect
-from snaketune.hosted_openai import asked, plainly
+from snaketune.core import errors, files
+from snaketune.core.errors import UserError
+from snaketune.platforms.hosted.openai_service import asked, plainly
+from snaketune.platforms.hosted.service import connect
 
 
 def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[str, Any]) -> str:

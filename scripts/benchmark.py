@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from snaketune import errors, files, manifest
-from snaketune.backends import prove
-from snaketune.precisions import backend_of
-from snaketune.speed import Server, file_bytes, loaded, measure
-from snaketune.tokens import read_rows
+from snaketune.core import errors, files, manifest
+from snaketune.core.precisions import backend_of
+from snaketune.data.tokens import read_rows
+from snaketune.evaluation.speed import Server, file_bytes, loaded, measure
+from snaketune.inference.load import prove
 
 
 def main() -> None:

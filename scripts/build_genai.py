@@ -22,8 +22,9 @@ import onnx
 import onnxruntime_genai
 import transformers
 
-from snaketune import errors, files, layout, manifest, onnx_files
-from snaketune.older_config import lay_model, with_older_keys
+from snaketune.core import errors, files, layout, manifest
+from snaketune.export import onnx_files
+from snaketune.export.legacy_config import lay_model, with_older_keys
 
 
 def extra_options(options: dict[str, Any]) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from snaketune import errors, files, manifest
-from snaketune.adapter_backend import adapter_backend
-from snaketune.adapter_files import INPUTS_FILE
-from snaketune.scoring import probe_logits
-from snaketune.tokens import read_rows
+from snaketune.core import errors, files, manifest
+from snaketune.data.tokens import read_rows
+from snaketune.export.runtime_adapters.files import INPUTS_FILE
+from snaketune.inference.adapter_backend import adapter_backend
+from snaketune.inference.decoding import probe_logits
 
 
 def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from snaketune import errors, files, manifest
-from snaketune.backends import load, prove
-from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
-from snaketune.precisions import backend_of
-from snaketune.prefix import prefix_beside
-from snaketune.scoring import Backend, probe_logits
-from snaketune.tokens import Rows, read_rows
+from snaketune.core import errors, files, manifest
+from snaketune.core.precisions import backend_of
+from snaketune.data.tokens import Rows, read_rows
+from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
+from snaketune.inference.decoding import Backend, probe_logits
+from snaketune.inference.load import load, prove
+from snaketune.training.prefix import prefix_beside
 
 
 def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files, manifest
+from snaketune.core import errors, files, manifest
 
 MINIMUM_CHARACTERS = 40
 SHARE_OF_TEST, SHARE_OF_VALIDATION = 0.12, 0.06

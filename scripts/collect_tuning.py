@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
+from snaketune.core import errors, files
 
 NEAR_BEST = 1.1
 

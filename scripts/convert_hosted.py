@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files, manifest
-from snaketune.errors import UserError
-from snaketune.hosted import SPLITS
-from snaketune.rows import Faults, found
+from snaketune.core import errors, files, manifest
+from snaketune.core.errors import UserError
+from snaketune.data.raw_rows import Faults, found
+from snaketune.platforms.hosted.service import SPLITS
 
 
 def faults_of(row: dict[str, Any], most_characters: int | None) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from snaketune import errors, files, layout, manifest
+from snaketune.core import errors, files, layout, manifest
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from snaketune import errors, files, manifest
-from snaketune.backends import load, prove
-from snaketune.metrics import runs_of_notes, statistics, value
-from snaketune.scoring import (
+from snaketune.core import errors, files, manifest
+from snaketune.data.tokens import Rows, read_rows
+from snaketune.evaluation.metrics import runs_of_notes, statistics, value
+from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
     candidate_likelihoods,
@@ -24,7 +24,7 @@ from snaketune.scoring import (
     greedy_speed,
     write_probe,
 )
-from snaketune.tokens import Rows, read_rows
+from snaketune.inference.load import load, prove
 
 
 def answers(

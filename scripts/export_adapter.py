@@ -10,9 +10,9 @@ from pathlib import Path
 
 from onnxruntime import AdapterFormat, OrtValue
 
-from snaketune import errors, files, manifest
-from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, check_base, check_taken
-from snaketune.adapter_tensors import Trained
+from snaketune.core import errors, files, manifest
+from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, check_base, check_taken
+from snaketune.export.runtime_adapters.tensors import Trained
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from snaketune import errors, files, manifest, onnx_files
-from snaketune.adapter_files import INPUTS_FILE, check_base
-from snaketune.switching import make_switchable
+from snaketune.core import errors, files, manifest
+from snaketune.export import onnx_files
+from snaketune.export.runtime_adapters.files import INPUTS_FILE, check_base
+from snaketune.export.runtime_adapters.graph import make_switchable
 
 
 def main() -> None:

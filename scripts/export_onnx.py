@@ -15,8 +15,9 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 import onnx
 from optimum.exporters.onnx import main_export
 
-from snaketune import errors, files, layout, manifest, onnx_files
-from snaketune.older_config import lay_model, with_older_keys
+from snaketune.core import errors, files, layout, manifest
+from snaketune.export import onnx_files
+from snaketune.export.legacy_config import lay_model, with_older_keys
 
 
 def export(model: Path, out: Path) -> None:

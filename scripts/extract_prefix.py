@@ -7,13 +7,13 @@ import argparse
 import json
 from pathlib import Path
 
-from snaketune import errors, manifest
-from snaketune.adapters import load_adapter, prefix_of
-from snaketune.measure import limit_threads
-from snaketune.prefix import PREFIX_FILE, write_prefix
-from snaketune.scoring import write_probe
-from snaketune.tokens import read_rows
-from snaketune.torch_backend import TorchBackend
+from snaketune.core import errors, manifest
+from snaketune.data.tokens import read_rows
+from snaketune.inference.decoding import write_probe
+from snaketune.inference.torch_backend import TorchBackend
+from snaketune.training.adapters import load_adapter, prefix_of
+from snaketune.training.memory import limit_threads
+from snaketune.training.prefix import PREFIX_FILE, write_prefix
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from snaketune import errors, files, manifest
-from snaketune.hosted import connect, read_job
+from snaketune.core import errors, files, manifest
+from snaketune.platforms.hosted.service import connect, read_job
 
 
 def main() -> None:

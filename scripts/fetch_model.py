@@ -16,8 +16,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from snaketune import errors, files, layout, manifest
-from snaketune.errors import UserError
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.errors import UserError
 
 PATTERNS = [
     "*.safetensors",

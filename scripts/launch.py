@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from snaketune import errors
+from snaketune.core import errors
 
 
 def pass_on(number: int, frame: Any) -> None:

@@ -5,13 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
-from snaketune import errors, files, layout, manifest
-from snaketune.adapter_files import check_base
-from snaketune.adapters import load_adapter, merge
-from snaketune.measure import limit_threads
-from snaketune.scoring import write_probe
-from snaketune.tokens import read_rows
-from snaketune.torch_backend import TorchBackend
+from snaketune.core import errors, files, layout, manifest
+from snaketune.data.tokens import read_rows
+from snaketune.export.runtime_adapters.files import check_base
+from snaketune.inference.decoding import write_probe
+from snaketune.inference.torch_backend import TorchBackend
+from snaketune.training.adapters import load_adapter, merge
+from snaketune.training.memory import limit_threads
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files, layout, manifest, model_card
-from snaketune.precisions import backend_of
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.precisions import backend_of
+from snaketune.reporting import model_card
 
 CHECKSUMS = "SHA256SUMS"
 # The runtime of the package, then what computes for it.

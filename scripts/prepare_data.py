@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files, gate, manifest
-from snaketune.findings import Findings
-from snaketune.layout import SPLITS
-from snaketune.order import hash_order
-from snaketune.reading import read_rows
-from snaketune.rows import Faults
-from snaketune.shaper import Shaper
-from snaketune.sources import Example, origin
+from snaketune.config.templates import Example, origin
+from snaketune.core import errors, files, manifest
+from snaketune.core.hashing import hash_order
+from snaketune.core.layout import SPLITS
+from snaketune.data import gate
+from snaketune.data.findings import Findings
+from snaketune.data.normalize import Shaper
+from snaketune.data.raw_rows import Faults
+from snaketune.data.read_files import read_rows
 
 # A larger share tells of wrong columns.
 MALFORMED_ON_HUB = 0.01

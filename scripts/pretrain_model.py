@@ -13,13 +13,13 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
-from snaketune import errors, files, layout, manifest
-from snaketune.chat import PAD, render
-from snaketune.checkpoints import checkpoint_key, notice
-from snaketune.measure import limit_threads
-from snaketune.order import hash_order
-from snaketune.tokens import Rows
-from snaketune.training import Fit, Plan, mean_loss, plan_batches
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.hashing import hash_order
+from snaketune.data.chat_template import PAD, render
+from snaketune.data.tokens import Rows
+from snaketune.training.checkpoints import checkpoint_key, notice
+from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
+from snaketune.training.memory import limit_threads
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",

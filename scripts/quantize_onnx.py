@@ -14,9 +14,10 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from snaketune import calibration, errors, files, fp16, int4, int8, layout, manifest, onnx_files
-from snaketune.graphs import check_known
-from snaketune.precisions import calibrates
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.precisions import calibrates
+from snaketune.export import calibration, fp16, int4, int8, onnx_files
+from snaketune.export.graphs import check_known
 
 Rows = list[np.ndarray]
 

@@ -10,12 +10,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from snaketune import errors, files, layout, manifest
-from snaketune.adapters import load_adapter
-from snaketune.errors import UserError
-from snaketune.measure import limit_threads
-from snaketune.tokens import read_rows
-from snaketune.training import mean_loss
+from snaketune.core import errors, files, layout, manifest
+from snaketune.core.errors import UserError
+from snaketune.data.tokens import read_rows
+from snaketune.training.adapters import load_adapter
+from snaketune.training.loop import mean_loss
+from snaketune.training.memory import limit_threads
 
 Weights = dict[str, torch.Tensor]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from snaketune import errors, files, manifest
-from snaketune.contract import named
+from snaketune.core import errors, files, manifest
+from snaketune.dag.contract import named
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from snaketune import errors, files, manifest
-from snaketune.errors import UserError
-from snaketune.metrics import OF_TASK, runs_of_notes, value
+from snaketune.core import errors, files, manifest
+from snaketune.core.errors import UserError
+from snaketune.evaluation.metrics import OF_TASK, runs_of_notes, value
 
 
 def predictions(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from snaketune import errors, files, layout, manifest
-from snaketune.kaito_kinds import filled
-from snaketune.kaito_manifests import places, serving_manifest
+from snaketune.core import errors, files, layout, manifest
+from snaketune.platforms.kaito.manifests import places, serving_manifest
+from snaketune.platforms.kaito.technique import filled
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     name = workspace["metadata"]["name"]
     serving = filled(recipe["serving"], places(recipe["cell"], name))
     if arguments.confirm:
-        from snaketune.kubernetes_calls import Cluster
-        from snaketune.workspaces import ensure
+        from snaketune.platforms.kaito.cluster_client import Cluster
+        from snaketune.platforms.kaito.workspaces import ensure
 
         if serving["volume"]:
             with files.written_together(Path(serving["volume"]["path"])) as aside:

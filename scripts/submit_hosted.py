@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files, manifest
-from snaketune.errors import UserError
-from snaketune.hosted import SPLITS, Service, connect, key_of
+from snaketune.core import errors, files, manifest
+from snaketune.core.errors import UserError
+from snaketune.platforms.hosted.service import SPLITS, Service, connect, key_of
 
 
 def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:

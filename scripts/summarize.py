@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
-from snaketune.comparing import Cell, Results, compared
-from snaketune.hosted_rows import hosted_rows
-from snaketune.precisions import backend_of
-from snaketune.statistics import Resampling, percentiles
+from snaketune.core import errors, files
+from snaketune.core.precisions import backend_of
+from snaketune.evaluation.bootstrap import Resampling, percentiles
+from snaketune.reporting.comparison import Cell, Results, compared
+from snaketune.reporting.hosted_rows import hosted_rows
 
 COLUMNS = [
     "model",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from snaketune import errors, files, manifest
-from snaketune.errors import UserError
-from snaketune.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
-from snaketune.tokens import Rows, answer_start, write_rows
+from snaketune.core import errors, files, manifest
+from snaketune.core.errors import UserError
+from snaketune.core.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
+from snaketune.data.tokens import Rows, answer_start, write_rows
 
 Pair = tuple[list[int], list[bool]]
 

@@ -16,13 +16,13 @@ import torch
 from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
 
-from snaketune import errors, files, manifest
-from snaketune.adapters import PrefixModel, attach, load_base, save_adapter, taken_from_base
-from snaketune.checkpoints import checkpoint_key, notice
-from snaketune.engines import accelerator_for, optimizer_for
-from snaketune.measure import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
-from snaketune.tokens import read_rows
-from snaketune.training import Fit, Plan, mean_loss, plan_batches
+from snaketune.core import errors, files, manifest
+from snaketune.data.tokens import read_rows
+from snaketune.training.adapters import PrefixModel, attach, load_base, save_adapter, taken_from_base
+from snaketune.training.checkpoints import checkpoint_key, notice
+from snaketune.training.engines import accelerator_for, optimizer_for
+from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
+from snaketune.training.memory import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
 
 
 def save(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from snaketune import errors, files, manifest
-from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.core import errors, files, manifest
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 
 
 def main() -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from snaketune import errors, files, layout
-from snaketune.errors import UserError
-from snaketune.kaito_kinds import filled
-from snaketune.kaito_manifests import TRAIN_FILE, places
-from snaketune.kubernetes_calls import Cluster
-from snaketune.workspaces import ensure, seconds_of, wait, workspace
+from snaketune.core import errors, files, layout
+from snaketune.core.errors import UserError
+from snaketune.platforms.kaito.cluster_client import Cluster
+from snaketune.platforms.kaito.manifests import TRAIN_FILE, places
+from snaketune.platforms.kaito.technique import filled
+from snaketune.platforms.kaito.workspaces import ensure, seconds_of, wait, workspace
 
 STATE, DONE = "trainer_state.json", "fine_tuning_completed.txt"
 

@@ -5,9 +5,9 @@ import json
 import time
 from pathlib import Path
 
-from snaketune import errors, files
-from snaketune.errors import UserError
-from snaketune.hosted import Service, connect, read_job
+from snaketune.core import errors, files
+from snaketune.core.errors import UserError
+from snaketune.platforms.hosted.service import Service, connect, read_job
 
 
 def waited(service: Service, job: str, poll_seconds: float) -> str:

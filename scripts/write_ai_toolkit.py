@@ -13,8 +13,9 @@ from typing import Any
 
 import jinja2
 
-from snaketune import ai_toolkit, errors, files, manifest, olive
-from snaketune.layout import MODEL_FILES
+from snaketune.core import errors, files, manifest
+from snaketune.core.layout import MODEL_FILES
+from snaketune.platforms.olive import olive_config, project
 
 
 def requirements(lock: Path) -> str:
@@ -24,10 +25,10 @@ def requirements(lock: Path) -> str:
         UserError: the lock file doesn't pin one of them.
     """
     text = lock.read_text(encoding="utf-8")
-    pins = {name: re.search(rf"^{name}==[^\s;]+", text, re.MULTILINE) for name in ai_toolkit.LOCKED}
+    pins = {name: re.search(rf"^{name}==[^\s;]+", text, re.MULTILINE) for name in project.LOCKED}
     if missing := [name for name, found in pins.items() if not found]:
         raise errors.UserError(f"{lock}: no line {missing[0]}==VERSION, which a project needs: run `make lock`")
-    return "".join(f"{line}\n" for line in [*(found[0] for found in pins.values() if found), ai_toolkit.OLIVE])
+    return "".join(f"{line}\n" for line in [*(found[0] for found in pins.values() if found), project.OLIVE])
 
 
 def rows_of(data: Path, split: str) -> list[dict[str, Any]]:
@@ -66,22 +67,22 @@ def main() -> None:
     training, model, scenario = recipe["training"], recipe["model"], recipe["scenario"]
 
     name, _, technique, seed = recipe["cell"]
-    if reason := olive.refusal(training, set(recipe["layers"])):
+    if reason := olive_config.refusal(training, set(recipe["layers"])):
         raise errors.UserError(f"{technique} can't be a project of AI Toolkit: {reason}")
     manifest.prove(data / "manifest.json", "train.jsonl", "validation.jsonl")
     inputs, copied = [data / "manifest.json"], dict[str, Path]()
-    cache = ai_toolkit.model_cache(name, model["hub"])
+    cache = project.model_cache(name, model["hub"])
     if not model["hub"]:
         manifest.prove(arguments.base_directory / "manifest.json", *MODEL_FILES)
         inputs.append(arguments.base_directory / "manifest.json")
         copied = {f"{cache}/{file}": arguments.base_directory / file for file in MODEL_FILES}
         files.need_space(out, sum(path.stat().st_size for path in copied.values()), "the project's copy of the model")
-    copied |= {place: arguments.templates / source for place, source in ai_toolkit.PROGRAMS.items()}
+    copied |= {place: arguments.templates / source for place, source in project.PROGRAMS.items()}
     # Letters, digits, dots, dashes and one slash: config/ lets nothing else be a hub name or a revision.
     wanted = "--include '*.safetensors' '*.json' '*.jinja' '*.model'"
     download = f"hf download {model['hub']} --revision {model['revision']} {wanted} --local-dir ./{cache}"
     download = download if model["hub"] else ""
-    configuration = olive.configuration(training, cache, scenario["max_tokens"])
+    configuration = olive_config.configuration(training, cache, scenario["max_tokens"])
     rows = {split: rows_of(data, split) for split in ("train", "validation")}
     [[kind, trained]] = configuration["passes"].items()
     readme = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(  # noqa: S701
@@ -89,7 +90,7 @@ def main() -> None:
     )
     told = readme.render(
         **{"model": name, "scenario": recipe["cell"][1], "technique": technique, "seed": seed},
-        **{"description": recipe["description"], "pass": trained["type"], "olive": ai_toolkit.OLIVE},
+        **{"description": recipe["description"], "pass": trained["type"], "olive": project.OLIVE},
         **{"download": download, "output": f"models/{kind}", "rows": {split: len(rows[split]) for split in rows}},
         licences={"model": model["licence"], "data": scenario["licence"]},
     )
@@ -102,7 +103,7 @@ def main() -> None:
     for place, source in copied.items():
         with files.written_whole(out / place) as aside:
             shutil.copyfile(source, aside)
-    named = {*ai_toolkit.FILES, *copied}
+    named = {*project.FILES, *copied}
     manifest.record(out, recipe, inputs, [out / place for place in named])
     print(f"{out}: a project of AI Toolkit that trains {trained['type']} on {len(rows['train'])} rows")
 

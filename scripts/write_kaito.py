@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from snaketune import errors, files, manifest
-from snaketune.kaito_manifests import MANIFEST, TRAIN_FILE, messages_of, tuning_manifests
+from snaketune.core import errors, files, manifest
+from snaketune.platforms.kaito.manifests import MANIFEST, TRAIN_FILE, messages_of, tuning_manifests
 
 
 class Dumper(yaml.SafeDumper):

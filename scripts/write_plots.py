@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
+from snaketune.core import errors, files
 
 LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
 QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]

@@ -11,11 +11,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from snaketune import errors, files
-from snaketune.drawing import against, colours, differences, loss_curves
-from snaketune.hosted_rows import BACKEND
-from snaketune.published import differs_from, shown
-from snaketune.recommending import recommended
+from snaketune.config.claims import differs_from, shown
+from snaketune.core import errors, files
+from snaketune.reporting.hosted_rows import BACKEND
+from snaketune.reporting.plots import against, colours, differences, loss_curves
+from snaketune.reporting.recommend_precision import recommended
 
 MIB = 2**20
 Rows = list[dict[str, Any]]

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune import errors, files
-from snaketune.properties import PROPERTIES, Runs, Verdict, figure, yes
-from snaketune.published import COLUMNS, ROWS, Row, claimed, differs_from
+from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
+from snaketune.core import errors, files
+from snaketune.reporting.claim_evidence import PROPERTIES, Runs, Verdict, figure, yes
 
 
 def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snaketune.files import read_json, write_json
+from snaketune.core.files import read_json, write_json
 
 TIMES = 10
 

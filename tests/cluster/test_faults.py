@@ -8,7 +8,7 @@ from loopback import Cluster, output, until
 from runs import RULE, TARGET, Runs
 from support.workspace import REPOSITORY
 
-from snaketune.files import read_yaml
+from snaketune.core.files import read_yaml
 
 pytestmark = pytest.mark.long
 
@@ -65,11 +65,11 @@ def test_a_directory_that_nodes_do_not_see(cluster: Cluster, runs: Runs) -> None
 
 
 def test_no_client(cluster: Cluster, runs: Runs) -> None:
-    tools = runs.workspace.path / "tools"
-    tools.mkdir()
+    programs = runs.workspace.path / "programs"
+    programs.mkdir()
     for name in ("sh", "bash", "which"):
-        (tools / name).symlink_to(f"/usr/bin/{name}")
-    code, printed = runs.run(TARGET, PATH=str(tools))
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    code, printed = runs.run(TARGET, PATH=str(programs))
     assert code == 1, printed
     assert printed.count("there is no sbatch here: run on a login node") == 1
     assert "Traceback" not in printed, printed

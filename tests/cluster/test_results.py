@@ -25,7 +25,7 @@ from trainings import (
     went_on,
 )
 
-from snaketune.files import sha256
+from snaketune.core.files import sha256
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from runs import PROFILE, Runs
 from support.experiments import SMALL, small
 from support.workspace import Workspace
 
-from snaketune.files import read_jsonl, sha256
+from snaketune.core.files import read_jsonl, sha256
 
 RUNS = "results/runs/test-phi3/test-areas"
 LORA, ZERO3 = f"{RUNS}/lora/seed-1", f"{RUNS}/zero3/seed-1"

@@ -32,7 +32,7 @@ def finished_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def files_of(workspace: Workspace) -> dict[Path, bytes]:
-    folders = ("config", "scripts", "report", "envs", "rules", "data", "profiles")
+    folders = ("config", "scripts", "tools", "report", "envs", "rules", "data", "profiles")
     found = (path for folder in folders for path in (workspace.path / folder).rglob("*") if path.is_file())
     return {path: path.read_bytes() for path in found if "__pycache__" not in path.parts}
 

@@ -159,12 +159,12 @@ SCENARIO = "config/scenarios/classification.yaml"
 # Each kind of change: the file, what is replaced in it, and the exact jobs that must run.
 CHANGES = {
     "a comment in a script": (("scripts/train.py", "def main() -> None:", "# why\ndef main() -> None:"), set()),
-    "a docstring": (("scripts/snaketune/training.py", '"""Runs a plan', '"""Carries out a plan'), set()),
+    "a docstring": (("scripts/snaketune/training/loop.py", '"""Runs a plan', '"""Carries out a plan'), set()),
     "a line of the metrics": (
-        ("scripts/snaketune/metrics.py", "[float(told == true), 1]", "[float(told != true), 1]"),
+        ("scripts/snaketune/evaluation/metrics.py", "[float(told == true), 1]", "[float(told != true), 1]"),
         EVALUATIONS | PARITY | END,
     ),
-    "a line of the training loop": (("scripts/snaketune/training.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
+    "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
     "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
     "rank and alpha swapped": ((LORA, "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"), trained("lora")),
     "a learning rate": ((LORA, "tiny-phi3: 3.0e-3", "tiny-phi3: 1.0e-3"), trained("lora")),
@@ -215,7 +215,7 @@ def test_a_change_runs_what_it_can_touch_and_nothing_else(edited: Workspace, cha
 
 
 def test_a_reformatted_script_runs_nothing(edited: Workspace) -> None:
-    for name in ("train.py", "snaketune/training.py", "snaketune/files.py"):
+    for name in ("train.py", "snaketune/training/loop.py", "snaketune/core/files.py"):
         path = edited.path / "scripts" / name
         path.write_text(ast.unparse(ast.parse(path.read_text())))
     assert edited.pending() == set()
@@ -362,7 +362,7 @@ def test_switching_branches_back_and_forth_runs_nothing(edited: Workspace) -> No
     git("commit", "--message=one")
     git("switch", "--create=other")
     edited.edit(LORA, "r: 8", "r: 4")
-    edited.edit("scripts/snaketune/training.py", "0.1 + 0.9", "0.2 + 0.8")
+    edited.edit("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8")
     git("commit", "--all", "--message=other")
     assert edited.pending() == FROM_BASE
     git("switch", "main")

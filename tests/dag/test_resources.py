@@ -41,7 +41,7 @@ def test_a_profile_sets_the_ranks_of_its_machine(form: object, edited: Workspace
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("scripts/snaketune/estimates.py", "FRAGMENTATION = 1.4", "FRAGMENTATION = 2.8"),
+        ("scripts/snaketune/dag/estimates.py", "FRAGMENTATION = 1.4", "FRAGMENTATION = 2.8"),
         ("rules/resources.smk", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
         ("rules/merge.smk", 'mem_mb=memory_of("merge")', "mem_mb=99"),
     ],

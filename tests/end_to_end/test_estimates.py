@@ -12,9 +12,9 @@ from support.planning import plan
 from support.training_runs import REPOSITORY, command, recipe_of
 from support.workspace import Workspace
 
-from snaketune.estimates import Shape, training_memory
-from snaketune.files import read_yaml
-from snaketune.recipes import Recipes
+from snaketune.core.files import read_yaml
+from snaketune.dag.estimates import Shape, training_memory
+from snaketune.dag.params import Recipes
 
 MODEL, SCENARIO = "test-phi3", "test-areas"
 # Rules, and where each is timed.

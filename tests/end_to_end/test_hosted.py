@@ -13,7 +13,7 @@ from support.services.hosting import SECRET
 from support.services.openai_service import Failure, Fault, OpenAiService, serving
 from support.workspace import REPOSITORY, Workspace
 
-from snaketune.files import read_json, read_jsonl, read_yaml
+from snaketune.core.files import read_json, read_jsonl, read_yaml
 
 pytestmark = pytest.mark.long
 

@@ -20,8 +20,8 @@ from support.services.hosting import python_of_publish
 from support.services.kubernetes_service import KubernetesService
 from support.workspace import REPOSITORY, Workspace
 
-from snaketune.kaito_kinds import KaitoTechnique
-from snaketune.kaito_manifests import MANIFEST, TRAIN_FILE, tuning_manifests
+from snaketune.platforms.kaito.manifests import MANIFEST, TRAIN_FILE, tuning_manifests
+from snaketune.platforms.kaito.technique import KaitoTechnique
 
 START, END = "2026-11-22T10:00:00Z", "2026-11-22T10:02:00Z"
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]

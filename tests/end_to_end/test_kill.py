@@ -16,7 +16,7 @@ from support.experiments import SMALL, small
 from support.workspace import REPOSITORY, Workspace
 
 from reproduce import hashes
-from snaketune.files import sha256, write_json
+from snaketune.core.files import sha256, write_json
 
 pytestmark = pytest.mark.long
 

@@ -17,7 +17,7 @@ from support.workspace import REPOSITORY, Workspace
 from test_hosted import holders
 from test_kaito_runs import END, START, killed_when, place, read_rows, rows_of, technique
 
-from snaketune.files import read_json, read_jsonl, read_yaml
+from snaketune.core.files import read_json, read_jsonl, read_yaml
 
 pytestmark = pytest.mark.long
 

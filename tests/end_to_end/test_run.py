@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 from support.experiments import ALL_WEIGHTS, FURTHER, SMALL, TECHNIQUES, TWO_RANKS
 from support.workspace import Workspace
 
-from snaketune.layout import MODEL_FILES
-from snaketune.manifest import record
+from snaketune.core.layout import MODEL_FILES
+from snaketune.core.manifest import record
 
 BACKENDS = ["torch", "onnx-fp32", "onnx-int8", "onnx-int4"]
 COLUMNS = (

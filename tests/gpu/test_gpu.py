@@ -11,9 +11,9 @@ import torch
 from support.training_runs import REPOSITORY, command, curve, recipe_of
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from snaketune import manifest
-from snaketune.files import read_json, write_json
-from snaketune.tokens import Rows, write_rows
+from snaketune.core import manifest
+from snaketune.core.files import read_json, write_json
+from snaketune.data.tokens import Rows, write_rows
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

@@ -20,18 +20,18 @@ from transformers import Phi3Config, Phi3ForCausalLM
 import check_adapter
 import copy_model
 import export_adapter
-from snaketune import manifest
-from snaketune.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
-from snaketune.adapter_files import ADAPTER_FILE, INPUTS_FILE, check_taken, parts_of_all
-from snaketune.adapters import attach, load_base, merge
-from snaketune.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS
-from snaketune.errors import UserError
-from snaketune.exports import Genai
-from snaketune.files import read_json, write_json
-from snaketune.layout import MODEL_FILES
-from snaketune.scoring import write_probe
-from snaketune.tokens import Rows, write_rows
-from snaketune.torch_backend import TorchBackend
+from snaketune.config.export import Genai
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, write_json
+from snaketune.core.layout import MODEL_FILES
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, SPECIAL_TOKENS
+from snaketune.data.tokens import Rows, write_rows
+from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, check_taken, parts_of_all
+from snaketune.inference.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
+from snaketune.inference.decoding import write_probe
+from snaketune.inference.torch_backend import TorchBackend
+from snaketune.training.adapters import attach, load_base, merge
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]

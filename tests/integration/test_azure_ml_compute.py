@@ -12,8 +12,8 @@ import pytest
 import yaml
 from support.services.azure_ml_compute import BLOBS, TOKEN, Azure
 
-from snaketune import azure_ml_compute
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.platforms import azure_ml_job
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {
@@ -51,7 +51,7 @@ def job_file(root: Path, **changed: Any) -> Path:
 
 
 def test_the_job_of_the_repository_is_one() -> None:
-    job = azure_ml_compute.read(ROOT / "profiles/azure-ml/job.yaml", ROOT)
+    job = azure_ml_job.read(ROOT / "profiles/azure-ml/job.yaml", ROOT)
     assert job.environment.build == "Dockerfile"
 
 
@@ -75,28 +75,28 @@ def test_the_job_of_the_repository_is_one() -> None:
 def test_a_job_that_couldnt_run_is_one_message(changed: dict[str, Any], told: str, checkout: Path) -> None:
     path = job_file(checkout, **changed)
     with pytest.raises(UserError) as raised:
-        azure_ml_compute.read(path, checkout)
+        azure_ml_job.read(path, checkout)
     assert str(path) in str(raised.value)
     assert told in str(raised.value)
 
 
 def test_what_git_ignores_isnt_uploaded_and_a_secret_stops_it(checkout: Path) -> None:
-    names = azure_ml_compute.checkout(checkout)
+    names = azure_ml_job.checkout(checkout)
     assert names == [".gitignore", "Dockerfile", "Snakefile", "config/experiments/mine.yaml"]
-    made = azure_ml_compute.snapshot(checkout, names, checkout.parent / "code")
+    made = azure_ml_job.snapshot(checkout, names, checkout.parent / "code")
     assert sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()) == names
     (checkout / "config/server.key").write_text("secret")
     with pytest.raises(UserError, match=r"config/server\.key: looks like a secret"):
-        azure_ml_compute.checkout(checkout)
+        azure_ml_job.checkout(checkout)
     with pytest.raises(UserError, match="no git checkout"):
-        azure_ml_compute.checkout(checkout.parent)
+        azure_ml_job.checkout(checkout.parent)
 
 
 def test_the_name_follows_from_the_job_and_every_byte_of_the_checkout(checkout: Path) -> None:
     def key(**changed: Any) -> str:
-        job = azure_ml_compute.read(job_file(checkout, **changed), checkout)
-        names = [name for name in azure_ml_compute.checkout(checkout) if name != "config/job.yaml"]
-        return azure_ml_compute.key_of(job, checkout, names)
+        job = azure_ml_job.read(job_file(checkout, **changed), checkout)
+        names = [name for name in azure_ml_job.checkout(checkout) if name != "config/job.yaml"]
+        return azure_ml_job.key_of(job, checkout, names)
 
     first = key()
     assert key() == first
@@ -108,7 +108,7 @@ def test_the_name_follows_from_the_job_and_every_byte_of_the_checkout(checkout: 
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_command_takes_the_results_out_and_keeps_snakemakes_status(checkout: Path, status: int) -> None:
     """The command itself, in a shell, with a Snakemake that says how it was called."""
-    job = azure_ml_compute.read(job_file(checkout, targets=["a b"], data=JOB["results"]), checkout)
+    job = azure_ml_job.read(job_file(checkout, targets=["a b"], data=JOB["results"]), checkout)
     folders = {name: checkout.parent / name for name in ("data", "out", "bin")}
     for folder in folders.values():
         folder.mkdir()
@@ -116,7 +116,7 @@ def test_the_command_takes_the_results_out_and_keeps_snakemakes_status(checkout:
     snakemake = folders["bin"] / "snakemake"
     snakemake.write_text(f'#!/bin/sh\nprintf "%s|" "$@" > results/called; cp data/rows.jsonl results/; exit {status}\n')
     snakemake.chmod(0o755)
-    command = azure_ml_compute.command_of(job)
+    command = azure_ml_job.command_of(job)
     command = command.replace("${{inputs.data}}", str(folders["data"])).replace(
         "${{outputs.results}}", str(folders["out"])
     )
@@ -146,7 +146,7 @@ def azure(tmp_path: Path) -> Iterator[Azure]:
 
 def submit(python: str, azure: Azure, root: Path, path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    command = [python, ROOT / "scripts/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
+    command = [python, ROOT / "tools/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
     environment = {**kept, **azure.environment(), "HOME": str(root.parent)}
     options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": 900}
     return subprocess.run([*map(str, command)], cwd=root, env=environment, **options)

@@ -13,13 +13,13 @@ from support.export_environment import in_export_environment
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from snaketune.exports import Genai
-from snaketune.files import write_json
-from snaketune.layout import GENAI_FILES, MODEL_FILES
-from snaketune.manifest import record
-from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate
-from snaketune.tokens import Rows, write_rows
+from snaketune.config.export import Genai
+from snaketune.core.files import write_json
+from snaketune.core.layout import GENAI_FILES, MODEL_FILES
+from snaketune.core.manifest import record
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.data.tokens import Rows, write_rows
+from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> subprocess.Complet
 
 
 def built(model: Path, out: Path, options: dict[str, Any]) -> Any:
-    from snaketune.genai_backend import GenaiBackend
+    from snaketune.inference.genai_backend import GenaiBackend
 
     done = build(model, out, options)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ def family(request: Any, tmp_path_factory: Any) -> tuple[Path, Path]:
 
 
 def test_a_package_is_the_model_of_torch(family: tuple[Path, Path]) -> None:
-    from snaketune.torch_backend import TorchBackend
+    from snaketune.inference.torch_backend import TorchBackend
 
     model, directory = family
     torch_backend = TorchBackend(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32))

@@ -13,7 +13,7 @@ from support.services.certificates import certificate
 from support.services.hosting import Ran, Worker, at_once, converted, rows, working, write_rows
 from support.services.openai_service import Failure, Fault, OpenAiService, serving
 
-from snaketune.files import read_json, read_jsonl
+from snaketune.core.files import read_json, read_jsonl
 
 SERVICE = {"type": "azure-ml", "model": "Phi-4-mini-instruct", "version": "1", "region": "eastus2", "unlisted": False}
 RECIPE = {"service": SERVICE, "hyperparameters": {"learning_rate": 2e-5}, "epochs": 2, "seed": 1, "attempt": 1}

@@ -14,7 +14,7 @@ import pytest
 from support.services.hosting import SECRET, Ran, Worker, at_once, converted, rows, working, write_rows
 from support.services.openai_service import Failure, Fault, OpenAiService, serving
 
-from snaketune.files import read_json, read_jsonl, write_json
+from snaketune.core.files import read_json, read_jsonl, write_json
 
 SERVICE = {"type": "openai-compatible", "client": "openai", "model": "gpt-test", "training_type": None}
 RECIPE = {"service": SERVICE, "hyperparameters": {"batch_size": 4}, "epochs": 2, "seed": 1, "attempt": 1}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_planted_faults import HOPS, PARITY, PRECISIONS, Place, build, export, quantize, told_of
 
-from snaketune.files import read_json
+from snaketune.core.files import read_json
 
 pytestmark = pytest.mark.long
 

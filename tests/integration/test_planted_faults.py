@@ -22,16 +22,16 @@ from tokenizers import Tokenizer
 
 import evaluate
 import merge_adapter
-from snaketune import manifest
-from snaketune.adapters import attach, load_base
-from snaketune.chat import render
-from snaketune.errors import UserError
-from snaketune.files import read_json, write_json, write_jsonl
-from snaketune.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES
-from snaketune.onnx_backend import OnnxBackend
-from snaketune.precisions import backend_of
-from snaketune.recipes import Recipes
-from snaketune.tokens import Rows, write_rows
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, write_json, write_jsonl
+from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES
+from snaketune.core.precisions import backend_of
+from snaketune.dag.params import Recipes
+from snaketune.data.chat_template import render
+from snaketune.data.tokens import Rows, write_rows
+from snaketune.inference.onnx_backend import OnnxBackend
+from snaketune.training.adapters import attach, load_base
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from support.export_environment import in_export_environment
 from support.models import tiny_phi3
 
-from snaketune import integers, manifest
-from snaketune.exports import Export, WeightOnlyInt4
-from snaketune.layout import MODEL_FILES, ONNX_FILES
-from snaketune.onnx_backend import OnnxBackend
-from snaketune.scoring import log_softmax, probe_logits
-from snaketune.tokens import Rows, write_rows
+from snaketune.config.export import Export, WeightOnlyInt4
+from snaketune.core import manifest
+from snaketune.core.layout import MODEL_FILES, ONNX_FILES
+from snaketune.data.tokens import Rows, write_rows
+from snaketune.export import power_of_two
+from snaketune.inference.decoding import log_softmax, probe_logits
+from snaketune.inference.onnx_backend import OnnxBackend
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["fp16", "int8", "int8-qdq", "int8-qdq-pow2", "int4", "int4-hqq", "int4-gptq", "int4-k-quant"]
@@ -155,7 +156,7 @@ def test_onnx_runtime_computes_linear_layers_as_integers_do(told: dict[str, Any]
     found = told["layers"]
     assert found["layers"] == 2 * 4 + 1
     assert found["values"] > 1000
-    assert 0 < found["accumulator"] < integers.EXACT
+    assert 0 < found["accumulator"] < power_of_two.EXACT
     assert found["different"] == dict.fromkeys(found["different"], 0)
 
 
@@ -185,20 +186,20 @@ def test_a_shift_rounds_half_to_even(
     product = activation.astype(np.float64) @ weight.astype(np.float64)
     one, two, three = exponents
     expected = np.clip(np.round(product * 2.0 ** (one + two - three)), -128, 127)
-    np.testing.assert_array_equal(integers.linear(activation, weight, exponents), expected)
+    np.testing.assert_array_equal(power_of_two.linear(activation, weight, exponents), expected)
 
 
 @given(st.floats(1e-30, 1e30))
 def test_the_power_of_two_above(value: float) -> None:
-    found = integers.power_of_two_at_least(value)
+    found = power_of_two.power_of_two_at_least(value)
     assert found / 2 < value <= found
-    assert 2.0 ** integers.exponent_of(found) == found
+    assert 2.0 ** power_of_two.exponent_of(found) == found
 
 
 def test_a_scale_that_is_no_power_of_two() -> None:
-    assert integers.power_of_two_at_least(0) == 1
+    assert power_of_two.power_of_two_at_least(0) == 1
     with pytest.raises(ValueError, match=r"0\.75 is no power of two"):
-        integers.exponent_of(0.75)
+        power_of_two.exponent_of(0.75)
 
 
 @pytest.mark.parametrize(

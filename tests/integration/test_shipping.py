@@ -18,11 +18,11 @@ from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM
 
 import make_environment
-from snaketune.chat import CHAT_TEMPLATE, END, PAD
-from snaketune.exports import Genai
-from snaketune.files import read_json, read_jsonl, write_json
-from snaketune.layout import MODEL_FILES
-from snaketune.manifest import record
+from snaketune.config.export import Genai
+from snaketune.core.files import read_json, read_jsonl, write_json
+from snaketune.core.layout import MODEL_FILES
+from snaketune.core.manifest import record
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDRY = "foundry-local-sdk==2.2.1"

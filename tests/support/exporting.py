@@ -16,8 +16,9 @@ import onnx
 from onnx import numpy_helper
 from scripts_within import run
 
-from snaketune import manifest, onnx_files
-from snaketune.layout import ONNX_FILES
+from snaketune.core import manifest
+from snaketune.core.layout import ONNX_FILES
+from snaketune.export import onnx_files
 
 
 def change(model: onnx.ModelProto, name: str, made: Callable[[np.ndarray], Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import deepspeed  # noqa: F401  (forks find it imported)
 
 import train
-from snaketune import errors
+from snaketune.core import errors
 
 
 def rank_of(rank: int, ranks: int, port: int, arguments: list[str]) -> int:

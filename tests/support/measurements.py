@@ -7,10 +7,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from snaketune.contract import property_run
-from snaketune.files import write_json, write_jsonl
-from snaketune.published import COLUMNS
-from snaketune.scenarios import LOWER_IS_BETTER
+from snaketune.config.claims import COLUMNS
+from snaketune.config.scenario import LOWER_IS_BETTER
+from snaketune.core.files import write_json, write_jsonl
+from snaketune.dag.contract import property_run
 
 MIB = 2**20
 HARDWARE = {"processor": "a processor", "cores": 2, "memory_bytes": 8 * 2**30, "gpu": False}

@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from snaketune.files import write_json
-from snaketune.layout import GENAI_FILES
-from snaketune.manifest import record
+from snaketune.core.files import write_json
+from snaketune.core.layout import GENAI_FILES
+from snaketune.core.manifest import record
 
 CELL = ["tiny", "tickets", "lora", 1]
 RUN = "runs/tiny/tickets/lora/seed-1"

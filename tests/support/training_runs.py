@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from snaketune import manifest
-from snaketune.files import read_jsonl, read_yaml
-from snaketune.resolve import validated
-from snaketune.tokens import Rows, write_rows
+from snaketune.config.matrix import validated
+from snaketune.core import manifest
+from snaketune.core.files import read_jsonl, read_yaml
+from snaketune.data.tokens import Rows, write_rows
 from support.models import tiny_phi3
 
 REPOSITORY = Path(__file__).parents[2]

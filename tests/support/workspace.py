@@ -16,8 +16,8 @@ import yaml
 from snakemake.api import DAGApi
 from snakemake.cli import get_argument_parser, main
 
-import snaketune.recipes  # noqa: F401
-from snaketune.digest import code_digest
+import snaketune.dag.params  # noqa: F401
+from snaketune.core.digest import code_digest
 
 get_argument_parser()
 
@@ -67,8 +67,9 @@ class Workspace:
         (self.path / name).write_text(text.replace(old, new))
 
     def script(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """A script of the workspace, as `make` calls it."""
-        command = [sys.executable, f"scripts/{name}", *map(str, arguments)]
+        """A job script or a tool of the workspace, as `make` calls it."""
+        folder = "tools" if (self.path / "tools" / name).is_file() else "scripts"
+        command = [sys.executable, f"{folder}/{name}", *map(str, arguments)]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from snaketune.files import read_jsonl
-from snaketune.layout import SPLITS
-from snaketune.order import hash_order
+from snaketune.core.files import read_jsonl
+from snaketune.core.hashing import hash_order
+from snaketune.core.layout import SPLITS
 
 Example = dict[str, Any]
 Row = dict[str, Any]

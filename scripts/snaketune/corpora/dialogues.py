@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from snaketune.core.hashing import hash_order
 from snaketune.corpora import Docstring, Example, Row, capped, choose, objects, parse
-from snaketune.order import hash_order
 
 MOST_NAMES = 8
 LONGEST_FACT = 120

@@ -3,8 +3,8 @@
 import collections
 from pathlib import Path
 
+from snaketune.core.hashing import hash_order
 from snaketune.corpora import Example, Row, capped, cut, rows
-from snaketune.order import hash_order
 
 # A test row must be in the corpus' own test split too, which holds an eighth of it.
 HELD_OUT = {"test": 0.3, "validation": 0.2}

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.core.hashing import hash_order
+from snaketune.core.layout import SPLITS
 from snaketune.corpora import MARKUP, Example, Row, capped, parse, rows, sentences
-from snaketune.layout import SPLITS
-from snaketune.order import hash_order
 
 # Libraries of the corpus that import fast and without side effects, with their packages.
 LIBRARIES = {

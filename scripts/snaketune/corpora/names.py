@@ -19,8 +19,8 @@ from babel.dates import (
 from babel.numbers import get_currency_name
 from babel.units import get_unit_name
 
-from snaketune.errors import UserError
-from snaketune.sources import Example
+from snaketune.config.templates import Example
+from snaketune.core.errors import UserError
 
 Concept = tuple[str, str]
 

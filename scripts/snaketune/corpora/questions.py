@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from snaketune.core.hashing import hash_order
 from snaketune.corpora import Docstring, Example, Item, Row, capped, choose, objects, parse
-from snaketune.order import hash_order
 
 LONGEST_ANSWER = 60
 LONGEST_SUMMARY = 120

@@ -19,10 +19,10 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from snaketune import tunes
-from snaketune.errors import UserError
-from snaketune.sources import Example
-from snaketune.tunes import Token
+from snaketune.config.templates import Example
+from snaketune.core.errors import UserError
+from snaketune.data import abc_notation
+from snaketune.data.abc_notation import Token
 
 COLLECTIONS = ("airdsAirs", "oneills1850", "ryansMammoth")
 RHYTHMS = (
@@ -105,8 +105,8 @@ def _read(text: str) -> Tune | None:
     if key is None or not {"M", "L", "T"} <= fields.keys() or "V" in fields:
         return None
     mode = key[2] if len(key[2]) == 1 else MODES.get(key[2][:3].lower(), key[2][:3].lower())
-    header = tunes.read_header(f"M:{fields['M'][0]}\nL:{fields['L'][0]}\nK:{key[1]}{mode}")
-    tokens = tunes.tokenize(_plain(body))
+    header = abc_notation.read_header(f"M:{fields['M'][0]}\nL:{fields['L'][0]}\nK:{key[1]}{mode}")
+    tokens = abc_notation.tokenize(_plain(body))
     if not header or not tokens:
         return None
     return Tune(header, _rhythm(fields), {_plain_title(title) for title in fields["T"]}, _without_slurs(tokens))
@@ -151,12 +151,12 @@ def _pitch(note: str) -> str:
 
 def _cut(tune: Tune, max_characters: int, max_bars: int) -> tuple[str, str] | None:
     """The first bar, with its pick-up, and the bars after it, or None where they are few or don't sum up."""
-    bars = tunes.split_bars(tune.tokens)
-    bars = tunes.Bars(bars.music[: max_bars + 1], bars.lines[: max_bars + 1])
-    lengths = tunes.bar_lengths(tune.header, bars)
+    bars = abc_notation.split_bars(tune.tokens)
+    bars = abc_notation.Bars(bars.music[: max_bars + 1], bars.lines[: max_bars + 1])
+    lengths = abc_notation.bar_lengths(tune.header, bars)
     if not lengths:
         return None
-    start = 1 if tunes.count_bars(tune.header, lengths[:1], bars.lines[:1])["bars"] else 2
+    start = 1 if abc_notation.count_bars(tune.header, lengths[:1], bars.lines[:1])["bars"] else 2
     opening, completion, end = _write(bars, 0, start), "", start
     while end < min(start + max_bars - 1, len(lengths)):
         longer = _write(bars, start, end + 1)
@@ -165,13 +165,13 @@ def _cut(tune: Tune, max_characters: int, max_bars: int) -> tuple[str, str] | No
         completion, end = longer, end + 1
         if end - start > LEAST_BARS and bars.lines[end - 1] != "|":
             break
-    counted = tunes.count_bars(tune.header, lengths[start:end], bars.lines[start:end])
-    whole = tunes.count_bars(tune.header, lengths[:start], bars.lines[:start])["full_bars"] == 1
+    counted = abc_notation.count_bars(tune.header, lengths[start:end], bars.lines[start:end])
+    whole = abc_notation.count_bars(tune.header, lengths[:start], bars.lines[:start])["full_bars"] == 1
     clean = whole and bars.lines[:start] == ["|"] * start and counted["full_bars"] == counted["bars"] >= LEAST_BARS
     return (opening, completion) if clean else None
 
 
-def _write(bars: tunes.Bars, start: int, end: int) -> str:
+def _write(bars: abc_notation.Bars, start: int, end: int) -> str:
     text = ""
     for bar, line in zip(bars.music[start:end], bars.lines[start:end], strict=True):
         text += "".join(f" {token.text}" if token.apart else token.text for token in bar).strip() + _line(line)

@@ -15,8 +15,8 @@ from typing import Any
 
 from support.workspace import REPOSITORY
 
-from snaketune import manifest
-from snaketune.files import write_jsonl
+from snaketune.core import manifest
+from snaketune.core.files import write_jsonl
 
 LOCK = REPOSITORY / "envs/publish/requirements.txt"
 # As planted where a user has real ones: no file of a run may hold it.

@@ -41,8 +41,8 @@ def run(connection: socket.socket) -> None:
 
 def main() -> None:
     sys.path.insert(0, sys.argv[2])
-    import snaketune.hosted_azure
-    import snaketune.hosted_openai  # noqa: F401
+    import snaketune.platforms.hosted.azure_ml_service
+    import snaketune.platforms.hosted.openai_service  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:

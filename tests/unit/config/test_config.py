@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from snaketune.config import SCHEMAS
-from snaketune.errors import UserError
-from snaketune.files import read_yaml
-from snaketune.recipes import Recipes
-from snaketune.resolve import Matrix, modules_of
-from snaketune.validation import validated
+from snaketune.config.experiment import SCHEMAS
+from snaketune.config.matrix import Matrix, modules_of
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_yaml
+from snaketune.dag.params import Recipes
 from write_schemas import KINDS, schema_text
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from snaketune.scenarios import Scenario
+from snaketune.config.scenario import Scenario
 
 
 def made(task: str = "classification", **other: Any) -> Scenario:

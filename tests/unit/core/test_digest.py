@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.digest import code_digest, source_digest
+from snaketune.core.digest import code_digest, source_digest
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 

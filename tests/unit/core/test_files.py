@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.errors import UserError
-from snaketune.files import need_space, read_jsonl, write_jsonl, written_whole
+from snaketune.core.errors import UserError
+from snaketune.core.files import need_space, read_jsonl, write_jsonl, written_whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from collect_documentation import SHARE_OF_TEST, SHARE_OF_VALIDATION, docstrings, sources, split_of
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 SOURCE = '''"""A module, described in more than forty characters."""
 

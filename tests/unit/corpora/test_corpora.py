@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune import corpora
+from snaketune.core.files import write_jsonl
 from snaketune.corpora import areas, dialogues, domain, entities, questions
-from snaketune.files import write_jsonl
 
 DOCSTRING = """Compute an incomplete factorization of `A`, i.e. Part of it.
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from snaketune.config.templates import Example
+from snaketune.core.errors import UserError
 from snaketune.corpora import names
-from snaketune.errors import UserError
-from snaketune.sources import Example
 
 LANGUAGES = {"es": "Spanish", "pt": "Portuguese"}
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune import tunes
+from snaketune.config.templates import Example
+from snaketune.core.errors import UserError
 from snaketune.corpora import tunes as corpus
-from snaketune.errors import UserError
-from snaketune.sources import Example
+from snaketune.data import abc_notation
 
 HEADER = "Continue this reel in ABC notation.\nM:4/4\nL:1/8\nK:D"
 MALFORMED = {"valid": False, "bars": 0, "full_bars": 0}
@@ -28,7 +28,7 @@ def rows() -> list[Example]:
 def test_every_tune_of_the_corpus_is_valid_and_all_its_bars_are_full(rows: list[Example]) -> None:
     assert len(rows) > 300
     for row in rows:
-        measured = tunes.measure(row["prompt"], row["completion"])
+        measured = abc_notation.measure(row["prompt"], row["completion"])
         assert measured["valid"], row
         assert measured["full_bars"] == measured["bars"] >= 3, row
 
@@ -131,7 +131,7 @@ def test_a_music21_without_tunes_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_bars_are_counted_and_their_lengths_summed(body: str, bars: int, full: int) -> None:
-    assert tunes.measure(HEADER, body) == {"valid": bars >= 2, "bars": bars, "full_bars": full}
+    assert abc_notation.measure(HEADER, body) == {"valid": bars >= 2, "bars": bars, "full_bars": full}
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_bars_are_counted_and_their_lengths_summed(body: str, bars: int, full: i
     ],
 )
 def test_what_isnt_a_tune_has_no_bars(body: str) -> None:
-    assert tunes.measure(HEADER, body) == MALFORMED
+    assert abc_notation.measure(HEADER, body) == MALFORMED
 
 
 def test_words_of_note_letters_are_no_tune() -> None:
-    assert not tunes.measure(HEADER, "add a bad cabbage")["valid"]
+    assert not abc_notation.measure(HEADER, "add a bad cabbage")["valid"]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_words_of_note_letters_are_no_tune() -> None:
 )
 def test_a_wrong_header_makes_no_tune(field: str, value: str) -> None:
     header = {"M": "4/4", "L": "1/8", "K": "D"} | {field: value}
-    assert tunes.measure("\n".join(f"{name}:{text}" for name, text in header.items()), "A8|B8|") == MALFORMED
+    assert abc_notation.measure("\n".join(f"{name}:{text}" for name, text in header.items()), "A8|B8|") == MALFORMED
     del header[field]
-    assert tunes.measure("\n".join(f"{name}:{text}" for name, text in header.items()), "A8|B8|") == MALFORMED
+    assert abc_notation.measure("\n".join(f"{name}:{text}" for name, text in header.items()), "A8|B8|") == MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -177,17 +177,17 @@ def test_a_wrong_header_makes_no_tune(field: str, value: str) -> None:
     [("6/8", "1/8", "A3 B3|c6|"), ("9/8", "1/8", "A9|(2AB c6|"), ("C|", "1/8", "A8|B8|"), ("2/4", "1/16", "A8|B8|")],
 )
 def test_lengths_are_in_the_unit_and_against_the_metre(metre: str, unit: str, body: str) -> None:
-    measured = tunes.measure(f"M:{metre}\nL:{unit}\nK:Em", body)
+    measured = abc_notation.measure(f"M:{metre}\nL:{unit}\nK:Em", body)
     assert measured == {"valid": True, "bars": 2, "full_bars": 2}
 
 
 @given(st.one_of(st.text(max_size=40), st.text(alphabet="ABcz234/|:[]()<>-^_=',\n ", max_size=40)))
 def test_no_text_raises(text: str) -> None:
     for header, body in ((HEADER, text), (text, "A8|B8|"), (f"M:{text}\nL:{text}\nK:{text}", text)):
-        measured = tunes.measure(header, body)
+        measured = abc_notation.measure(header, body)
         assert 0 <= measured["full_bars"] <= measured["bars"]
         assert measured["valid"] == (measured["bars"] >= 2)
-    assert all(len(gram) == 2 for gram in tunes.ngrams(text, 2))
+    assert all(len(gram) == 2 for gram in abc_notation.ngrams(text, 2))
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
@@ -195,11 +195,11 @@ def test_a_bar_is_full_where_its_notes_are_as_long_as_the_metre(lengths: list[in
     body = "|".join(f"A{length}" for length in lengths) + "|"
     count = collections.Counter(lengths)
     short = sum(length < 8 for length in (lengths[0], lengths[-1]))
-    measured = tunes.measure(HEADER, body)
+    measured = abc_notation.measure(HEADER, body)
     assert (measured["bars"], measured["full_bars"]) == (len(lengths) - short, count[8])
 
 
 def test_ngrams_are_runs_of_notes_as_written() -> None:
-    assert tunes.ngrams("(3A2^B,c/|z4-:|d", 3) == [("A2", "^B,", "c/"), ("^B,", "c/", "z4"), ("c/", "z4", "d")]
-    assert tunes.ngrams("A B", 3) == []
-    assert tunes.ngrams("no tune", 1) == []
+    assert abc_notation.ngrams("(3A2^B,c/|z4-:|d", 3) == [("A2", "^B,", "c/"), ("^B,", "c/", "z4"), ("c/", "z4", "d")]
+    assert abc_notation.ngrams("A B", 3) == []
+    assert abc_notation.ngrams("no tune", 1) == []

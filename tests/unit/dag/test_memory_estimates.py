@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from snaketune.estimates import (
+from snaketune.config.technique import Technique
+from snaketune.dag.estimates import (
     FLOAT,
     START_SECONDS,
     UNKNOWN,
@@ -16,7 +17,6 @@ from snaketune.estimates import (
     training_memory,
     training_seconds,
 )
-from snaketune.kinds import Technique
 
 REPOSITORY = Path(__file__).parents[3]
 SHAPE = Shape(512, 8, 1920, 8, 8, 8192, 512, True)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.cluster import choose_status_command, words
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
+from snaketune.dag.slurm_preflight import choose_status_command, words
 
 LOG = logging.getLogger()
 NONE = {"AccountingStorageType": "accounting_storage/none"}

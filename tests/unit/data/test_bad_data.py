@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import prepare_data
-from snaketune import errors
-from snaketune.config import SCHEMAS
-from snaketune.reading import LONGEST_LINE
+from snaketune.config.experiment import SCHEMAS
+from snaketune.core import errors
+from snaketune.data.read_files import LONGEST_LINE
 
 CORPUS = Path(__file__).parent / "bad_data"
 CASES = yaml.safe_load((CORPUS / "cases.yaml").read_text(encoding="utf-8"))

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune import gate
-from snaketune.config import SCHEMAS
-from snaketune.duplicates import Duplicates
-from snaketune.errors import UserError
-from snaketune.findings import Count, Findings
-from snaketune.personal import masked, personal_data
-from snaketune.sources import MARKUP, Example
+from snaketune.config.experiment import SCHEMAS
+from snaketune.config.templates import MARKUP, Example
+from snaketune.core.errors import UserError
+from snaketune.data import gate
+from snaketune.data.findings import Count, Findings
+from snaketune.data.near_duplicates import Duplicates
+from snaketune.data.pii import masked, personal_data
 
 NEAR = {"threshold": 0.6, "permutations": 64}
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prepare_data
-from snaketune.config import SCHEMAS
-from snaketune.errors import UserError
-from snaketune.files import read_json, read_jsonl, sha256, write_jsonl
-from snaketune.sources import Example
+from snaketune.config.experiment import SCHEMAS
+from snaketune.config.templates import Example
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, sha256, write_jsonl
 
 NAMES = ("train", "validation", "test")
 

@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from snaketune.config import SCHEMAS
-from snaketune.errors import UserError
-from snaketune.reading import read_rows
-from snaketune.rows import Faults, Row, found
+from snaketune.config.experiment import SCHEMAS
+from snaketune.core.errors import UserError
+from snaketune.data.raw_rows import Faults, Row, found
+from snaketune.data.read_files import read_rows
 
 ROWS = [{"text": "Grüße, “all”", "label": "a"}, {"text": 'two\nlines and a "quote"', "label": "b"}]
 CSV = 'text,label\n"Grüße, “all”",a\n\n"two\nlines and a ""quote""",b\n'

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from snaketune.config import SCHEMAS
-from snaketune.errors import UserError
-from snaketune.rows import Faults, Row
-from snaketune.shaper import Shaper, reach
+from snaketune.config.experiment import SCHEMAS
+from snaketune.core.errors import UserError
+from snaketune.data.normalize import Shaper, reach
+from snaketune.data.raw_rows import Faults, Row
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 SYSTEM = {"role": "system", "content": "Be kind."}

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 import tokenize_data
-from snaketune import manifest
-from snaketune.chat import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from snaketune.errors import UserError
-from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.tokens import Rows, answer_start, read_rows
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+from snaketune.data.tokens import Rows, answer_start, read_rows
 
 RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "task": "chat"}
 

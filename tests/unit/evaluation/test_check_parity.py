@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.parity import broken, compare_answers, compare_logits, over_budget, without_nan
+from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
 POSITIONS = [4, 4, 4, 3, 1]

@@ -9,13 +9,13 @@ from support.measurements import run_script
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import evaluate
-from snaketune.errors import UserError
-from snaketune.files import write_json
-from snaketune.layout import GENAI_FILES, ONNX_FILES
-from snaketune.manifest import record
-from snaketune.metrics import value
-from snaketune.onnx_backend import OnnxBackend
-from snaketune.tokens import Rows
+from snaketune.core.errors import UserError
+from snaketune.core.files import write_json
+from snaketune.core.layout import GENAI_FILES, ONNX_FILES
+from snaketune.core.manifest import record
+from snaketune.data.tokens import Rows
+from snaketune.evaluation.metrics import value
+from snaketune.inference.onnx_backend import OnnxBackend
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 END = len(LETTERS)

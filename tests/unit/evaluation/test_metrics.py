@@ -12,7 +12,7 @@ from seqeval.metrics import f1_score as entity_f1
 from sklearn.metrics import accuracy_score, f1_score
 from torchmetrics.functional.text import squad
 
-from snaketune.metrics import statistics, tags_of, value, word_f1
+from snaketune.evaluation.metrics import statistics, tags_of, value, word_f1
 
 LABELS = ["a", "b", "c", "d"]
 WORDS = st.lists(st.sampled_from(["the", "cat", "Sat", "on.", "a", "mat", "é"]), max_size=7).map(" ".join)

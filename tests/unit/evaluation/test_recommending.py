@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.recommending import recommended
-from snaketune.speed import in_turns, prompts_of, spread
+from snaketune.evaluation.speed import in_turns, prompts_of, spread
+from snaketune.reporting.recommend_precision import recommended
 
 PRECISIONS = ["fp32", "int8", "int4", "genai-int4"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from snaketune.statistics import Resampling, percentiles, simultaneous
+from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
 
 GENERATOR = np.random.default_rng(0)
 

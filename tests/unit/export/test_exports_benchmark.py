@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.exports import Export
-from snaketune.files import read_yaml
+from snaketune.config.export import Export
+from snaketune.core.files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 BENCHMARKS = ROOT / "benchmarks"

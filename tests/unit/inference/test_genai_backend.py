@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evaluate
-from snaketune.errors import UserError
-from snaketune.exports import Genai
-from snaketune.genai_backend import GenaiBackend
-from snaketune.scoring import answer_likelihoods, candidate_likelihoods, generate, log_softmax
-from snaketune.tokens import Rows
+from snaketune.config.export import Genai
+from snaketune.core.errors import UserError
+from snaketune.data.tokens import Rows
+from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate, log_softmax
+from snaketune.inference.genai_backend import GenaiBackend
 
 VOCABULARY, CONTEXT = 11, 20
 TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY)).astype(np.float32)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax as reference
 
-from snaketune import scoring
-from snaketune.scoring import (
+from snaketune.data.tokens import Rows
+from snaketune.inference import decoding
+from snaketune.inference.decoding import (
     BATCH_ROWS,
     answer_likelihoods,
     candidate_likelihoods,
@@ -18,7 +19,6 @@ from snaketune.scoring import (
     log_softmax,
     probe_logits,
 )
-from snaketune.tokens import Rows
 
 VOCABULARY = 11
 TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY))
@@ -55,7 +55,7 @@ def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
     rows = Rows([np.concatenate(row) for row in parts], [])
     rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "TOKENS_AT_ONCE", at_once)
+        patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
         found = answer_likelihoods(SumBackend(), rows)
     np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
 
@@ -82,7 +82,7 @@ def test_greedy_answers_equal_those_of_one_row_at_a_time(
     prompts: list[np.ndarray], ends: set[int], length: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "TOKENS_AT_ONCE", 7)
+        patch.setattr(decoding, "TOKENS_AT_ONCE", 7)
         found = generate(SumBackend(), prompts, ends, length)
     assert found == [greedy(prompt, ends, length) for prompt in prompts]
 

@@ -24,15 +24,16 @@ import make_environment
 import read_olive
 import tokenize_data
 import write_ai_toolkit
-from snaketune import ai_toolkit, olive
-from snaketune.chat import CHAT_TEMPLATE, END, SPECIAL_TOKENS
-from snaketune.errors import UserError
-from snaketune.files import read_json, read_jsonl, write_json, write_jsonl
-from snaketune.kinds import Technique
-from snaketune.layout import MODEL_FILES
-from snaketune.manifest import record
-from snaketune.resolve import LINEAR_LAYERS
-from snaketune.validation import validated
+from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.technique import Technique
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.core.layout import MODEL_FILES
+from snaketune.core.manifest import record
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, SPECIAL_TOKENS
+from snaketune.platforms.olive import olive_config
+from snaketune.platforms.olive import project as ai_toolkit
 
 ROOT = Path(__file__).resolve().parents[3]
 LAYERS = sorted(LINEAR_LAYERS["phi3"])
@@ -73,10 +74,10 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(recipes())
 def test_a_recipe_comes_back_from_olive_as_it_was(drawn: dict[str, Any]) -> None:
-    assert olive.refusal(drawn, set(LAYERS)) is None
-    written = json.loads(json.dumps(olive.configuration(drawn, "model-cache/x", 512)))
-    back, left = olive.read(written, "olive-config.json")
-    assert (back, left) == (olive.carried(drawn), [])
+    assert olive_config.refusal(drawn, set(LAYERS)) is None
+    written = json.loads(json.dumps(olive_config.configuration(drawn, "model-cache/x", 512)))
+    back, left = olive_config.read(written, "olive-config.json")
+    assert (back, left) == (olive_config.carried(drawn), [])
     made = read_olive.technique(back, "Back.", set(LAYERS), "olive-config.json")
     again = validated("technique", made, "again").model_dump()
     assert {key: again[key] for key in ("adapter", "base_precision", "learning_rate")} == {
@@ -86,7 +87,7 @@ def test_a_recipe_comes_back_from_olive_as_it_was(drawn: dict[str, Any]) -> None
 
 @given(recipes())
 def test_the_global_batch_is_kept_within_the_rows_of_memory(drawn: dict[str, Any]) -> None:
-    [passed] = olive.configuration(drawn, "m", 9)["passes"].values()
+    [passed] = olive_config.configuration(drawn, "m", 9)["passes"].values()
     arguments = passed["training_args"]
     rows, steps = arguments["per_device_train_batch_size"], arguments["gradient_accumulation_steps"]
     assert rows * steps == drawn["batch_rows"]
@@ -106,18 +107,18 @@ def test_the_global_batch_is_kept_within_the_rows_of_memory(drawn: dict[str, Any
     ],
 )
 def test_what_olive_cant_train_is_refused_with_the_reason(name: str, reason: str) -> None:
-    assert reason in str(olive.refusal(recipe(name), set(LAYERS)))
+    assert reason in str(olive_config.refusal(recipe(name), set(LAYERS)))
 
 
 def test_qlora_of_some_layers_is_refused_as_olive_would_train_them_all() -> None:
     some = recipe("qlora")
     some["adapter"]["options"]["target_modules"] = ["o_proj", "qkv_proj"]
-    assert "every linear layer" in str(olive.refusal(some, set(LAYERS)))
-    assert olive.refusal(some) is None
+    assert "every linear layer" in str(olive_config.refusal(some, set(LAYERS)))
+    assert olive_config.refusal(some) is None
     for options in ({"use_rslora": True}, {"init_lora_weights": "pissa"}):
         changed = recipe("lora")
         changed["adapter"]["options"] |= options
-        assert "no option" in str(olive.refusal(changed))
+        assert "no option" in str(olive_config.refusal(changed))
 
 
 OLDER = {
@@ -153,7 +154,7 @@ OLDER = {
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/read_olive.py", *map(str, arguments)]
+    command = [sys.executable, "tools/read_olive.py", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -210,7 +211,7 @@ def test_ill_values_are_one_message(content: Any, told: list[str], tmp_path: Pat
     path = tmp_path / "olive-config.json"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as raised:
-        olive.read(read_olive.content_of(path), str(path))
+        olive_config.read(read_olive.content_of(path), str(path))
     assert all(part in str(raised.value) for part in [str(path), *told]), raised.value
 
 
@@ -244,7 +245,7 @@ def test_no_object_is_more_than_a_message(value: Any) -> None:
     for content in (value, {"passes": value}, {"passes": {"q": {"type": "qlora", "training_args": value}}}):
         if isinstance(content, dict):
             try:
-                olive.read(content, "x")
+                olive_config.read(content, "x")
             except UserError as error:
                 assert str(error).startswith("x: ") or str(error).startswith("x:\n")
 

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from support.services.hosting import SECRET, rows, write_rows
 
-from snaketune import hosted, hosted_matrix, manifest
-from snaketune.comparing import Results
-from snaketune.errors import UserError
-from snaketune.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
-from snaketune.hosted_rows import hosted_rows
-from snaketune.recipes import Recipes
-from snaketune.validation import validated
+from snaketune.config.validation import validated
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
+from snaketune.dag.params import Recipes
+from snaketune.platforms.hosted import hosted_jobs
+from snaketune.platforms.hosted import service as hosted_service
+from snaketune.reporting.comparison import Results
+from snaketune.reporting.hosted_rows import hosted_rows
 
 ROOT = Path(__file__).parents[3]
 CONFIG = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/hosted.yaml")
@@ -58,7 +60,7 @@ def test_a_retired_model_warns(capsys: pytest.CaptureFixture[str]) -> None:
         "hosted-technique", service(AZURE, model="Phi-3-mini-4k-instruct"), "x"
     )
     capsys.readouterr()
-    hosted_matrix.check(matrix)
+    hosted_jobs.check(matrix)
     assert "Phi-3-mini-4k-instruct is retired" in capsys.readouterr().err
 
 
@@ -93,21 +95,21 @@ def test_a_recipe_has_nothing_of_where_it_is_or_what_it_costs() -> None:
 def test_a_key_follows_from_what_is_asked_and_from_the_rows(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows", {"train": rows(2), "validation": rows(1)})
     recipe = {"service": {}, "hyperparameters": {}, "epochs": 1, "seed": 1, "attempt": 1, "code": "a"}
-    key = hosted.key_of(recipe, data)
+    key = hosted_service.key_of(recipe, data)
     assert len(key) == 18
-    assert hosted.key_of({**recipe, "code": "b"}, data) == key
-    assert hosted.key_of({**recipe, "seed": 2}, data) != key
+    assert hosted_service.key_of({**recipe, "code": "b"}, data) == key
+    assert hosted_service.key_of({**recipe, "seed": 2}, data) != key
     write_jsonl(data / "train.jsonl", rows(3))
-    assert hosted.key_of(recipe, data) != key
+    assert hosted_service.key_of(recipe, data) != key
 
 
 def test_what_a_service_echoes_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    words = hosted.redacted(f"wrong key {SECRET}\n in Bearer abc.def")
+    words = hosted_service.redacted(f"wrong key {SECRET}\n in Bearer abc.def")
     assert words == "wrong key [OPENAI_API_KEY] in Bearer [token]"
     event = {"level": "info", "message": f"Bearer {SECRET}", "data": [{"key": SECRET}, None, 1]}
     told = {"level": "info", "message": "Bearer [token]", "data": [{"key": "[OPENAI_API_KEY]"}, None, 1]}
-    assert hosted.redacted_json(event) == told
+    assert hosted_service.redacted_json(event) == told
 
 
 def convert(tmp_path: Path, splits: dict[str, Any], limits: dict[str, Any] | None = None) -> Any:

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.services.kubernetes_service import refusal, workspace_schema
 
-from snaketune.errors import UserError
-from snaketune.files import read_yaml
-from snaketune.kaito import PRESETS, admit
-from snaketune.kaito_kinds import Kaito, KaitoTechnique, Serving
-from snaketune.kaito_manifests import serving_manifest, tuning_manifests
-from snaketune.kaito_training import LAYERS
-from snaketune.recipes import Recipes
-from snaketune.validation import validated
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_yaml
+from snaketune.dag.params import Recipes
+from snaketune.platforms.kaito.admission import PRESETS, admit
+from snaketune.platforms.kaito.manifests import serving_manifest, tuning_manifests
+from snaketune.platforms.kaito.technique import Kaito, KaitoTechnique, Serving
+from snaketune.platforms.kaito.training_config import LAYERS
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENT = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/kaito.yaml")
@@ -98,7 +98,7 @@ def test_other_ways_in_and_out(place, found):
 
 
 def test_the_recipe_is_carried():
-    from snaketune.training import Plan
+    from snaketune.training.loop import Plan
 
     config, _ = tuning_manifests(recipe(gpus=2), 100, "ab")
     arguments = training_config(config)["TrainingArguments"]

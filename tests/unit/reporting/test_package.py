@@ -13,10 +13,10 @@ from support import packages
 from support.measurements import run_script
 
 import package_model
-from snaketune.errors import UserError
-from snaketune.files import read_json, sha256, write_json
-from snaketune.layout import GENAI_FILES
-from snaketune.model_card import front_matter, number
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, sha256, write_json
+from snaketune.core.layout import GENAI_FILES
+from snaketune.reporting.model_card import front_matter, number
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = {*GENAI_FILES, "generation_config.json", "README.md", "run.py", "requirements.txt", "SHA256SUMS"}

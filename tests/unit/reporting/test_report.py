@@ -12,9 +12,9 @@ import summarize
 import write_figures
 import write_report
 import write_technique_table
-from snaketune.drawing import colours
-from snaketune.errors import UserError
-from snaketune.files import read_json, write_json
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, write_json
+from snaketune.reporting.plots import colours
 
 TEMPLATE = Path(__file__).parents[3] / "report/report.html.j2"
 SKILLS = {"base": 0.3, "full": 0.8, "lora": 0.6, "peft-ia3": 0.31}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.comparing import Results, compared, recommend
-from snaketune.files import write_json, write_jsonl
+from snaketune.core.files import write_json, write_jsonl
+from snaketune.reporting.comparison import Results, compared, recommend
 
 RIGHT = [1.0] * 60
 WRONG = [0.0] * 45 + [1.0] * 15

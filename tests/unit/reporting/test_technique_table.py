@@ -19,11 +19,11 @@ from support.measurements import (
 
 import summarize
 import write_technique_table
-from snaketune.errors import UserError
-from snaketune.files import read_json, read_yaml, write_json
-from snaketune.published import COLUMNS, ROWS, claimed, shown
-from snaketune.recipes import Recipes
-from snaketune.resolve import Matrix
+from snaketune.config.claims import COLUMNS, ROWS, claimed, shown
+from snaketune.config.matrix import Matrix
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, read_yaml, write_json
+from snaketune.dag.params import Recipes
 
 ROOT = Path(__file__).parents[3]
 TECHNIQUES = ["full", *COLUMNS.values()]

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fetch_model import copy_weights
-from snaketune.errors import UserError
+from snaketune.core.errors import UserError
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -17,22 +17,22 @@ from safetensors.numpy import load_file
 from support.models import tiny_phi3
 from support.training_runs import rows_to_learn
 
-from snaketune import manifest
-from snaketune.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
-from snaketune.engines import accelerator_for, optimizer_for
-from snaketune.errors import UserError
-from snaketune.files import read_yaml
-from snaketune.hosted_kinds import kind_of
-from snaketune.layout import TRAINING_FILES
-from snaketune.measure import model_state_bytes
-from snaketune.onnx_backend import OnnxBackend
-from snaketune.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
-from snaketune.recipes import Recipes
-from snaketune.scoring import answer_likelihoods, generate, probe_logits
-from snaketune.tokens import write_rows
-from snaketune.torch_backend import TorchBackend
-from snaketune.training import Fit, Plan, answer_loss, collate, plan_batches
-from snaketune.validation import validated
+from snaketune.config.validation import validated
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_yaml
+from snaketune.core.layout import TRAINING_FILES
+from snaketune.dag.params import Recipes
+from snaketune.data.tokens import write_rows
+from snaketune.inference.decoding import answer_likelihoods, generate, probe_logits
+from snaketune.inference.onnx_backend import OnnxBackend
+from snaketune.inference.torch_backend import TorchBackend
+from snaketune.platforms.hosted.technique import kind_of
+from snaketune.training.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
+from snaketune.training.engines import accelerator_for, optimizer_for
+from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
+from snaketune.training.memory import model_state_bytes
+from snaketune.training.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
 from train import save
 
 ROOT = Path(__file__).parents[3]

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from support.models import tiny_phi3
 from transformers import Phi3ForCausalLM
 
-from snaketune.checkpoints import NOTICES, notice
-from snaketune.errors import UserError
-from snaketune.tokens import Rows
-from snaketune.training import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
+from snaketune.core.errors import UserError
+from snaketune.data.tokens import Rows
+from snaketune.training.checkpoints import NOTICES, notice
+from snaketune.training.loop import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(0)

@@ -1,0 +1,172 @@
+"""Typed models of every YAML file of `config/`: the JSON Schemas are generated from them."""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+
+from snaketune.config.base import Name, Share, Strict
+from snaketune.config.export import Export
+from snaketune.config.model import Model
+from snaketune.config.scenario import Scenario
+from snaketune.config.technique import Technique
+from snaketune.platforms.hosted.technique import HostedTechnique, Publish
+from snaketune.platforms.kaito.technique import KaitoTechnique, Serving
+
+
+class Training(Strict):
+    """Equal for every technique: data order, tokens and batch can't favour one."""
+
+    epochs: PositiveInt = 3
+    batch_rows: PositiveInt = 16
+    compute_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of matrix products in training; trained weights and optimizer states are fp32 either way"
+    )
+    checkpoint_steps: PositiveInt = 100
+
+
+class Evaluation(Strict):
+    threads: PositiveInt = 1
+    speed_prompts: PositiveInt = 15
+    speed_tokens: PositiveInt = 32
+    bootstrap_samples: PositiveInt = 10000
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class Probe(Strict):
+    rows: PositiveInt = 32
+    positions: PositiveInt = 16
+
+
+class Budget(Strict):
+    largest_logit_difference: PositiveFloat | None = None
+    kl_divergence: PositiveFloat | None = None
+    smallest_greedy_agreement: Share | None = None
+    perplexity_change: PositiveFloat | None = Field(
+        None, description="log of the ratio: 0.01 is about 1 % more perplexity"
+    )
+    smallest_metric_change: float | None = None
+    smallest_prompt_agreement: Share | None = Field(
+        None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
+    )
+
+
+class Parity(Strict):
+    gate: Literal["fail", "warn"] = "fail"
+    probe: Probe = Probe()
+    budgets: dict[str, Budget] = Field(
+        default_factory=dict, description="of each hop: adapter-merged, merged-onnx-fp32, onnx-fp32-int8, …"
+    )
+
+
+class Corpus(Strict):
+    libraries: dict[str, str] = Field(description="distribution: package whose docstrings are read")
+    exclude: list[str] = Field(
+        default_factory=list, description="parts of module names left out, with dots on both sides"
+    )
+
+
+class Properties(Strict):
+    """Short runs of equal work, alone on the machine, of the techniques of the published table beside `full`."""
+
+    model: Name
+    scenario: Name
+    steps: PositiveInt = Field(4, description="global batches of each run")
+    ranks: list[PositiveInt] = Field(
+        [1, 2, 4], min_length=2, description="ranks to share a model over, each twice the last"
+    )
+    rounds: PositiveInt = Field(3, description="times that each technique is run at its own number of ranks")
+
+    @model_validator(mode="after")
+    def _ranks_double(self) -> "Properties":
+        if any(b != 2 * a for a, b in pairwise(self.ranks)):
+            raise ValueError("ranks must double from each to the next, such as [1, 2, 4]")
+        return self
+
+
+class Benchmark(Strict):
+    """How fast each form of each run's model generates, by turns, alone on the machine."""
+
+    prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
+    batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
+    new_tokens: Annotated[int, Field(ge=2)] = 32
+    rounds: int = Field(3, ge=2, description="times that each is measured at each prompt length and batch size")
+    threads: PositiveInt = 1
+
+
+class Package(Strict):
+    """What `snakemake package` ships of each run."""
+
+    precision: Name = Field("genai-int4", description="a genai precision of the experiment's")
+
+
+class Experiment(Strict):
+    """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
+
+    models: list[Name] = Field(description="none where every technique is hosted: those name their own")
+    scenarios: list[Name] = Field(min_length=1)
+    techniques: list[Name] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    ranks: dict[Name, PositiveInt] = Field(
+        default_factory=dict, description="ranks of some techniques on this machine, in place of their `world_size`"
+    )
+    precisions: list[Name] = Field(description="fp32 and what it is quantized to; none exports nothing")
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    parity: Parity = Parity()
+    corpus: Corpus
+    properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
+    benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
+    package: Package = Package()
+    # Left out of every record: it changes no result.
+    publish: Publish = Field(Publish(), exclude=True)
+    # Left out where it isn't set, so that other experiments' records stay as they were.
+    kaito: Serving | None = Field(
+        None, exclude_if=lambda value: value is None, description="`kaito_serving` serves each LoRA adapter there"
+    )
+    tracking: Literal["none", "dvclive"] = Field(
+        "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
+    )
+    keep_intermediates: bool = Field(True, description="false makes merged models and fp32 ONNX temporary")
+    learning_rate_grid: list[PositiveFloat] = Field(
+        default_factory=list, description="the target `tune` trains every technique at each of these"
+    )
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> "Experiment":
+        for key in ("models", "scenarios", "techniques", "seeds", "precisions"):
+            values = getattr(self, key)
+            if repeated := next((value for value in values if values.count(value) > 1), None):
+                raise ValueError(f"{key} names {repeated} twice")
+        if unknown := sorted(set(self.ranks) - set(self.techniques)):
+            raise ValueError(f"ranks: {unknown[0]} is none of this experiment's techniques")
+        if "base" in self.techniques:
+            raise ValueError("techniques: base is the untuned model, always measured; leave it out")
+        if self.precisions and "fp32" not in self.precisions:
+            raise ValueError("precisions must hold fp32, the parent of the others")
+        if self.benchmark and not self.precisions:
+            raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
+        if self.properties and "full" not in self.techniques:
+            raise ValueError("properties compares each technique with full: add full to techniques")
+        for hop, budget in self.parity.budgets.items():
+            if hop not in ("adapter-merged", "merged-onnx-fp32") and not hop.startswith("onnx-fp32-"):
+                raise ValueError(
+                    f"parity.budgets: there is no hop {hop}; hops are adapter-merged, merged-onnx-fp32 and onnx-fp32-PRECISION"
+                )
+            answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
+            if hop == "adapter-merged" and answered:
+                raise ValueError(
+                    f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
+                )
+        return self
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "experiment": Experiment,
+    "technique": Technique,
+    "hosted-technique": HostedTechnique,
+    "kaito-technique": KaitoTechnique,
+    "scenario": Scenario,
+    "model": Model,
+    "export": Export,
+}

@@ -1,0 +1,137 @@
+"""Typed models of one export precision: a file of `config/exports/` each."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, RootModel, model_validator
+
+from snaketune.config.base import Strict
+
+
+class Float16(Strict):
+    """No knobs: inputs, outputs and the cache stay fp32, so that every precision is fed alike."""
+
+
+class DynamicInt8(Strict):
+    op_types: list[Literal["MatMul", "Gather"]] = Field(
+        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
+    )
+    per_channel: bool = Field(
+        True, description="a scale for each output of a weight, in 7 bits: kernels without VNNI saturate with 8"
+    )
+
+
+class StaticInt8(Strict):
+    op_types: list[Literal["MatMul", "Gather"]] = Field(
+        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
+    )
+    per_channel: bool = Field(
+        True, description="a scale for each output of a weight, in 7 bits; needs power_of_two: false"
+    )
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(
+        "percentile", description="how the range of an activation is taken from what the calibration rows gave"
+    )
+    calibration_rows: PositiveInt = Field(64, description="of the training split, the first")
+    power_of_two: bool = Field(
+        False, description="symmetric int8 with scales that are powers of two, opset 17: what FPGA tools take"
+    )
+
+    @model_validator(mode="after")
+    def _one_shift_a_tensor(self) -> "StaticInt8":
+        if self.power_of_two and self.per_channel:
+            raise ValueError("power_of_two has one shift for a whole tensor: set per_channel: false")
+        return self
+
+
+class WeightOnlyInt4(Strict):
+    algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
+        "rtn", description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows"
+    )
+    block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="weights that share a scale: fewer is more exact and larger"
+    )
+    symmetric: bool = Field(True, description="no zero points; hqq and k-quant need false, gptq is more exact with it")
+    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(
+        4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice"
+    )
+    calibration_rows: PositiveInt = Field(32, description="of the training split, the first; only gptq reads any")
+
+    @model_validator(mode="after")
+    def _what_the_algorithm_can(self) -> "WeightOnlyInt4":
+        if self.symmetric and self.algorithm in ("hqq", "k-quant"):
+            raise ValueError(f"{self.algorithm} searches zero points: set symmetric: false")
+        if self.accuracy_level and self.algorithm == "hqq":
+            raise ValueError("hqq's zero points are fractions, which only fp32 can take off: set accuracy_level: 0")
+        return self
+
+
+class Genai(Strict):
+    """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` are of int4 and int8."""
+
+    weights: Literal["fp32", "int8", "int4"]
+    algorithm: Literal["default", "rtn", "k_quant"] = Field(
+        "default", description="default and rtn round to nearest; k_quant searches scales and zero points"
+    )
+    block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="weights that share a scale: fewer is more exact and larger"
+    )
+    symmetric: bool = Field(True, description="false adds a zero point to each block; k_quant always has one")
+    accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+    quantize_embeddings: bool = Field(
+        True, description="the table of embeddings too, shared with a tied head; at int4 only"
+    )
+    mixed_precision: str | None = Field(
+        None,
+        pattern=r"^(last_matmul|mixed_layers|linear_attn):int[48](,(last_matmul|mixed_layers|linear_attn):int[48])*$",
+        description="parts kept at 8 bits, such as last_matmul:int8 (the head) or mixed_layers:int8; not with default",
+    )
+    spin_microseconds: PositiveInt | None = Field(
+        None,
+        description="how long a thread of the package waits awake for work; null is the runtime's own, milliseconds; 20 to 200 is faster where other programs want the cores too",
+    )
+
+    @model_validator(mode="after")
+    def _table_of_a_tied_head(self) -> "Genai":
+        if self.weights == "fp32" and (useless := self.model_fields_set - {"weights", "spin_microseconds"}):
+            raise ValueError(f"weights: fp32 isn't quantized, so leave out {', '.join(sorted(useless))}")
+        if self.algorithm == "default" and self.mixed_precision:
+            raise ValueError("mixed_precision needs algorithm: rtn or k_quant")
+        if self.algorithm == "default" and not self.symmetric and self.quantize_embeddings:
+            raise ValueError("symmetric: false needs algorithm: rtn or k_quant, or quantize_embeddings: false")
+        return self
+
+
+class Float16Export(Strict):
+    description: str
+    method: Literal["float16"]
+    options: Float16 = Float16()
+
+
+class Int8Export(Strict):
+    description: str
+    method: Literal["dynamic-int8"]
+    options: DynamicInt8 = DynamicInt8()
+
+
+class StaticInt8Export(Strict):
+    description: str
+    method: Literal["static-int8"]
+    options: StaticInt8 = StaticInt8()
+
+
+class Int4Export(Strict):
+    description: str
+    method: Literal["weight-only-int4"]
+    options: WeightOnlyInt4 = WeightOnlyInt4()
+
+
+class GenaiExport(Strict):
+    description: str
+    method: Literal["genai"]
+    options: Genai
+
+
+AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | GenaiExport
+
+
+class Export(RootModel[Annotated[AnyExport, Field(discriminator="method")]]):
+    """A precision: made of the fp32 ONNX model, or (genai) of the merged model by onnxruntime-genai's builder."""

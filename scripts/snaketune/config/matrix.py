@@ -1,0 +1,201 @@
+"""Read `config/`, check it whole, and resolve it into the matrix of runs."""
+
+import difflib
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from snaketune.config.claims import COLUMNS, REFERENCE
+from snaketune.config.experiment import Experiment
+from snaketune.config.export import AnyExport
+from snaketune.config.model import Model
+from snaketune.config.scenario import DOCUMENTATION, Scenario
+from snaketune.config.technique import Technique
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_yaml
+from snaketune.platforms.hosted import hosted_jobs
+from snaketune.platforms.hosted.technique import HostedTechnique, kind_of
+from snaketune.platforms.kaito import kaito_jobs
+from snaketune.platforms.kaito.technique import KaitoTechnique
+
+LINEAR_LAYERS = {
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
+    **{
+        name: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+        for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+    },
+}
+
+
+def modules_of(directory: Path) -> set[str]:
+    """Last names of the modules with a matrix weight, from the headers of local safetensors."""
+    names = set()
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as weights:
+                shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from None
+        names |= {key.split(".")[-2] for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
+    return names
+
+
+def measured(techniques: Iterable[str]) -> list[str]:
+    """Those whose properties are measured: all weights first, then the columns of the published table."""
+    known = set(techniques)
+    return [name for name in (REFERENCE, *COLUMNS.values()) if name in known]
+
+
+class Matrix:
+    """An experiment with every file it names, checked before any job starts."""
+
+    def __init__(self, config: dict[str, Any], root: Path):
+        self.root = root
+        self.experiment: Experiment = validated("experiment", config, "config/config.yaml (or your --configfile)")
+        own, properties = self.experiment, self.experiment.properties
+        models = [*own.models, *([properties.model] if properties else [])]
+        scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
+        self.models: dict[str, Model] = self._read_all("model", "models", models)
+        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
+        every = self._read_all("technique", "techniques", self.experiment.techniques)
+        self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
+        self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
+        for name, ranks in own.ranks.items():
+            if name in self.hosted or name in self.kaito:
+                raise UserError(f"ranks: {name} is trained by a service, which says itself on how many: leave it out")
+            self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
+        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
+        hosted_jobs.check(self)
+        self._check_exports()
+        self._check_targets()
+        self._check_files()
+        kaito_jobs.check(self)
+
+    @property
+    def others(self) -> list[str]:
+        """Every precision but fp32, which is exported."""
+        return [name for name in self.experiment.precisions if name != "fp32"]
+
+    @property
+    def genai(self) -> list[str]:
+        """Precisions that onnxruntime-genai builds and runs."""
+        return [name for name, export in self.exports.items() if export.method == "genai"]
+
+    @property
+    def packaged(self) -> str | None:
+        """The precision that a package ships, where it is a genai precision of the experiment."""
+        name = self.experiment.package.precision
+        return name if name in self.genai else None
+
+    def precisions_of(self, technique: str) -> list[str]:
+        """What a run is exported to: onnxruntime-genai can't start from a prefix."""
+        prefixed = technique != "base" and not self.techniques[technique].merges
+        return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
+
+    @property
+    def kaito(self) -> list[str]:
+        """Techniques that a KAITO operator trains."""
+        return [name for name, technique in self.techniques.items() if isinstance(technique, KaitoTechnique)]
+
+    @property
+    def exported(self) -> dict[str, list[str]]:
+        """The precisions of each technique and of the untuned model."""
+        return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
+
+    def _read_all(self, kind: str, folder: str, names: list[str]) -> dict[str, Any]:
+        directory = self.root / "config" / folder
+        known = sorted(path.stem for path in directory.glob("*.yaml"))
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UserError(
+                    f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)"
+                    + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+                )
+        contents = {name: read_yaml(directory / f"{name}.yaml") for name in names}
+        return {
+            name: validated(kind_of(content) if kind == "technique" else kind, content, f"config/{folder}/{name}.yaml")
+            for name, content in contents.items()
+        }
+
+    def _check_exports(self) -> None:
+        known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
+        for hop, budget in self.experiment.parity.budgets.items():
+            name = hop.removeprefix("onnx-fp32-")
+            if budget.smallest_prompt_agreement is not None and not name.startswith("genai-"):
+                raise UserError(
+                    f"parity.budgets.{hop}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
+                )
+            if name != hop and name not in known:
+                raise UserError(
+                    f"parity.budgets: there is no hop {hop}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
+                )
+        for name, export in self.exports.items():
+            if name in ("adapter", "fp32"):
+                raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
+            if name.startswith("genai-") != (export.method == "genai"):
+                raise UserError(
+                    f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
+                )
+
+    def _check_targets(self) -> None:
+        for model_name, model in self.models.items():
+            modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
+            for name, technique in self.techniques.items():
+                targets = getattr(technique.adapter.options, "target_modules", []) if technique.adapter else []
+                missing = [target for target in targets if modules and target not in modules]
+                if missing and modules:
+                    hint = (
+                        " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
+                        if model.model_type == "phi3"
+                        else ""
+                    )
+                    raise UserError(
+                        f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}"
+                    )
+
+    def _check_files(self) -> None:
+        for name, scenario in self.scenarios.items():
+            for path in scenario.source.paths:
+                if not (self.root / path).is_file():
+                    raise UserError(
+                        f"config/scenarios/{name}.yaml: source.path: {path}: no such file; expected a JSONL, JSON, CSV or Parquet file"
+                    )
+        for name, model in self.models.items():
+            if model.path and not (self.root / model.path / "config.json").is_file():
+                raise UserError(
+                    f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory"
+                )
+
+    @property
+    def uses_corpus(self) -> bool:
+        """Whether anything is made of the docstrings."""
+        sources = {scenario.source.builtin for scenario in self.scenarios.values()}
+        return bool(self.built) or bool(sources & DOCUMENTATION)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every model with the scenarios whose rows it reads."""
+        found = list(product(self.experiment.models, self.experiment.scenarios))
+        properties = self.experiment.properties
+        return list(dict.fromkeys([*found, *([(properties.model, properties.scenario)] if properties else [])]))
+
+    @property
+    def property_runs(self) -> list[tuple[str, int, int]]:
+        """(technique, ranks, round) of each run of the properties: of every round, then of more ranks."""
+        properties = self.experiment.properties
+        if not properties:
+            return []
+        own = {name: self.techniques[name].world_size for name in measured(self.techniques)}
+        rounds = [(name, own[name], number + 1) for number in range(properties.rounds) for name in own]
+        return list(dict.fromkeys([*rounds, *((name, ranks, 1) for ranks in properties.ranks for name in own)]))
+
+    @cached_property
+    def built(self) -> list[str]:
+        return [name for name, model in self.models.items() if model.build]

@@ -1,0 +1,59 @@
+"""Typed model of a model: a file of `config/models/`."""
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from snaketune.config.base import Strict
+
+
+class Architecture(Strict):
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+
+
+class Pretraining(Strict):
+    tokens: PositiveInt
+    held_out_tokens: PositiveInt = 60000
+    characters: PositiveInt = Field(320, description="of each text: its first sentences")
+    sequence_length: PositiveInt = 192
+    batch_rows: PositiveInt = 8
+    learning_rate: PositiveFloat = 0.003
+    weight_decay: float = Field(0.1, ge=0)
+    threads: PositiveInt = 2
+    seed: int = 1
+    checkpoint_steps: PositiveInt = 200
+
+
+class Build(Strict):
+    """A Phi-3 model that the workflow makes itself."""
+
+    vocabulary: PositiveInt
+    context: PositiveInt
+    architecture: Architecture
+    pretraining: Pretraining | None = Field(description="null leaves the weights random: to measure cost, not quality")
+
+
+class Model(Strict):
+    """Exactly one of build, hub or path."""
+
+    description: str
+    licence: str
+    model_type: str = Field(
+        "phi3", description="transformers' model_type: tells the names of the linear layers before a download"
+    )
+    build: Build | None = None
+    hub: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", description="owner/name on the Hugging Face hub"
+    )
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
+    path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if sum(origin is not None for origin in (self.build, self.hub, self.path)) != 1:
+            raise ValueError("give exactly one of build, hub, path")
+        if self.hub and not self.revision:
+            raise ValueError("hub needs revision: the 40-digit commit to download")
+        return self

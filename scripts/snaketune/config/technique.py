@@ -1,0 +1,130 @@
+"""Typed model of a technique: a file of `config/techniques/`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from snaketune.config.base import Share, Strict
+
+
+class LoraOptions(Strict):
+    r: PositiveInt = Field(8, description="rank: higher trains more parameters")
+    lora_alpha: PositiveFloat = Field(16, description="scale of the update is lora_alpha / r")
+    lora_dropout: Share = 0.0
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
+    use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
+    init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
+        True,
+        description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)",
+    )
+
+
+class Ia3Options(Strict):
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers whose outputs are rescaled")
+    feedforward_modules: list[str] = Field(
+        default_factory=list, description="those of them whose inputs are rescaled instead"
+    )
+
+    @model_validator(mode="after")
+    def _feedforward_is_a_target(self) -> "Ia3Options":
+        if extra := set(self.feedforward_modules) - set(self.target_modules):
+            raise ValueError(f"feedforward_modules {', '.join(sorted(extra))} must also be in target_modules")
+        return self
+
+
+class VeraOptions(Strict):
+    r: PositiveInt = Field(256, description="rank of the shared random projections: higher trains more parameters")
+    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    d_initial: PositiveFloat = Field(0.1, description="first value of the factors between the two projections")
+    projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
+    vera_dropout: Share = 0.0
+    save_projection: bool = Field(
+        True, description="false keeps only their seed in the adapter: smaller, but bound to torch's generator"
+    )
+
+
+class PrefixOptions(Strict):
+    num_virtual_tokens: PositiveInt = Field(20, description="trained keys and values before the text, in each layer")
+    prefix_projection: bool = Field(False, description="train the prefix through a two-layer network, then drop that")
+    encoder_hidden_size: PositiveInt | None = Field(
+        None, description="width of that network; none takes the width of the keys"
+    )
+
+    @model_validator(mode="after")
+    def _width_of_a_network(self) -> "PrefixOptions":
+        if self.encoder_hidden_size and not self.prefix_projection:
+            raise ValueError("encoder_hidden_size needs prefix_projection: true")
+        return self
+
+
+class Lora(Strict):
+    type: Literal["lora"]
+    options: LoraOptions
+
+
+class Ia3(Strict):
+    type: Literal["ia3"]
+    options: Ia3Options
+
+
+class Vera(Strict):
+    type: Literal["vera"]
+    options: VeraOptions
+
+
+class Prefix(Strict):
+    type: Literal["prefix"]
+    options: PrefixOptions
+
+
+class Engine(Strict):
+    type: Literal["torch", "deepspeed"] = "torch"
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what ZeRO shards over the ranks: 1 optimizer states, 2 gradients too, 3 weights too"
+    )
+    offload: Literal["none", "cpu"] = Field("none", description="where the optimizer lives")
+
+    @model_validator(mode="after")
+    def _zero_needs_deepspeed(self) -> "Engine":
+        if self.type == "torch" and (self.zero_stage or self.offload != "none"):
+            raise ValueError("zero_stage and offload need type: deepspeed")
+        return self
+
+
+class Technique(Strict):
+    """One point on the three axes adapter, base precision and engine."""
+
+    description: str
+    adapter: Annotated[Lora | Ia3 | Vera | Prefix, Field(discriminator="type")] | None = Field(
+        None, description="none trains all weights"
+    )
+    base_precision: Literal["fp32", "nf4"] = "fp32"
+    engine: Engine = Engine()
+    world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
+    threads: PositiveInt = Field(1, description="threads of each rank")
+    learning_rate: PositiveFloat | dict[str, PositiveFloat] = Field(
+        description="one number, or one for each model with `default` for the others"
+    )
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
+    micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Technique":
+        if self.base_precision == "nf4" and self.adapter is None:
+            raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
+        if self.base_precision == "nf4" and isinstance(self.adapter, Prefix):
+            raise ValueError("a prefix stays beside its fp32 base, so it can't be trained on base_precision nf4")
+        pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
+        if self.base_precision == "nf4" and pissa:
+            raise ValueError("init_lora_weights: pissa changes the base's weights, which nf4 can't hold: use fp32")
+        if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
+            raise ValueError("learning_rate needs the key `default`")
+        return self
+
+    @property
+    def merges(self) -> bool:
+        """Whether training ends in one plain model: a prefix stays beside its base."""
+        return not isinstance(self.adapter, Prefix)

@@ -1,0 +1,195 @@
+"""Reading with clear errors, and writing that no interruption leaves half done."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from snaketune.core.errors import UserError
+
+_claims: list[TextIO] = []
+SCRATCH = (".part", ".export", ".quantize")
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write aside; on success it is synced and renamed to ``path``.
+
+    Raises:
+        UserError: the disk is full; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        yield aside
+        _sync(aside)
+        aside.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left on the disk of {path.parent} while writing {path.name}") from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory that is removed afterwards; what a killed process left there goes first."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def written_together(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory to write files into; on success they are synced and moved to ``directory``."""
+    with scratch(directory / ".part") as aside:
+        yield aside
+        for path in sorted(aside.iterdir()):
+            _sync(path)
+            path.replace(directory / path.name)
+
+
+def is_scratch(path: Path, root: Path) -> bool:
+    """Whether a file is what a running or killed process was writing aside."""
+    return any(part.startswith(".") and part.endswith(SCRATCH) for part in path.relative_to(root).parts)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def claim(work: Path) -> None:
+    """Be the only process with this directory of checkpoints, until it ends.
+
+    Raises:
+        UserError: another one lives: a job outlives Snakemake where only Snakemake was killed.
+    """
+    work.parent.mkdir(parents=True, exist_ok=True)
+    guard = work.with_name(f".{work.name}.lock").open("w")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again"
+        ) from None
+    _claims.append(guard)
+
+
+def need_space(directory: Path, needed: int, what: str) -> None:
+    """Raise a UserError, before any work, where ``directory`` can't hold ``needed`` bytes."""
+    existing = next(p for p in [directory, *directory.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk"
+        )
+
+
+def prefer_programs_of(directory: Path) -> None:
+    """Let child processes find the programs of ``directory`` first."""
+    os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    write_text(
+        path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        UserError: it is missing, not UTF-8 or not YAML; the message names the file and the line.
+    """
+    import yaml  # the export environment needn't have it
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(
+            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
+        ) from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, one a line; blank lines are skipped.
+
+    Raises:
+        UserError: the file is missing, a folder, empty, not UTF-8, or a line is no JSON
+            object; the message names the file and the line.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a JSONL file with one object a line") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; expected a JSONL file with one object a line") from None
+    rows = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+            ) from None
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}, line {number}: half of a surrogate pair (an escape like \\ud83d alone); write the whole character"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise _not_json(path, number, f"{error.msg} at column {error.colno}") from None
+        except RecursionError:
+            raise _not_json(path, number, "nested too deep") from None
+        except ValueError as error:
+            raise _not_json(path, number, str(error)[:80]) from None
+        if not isinstance(row, dict):
+            raise UserError(f'{path}, line {number}: expected an object like {{"text": …}}, found {type(row).__name__}')
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: empty; expected a JSONL file with one object a line")
+    return rows
+
+
+def _not_json(path: Path, line: int, reason: str) -> UserError:
+    return UserError(f"{path}, line {line}: not JSON ({reason}); expected one object a line")

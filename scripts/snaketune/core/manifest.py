@@ -1,0 +1,146 @@
+"""``manifest.json``: what equal runs share. ``provenance.json``: what they need not."""
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, sha256, write_json
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "deepspeed",
+    "accelerate",
+    "tokenizers",
+    "optimum-onnx",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "snakemake",
+)
+
+
+def record(directory: Path, recipe: dict[str, Any], inputs: list[Path], files: list[Path]) -> None:
+    """Write ``directory/manifest.json``: hashes of files and inputs, and the resolved recipe.
+
+    Beside it goes ``provenance.json``: when, where and with which packages it was made.
+    """
+    _write_provenance(directory)
+    write_json(
+        directory / "manifest.json",
+        {
+            "files": {
+                path.relative_to(directory).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+                for path in sorted(files)
+            },
+            "inputs": {path.as_posix(): sha256(path) for path in sorted(inputs)},
+            "recipe": recipe,
+        },
+    )
+
+
+def _write_provenance(directory: Path) -> None:
+    write_json(
+        directory / "provenance.json",
+        {
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "hardware": hardware(),
+            "python": platform.python_version(),
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        },
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A manifest's content.
+
+    Raises:
+        UserError: it is missing, or no manifest any more.
+    """
+    try:
+        content: dict[str, Any] = read_json(path)
+        if all(isinstance(content[key], dict) for key in ("files", "inputs", "recipe")):
+            return content
+        reason = "files, inputs and recipe must be mappings"
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run snakemake to make it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+    raise UserError(f"{path} is no manifest ({reason}): delete it and run snakemake to make it again")
+
+
+def prove(path: Path, *names: str) -> None:
+    """Prove that the files a manifest names, or those of the given names, are the ones on disk.
+
+    Raises:
+        UserError: a file is missing or its content isn't what the manifest says.
+    """
+    expected = read(path)["files"]
+    for name in names or expected:
+        if name not in expected:
+            raise UserError(f"{path} doesn't name {name}: delete it and run snakemake to make it again")
+        if fault := fault_of(path.parent / name, expected[name]["sha256"], sha256):
+            raise UserError(f"{fault}, though {path} names it: delete it and run snakemake to make it again")
+
+
+def prove_sources(digests: dict[str, str]) -> None:
+    """Raise a UserError where a user's file isn't what it was when the job was planned."""
+    for name, digest in digests.items():
+        if Path(name).exists() and sha256(Path(name)) != digest:
+            raise UserError(f"{name} was changed while its job waited: run snakemake again")
+
+
+def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | None:
+    """What is wrong with a file whose SHA-256 should be ``expected``, or nothing."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if (found := digest(path)) != expected:
+        return f"{path} has changed since it was made (sha256 {found[:12]}, expected {expected[:12]})"
+    return None
+
+
+def hardware() -> dict[str, Any]:
+    """Processor name, core count and total memory in bytes of this machine."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in cpuinfo.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            model,
+        )
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _commit() -> str | None:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,191 @@
+"""What of `config/` enters the recipe of each step."""
+
+from typing import Any
+
+from snaketune.config.matrix import Matrix, measured
+from snaketune.platforms.hosted import hosted_jobs
+from snaketune.platforms.kaito import kaito_jobs
+
+RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
+
+
+class Recipes(Matrix):
+    """A matrix with the recipe of each of its jobs."""
+
+    def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
+        """What a training job needs to know; at a ``rate`` of the grid, one epoch whose weights aren't kept."""
+        resolved = self.techniques[technique]
+        rates = resolved.learning_rate
+        chosen = rate or (rates.get(model, rates["default"]) if isinstance(rates, dict) else rates)
+        training = self.experiment.training.model_dump(exclude={"checkpoint_steps"})
+        if rate:
+            training["epochs"] = 1
+        return {
+            **resolved.model_dump(exclude={"description"}),
+            **training,
+            "learning_rate": chosen,
+            "keep_weights": rate is None,
+            "seed": seed,
+        }
+
+    def property_recipe(self, technique: str, ranks: int) -> dict[str, Any]:
+        """A training job of a few steps on so many ranks, whose weights aren't kept."""
+        properties = self.experiment.properties
+        assert properties is not None
+        recipe = self.training_recipe(properties.model, technique, self.experiment.seeds[0])
+        return {**recipe, "epochs": 1, "steps": properties.steps, "world_size": ranks, "keep_weights": False}
+
+    def parameters(self) -> dict[str, Any]:
+        """The whole matrix, resolved: what `dvc params diff` compares."""
+        kinds: dict[str, dict[str, Any]] = {
+            "models": self.models,
+            "scenarios": self.scenarios,
+            "techniques": {**self.techniques, **self.hosted},
+            "exports": self.exports,
+        }
+        return {
+            "experiment": self.experiment.model_dump(),
+            **{kind: {name: one.model_dump() for name, one in found.items()} for kind, found in kinds.items()},
+        }
+
+    def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+        return {
+            "cells": cells,
+            "precisions": self.exported,
+            "benchmarked": self.experiment.benchmark is not None,
+            "corpus": self.uses_corpus,
+            "built": self.built,
+            "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
+            "with_adapter": [name for name, technique in self.techniques.items() if technique.adapter],
+            "pairs": self.pairs,
+            "property_runs": self.property_runs,
+            "parameters": self.parameters(),
+            **({"hosted": self.hosted_cells} if self.hosted else {}),
+        }
+
+    def data_recipe(self, scenario: str) -> dict[str, Any]:
+        """What decides which rows there are; how they are scored or described isn't in it."""
+        scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
+        found = self.scenarios[scenario].model_dump(exclude=scoring)
+        del found["budgets"]["truncated"]
+        return {"scenario": found}
+
+    def tokens_recipe(self, scenario: str) -> dict[str, Any]:
+        found = self.scenarios[scenario]
+        return {"truncated": found.budgets.truncated, **found.model_dump(include={"max_tokens", "gate", "task"})}
+
+    def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
+        """How one backend is scored; which of the task's metrics count isn't in it."""
+        evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
+        return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
+
+    @property
+    def hosted_cells(self) -> list[dict[str, Any]]:
+        return hosted_jobs.cells(self)
+
+    def hosted_recipe(self, technique: str, seed: int) -> dict[str, Any]:
+        return hosted_jobs.hosted_recipe(self, technique, seed)
+
+    def hosted_price(self, technique: str) -> dict[str, Any]:
+        return hosted_jobs.price(self, technique)
+
+    def asking_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        return hosted_jobs.asking_recipe(self, scenario, technique)
+
+    def kaito_recipe(self, *cell: Any) -> dict[str, Any]:
+        return kaito_jobs.kaito_recipe(self, *cell)
+
+    def serving_recipe(self, *cell: Any) -> dict[str, Any]:
+        return kaito_jobs.serving_recipe(self, *cell)
+
+    def pretraining_recipe(self, model: str) -> dict[str, Any]:
+        build = self.models[model].build
+        assert build is not None
+        plan = build.pretraining.model_dump(exclude={"checkpoint_steps"}) if build.pretraining else RANDOM_WEIGHTS
+        return {**build.model_dump(exclude={"pretraining"}), **plan}
+
+    def merge_recipe(self, technique: str) -> dict[str, Any]:
+        return self.techniques[technique].model_dump(include={"base_precision", "threads"})
+
+    def export_recipe(self, precision: str) -> dict[str, Any]:
+        return self.exports[precision].model_dump(exclude={"description"})
+
+    def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        how = {"threads", "bootstrap_samples", "confidence"}
+        return {
+            **self.experiment.parity.model_dump(exclude_none=True),
+            **self.experiment.evaluation.model_dump(include=how),
+            "primary_metric": self.scenarios[scenario].primary_metric,
+            "precisions": self.precisions_of(technique),
+        }
+
+    def benchmark_recipe(self, technique: str) -> dict[str, Any]:
+        benchmark = self.experiment.benchmark
+        assert benchmark is not None
+        return {**benchmark.model_dump(), "precisions": self.precisions_of(technique)}
+
+    def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
+        """What a model card tells of the configuration."""
+        data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
+        assert precision is not None
+        written = data.task != "generation" and source.builtin is not None
+        return {
+            "cell": [model, scenario, technique, seed],
+            "precision": precision,
+            "export": self.exports[precision].model_dump(),
+            "model": self.models[model].model_dump(include={"description", "licence", "hub", "revision", "model_type"}),
+            "scenario": {
+                **data.model_dump(include={"description", "licence", "task", "prompt"}),
+                **source.model_dump(include={"hub", "revision"}),
+                "languages": ["en", *source.options.get("languages", {})] if written else [],
+            },
+            "technique": self.techniques[technique].description if technique != "base" else "",
+            "confidence": self.experiment.evaluation.confidence,
+        }
+
+    def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+        """Every run, and how each scenario is scored."""
+        scored = {
+            name: {"primary_metric": scenario.primary_metric, "higher_is_better": scenario.higher_is_better}
+            for name, scenario in self.scenarios.items()
+        }
+        return {
+            "cells": cells,
+            "scenarios": scored,
+            "precisions": self.exported,
+            **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
+            **({"hosted": self.hosted_cells} if self.hosted else {}),
+        }
+
+    def table_recipe(self) -> dict[str, Any]:
+        """What the cells of the published table are measured by."""
+        properties = self.experiment.properties
+        return {
+            "model": next(iter(self.experiment.models), None),
+            "scenarios": self.experiment.scenarios,
+            "techniques": list(self.techniques),
+            "confidence": self.experiment.evaluation.confidence,
+            "properties": properties
+            and {
+                **properties.model_dump(),
+                "batch_rows": self.experiment.training.batch_rows,
+                "seeds": self.experiment.seeds[:1],
+            },
+            "property_runs": self.property_runs,
+            "ranks": {name: self.techniques[name].world_size for name in measured(self.techniques)},
+            "offloaded": [name for name, technique in self.techniques.items() if technique.engine.offload != "none"],
+        }
+
+    def report_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+        described = {name: technique.model_dump() for name, technique in self.techniques.items()}
+        return {
+            **self.summary_recipe(cells),
+            "benchmarked": self.experiment.benchmark is not None,
+            "techniques": described,
+            "training": self.experiment.training.model_dump(),
+            "models": {name: model.description for name, model in self.models.items()},
+            "cards": {
+                name: scenario.model_dump(include={"description", "licence"})
+                for name, scenario in self.scenarios.items()
+            },
+        }

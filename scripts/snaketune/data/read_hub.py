@@ -1,0 +1,44 @@
+"""A dataset of the Hugging Face hub as raw rows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from snaketune.core.errors import UserError
+from snaketune.core.layout import SPLITS
+from snaketune.data.raw_rows import Row
+
+
+def hub_rows(source: dict[str, Any]) -> Iterator[Row]:
+    """Rows of a dataset of the hub; no code of it is run."""
+    import datasets
+
+    name, revision = source["hub"], source["revision"]
+    for split in (split for split in SPLITS if split in source["splits"]):
+        theirs = source["splits"][split]
+        try:
+            loaded = datasets.load_dataset(name, source["configuration"], revision=revision, split=theirs)
+        # Names, networks, caches and formats fail with classes of five packages.
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+            raise UserError(
+                f"source.hub: {name} ({source['configuration'] or 'default configuration'}, split {theirs}) at revision {revision[:12]} could not be loaded from the Hugging Face hub: {reason}; check the connection and these names"
+            ) from None
+        for number, row in enumerate(loaded, start=1):
+            content = {key: _named(value, loaded.features[key]) for key, value in row.items()}
+            yield Row(f"{name} {theirs}, row {number}", f"{split}:{number}", split, content)
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A value with the names of its classes instead of their numbers."""
+    import datasets
+
+    if value is None:
+        return None
+    if isinstance(feature, datasets.ClassLabel):
+        # The hub marks rows that nobody labelled with -1.
+        return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_named(one, feature.feature) for one in value]
+    if isinstance(feature, dict):
+        return {key: _named(one, feature[key]) for key, one in value.items()}
+    return value

@@ -1,0 +1,57 @@
+"""Tokenized rows on disk: one safetensors file a split, read without torch or a tokenizer."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from snaketune.core.files import written_whole
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token ids of each row (int32), and which of them are answers (bool): only on these falls loss."""
+
+    ids: list[np.ndarray]
+    answers: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def answer_tokens(self, rows: Iterable[int]) -> int:
+        """How many tokens are predicted: nothing comes before the first one of a row."""
+        return sum(int(self.answers[row][1:].sum()) for row in rows)
+
+    def tokens(self, rows: Iterable[int]) -> int:
+        return sum(len(self.ids[row]) for row in rows)
+
+    @property
+    def prompts(self) -> list[np.ndarray]:
+        """What comes before the last answer of each row."""
+        return [ids[: answer_start(answers)] for ids, answers in zip(self.ids, self.answers, strict=True)]
+
+
+def answer_start(answers: np.ndarray) -> int:
+    """Where the last run of answer tokens begins."""
+    asked = np.flatnonzero(~answers)
+    return int(asked[-1]) + 1 if len(asked) else 0
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    tensors: dict[str, np.ndarray] = {
+        "ids": np.concatenate(rows.ids).astype(np.int32),
+        "answers": np.concatenate(rows.answers).astype(np.uint8),
+        "offsets": np.cumsum([0, *map(len, rows.ids)]).astype(np.int64),
+    }
+    with written_whole(path) as aside:
+        aside.write_bytes(save(tensors))
+
+
+def read_rows(path: Path) -> Rows:
+    tensors = load_file(path)
+    bounds = list(itertools.pairwise(tensors["offsets"].tolist()))
+    answers = tensors["answers"].astype(bool)
+    return Rows([tensors["ids"][a:b] for a, b in bounds], [answers[a:b] for a, b in bounds])

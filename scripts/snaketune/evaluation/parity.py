@@ -1,0 +1,119 @@
+"""How far a form of a model is from its parent, each figure with its interval, and what breaks a budget."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from snaketune.evaluation.bootstrap import Resampling, percentiles, row_draws, row_sums
+from snaketune.evaluation.metrics import quality_change
+from snaketune.inference.decoding import log_softmax
+
+# In float64, all positions of a large vocabulary would take gigabytes.
+POSITIONS_AT_ONCE = 64
+
+
+@np.errstate(invalid="ignore")
+def compare_logits(
+    parent: np.ndarray, child: np.ndarray, positions: Sequence[int], samples: int, confidence: float
+) -> dict[str, Any]:
+    """Logit differences, greedy agreement and KL divergence over the probe.
+
+    Args:
+        parent: logits, (all positions, vocabulary).
+        child: logits of the same positions.
+        positions: how many of them are of each row; rows are what is resampled for the intervals.
+
+    Returns:
+        ``kl_divergence`` is the mean over positions of KL(parent || child), in nats; ``*_ci`` are
+        both ends of the percentile bootstrap of ``samples`` draws of rows. Where logits aren't
+        finite, neither is ``largest_logit_difference``, and greedy tokens don't agree.
+    """
+    largest = difference = 0.0
+    agreed, divergence = np.zeros(len(parent)), np.zeros(len(parent))
+    for start in range(0, len(parent), POSITIONS_AT_ONCE):
+        part = slice(start, start + POSITIONS_AT_ONCE)
+        apart = np.abs(parent[part].astype(np.float64) - child[part])
+        p, q = log_softmax(parent[part]), log_softmax(child[part])
+        divergence[part] = (np.exp(p) * (p - q)).sum(-1)
+        # Unlike max(), this keeps a NaN.
+        largest = float(np.maximum(largest, apart.max()))
+        difference += float(apart.mean(-1).sum())
+        # Of a row with a NaN, argmax is the NaN's place, which may be the right token.
+        agreed[part] = (parent[part].argmax(-1) == child[part].argmax(-1)) & np.isfinite(apart).all(-1)
+    starts = np.cumsum([0, *positions[:-1]])
+    drawn = row_draws(len(positions), samples)
+    found: dict[str, Any] = {
+        "positions": len(parent),
+        "rows": len(positions),
+        "largest_logit_difference": largest,
+        "mean_logit_difference": difference / len(parent),
+    }
+    for name, values in (("greedy_agreement", agreed), ("kl_divergence", divergence)):
+        sums = np.add.reduceat(values, starts)
+        means = row_sums(drawn, sums) / row_sums(drawn, np.asarray(positions, dtype=np.float64))
+        found[name], found[f"{name}_ci"] = float(values.mean()), list(percentiles(means, confidence))
+    return found
+
+
+def compare_answers(
+    metric: str, parent: list[dict[str, Any]], child: list[dict[str, Any]], samples: int, confidence: float
+) -> dict[str, Any]:
+    """Change of perplexity and of a metric from the parent's predictions to the child's, paired by row.
+
+    Args:
+        metric: the scenario's primary one.
+        parent: each test row with ``nll`` (nats), ``answer_tokens`` and ``statistics``.
+        child: the same rows.
+
+    Returns:
+        ``perplexity_change`` is log(perplexity of the child / of the parent): 0.01 is about 1 % more;
+        ``metric_change`` is that of `quality_change`, positive where the child is better.
+    """
+    tokens = np.array([row["answer_tokens"] for row in parent], dtype=np.float64)
+    before, after = (np.array([row["nll"] for row in rows], dtype=np.float64) for rows in (parent, child))
+    draws = Resampling(len(parent), 1, samples)
+    lost = row_sums(draws.rows, after - before) / row_sums(draws.rows, tokens)
+    one, other = (
+        draws.values(metric, [np.array([row["statistics"][metric] for row in rows], dtype=np.float64)])
+        for rows in (parent, child)
+    )
+    changes = [quality_change(metric, a, b) for a, b in zip(one[1].tolist(), other[1].tolist(), strict=True)]
+    return {
+        "n": len(parent),
+        "answer_tokens": int(tokens.sum()),
+        "perplexity_change": float((after - before).sum() / tokens.sum()),
+        "perplexity_change_ci": list(percentiles(lost, confidence)),
+        "metric_change": quality_change(metric, one[0], other[0]),
+        "metric_change_ci": list(percentiles(np.array(changes), confidence)),
+    }
+
+
+def broken(found: dict[str, Any]) -> bool:
+    """Whether the logits of a hop's parent or child aren't all finite: no budget allows for that."""
+    return not math.isfinite(found["largest_logit_difference"])
+
+
+def without_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures for JSON, which has neither NaN nor infinity: None in their place."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list):
+            return [kept(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: kept(value) for name, value in found.items()}
+
+
+def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:
+    """A sentence for each figure of a hop that breaks its budget; NaN breaks it, what wasn't measured doesn't."""
+    wrong = []
+    for key, limit in budget.items():
+        name = key.removeprefix("smallest_")
+        if name not in found:
+            continue
+        least = key != name
+        if not (found[name] >= limit if least else found[name] <= limit):
+            wrong.append(f"{hop}: {name} is {found[name]:.3g}, expected at {'least' if least else 'most'} {limit:g}")
+    return wrong

@@ -1,0 +1,80 @@
+"""Finding things in an ONNX graph."""
+
+import onnx
+
+from snaketune.core.errors import UserError
+
+
+def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The constants by name."""
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Matrix products with a constant weight (inputs, outputs); those of attention have none."""
+    held = initializers(graph)
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in held and len(held[node.input[1]].dims) == 2
+    ]
+
+
+def reads_table(node: onnx.NodeProto, held: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node looks up the tokens in a table (vocabulary, width)."""
+    return (
+        node.op_type == "Gather"
+        and node.input[1] == "input_ids"
+        and node.input[0] in held
+        and len(held[node.input[0]].dims) == 2
+    )
+
+
+def check_known(graph: onnx.GraphProto) -> None:
+    """Prove that most weights are of layers which a quantizer finds: MatMul, and the table of tokens.
+
+    Raises:
+        UserError: they aren't, and the model would stay nearly as it is.
+    """
+    held = initializers(graph)
+    sizes = {
+        name: tensor.dims[0] * tensor.dims[1]
+        for name, tensor in held.items()
+        if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    known = {node.input[1] for node in linear_nodes(graph)}
+    known |= {node.input[0] for node in graph.node if reads_table(node, held)}
+    if sum(size for name, size in sizes.items() if name in known) * 2 < sum(sizes.values()):
+        others = {node.op_type for node in graph.node if set(node.input) & (sizes.keys() - known)}
+        raise UserError(
+            f"most weights of this model are read by {', '.join(sorted(others)) or 'nothing'}, and only those of MatMul are quantized: choose fp32, fp16 or a genai precision"
+        )
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Drop the constants that no node reads any more."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: list[onnx.NodeProto]) -> None:
+    """Put other nodes where ``node`` is."""
+    at = next(i for i, other in enumerate(graph.node) if other.output == node.output)
+    after = list(graph.node)[at + 1 :]
+    del graph.node[at:]
+    graph.node.extend([*made, *after])
+
+
+def ancestors(graph: onnx.GraphProto, names: list[str]) -> list[onnx.NodeProto]:
+    """All nodes that these tensors are computed by."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found: dict[str, onnx.NodeProto] = {}
+    waiting = list(names)
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.output[0] not in found:
+            found[node.output[0]] = node
+            waiting.extend(node.input)
+    return list(found.values())

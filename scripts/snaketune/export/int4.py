@@ -1,0 +1,162 @@
+"""4-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+
+from snaketune.core.errors import UserError
+from snaketune.export import gptq
+from snaketune.export.graphs import initializers, linear_nodes, reads_table, remove_unused, replace
+
+
+def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
+    """The model with every linear layer and the embedding table in 4 bits; ``rows`` are for gptq.
+
+    A head that is tied to the table keeps one copy for both.
+
+    Raises:
+        UserError: k-quant can't pack a layer of this width in blocks of this size.
+    """
+    model = onnx.load(source)
+    tied = _tied_head(model.graph)
+    if options["algorithm"] == "gptq":
+        _quantize_gptq(model.graph, source, options, rows)
+    else:
+        _check_blocks(model.graph, options)
+        quantizer = nbits.MatMulNBitsQuantizer(
+            model,
+            block_size=options["block_size"],
+            is_symmetric=options["symmetric"],
+            accuracy_level=options["accuracy_level"],
+            algo_config=_config(options),
+        )
+        quantizer.process()
+        model = quantizer.model.model
+    _quantize_table(model.graph, options, tied)
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    remove_unused(model.graph)
+    return model
+
+
+def _config(options: dict[str, Any]) -> nbits.WeightOnlyQuantConfig:
+    block = options["block_size"]
+    if options["algorithm"] == "hqq":
+        return nbits.HQQWeightOnlyQuantConfig(block_size=block)
+    if options["algorithm"] == "k-quant":
+        return nbits.KQuantWeightOnlyQuantConfig()
+    return nbits.DefaultWeightOnlyQuantConfig(
+        block_size=block, is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
+    )
+
+
+def _check_blocks(graph: onnx.GraphProto, options: dict[str, Any]) -> None:
+    held, block = initializers(graph), options["block_size"]
+    for node in linear_nodes(graph) if options["algorithm"] == "k-quant" else []:
+        width = held[node.input[1]].dims[0]
+        if -(-width // block) % 2:
+            raise UserError(
+                f"k-quant packs the zero points of two blocks into a byte, but {node.name} has {-(-width // block)} blocks of {block} in its {width} inputs: choose a block_size that gives an even number"
+            )
+
+
+def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> None:
+    held, block = initializers(graph), options["block_size"]
+    nodes = linear_nodes(graph)
+    widths = {node.input[0]: held[node.input[1]].dims[0] for node in nodes}
+    for name, moments in gptq.second_moments(source, widths, rows):
+        for node in nodes:
+            if node.input[0] != name:
+                continue
+            weight = numpy_helper.to_array(held[node.input[1]])
+            codes, scales, zeros = gptq.quantize(weight, moments, block, options["symmetric"])
+            parts = {"Q4": _pack(codes, block), "scales": scales.T.copy()}
+            if not options["symmetric"]:
+                parts["zero_points"] = _pack(zeros, len(zeros))[:, 0]
+            names = [f"{node.input[1]}_{kind}" for kind in parts]
+            graph.initializer.extend(map(numpy_helper.from_array, parts.values(), names))
+            made = helper.make_node(
+                "MatMulNBits",
+                [name, *names],
+                list(node.output),
+                f"{node.name}_Q4",
+                domain="com.microsoft",
+                K=weight.shape[0],
+                N=weight.shape[1],
+                bits=4,
+                block_size=block,
+                accuracy_level=options["accuracy_level"],
+            )
+            replace(graph, node, [made])
+
+
+def _pack(codes: np.ndarray, block: int) -> np.ndarray:
+    """Codes (inputs, outputs) as bytes of two, lower one first: (outputs, blocks, bytes of a block)."""
+    odd = block + block % 2
+    padded = np.pad(codes.T, ((0, 0), (0, -len(codes) % block))).reshape(codes.shape[1], -1, block)
+    padded = np.pad(padded, ((0, 0), (0, 0), (0, odd - block)))
+    return np.ascontiguousarray(padded[..., ::2] | padded[..., 1::2] << 4)
+
+
+def _tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    held = initializers(graph)
+    return [node for node in graph.node if reads_table(node, held)]
+
+
+def _tied_head(graph: onnx.GraphProto) -> str | None:
+    """The output of the linear layer whose weight is the embedding table, transposed."""
+    held = initializers(graph)
+    for table in _tables(graph):
+        weight = numpy_helper.to_array(held[table.input[0]])
+        for node in linear_nodes(graph):
+            other = held[node.input[1]]
+            if list(other.dims) == [*weight.T.shape] and np.array_equal(numpy_helper.to_array(other), weight.T):
+                return str(node.output[0])
+    return None
+
+
+def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str | None) -> None:
+    """Read the table's rows out of 4-bit blocks: the tied head's own, or else rounded to nearest.
+
+    hqq's zero points are fractions, which GatherBlockQuantized doesn't take.
+    """
+    held, block = initializers(graph), options["block_size"]
+    for node in _tables(graph):
+        table = numpy_helper.to_array(held[node.input[0]])
+        if table.shape[1] % block:
+            continue
+        if tied and options["algorithm"] != "hqq":
+            head = next(other for other in graph.node if tied in other.output)
+            parts = list(head.input[1:])
+        else:
+            rounding = nbits.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=options["symmetric"])
+            # The kernel takes the memory as it lies.
+            packed = nbits.DefaultWeightOnlyQuantizer(rounding).qbits_block_quant(np.ascontiguousarray(table.T))
+            parts = [f"{node.input[0]}_{kind}" for kind in ("Q4", "scales", "zero_points")]
+            parts = parts[: 2 if options["symmetric"] else 3]
+            graph.initializer.extend(map(numpy_helper.from_array, packed[: len(parts)], parts))
+        _gather_blocks(graph, node, parts, table.shape, block)
+
+
+def _gather_blocks(
+    graph: onnx.GraphProto, node: onnx.NodeProto, parts: list[str], shape: tuple[int, ...], block: int
+) -> None:
+    flat = f"{node.name}_shape"
+    graph.initializer.append(numpy_helper.from_array(np.array([shape[0], shape[1] // 2]), flat))
+    rows = helper.make_node("Reshape", [parts[0], flat], [f"{node.name}_blocks"], f"{node.name}_reshape")
+    gather = helper.make_node(
+        "GatherBlockQuantized",
+        [rows.output[0], node.input[1], *parts[1:]],
+        list(node.output),
+        f"{node.name}_Q4",
+        domain="com.microsoft",
+        gather_axis=0,
+        quantize_axis=1,
+        block_size=block,
+        bits=4,
+    )
+    replace(graph, node, [rows, gather])

@@ -1,0 +1,100 @@
+"""8-bit weights and activations, with scales found beforehand on training rows, as QDQ pairs.
+
+Only matrix products with a constant weight and the embedding table are quantized: the products of
+attention, whose operands vary most, and everything between stay in fp32.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, version_converter
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+
+from snaketune.export.calibration import METHODS, observed_ranges
+from snaketune.export.graphs import initializers, linear_nodes
+from snaketune.export.power_of_two import OPSET, check_power_of_two, power_of_two_at_least
+
+
+def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
+    """The model in QDQ format; writes beside ``source``, which it may change.
+
+    Activations are asymmetric uint8 and the layers' outputs stay fp32: residual stream and logits
+    have outliers that would take an 8-bit scale for themselves. A weight with a scale for each
+    output has 7 bits: with 8, the kernels of x86 processors without VNNI saturate at 16 bits.
+    With ``power_of_two`` both are symmetric int8, outputs included, and every scale is a power of
+    two.
+
+    Raises:
+        UserError: a scale of a power-of-two model isn't one.
+    """
+    shifts = options["power_of_two"]
+    if shifts:
+        # Without its weights, which protobuf may not hold.
+        graph_only = onnx.load(source, load_external_data=False)
+        onnx.save(version_converter.convert_version(graph_only, OPSET), source)
+    ranges = observed_ranges(source, options["op_types"], rows, options["calibration"], symmetric=shifts)
+    cache = source.with_name("ranges.json")
+    save_tensors_data(ranges, cache)
+    model = onnx.load(source, load_external_data=False)
+    linear = {node.name for node in linear_nodes(model.graph)}
+    extra: dict[str, Any] = {"ActivationSymmetric": shifts, "WeightSymmetric": True}
+    if shifts:
+        extra["TensorQuantOverrides"] = _shifts(onnx.load(source).graph, ranges)
+    else:
+        extra["OpTypesToExcludeOutputQuantization"] = ["MatMul"]
+    made = source.with_name("quantized.onnx")
+    quantize_static(
+        source,
+        made,
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=options["op_types"],
+        per_channel=options["per_channel"],
+        reduce_range=options["per_channel"],
+        activation_type=QuantType.QInt8 if shifts else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[
+            node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in linear
+        ],
+        use_external_data_format=True,
+        calibrate_method=METHODS[options["calibration"]],
+        calibration_cache_path=cache,
+        extra_options=extra,
+    )
+    if shifts:
+        onnx.checker.check_model(made)
+    quantized = onnx.load(made)
+    if shifts:
+        check_power_of_two(quantized)
+    return quantized
+
+
+def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[str, Any]]]:
+    """A power-of-two scale for each tensor to quantize."""
+    held = initializers(graph)
+    scales = {
+        name: power_of_two_at_least(float(np.abs(np.asarray(data.range_value, np.float64)).max()) / 127)
+        for name, data in ranges.items()
+        if name not in held
+    }
+    tables = [node.input[0] for node in graph.node if node.op_type == "Gather" and node.input[0] in held]
+    for name in [*tables, *(node.input[1] for node in linear_nodes(graph))]:
+        scales[name] = _of_weight(numpy_helper.to_array(held[name]))
+    return {
+        name: [
+            {"quant_type": QuantType.QInt8, "scale": np.array(scale, np.float32), "zero_point": np.array(0, np.int8)}
+        ]
+        for name, scale in scales.items()
+    }
+
+
+def _of_weight(weight: np.ndarray) -> float:
+    """The power of two with the smaller squared error: one that clips nothing, or half of it."""
+    whole = power_of_two_at_least(float(np.abs(weight).max()) / 127)
+
+    def error(scale: float) -> float:
+        return float(np.square(np.clip(np.round(weight / scale), -128, 127) * scale - weight, dtype=np.float64).sum())
+
+    return min((whole, whole / 2), key=error)

@@ -1,0 +1,45 @@
+"""A model directory that the export environment's older transformers reads."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.files import write_json
+
+
+def older_scaling(rope: dict[str, Any]) -> dict[str, Any]:
+    """The `rope_scaling` of transformers 4; Phi-3's long-rope must have just these three keys."""
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind == "longrope":
+        return {"type": kind, "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
+    return {**rope, "type": kind}
+
+
+def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A model configuration with the rope and dtype keys that transformers 4 reads.
+
+    transformers 5 saves `rope_parameters`; version 4 ignores it and would fall back to the
+    default rope without a word.
+    """
+    older = dict(config)
+    rope = dict(older.get("rope_parameters") or {})
+    if rope:
+        older["rope_theta"] = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
+        if "partial_rotary_factor" in rope:
+            older["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+        scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+        older["rope_scaling"] = older_scaling(rope) if scaled else None
+        if "original_max_position_embeddings" in rope:
+            older["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
+    if "dtype" in older:
+        older["torch_dtype"] = older["dtype"]
+    return older
+
+
+def lay_model(model: Path, directory: Path, config: dict[str, Any]) -> None:
+    """Make ``directory``, with links to the weights of ``model`` and another configuration."""
+    directory.mkdir()
+    for path in model.glob("*.safetensors"):
+        (directory / path.name).symlink_to(path.absolute())
+    write_json(directory / "config.json", config)
+    shutil.copyfile(model / "generation_config.json", directory / "generation_config.json")

@@ -1,0 +1,56 @@
+"""An adapter beside a base that stays as it is: files, inputs of the graph, and what belongs together.
+
+A switchable linear layer computes y = s * (W (t * x) + B A (t * x)) + bias. Where nothing is fed, A
+and B have rank 0 and s and t are ones: the base alone.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from snaketune.core import files, manifest
+from snaketune.core.errors import UserError
+
+INPUTS_FILE = "adapter_inputs.json"
+ADAPTER_FILE = "adapter.onnx_adapter"
+
+
+def parts_of(adapter: dict[str, Any]) -> dict[str, list[str]]:
+    """Which inputs each target module of an adapter (``{"type", "options"}`` of kinds.py) needs.
+
+    lora_A and lora_B are A and B, transposed; input_scale is t, output_scale s.
+    """
+    options = adapter["options"]
+    if adapter["type"] == "ia3":
+        forward = options["feedforward_modules"]
+        return {t: ["input_scale" if t in forward else "output_scale"] for t in options["target_modules"]}
+    parts = ["lora_A", "lora_B", *(["output_scale"] if options.get("use_dora") else [])]
+    return dict.fromkeys(options["target_modules"], parts)
+
+
+def parts_of_all(adapters: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """The inputs that let a base take any of the adapters."""
+    found: dict[str, set[str]] = {}
+    for adapter in adapters:
+        for target, parts in parts_of(adapter).items():
+            found.setdefault(target, set()).update(parts)
+    return {target: sorted(parts) for target, parts in sorted(found.items())}
+
+
+def check_taken(inputs: Iterable[str], switchable: Path) -> None:
+    """Raise a UserError where the graph of a switchable base lacks an input of these."""
+    taken = files.read_json(switchable / INPUTS_FILE)
+    if missing := sorted(set(inputs) - taken.keys()):
+        raise UserError(
+            f"{switchable} takes no {missing[0]}: it was made for other target modules; name the adapter's technique in the experiment and run snakemake to make it again"
+        )
+
+
+def check_base(base: Path, *made: Path) -> None:
+    """Raise a UserError where a manifest of ``made`` doesn't name the base's among its inputs."""
+    digest = files.sha256(base / "manifest.json")
+    for path in made:
+        if digest not in manifest.read(path)["inputs"].values():
+            raise UserError(
+                f"{path.parent} was made of another base than {base} (its manifest.json isn't among the inputs of {path}): an adapter only goes with the base it was trained on"
+            )

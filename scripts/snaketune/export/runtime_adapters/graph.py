@@ -1,0 +1,129 @@
+"""Give the linear layers of an ONNX graph optional inputs, so that an adapter can be switched at run time."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from snaketune.core.errors import UserError
+
+# Of onnxruntime-genai's builder, which cuts a layer of transformers in two.
+HALVES = {"gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The products with a weight, by the layer's path in transformers.
+
+    Exporters name a node by its module's path; a layer that the builder cut has both halves, in order.
+    """
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights and node.name.endswith("/MatMul"):
+            path = node.name.strip("/").removesuffix("/MatMul").replace("/", ".")
+            found[path.replace(".attn.", ".self_attn.")] = [node]
+    for whole, halves in HALVES.items():
+        for path in [path for path in found if path.endswith(f".{halves[0]}")]:
+            both = [found.get(f"{path.removesuffix(halves[0])}{half}", []) for half in halves]
+            if all(both):
+                found.setdefault(f"{path.removesuffix(halves[0])}{whole}", [node for one in both for node in one])
+    return found
+
+
+def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict[str, list[int | None]]:
+    """Let the layers that adapters target take what they add, in place.
+
+    Args:
+        model: with its weights.
+        parts: by target module, as in adapter_inputs.parts_of_all.
+
+    Returns:
+        The shape of each new input, None where it is the adapter's rank.
+
+    Raises:
+        UserError: a target matches no layer of the graph.
+    """
+    layers = linear_layers(model.graph)
+    shapes: dict[str, list[int | None]] = {}
+    first: list[onnx.NodeProto] = []
+    around: dict[str, tuple[list[onnx.NodeProto], list[onnx.NodeProto]]] = {}
+    for target, wanted in parts.items():
+        matching = [path for path in layers if path == target or path.endswith(f".{target}")]
+        if not matching:
+            raise UserError(
+                f"no linear layer of the ONNX graph is named {target}; they are {', '.join(sorted({path.rsplit('.', 1)[-1] for path in layers}))}"
+            )
+        for path in matching:
+            made, names = _inputs(model.graph, path, layers[path], wanted)
+            shapes |= made
+            first += _cut(path, names, len(layers[path]))
+            for number, node in enumerate(layers[path]):
+                around[node.name] = _adapted(node, {part: values[number] for part, values in names.items()})
+    nodes = [step for node in model.graph.node for step in _in_order(node, around.get(node.name))]
+    del model.graph.node[:]
+    model.graph.node.extend([*first, *nodes])
+    return shapes
+
+
+def _in_order(
+    node: onnx.NodeProto, steps: tuple[list[onnx.NodeProto], list[onnx.NodeProto]] | None
+) -> list[onnx.NodeProto]:
+    return [*steps[0], node, *steps[1]] if steps else [node]
+
+
+def _inputs(
+    graph: onnx.GraphProto, path: str, nodes: list[onnx.NodeProto], parts: list[str]
+) -> tuple[dict[str, list[int | None]], dict[str, list[str]]]:
+    """Add a layer's inputs, whose defaults change nothing: their shapes, and the value for each node by part."""
+    sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
+    taken, given = sizes[nodes[0].input[1]][0], sum(sizes[node.input[1]][1] for node in nodes)
+    shapes: dict[str, list[int | None]] = {}
+    names: dict[str, list[str]] = {}
+    forms: dict[str, tuple[list[int | None], np.ndarray]] = {
+        "input_scale": ([taken], np.ones(taken)),
+        "lora_A": ([taken, None], np.zeros((taken, 0))),
+        "lora_B": ([None, given], np.zeros((0, given))),
+        "output_scale": ([given], np.ones(given)),
+    }
+    for part in parts:
+        name = f"{path}.{part}"
+        shapes[name], default = forms[part]
+        dims = [size or f"{path}.rank" for size in shapes[name]]
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+        graph.initializer.append(numpy_helper.from_array(default.astype(np.float32), name))
+        cut = len(nodes) > 1 and part in ("lora_B", "output_scale")
+        names[part] = [f"{name}.{n}" if cut else name for n in range(len(nodes))]
+    return shapes, names
+
+
+def _cut(path: str, names: dict[str, list[str]], pieces: int) -> list[onnx.NodeProto]:
+    """What belongs to outputs is cut like them: one adapter then fits both graphs."""
+    if pieces == 1:
+        return []
+    return [
+        helper.make_node(
+            "Split", [f"{path}.{part}"], values, name=f"{path}.{part}/Split", axis=axis, num_outputs=pieces
+        )
+        for part, axis in (("lora_B", 1), ("output_scale", 0))
+        if (values := names.get(part))
+    ]
+
+
+def _adapted(node: onnx.NodeProto, names: dict[str, str]) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+    """Turn y = W x into y = s * (W (t * x) + B A (t * x)): the steps before and after the node."""
+    before, after, result = [], [], node.output[0]
+
+    def step(kind: str, inputs: list[str], name: str) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs, [f"{node.name}/{name}"], name=f"{node.name}/{name}")
+
+    if scale := names.get("input_scale"):
+        before.append(step("Mul", [node.input[0], scale], "input_scale"))
+        node.input[0] = before[0].output[0]
+    if "lora_A" in names:
+        after.append(step("MatMul", [node.input[0], names["lora_A"]], "lora_A"))
+        after.append(step("MatMul", [after[-1].output[0], names["lora_B"]], "lora_B"))
+        after.append(step("Add", [f"{node.name}/base", after[-1].output[0]], "adapted"))
+    if scale := names.get("output_scale"):
+        after.append(step("Mul", [after[-1].output[0] if after else f"{node.name}/base", scale], "output_scale"))
+    if after:
+        node.output[0], after[-1].output[0] = f"{node.name}/base", result
+    return before, after

@@ -1,0 +1,87 @@
+"""A switchable base, loaded once, and the adapters that it computes with in turn."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import onnxruntime_genai
+
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.inference.genai_backend import GenaiBackend
+from snaketune.inference.load import is_package
+from snaketune.inference.onnx_backend import OnnxBackend
+
+
+def check_adapter(adapter: Path, model: Path) -> None:
+    """Raise a UserError where an adapter isn't what its manifest says, or was made for another base."""
+    records = adapter.with_name("manifest.json")
+    manifest.prove(records, adapter.name)
+    made, base = (set(manifest.read(path)["inputs"].values()) for path in (records, model.with_name("manifest.json")))
+    if not made & base:
+        raise UserError(f"{adapter} was made for another base than {model.parent}: export it for this one")
+
+
+class _Adapted:
+    """A session each of whose runs has the active adapter."""
+
+    def __init__(self, session: onnxruntime.InferenceSession):
+        self.session = session
+        self.options: onnxruntime.RunOptions | None = None
+
+    def run(self, names: list[str] | None, feed: dict[str, Any]) -> Any:
+        return self.session.run(names, feed, self.options)
+
+
+class OnnxAdapterBackend(OnnxBackend):
+    """A base in ONNX Runtime alone."""
+
+    def __init__(self, model: Path, threads: int, provider: str = "CPUExecutionProvider"):
+        super().__init__(model, threads, None, provider)
+        self.path = model
+        self.adapted = self.session = _Adapted(self.session)
+        self.adapters: dict[Path, onnxruntime.LoraAdapter] = {}
+
+    def load(self, adapter: Path) -> None:
+        """Map an exported adapter into memory, beside those that are there."""
+        check_adapter(adapter, self.path)
+        self.adapters[adapter] = onnxruntime.LoraAdapter()
+        self.adapters[adapter].Load(str(adapter))
+
+    def switch(self, adapter: Path | None) -> None:
+        """Let the next calls compute with a loaded adapter, or with the base alone."""
+        self.adapted.options = None
+        if adapter:
+            self.adapted.options = onnxruntime.RunOptions()
+            self.adapted.options.add_active_adapter(self.adapters[adapter])
+
+
+class GenaiAdapterBackend(GenaiBackend):
+    """A base in onnxruntime-genai; a past keeps the adapter that it was begun with."""
+
+    def __init__(self, model: Path, threads: int):
+        super().__init__(model, threads)
+        self.path = model
+        self.adapters = onnxruntime_genai.Adapters(self.model)
+        self.active: Path | None = None
+
+    def load(self, adapter: Path) -> None:
+        """Map an exported adapter into memory, beside those that are there."""
+        check_adapter(adapter, self.path)
+        self.adapters.load(str(adapter), str(adapter))
+
+    def switch(self, adapter: Path | None) -> None:
+        """Let texts that begin from now on compute with a loaded adapter, or with the base alone."""
+        self.active = adapter
+
+    def _generator(self) -> Any:
+        generator = super()._generator()
+        if self.active:
+            generator.set_active_adapter(self.adapters, str(self.active))
+        return generator
+
+
+def adapter_backend(model: Path, threads: int) -> OnnxAdapterBackend | GenaiAdapterBackend:
+    """Implements scoring.Backend, and ``load`` and ``switch``, over model.onnx of a switchable base."""
+    kind = GenaiAdapterBackend if is_package(model) else OnnxAdapterBackend
+    return kind(model, threads)

@@ -1,0 +1,159 @@
+"""Deterministic decoding over any backend: which candidate answer is the likeliest."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from snaketune.core.files import written_whole
+from snaketune.data.tokens import Rows
+
+BATCH_ROWS = 32
+TOKENS_AT_ONCE = 2048
+
+
+class Backend(Protocol):
+    """A causal language model that keeps a cache of past keys and values."""
+
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """Run ids (rows, length; int64) after ``past`` (None at first).
+
+        ``mask`` (rows, past and ids; int64) is 0 where a row is padded in front. ``past`` is spent,
+        unless it is to be gone on from ``again``.
+
+        Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
+        and the longer past.
+        """
+        ...
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
+    """Row numbers in batches of prompts of one length: no padding, so no mask to get wrong."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(number)
+    for _, numbers in sorted(by_length.items()):
+        for start in range(0, len(numbers), BATCH_ROWS):
+            yield numbers[start : start + BATCH_ROWS]
+
+
+def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]) -> np.ndarray:
+    """Log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates)."""
+    scores = np.zeros((len(prompts), len(candidates)))
+    for numbers in equal_lengths(prompts):
+        ids = np.stack([prompts[n] for n in numbers]).astype(np.int64)
+        logits, past = backend.forward(ids, None, 1)
+        first = log_softmax(logits[:, -1])
+        for column, candidate in enumerate(candidates):
+            scores[numbers, column] = first[:, candidate[0]]
+            if len(candidate) > 1:
+                rest = np.tile(candidate[:-1], (len(numbers), 1))
+                logits, _ = backend.forward(rest, past, len(candidate) - 1, again=True)
+                following = log_softmax(logits[:, -(len(candidate) - 1) :])
+                scores[numbers, column] += np.take_along_axis(
+                    following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1
+                )[..., 0].sum(-1)
+    return scores
+
+
+def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids aligned to the right, and their mask: both (rows, longest), int64."""
+    longest = max(map(len, rows))
+    ids, mask = np.zeros((2, len(rows), longest), dtype=np.int64)
+    for number, row in enumerate(rows):
+        ids[number, longest - len(row) :], mask[number, longest - len(row) :] = row, 1
+    return ids, mask
+
+
+def by_length(rows: list[np.ndarray], tokens: int, more: int = 0) -> Iterator[list[int]]:
+    """Row numbers in batches of like lengths, of at most so many tokens or one row; each grows by ``more``."""
+    batch: list[int] = []
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
+        if batch and (len(batch) + 1) * (len(rows[number]) + more) > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
+    """Negative log-likelihood of each row's answers, in nats, given what comes before: (rows,)."""
+    found = np.zeros(len(rows))
+    for numbers in by_length(rows.ids, TOKENS_AT_ONCE):
+        ids, mask = padded([rows.ids[n] for n in numbers])
+        told, _ = padded([rows.answers[n] for n in numbers])
+        told[:, 0] = 0
+        told[np.arange(len(numbers)), (mask == 0).sum(1)] = 0
+        first = int(told.any(0).argmax())
+        keep = ids.shape[1] - first + 1
+        logits = backend.forward(ids, None, keep, mask)[0][:, -keep:-1]
+        for row, number in enumerate(numbers):
+            # One row at a time: in float64, all of a batch would take gigabytes for a large vocabulary.
+            at = np.flatnonzero(told[row, first:])
+            likely = log_softmax(logits[row, at])
+            found[number] = -np.take_along_axis(likely, ids[row, first + at, None], -1).sum()
+    return found
+
+
+def generate(
+    backend: Backend, prompts: list[np.ndarray], ends: set[int], new_tokens: int
+) -> list[tuple[list[int], bool]]:
+    """Greedy answers: token ids without the end token, and whether one ended them."""
+    answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
+    for numbers in by_length(prompts, 4 * TOKENS_AT_ONCE, new_tokens):
+        ids, mask = padded([prompts[n] for n in numbers])
+        past, made = None, np.zeros((len(numbers), 0), dtype=np.int64)
+        ended = np.zeros(len(numbers), dtype=bool)
+        while made.shape[1] < new_tokens and not ended.all():
+            logits, past = backend.forward(ids, past, 1, mask)
+            ids = logits[:, -1].argmax(-1).astype(np.int64)[:, None]
+            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+            made = np.concatenate([made, ids], axis=1)
+            ended |= np.isin(ids[:, 0], list(ends))
+        for number, row in zip(numbers, made.tolist(), strict=True):
+            stop = next((i for i, token in enumerate(row) if token in ends), None)
+            answers[number] = (row[:stop], stop is not None)
+    return answers
+
+
+def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np.ndarray:
+    """Logits of the last ``positions`` positions of each row: (rows * positions, vocabulary)."""
+    return np.concatenate(
+        [backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows]
+    )
+
+
+def write_probe(path: Path, backend: Backend, rows: Rows, probe: dict[str, int]) -> None:
+    """Keep the logits of the parity probe: {"rows": of the first rows, "positions": of each the last}."""
+    logits = probe_logits(backend, rows.ids[: probe["rows"]], probe["positions"])
+    with written_whole(path) as aside:
+        save_file({"logits": logits}, aside)
+
+
+def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:
+    """Median greedy decode rate in tokens/s, and median time to the first token in ms, one row at a time."""
+    rates, firsts = [], []
+    for prompt in prompts:
+        started = time.perf_counter()
+        logits, past = backend.forward(prompt[None].astype(np.int64), None, 1)
+        firsts.append(1000 * (time.perf_counter() - started))
+        started = time.perf_counter()
+        for _ in range(new_tokens):
+            token = logits[:, -1].argmax(-1)
+            logits, past = backend.forward(token[:, None].astype(np.int64), past, 1)
+        rates.append(new_tokens / (time.perf_counter() - started))
+    return statistics.median(rates), statistics.median(firsts)

@@ -1,0 +1,96 @@
+"""A model that onnxruntime-genai built, run by its own runtime."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai
+
+from snaketune.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Past:
+    """A generator for each row, which holds its cache, and how many tokens each had read."""
+
+    generators: list[Any]
+    counts: list[int]
+
+
+class GenaiBackend:
+    """Implements scoring.Backend with a generator for each row.
+
+    The runtime would take padding for text, goes on from a batch only by generating, and rewinds
+    only a single row.
+    """
+
+    def __init__(self, model: Path, threads: int, **session: Any):
+        """Load ``model`` with the genai_config.json and the tokenizer beside it.
+
+        Args:
+            session: further options of its ONNX Runtime session, as genai_config.json has them.
+
+        Raises:
+            UserError: the runtime can't: a file is missing or damaged, or the configuration asks for
+                an execution provider that isn't there.
+        """
+        self.directory = model.parent
+        onnxruntime_genai.disable_telemetry_events()
+        options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1, **session}
+        try:
+            config = onnxruntime_genai.Config(str(model.parent))
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+            self.model = onnxruntime_genai.Model(config)
+            self.tokenizer = onnxruntime_genai.Tokenizer(self.model)
+        except RuntimeError as error:
+            raise UserError(f"{model.parent}: onnxruntime-genai can't load it ({error})") from error
+        self.context = json.loads((model.parent / "genai_config.json").read_text())["model"]["context_length"]
+
+    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation and the start of its answer, by the package's own tokenizer and template.
+
+        Raises:
+            UserError: the package has no chat template, or one that the runtime can't read.
+        """
+        try:
+            text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.directory / 'tokenizer_config.json'}: onnxruntime-genai can't apply its `chat_template` ({error}): build the package again"
+            ) from error
+        return self.tokenizer.encode(text).tolist()
+
+    def _generator(self) -> Any:
+        parameters = onnxruntime_genai.GeneratorParams(self.model)
+        # A shared buffer would be as long as the context from the start: gigabytes a row for a large one.
+        parameters.set_search_options(max_length=self.context, past_present_share_buffer=False)
+        return onnxruntime_genai.Generator(self.model, parameters)
+
+    def _logits(self, generator: Any, ids: np.ndarray, keep: int) -> np.ndarray:
+        if (length := generator.token_count() + len(ids)) > self.context:
+            raise UserError(
+                f"a row and what is generated after it take {length} tokens, but the model's context is {self.context}: lower `max_tokens` of the scenario, so that `max_new_tokens` and `speed_tokens` fit too"
+            )
+        generator.append_tokens(ids.astype(np.int32))
+        return generator.get_output("logits")[0, -keep:]
+
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        past = past or Past([self._generator() for _ in ids], [0] * len(ids))
+        if [generator.token_count() for generator in past.generators] != past.counts:
+            raise ValueError("this past is spent: its generators have gone on")
+        keep = min(keep, ids.shape[1])
+        rows = []
+        for number, generator in enumerate(past.generators):
+            told = ids[number] if mask is None else ids[number][mask[number, -ids.shape[1] :] == 1]
+            logits = self._logits(generator, told, keep)
+            # Nobody may read what is in the place of padding.
+            rows.append(np.pad(logits, ((keep - len(logits), 0), (0, 0)), constant_values=np.nan))
+        longer = Past(past.generators, [generator.token_count() for generator in past.generators])
+        if again:
+            for generator, count in zip(past.generators, past.counts, strict=True):
+                generator.rewind_to(count)
+        return np.stack(rows), longer

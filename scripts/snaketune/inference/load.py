@@ -1,0 +1,48 @@
+"""What runs a model, by the files beside it: torch, ONNX Runtime or onnxruntime-genai."""
+
+from pathlib import Path
+
+from snaketune.core import manifest
+from snaketune.core.errors import UserError
+from snaketune.core.layout import MODEL_FILES
+from snaketune.core.precisions import files_read
+from snaketune.inference.decoding import Backend
+
+
+def is_package(model: Path) -> bool:
+    """Whether onnxruntime-genai built what is beside ``model``."""
+    return model.with_name("genai_config.json").is_file()
+
+
+def prove(model: Path) -> None:
+    """Prove what ``load`` reads of a model against its manifest.
+
+    Raises:
+        UserError: a file is missing or its content isn't what the manifest says.
+    """
+    used = files_read(is_package(model)) if model.suffix == ".onnx" else MODEL_FILES
+    manifest.prove(model.with_name("manifest.json"), *used)
+
+
+def load(model: Path, prefix: Path | None, threads: int) -> Backend:
+    """onnxruntime-genai for its package, ONNX Runtime for another .onnx file, else torch; each imports only what it needs."""
+    if is_package(model):
+        from snaketune.inference.genai_backend import GenaiBackend
+
+        if prefix:
+            raise UserError(f"{model}: onnxruntime-genai can't start from a prefix: evaluate it without --prefix")
+        return GenaiBackend(model, threads)
+    if model.suffix == ".onnx":
+        from snaketune.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(model, threads, prefix)
+    import torch
+
+    from snaketune.inference.torch_backend import TorchBackend
+    from snaketune.training.adapters import load_base
+    from snaketune.training.memory import limit_threads
+
+    limit_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: torch.nn.Module = load_base(model.parent, "fp32")
+    return TorchBackend(loaded.to(device), prefix)

@@ -1,0 +1,67 @@
+"""A decoder exported to ONNX, run by ONNX Runtime alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from snaketune.core.errors import UserError
+from snaketune.training.prefix import read_prefix
+
+
+class OnnxBackend:
+    """Implements scoring.Backend over a `text-generation-with-past` export."""
+
+    def __init__(self, model: Path, threads: int, prefix: Path | None = None, provider: str = "CPUExecutionProvider"):
+        """Load ``model``, and the trained keys and values of ``prefix`` where it starts from any.
+
+        Raises:
+            UserError: the execution provider isn't there, or doesn't start; there is no silent fall-back.
+        """
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"execution provider {provider} isn't in this onnxruntime (it has {', '.join(onnxruntime.get_available_providers())}); install a build that has it"
+            )
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        if provider not in self.session.get_providers():
+            # Where its driver or a library is missing, ONNX Runtime goes on with the CPU.
+            raise UserError(
+                f"execution provider {provider} doesn't start here (ONNX Runtime took {', '.join(self.session.get_providers())}): install what it needs"
+            )
+        self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.outputs = [node.name for node in self.session.get_outputs()]
+        self.prefix = read_prefix(prefix) if prefix else []
+        self.virtual_tokens = self.prefix[0][0].shape[1] if self.prefix else 0
+        self.past_names = [name for name in self.inputs if name.startswith("past_key_values")]
+
+    def _first_past(self, rows: int) -> dict[str, np.ndarray]:
+        if not self.prefix:
+            shapes = {name: self.inputs[name].shape for name in self.past_names}
+            return {name: np.zeros((rows, shape[1], 0, shape[3]), np.float32) for name, shape in shapes.items()}
+        named = {
+            f"past_key_values.{i}.{kind}": kept
+            for i, layer in enumerate(self.prefix)
+            for kind, kept in zip(("key", "value"), layer, strict=True)
+        }
+        return {name: np.tile(named[name], (rows, 1, 1, 1)) for name in self.past_names}
+
+    def forward(
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        past = past or self._first_past(len(ids))
+        seen = next(iter(past.values())).shape[2] if past else 0
+        if mask is None:
+            whole = np.ones((len(ids), seen + ids.shape[1]), np.int64)
+        else:
+            whole = np.pad(mask, ((0, 0), (self.virtual_tokens, 0)), constant_values=1).astype(np.int64)
+        feed = {"input_ids": ids, "attention_mask": whole, **past}
+        if "position_ids" in self.inputs:
+            feed["position_ids"] = np.maximum(whole.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
+        found = dict(zip(self.outputs, self.session.run(None, feed), strict=True))
+        return found["logits"], {name: found[name.replace("past_key_values", "present")] for name in self.past_names}

@@ -1,0 +1,69 @@
+"""Typed models of what Kubernetes itself calls by a name: labels, images, volumes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from snaketune.config.base import Strict
+
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+DnsName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+]
+Image = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-zA-Z0-9.-]+(:\d+)?(/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+    ),
+]
+
+
+def exactly_one(part: Any, *keys: str) -> Any:
+    """``part``, or a ValueError where not just one of its keys is given."""
+    given = [key for key in keys if getattr(part, key) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"give exactly one of {', '.join(keys)}; there {'are ' + ' and '.join(given) if given else 'is none'}"
+        )
+    return part
+
+
+class Claim(Strict):
+    claimName: DnsName
+    readOnly: bool = False
+
+
+class Nfs(Strict):
+    server: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(pattern=r"^/")]
+    readOnly: bool = False
+
+
+class AzureFile(Strict):
+    secretName: DnsName
+    shareName: Annotated[str, Field(min_length=1)]
+    readOnly: bool = False
+
+
+class HostPath(Strict):
+    path: Annotated[str, Field(pattern=r"^/")]
+    type: Literal["", "Directory", "DirectoryOrCreate"] = ""
+
+
+class VolumeSource(Strict):
+    """Exactly one of the kinds of volumes of Kubernetes that more than one pod can see."""
+
+    persistentVolumeClaim: Claim | None = None
+    nfs: Nfs | None = None
+    azureFile: AzureFile | None = None
+    hostPath: HostPath | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "VolumeSource":
+        return exactly_one(self, "persistentVolumeClaim", "nfs", "azureFile", "hostPath")
+
+    @property
+    def read_only(self) -> bool:
+        return any(getattr(source, "readOnly", False) for _, source in self)

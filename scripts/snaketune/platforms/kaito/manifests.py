@@ -1,0 +1,221 @@
+"""From a run's recipe to the manifests that a KAITO operator takes."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snaketune.core import files
+from snaketune.core.errors import UserError
+from snaketune.platforms.kaito.admission import API_VERSION, CONFIG_FILE, RUNTIME, admit
+from snaketune.platforms.kaito.technique import PLACES, filled
+
+TRAIN_FILE = "train.jsonl"
+MANIFEST = "tuning.yaml"
+DIGEST = "snaketune/recipe-sha256"
+CELL = "snaketune/cell"
+# What a recipe says and KAITO can't be told; told in every manifest.
+DIFFERS = (
+    "The loss falls on every token of a conversation, not on the answers alone; the order of rows is the trainer's "
+    "(of the same seed); the rising learning rate begins at zero, a step lower; validation rows aren't looked at."
+)
+
+
+def messages_of(path: Path) -> list[dict[str, Any]]:
+    """The conversations of a split, as KAITO's trainer reads them.
+
+    Raises:
+        UserError: a row is plain text, for which KAITO's trainer has no column.
+    """
+    rows = files.read_jsonl(path)
+    for number, row in enumerate(rows, start=1):
+        if "messages" not in row:
+            raise UserError(
+                f"{path}, line {number}: KAITO trains on messages, this row is plain text: take a scenario of another task"
+            )
+    return [{"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]} for row in rows]
+
+
+def training_file(recipe: dict[str, Any], rows: int, dataset: str | None) -> dict[str, Any]:
+    """``training_config.yaml`` of a training recipe, for ``rows`` conversations.
+
+    The schedule is ours: linear warm-up, then a cosine to a tenth; the optimizer's other options
+    are equal by default.
+    """
+    training, platform, (each, accumulated) = recipe["training"], recipe["platform"], recipe["batches"]
+    options, quantized = training["adapter"]["options"], training["base_precision"] == "nf4"
+    steps = training["epochs"] * math.ceil(rows / training["batch_rows"])
+    return {
+        "training_config": {
+            "ModelConfig": {"torch_dtype": platform["dtype"], "local_files_only": True, "trust_remote_code": False},
+            "QuantizationConfig": {
+                "load_in_4bit": quantized,
+                "load_in_8bit": False,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": platform["dtype"],
+            },
+            "LoraConfig": {
+                "r": options["r"],
+                "lora_alpha": int(options["lora_alpha"]),
+                "lora_dropout": options["lora_dropout"],
+                "target_modules": options["target_modules"],
+                "use_dora": options["use_dora"],
+                "use_rslora": options["use_rslora"],
+            },
+            "TrainingArguments": {
+                # The output volume is mounted here as a whole.
+                "output_dir": "/mnt/results",
+                "num_train_epochs": training["epochs"],
+                "per_device_train_batch_size": each,
+                "gradient_accumulation_steps": accumulated,
+                "learning_rate": training["learning_rate"],
+                "weight_decay": training["weight_decay"],
+                "max_grad_norm": training["max_grad_norm"],
+                "warmup_steps": max(1, round(training["warmup_share"] * steps)),
+                "lr_scheduler_type": "cosine_with_min_lr",
+                "lr_scheduler_kwargs": '{"min_lr_rate": 0.1}',
+                "optim": "adamw_torch_fused",
+                "seed": training["seed"],
+                "data_seed": training["seed"],
+                "bf16": platform["dtype"] == "bfloat16",
+                "max_length": recipe["max_tokens"],
+                "packing": False,
+                "logging_strategy": "steps",
+                "logging_steps": 1,
+                "save_strategy": "epoch",
+                "save_total_limit": 1,
+                "save_only_model": True,
+                "report_to": "none",
+            },
+            "DatasetConfig": {
+                "dataset_extension": "json",
+                "shuffle_dataset": False,
+                "train_test_split": 1,
+                **({"dataset_path": dataset} if dataset else {}),
+            },
+            "DataCollator": {"mlm": False},
+        }
+    }
+
+
+def resource(nodes: dict[str, Any]) -> dict[str, Any]:
+    instance = {"instanceType": nodes["instance_type"]} if nodes["instance_type"] else {}
+    return {"count": 1, **instance, "labelSelector": {"matchLabels": nodes["labels"]}}
+
+
+def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> list[dict[str, Any]]:
+    """The ConfigMap and the Workspace of a run, admitted by the operator's rules.
+
+    Their name follows from all that decides the adapter, so that the same run is never there twice.
+
+    Args:
+        recipe: ``cell``, ``training``, ``batches``, ``platform`` and ``max_tokens``.
+        train_digest: SHA-256 of train.jsonl, of ``rows`` lines.
+
+    Raises:
+        UserError: the operator wouldn't take them.
+    """
+    decides = {key: recipe[key] for key in ("cell", "training", "batches", "max_tokens")}
+    decides["platform"] = deciding(recipe["platform"])
+    digest = hashlib.sha256(json.dumps([decides, train_digest], sort_keys=True).encode()).hexdigest()
+    name = f"snaketune-{digest[:16]}"
+    platform = filled(recipe["platform"], places(recipe["cell"], name))
+    data, output = platform["data"], platform["output"]
+    metadata = {
+        "name": name,
+        "namespace": platform["namespace"],
+        "annotations": {CELL: "/".join(map(str, recipe["cell"])), DIGEST: digest, "snaketune/differs": DIFFERS},
+    }
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {
+            CONFIG_FILE: yaml.safe_dump(
+                training_file(recipe, rows, f"data/{name}/{TRAIN_FILE}" if data["volume"] else None), sort_keys=False
+            )
+        },
+    }
+    workspace = {
+        "apiVersion": API_VERSION,
+        "kind": "Workspace",
+        "metadata": metadata,
+        "resource": resource(platform),
+        "tuning": {
+            "preset": {"name": platform["preset"]},
+            "method": "qlora" if recipe["training"]["base_precision"] == "nf4" else "lora",
+            "config": name,
+            "input": source(data["image"], data["pull_secrets"], data["volume"])
+            if not data["url"]
+            else {"urls": [data["url"]]},
+            "output": {"volumeSource": output["volume"]}
+            if output["volume"]
+            else {"image": output["image"], "imagePushSecret": output["push_secret"]},
+        },
+    }
+    admit(workspace, config, auto_provisioning=platform["instance_type"] is not None)
+    return [config, workspace]
+
+
+def serving_manifest(recipe: dict[str, Any], adapter_digest: str) -> dict[str, Any]:
+    """The inference Workspace of a run's adapter.
+
+    Raises:
+        UserError: the operator wouldn't take it.
+    """
+    serving = recipe["serving"]
+    digest = hashlib.sha256(json.dumps([recipe["cell"], serving, adapter_digest], sort_keys=True).encode()).hexdigest()
+    name = f"snaketune-{digest[:16]}"
+    serving = filled(serving, places(recipe["cell"], name))
+    strength = {"strength": f"{serving['strength']:g}"} if serving["strength"] is not None else {}
+    runtime = {RUNTIME: "transformers"} if serving["runtime"] == "transformers" else {}
+    workspace = {
+        "apiVersion": API_VERSION,
+        "kind": "Workspace",
+        "metadata": {
+            "name": name,
+            "namespace": serving["namespace"],
+            "annotations": {CELL: "/".join(map(str, recipe["cell"])), DIGEST: digest, **runtime},
+        },
+        "resource": resource(serving),
+        "inference": {
+            "preset": {"name": serving["preset"]},
+            "adapters": [
+                {
+                    "source": {
+                        "name": "adapter",
+                        **source(serving["image"], serving["pull_secrets"], serving["volume"]),
+                    },
+                    **strength,
+                }
+            ],
+        },
+    }
+    admit(workspace, auto_provisioning=serving["instance_type"] is not None)
+    return workspace
+
+
+def source(image: str | None, secrets: list[str], volume: dict[str, Any] | None) -> dict[str, Any]:
+    if volume:
+        return {"volumeSource": volume["volume"]}
+    return {"image": image, **({"imagePullSecrets": secrets} if secrets else {})}
+
+
+def deciding(platform: dict[str, Any]) -> dict[str, Any]:
+    """A platform without what decides nothing: where this machine sees its cluster and its volumes."""
+    data, output = platform["data"], platform["output"]
+    return {
+        **{key: value for key, value in platform.items() if key != "context"},
+        "data": {**data, "volume": data["volume"] and data["volume"]["volume"]},
+        "output": {key: value for key, value in output.items() if key != "path"},
+    }
+
+
+def places(cell: list[Any], name: str) -> dict[str, str]:
+    """What fills {model} and the like: names in lower case with hyphens, as Kubernetes wants them."""
+    words = (str(value).lower().replace(".", "-").replace("_", "-") for value in cell)
+    return {"name": name, **dict(zip(PLACES[1:], words, strict=True))}

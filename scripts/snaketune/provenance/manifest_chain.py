@@ -1,0 +1,88 @@
+"""The chain of manifests from the report back to the raw data, and what is outside of it."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from snaketune.core import files, manifest
+from snaketune.core.errors import UserError
+
+# What other targets than the default make, by whose it is: a run's, or a model's.
+ON_REQUEST = {
+    "runs/*/*/*/*": ("package", "ai-toolkit", "kaito*", "onnx/adapter", "plan.json"),
+    "models/*": ("switchable/*",),
+}
+Link = tuple[Path, str, Path]
+# Of a run whose intermediates aren't kept, these are gone on purpose.
+TEMPORARY = ("/merged/", "/onnx/fp32/")
+
+
+def links(results: Path) -> Iterator[Link]:
+    """(file, expected SHA-256, the manifest that says so), from the manifest of all results backwards.
+
+    Raises:
+        UserError: the manifest of all results, or one on the way, is missing or no manifest.
+    """
+    waiting, seen = [results / "manifest.json"], set[Path]()
+    while waiting or (waiting := _unseen_on_request(results, seen)):
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        content = manifest.read(path)
+        for name, entry in content["files"].items():
+            file = path.parent / name
+            if file.exists() or not any(part in file.as_posix() for part in TEMPORARY) or _kept(results):
+                yield file, entry["sha256"], path
+        for name, expected in content["inputs"].items():
+            file = results.parent / name
+            yield file, expected, path
+            if file.name == "manifest.json" and file.is_relative_to(results) and file.exists():
+                waiting.append(file)
+
+
+def _unseen_on_request(results: Path, seen: set[Path]) -> list[Path]:
+    found = (one / "manifest.json" for one in on_request(results, seen))
+    return [path for path in found if path.exists() and path not in seen]
+
+
+def on_request(results: Path, named: set[Path]) -> list[Path]:
+    """What was made on request of the runs and models of which a manifest is named."""
+    return [
+        made
+        for owners, inner in ON_REQUEST.items()
+        for owner in results.glob(owners)
+        if any(path.name == "manifest.json" and path.is_relative_to(owner) for path in named)
+        for pattern in inner
+        for made in owner.glob(pattern)
+    ]
+
+
+@cache
+def _kept(results: Path) -> bool:
+    """Whether intermediates of the recorded experiment are kept."""
+    content = files.read_yaml(results / "params.yaml")
+    try:
+        return bool(content["experiment"]["keep_intermediates"])
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{results}/params.yaml isn't what a run wrote: delete it and run snakemake to make it again"
+        ) from None
+
+
+def strangers(results: Path, found: list[Link]) -> list[Path]:
+    """Files that the chain doesn't name: of an earlier experiment, or put there by hand."""
+    named = {results / "manifest.json", *(path for path, _, _ in found)}
+    named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}
+    aside = [path for path in (results / "tuning.csv", results / "tuning") if path.exists()]
+    aside += on_request(results, named)
+    everything = (path for path in results.rglob("*") if path.is_file() and not files.is_scratch(path, results))
+    return sorted(p for p in everything if p not in named and not any(p.is_relative_to(one) for one in aside))
+
+
+def check_unlocked() -> None:
+    """Raise a UserError where Snakemake runs in this directory, or left its lock there."""
+    if any(Path(".snakemake/locks").glob("*")):
+        raise UserError(
+            "Snakemake is running here, or was killed: wait for it, or clear what it left with `snakemake --unlock`"
+        )

@@ -1,0 +1,148 @@
+"""Each technique against the untuned model and against each other, over test rows and seeds."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.core import files
+from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
+
+Cell = list[Any]
+
+
+class Results:
+    """The measured files of an experiment, by cell: model, scenario, technique, seed."""
+
+    def __init__(self, root: Path, recipe: dict[str, Any]):
+        self.root, self.recipe = root, recipe
+        self.metric = {name: scenario["primary_metric"] for name, scenario in recipe["scenarios"].items()}
+        self.samples, self.confidence = recipe["bootstrap_samples"], recipe["confidence"]
+
+    def run(self, cell: Cell) -> Path:
+        model, scenario, technique, seed = cell
+        return self.root / "runs" / model / scenario / technique / f"seed-{seed}"
+
+    def statistics(self, cell: Cell, backend: str) -> np.ndarray:
+        """Of the scenario's primary metric: (test rows, statistics)."""
+        return row_statistics(self.run(cell), backend, self.metric[cell[1]])
+
+    def resources(self, cell: Cell) -> Any:
+        return files.read_json(self.run(cell) / "resources.json")
+
+
+def row_statistics(run: Path, backend: str, metric: str) -> np.ndarray:
+    rows = files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
+    return np.array([row["statistics"][metric] for row in rows], dtype=np.float64)
+
+
+def drawn_by_technique(results: Results, cells: list[Cell]) -> dict[str, tuple[float, np.ndarray]]:
+    """Each technique's metric over its seeds with torch, and its resamples: the same draws for all."""
+    metric = results.metric[cells[0][1]]
+    found = {
+        name: [results.statistics(cell, "torch") for cell in cells if cell[2] == name]
+        for name in dict.fromkeys(cell[2] for cell in cells)
+    }
+    seeds = max(len(one) for one in found.values())
+    draws = Resampling(len(found["base"][0]), seeds, results.samples)
+    return {name: draws.values(metric, one) for name, one in found.items()}
+
+
+def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
+    """The comparison of one model and scenario; its intervals of differences hold all together."""
+    cells = [cell for cell in results.recipe["cells"] if cell[:2] == [model, scenario]]
+    found = drawn_by_technique(results, cells)
+    higher = results.recipe["scenarios"][scenario]["higher_is_better"]
+    names = list(itertools.combinations(found, 2))
+    differences = [found[a][0] - found[b][0] for a, b in names]
+    ends = simultaneous(differences, [found[a][1] - found[b][1] for a, b in names], results.confidence)
+    pairs = {
+        pair: {"difference": difference, "ci_low": low, "ci_high": high}
+        for pair, difference, (low, high) in zip(names, differences, ends, strict=True)
+    }
+
+    def better(a: str, b: str) -> bool:
+        """Whether a beats b by an interval that excludes zero."""
+        one = pairs.get((a, b))
+        if one is None:
+            return pairs[b, a]["ci_high"] < 0 if higher else pairs[b, a]["ci_low"] > 0
+        return one["ci_low"] > 0 if higher else one["ci_high"] < 0
+
+    gained = [name for name in found if name != "base" and better(name, "base")]
+    values = {}
+    for name, (value, drawn) in found.items():
+        low, high = percentiles(drawn, results.confidence)
+        values[name] = {"value": value, "ci_low": low, "ci_high": high}
+    quality = {name: value if higher else -value for name, (value, _) in found.items()}
+    return {
+        "model": model,
+        "scenario": scenario,
+        "metric": results.metric[scenario],
+        "higher_is_better": higher,
+        "n": len(results.statistics(cells[0], "torch")),
+        "seeds": sorted({cell[3] for cell in cells if cell[2] != "base"}),
+        "values": values,
+        "pairs": [{"a": a, "b": b, **one} for (a, b), one in pairs.items()],
+        "not_better_than_base": [name for name in found if name != "base" and name not in gained],
+        "chosen_on_validation": chosen_on_validation(results, cells, gained),
+        **recommend(gained, quality, better, cost(results, cells)),
+    }
+
+
+def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str]) -> dict[str, Any]:
+    """The technique with the lowest last validation loss, mean over seeds: chosen without the test rows."""
+    losses: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell[2] != "base":
+            curve = files.read_jsonl(results.run(cell) / "train.jsonl")
+            losses.setdefault(cell[2], []).append([e["validation_loss"] for e in curve if "validation_loss" in e][-1])
+    means = {name: float(np.mean(found)) for name, found in losses.items()}
+    best = min(means, key=lambda name: means[name])
+    return {"technique": best, "validation_losses": means, "better_than_base": best in gained}
+
+
+def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[float, float]]:
+    """Peak memory over all ranks and seconds of each technique: of its costliest seed."""
+    found: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        if cell[2] != "base":
+            resources = results.resources(cell)
+            # What wasn't measured is never the least.
+            peak, seconds = (resources[key] or math.inf for key in ("peak_memory_bytes", "seconds"))
+            mine = (peak * resources["world_size"], seconds)
+            found[cell[2]] = max(found.get(cell[2], (0, 0.0)), mine)
+    return found
+
+
+def recommend(
+    gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """The best technique; among its equals that beat the untuned model, the one with the least memory."""
+    if not gained:
+        return {
+            "recommended": None,
+            "equals": [],
+            "reason": "no difference shown: no technique beats the untuned model by an interval that excludes zero",
+        }
+    best = max(gained, key=lambda name: quality[name])
+    equals = [name for name in quality if name == best or (name != "base" and not better(best, name))]
+    chosen = min((name for name in equals if name in gained), key=lambda name: cost[name])
+    if len(equals) == 1:
+        return {
+            "recommended": best,
+            "equals": equals,
+            "reason": "it beats the untuned model and every other technique, each by a paired interval that excludes zero",
+        }
+    peak = cost[chosen][0]
+    least = (
+        f"it has the smallest peak memory over its ranks ({peak / 2**20:,.0f} MiB)"
+        if math.isfinite(peak)
+        else "it was named first, as the memory of none was measured"
+    )
+    return {
+        "recommended": chosen,
+        "equals": equals,
+        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {least}",
+    }

@@ -1,0 +1,79 @@
+"""Which precision of a run to ship: within its parity budget, then the fastest."""
+
+from typing import Any
+
+from snaketune.core.precisions import backend_of
+
+
+def decode_rates(benchmark: dict[str, Any], batch: int, prompt: int) -> dict[str, float]:
+    """Median decode tokens/s of each system at one shape."""
+    return {
+        name: shape["decode_tokens_per_second"]["median"]
+        for name, system in benchmark["systems"].items()
+        for shape in system["shapes"]
+        if (shape["batch"], shape["prompt_tokens"]) == (batch, prompt)
+    }
+
+
+def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
+    """The precision whose every hop is within budget and that decodes fastest, and what looks odd.
+
+    Measured at the smallest batch and the longest prompt. A precision whose spread overlaps the
+    fastest one's isn't told apart from it: of those the smallest file is taken.
+
+    Returns:
+        ``precision`` (None where none is within budget), ``reason`` and ``warnings``, sentences.
+    """
+    shapes = [
+        (shape["batch"], -shape["prompt_tokens"])
+        for system in benchmark["systems"].values()
+        for shape in system["shapes"]
+    ]
+    if not shapes:
+        return {"precision": None, "reason": "no shape fits into the model's context", "warnings": []}
+    batch, prompt = min(shapes)[0], -min(shapes)[1]
+    rates = decode_rates(benchmark, batch, prompt)
+    sizes = {name: system["file_bytes"] for name, system in benchmark["systems"].items()}
+    unfit = {hop.removeprefix("onnx-fp32-") for hop in parity["over_budget_hops"] + parity["without_budget"]}
+    # What an exported model is made of has no better parity than its parent.
+    spoilt = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
+    kept = [] if spoilt else [name for name in precisions if name not in unfit]
+    where = f"batch {batch}, prompt of {prompt} tokens"
+    if not kept:
+        return {
+            "precision": None,
+            "reason": "no precision is within its parity budget",
+            "warnings": slower(precisions, rates, sizes, where),
+        }
+    fastest = max(kept, key=lambda name: rates[backend_of(name)])
+    equals = [name for name in kept if not apart(benchmark, backend_of(fastest), backend_of(name), batch, prompt)]
+    chosen = min(equals, key=lambda name: sizes[backend_of(name)])
+    others = [name for name in equals if name != chosen]
+    return {
+        "precision": chosen,
+        "reason": f"within its parity budget, and {'none decodes faster' if not others else 'as fast as ' + ', '.join(others) + ' within the spread, with the smaller file'} ({rates[backend_of(chosen)] / rates['torch-fp32']:.1f}× torch fp32; {where})",
+        "warnings": slower(precisions, rates, sizes, where),
+    }
+
+
+def apart(benchmark: dict[str, Any], fast: str, slow: str, batch: int, prompt: int) -> bool:
+    """Whether the slowest round of one beats the fastest of the other."""
+    one, other = (
+        next(
+            shape["decode_tokens_per_second"]
+            for shape in benchmark["systems"][name]["shapes"]
+            if (shape["batch"], shape["prompt_tokens"]) == (batch, prompt)
+        )
+        for name in (fast, slow)
+    )
+    return one["least"] > other["most"]
+
+
+def slower(precisions: list[str], rates: dict[str, float], sizes: dict[str, int], where: str) -> list[str]:
+    """A sentence for each precision with a smaller file than fp32's that decodes slower."""
+    full = backend_of("fp32")
+    return [
+        f"{name} is smaller than fp32 ({sizes[backend_of(name)] / sizes[full]:.2f} of its bytes), but decodes at {rates[backend_of(name)] / rates[full]:.2f}× its rate ({where})"
+        for name in precisions
+        if sizes[backend_of(name)] < sizes[full] and rates[backend_of(name)] < rates[full]
+    ]

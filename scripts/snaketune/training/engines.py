@@ -1,0 +1,78 @@
+"""What computes a technique: one process, DDP or DeepSpeed, with its optimizer."""
+
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
+
+from snaketune.core.errors import UserError
+from snaketune.training.deepspeed_ops import load_operations
+
+
+def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
+    """One process, DDP or DeepSpeed, as the recipe's engine says; ``elements`` bounds the weights' count.
+
+    At ``compute_precision`` bf16 matrices are multiplied in bfloat16 (autocast); weights that are
+    trained and optimizer states stay fp32 with every engine.
+
+    Raises:
+        UserError: the process was started with another number of ranks than the recipe's.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks != recipe["world_size"]:
+        raise UserError(
+            f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use scripts/launch.py --ranks {recipe['world_size']}"
+        )
+    cpu, bf16 = not torch.cuda.is_available(), recipe["compute_precision"] == "bf16"
+    if recipe["engine"]["type"] != "deepspeed":
+        return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    from accelerate import DeepSpeedPlugin
+
+    offload = recipe["engine"]["offload"]
+    load_operations("ShareMemCommBuilder", *(["CPUAdamBuilder"] if offload == "cpu" else []))
+    # The buckets are allocated whole: DeepSpeed's default of 2 GB would dwarf a small model.
+    bucket = min(50_000_000, elements)
+    zero: dict[str, Any] = {
+        "stage": recipe["engine"]["zero_stage"],
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        # By default stage 3 leaves each rank up to a billion numbers whole: it wouldn't shard a small model.
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": offload}
+    config = {
+        "train_micro_batch_size_per_gpu": recipe["micro_batch_rows"],
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe["max_grad_norm"],
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Accelerate's own bf16 would have DeepSpeed keep the weights in it.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+    }
+    # Accelerator(cpu=True) leaves DeepSpeed out without a word: the ranks must meet before it.
+    PartialState(cpu=cpu)
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RuntimeError(f"DeepSpeed was asked for, but accelerate runs {accelerator.distributed_type}")
+    return accelerator
+
+
+def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options = {
+        "lr": recipe["learning_rate"],
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": recipe["weight_decay"],
+    }
+    if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
+    return torch.optim.AdamW(parameters, fused=True, **options)

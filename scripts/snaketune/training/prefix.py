@@ -1,0 +1,39 @@
+"""A trained prefix on disk: read without torch, so that ONNX Runtime can start from it."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from snaketune.core import manifest
+from snaketune.core.files import written_whole
+
+PREFIX_FILE = "prefix.safetensors"
+# Keys and values of one layer, each (heads, virtual tokens, head size), fp32.
+Layer = tuple[np.ndarray, np.ndarray]
+
+
+def write_prefix(path: Path, layers: list[Layer]) -> None:
+    """Write the tensors ``key.0``, ``value.0``, ``key.1``, … of a safetensors file."""
+    named = {f"{kind}.{i}": layer[n] for i, layer in enumerate(layers) for n, kind in enumerate(("key", "value"))}
+    with written_whole(path) as aside:
+        aside.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in named.items()}))
+
+
+def read_prefix(path: Path) -> list[Layer]:
+    """Keys and values of each layer."""
+    tensors = load_file(path)
+    return [(tensors[f"key.{i}"], tensors[f"value.{i}"]) for i in range(len(tensors) // 2)]
+
+
+def prefix_beside(model: Path) -> Path | None:
+    """The prefix that the manifest beside a model names, where it names one.
+
+    Raises:
+        UserError: its content isn't what the manifest says.
+    """
+    names = model.with_name("manifest.json")
+    if PREFIX_FILE not in manifest.read(names)["files"]:
+        return None
+    manifest.prove(names, PREFIX_FILE)
+    return model.with_name(PREFIX_FILE)

@@ -1,0 +1,116 @@
+"""Compare two runs: what differed in what made them, and in what they measure.
+
+A run is a directory like results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1, or REVISION:directory
+for the same of a git revision whose results DVC holds.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.core import errors, files, manifest
+from snaketune.core.errors import UserError
+from snaketune.evaluation.bootstrap import Resampling, percentiles
+from snaketune.provenance.snakemake_records import differences, run_manifest
+from snaketune.reporting.comparison import row_statistics
+
+HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
+MEASURED = ("peak_memory_bytes", "seconds", "tokens_per_second", "trainable_parameters")
+
+
+def opened(run: str, scratch: Path) -> tuple[Path, Path]:
+    """(directory of a run, the params.yaml beside its results); a revision's small files are fetched first.
+
+    Raises:
+        UserError: DVC doesn't know the revision, or has no such run.
+    """
+    if ":" not in run:
+        directory = Path(run)
+        return directory, Path("results/params.yaml")
+    from dvc.api import DVCFileSystem
+
+    revision, _, name = run.partition(":")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{run}: give the directory as it is called in the repository, results/runs/…")
+    try:
+        dvc = DVCFileSystem(rev=revision)
+        names = [path for path in dvc.find(name) if not path.endswith(HEAVY)]
+        if not names:
+            raise FileNotFoundError(f"it has no {name}")
+        for path in [*names, "results/params.yaml"]:
+            target = scratch / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            dvc.get_file(path, str(target))
+    except Exception as error:  # what a remote's own library raises isn't DVC's
+        raise UserError(f"{run}: DVC can't read it ({error}); `dvc fetch --all-commits` brings older results") from None
+    return scratch / name, scratch / "results/params.yaml"
+
+
+def show(title: str, changed: dict[str, tuple[Any, Any]]) -> None:
+    print(f"\n{title}:" if changed else f"\n{title}: equal")
+    for key, (one, other) in changed.items():
+        short = [f"{value:.12}…" if isinstance(value, str) and len(value) == 64 else value for value in (one, other)]
+        print(f"  {key}: {short[0]} → {short[1]}")
+
+
+def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: float) -> str:
+    """A backend's metric in both runs and the paired interval of b - a."""
+    one, other = (files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl") for run in (a, b))
+    values = [files.read_json(run / f"evaluation/{backend}.json")["metrics"][metric] for run in (a, b)]
+    text = f"{backend}: {metric} {values[0]:.3f} → {values[1]:.3f}"
+    if [(row["id"], row.get("reference")) for row in one] != [(row["id"], row.get("reference")) for row in other]:
+        return f"{text} (other test rows: no paired interval)"
+    if not all("statistics" in row for row in (*one, *other)):
+        return f"{text} (predictions of an older version, without statistics: no paired interval)"
+    draws = Resampling(len(one), 1, samples)
+    (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
+    delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
+    verdict = (
+        "no difference shown" if low <= 0 <= high else "the second is higher" if delta > 0 else "the first is higher"
+    )
+    return f"{text}, difference {delta:+.3f} [{low:+.3f}, {high:+.3f}], n = {len(one)}: {verdict}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("a")
+    parser.add_argument("b")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        (a, settings), (b, _) = opened(arguments.a, Path(one)), opened(arguments.b, Path(other))
+        paths = [run_manifest(run) for run in (a, b)]
+        made = [manifest.read(path) for path in paths]
+        show("recipe, code and environment", differences(made[0]["recipe"], made[1]["recipe"]))
+        show("inputs", differences(made[0]["inputs"], made[1]["inputs"]))
+        where = [files.read_json(path.with_name("provenance.json")) for path in paths]
+        show(
+            "made by",
+            differences(*({k: p.get(k) for k in ("commit", "python", "packages", "hardware")} for p in where)),
+        )
+        measured = [run / "resources.json" for run in (a, b)]
+        if all(path.exists() for path in measured):
+            found = [files.read_json(path) for path in measured]
+            show("resources", differences(*({name: one[name] for name in MEASURED} for one in found)))
+        resolved = files.read_yaml(settings)
+        scored, options = resolved["scenarios"], resolved["experiment"]["evaluation"]
+        scenario = a.parts[-3]
+        if scenario == b.parts[-3] and scenario not in scored:
+            raise UserError(f"scenario {scenario} isn't in results/params.yaml: run its experiment last")
+        if scenario != b.parts[-3]:
+            raise UserError(
+                f"the runs are of the scenarios {scenario} and {b.parts[-3]}: their metrics can't be compared"
+            )
+        print("\nmetrics:")
+        for path in sorted((a / "evaluation").glob("*.predictions.jsonl")):
+            backend = path.name.removesuffix(".predictions.jsonl")
+            if (b / "evaluation" / path.name).exists():
+                metric = scored[scenario]["primary_metric"]
+                print("  " + gain(a, b, backend, metric, options["bootstrap_samples"], options["confidence"]))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,93 @@
+"""Resolve envs/*/requirements.in to exact versions, and write each conda YAML from its lock."""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from make_environment import pip_settings
+
+PYTHON = "3.11"
+# Each lock file, and the one whose versions it takes over.
+LOCKS = {"train": None, "export": None, "publish": None, "workflow": "train", "dev": "workflow"}
+CONDA = ("train", "export", "publish", "workflow")
+# What a torch wheel asks for depends on the wheel (CPU, CUDA): it says so itself.
+LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
+
+
+def normalised(lines: list[str]) -> list[str]:
+    """Pinned requirements, one torch for every build, without what torch's wheel pins itself."""
+    kept = [
+        line for line in lines if "==" in line and not line.lstrip().startswith("#") and not LEFT_TO_TORCH.match(line)
+    ]
+    return sorted(
+        {
+            "torch==" + line.split("==")[1].split(";")[0].split("+")[0].strip()
+            if line.startswith("torch==")
+            else line.rstrip()
+            for line in kept
+        }
+    )
+
+
+def compiled(source: Path, constraint: Path | None, upgrade: bool) -> list[str]:
+    """The lines of a universal lock file: one for every platform and Python from 3.11 on."""
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        PYTHON,
+        "--no-header",
+        "--no-annotate",
+        source,
+    ]
+    command += ["--constraint", constraint] if constraint else []
+    target = source.with_suffix(".txt")
+    if target.exists() and not upgrade:
+        command += ["--constraint", target]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, **pip_settings(sys.executable)}
+    ).stdout.splitlines()
+
+
+def conda(name: str, pins: list[str]) -> str:
+    environment = {
+        "name": f"snaketune-{name}",
+        "channels": ["conda-forge", "nodefaults"],
+        "dependencies": [f"python={PYTHON}", "pip", "gxx", {"pip": pins}],
+    }
+    return f"# Written by `make lock` from envs/{name}/requirements.txt.\n" + yaml.safe_dump(
+        environment, sort_keys=False, width=1000
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--upgrade", action="store_true", help="take newer versions than the locked ones")
+    arguments = parser.parse_args()
+    for name, below in LOCKS.items():
+        directory = Path("envs") / name
+        pins = normalised(
+            compiled(
+                directory / "requirements.in",
+                Path(f"envs/{below}/requirements.txt") if below else None,
+                arguments.upgrade,
+            )
+        )
+        (directory / "requirements.txt").write_text("# Written by `make lock`.\n" + "\n".join(pins) + "\n")
+        if name in CONDA:
+            (directory / "environment.yaml").write_text(conda(name, pins))
+        print(f"envs/{name}: {len(pins)} packages")
+
+
+if __name__ == "__main__":
+    main()

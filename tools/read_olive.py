@@ -1,0 +1,99 @@
+"""Make a technique of an Olive configuration: of a project of AI Toolkit, or of your own.
+
+What Olive's defaults are where the file is silent, the technique says too. What no technique has
+is listed on standard error, each key with the reason.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.validation import validated
+from snaketune.core import errors, files
+from snaketune.data import strict_json
+from snaketune.data.raw_rows import Faults
+from snaketune.platforms.olive import olive_config
+
+SCHEMA = "# yaml-language-server: $schema=../schemas/technique.schema.json\n"
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        UserError: it is missing, not UTF-8 or not JSON; the message names the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise errors.UserError(f"{path}: no such file; expected Olive's olive-config.json") from None
+    except UnicodeDecodeError:
+        raise errors.UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    try:
+        value = strict_json.parsed(text)
+    except ValueError as error:
+        line, fault = error.args
+        hint = "; a template's <placeholders> must be filled in" if "<" in text else ""
+        raise errors.UserError(f"{path}, line {line}: {fault}{hint}") from None
+    faults = Faults()
+    found = strict_json.checked(value, str(path), faults)
+    faults.stop()
+    return found or {}
+
+
+def technique(recipe: dict[str, Any], description: str, layers: set[str], where: str) -> dict[str, Any]:
+    """The recipe's part of a technique file, checked as any other.
+
+    Raises:
+        UserError: it couldn't be one.
+    """
+    options = recipe["adapter"]["options"]
+    options = {key: value for key, value in options.items() if key in ("r", "lora_alpha", "lora_dropout") or value}
+    options = {**options, "target_modules": options.get("target_modules") or sorted(layers)}
+    # What every technique has unless it says otherwise needn't be said.
+    options.pop("init_lora_weights")
+    keys = ("learning_rate", "weight_decay", "warmup_share", "max_grad_norm", "micro_batch_rows")
+    base = {"base_precision": "nf4"} if recipe["base_precision"] == "nf4" else {}
+    adapter = {"type": "lora", "options": options}
+    made = {"description": description, "adapter": adapter, **base, **{key: recipe[key] for key in keys}}
+    validated("technique", made, where)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configuration", type=Path, help="olive-config.json")
+    parser.add_argument("--output", type=Path, help="a new config/techniques/NAME.yaml; without it, print")
+    parser.add_argument("--description", help="of the technique; without it, from which pass and file it is")
+    parser.add_argument(
+        "--model-type",
+        choices=sorted(LINEAR_LAYERS),
+        default="phi3",
+        help="tells the linear layers where the file has no target_modules",
+    )
+    arguments = parser.parse_args()
+    where = arguments.configuration
+    if arguments.output and arguments.output.exists():
+        raise errors.UserError(f"{arguments.output} is there already: choose another name, or delete it")
+    recipe, left = olive_config.read(content_of(where), str(where))
+    layers = LINEAR_LAYERS[arguments.model_type]
+    made = technique(recipe, arguments.description or f"As {where.name} trains it with Olive.", layers, str(where))
+    text = SCHEMA + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000)
+    shared = f"training: {{epochs: {recipe['epochs']}, batch_rows: {recipe['batch_rows']}}}"
+    text += f"# Of the experiment, as it is the same for every technique: {shared}, seeds: [{recipe['seed']}]\n"
+    if arguments.output:
+        files.write_text(arguments.output, text)
+    else:
+        print(text, end="")
+    for line in left:
+        print(f"not carried over: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    errors.run(main)

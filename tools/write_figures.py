@@ -1,0 +1,149 @@
+"""Write the measured tables of README.md, between its markers: those that the finished run has the figures of."""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.config.claims import shown
+from snaketune.core import files
+from snaketune.core.errors import UserError, run
+
+MIB = 2**20
+Rows = list[dict[str, Any]]
+STEPS = {
+    "pre-training the base model": ("collect_documentation", "train_tokenizer", "pretrain_model"),
+    "preparing the data": ("prepare_data", "tokenize_data"),
+    "training the techniques": ("train",),
+    "merging and exporting": ("merge", "extract_prefix", "export"),
+    "evaluating and comparing": ("evaluate", "check_parity", "summarize", "write_report"),
+}
+
+
+def read_rows(path: Path, delimiter: str = ",") -> Rows:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def quality(rows: Rows, confidence: float) -> str:
+    """One line a technique: quality with its interval, cost, and what each export keeps."""
+    lines = [
+        "| technique | torch | gain over untuned | ONNX fp32 | int8 | int4 | parameters trained | peak MiB of a rank | kept file MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    cells = dict.fromkeys((row["model"], row["scenario"], row["technique"], row["seed"]) for row in rows)
+    for cell in cells:
+        of = {
+            row["backend"]: row
+            for row in rows
+            if (row["model"], row["scenario"], row["technique"], row["seed"]) == cell
+        }
+        torch = of["torch"]
+        exports = " | ".join(f"{float(of[f'onnx-{precision}']['value']):.3f}" for precision in ("fp32", "int8", "int4"))
+        gain = (
+            f"{float(torch['delta']):+.3f} [{float(torch['delta_ci_low']):+.3f}, {float(torch['delta_ci_high']):+.3f}]"
+            if torch["delta"]
+            else "–"
+        )
+        trained = f"{int(torch['trainable_parameters']):,}" if torch["trainable_parameters"] else "–"
+        peak = f"{float(torch['peak_memory_bytes']) / MIB:,.0f}" if torch["peak_memory_bytes"] else "–"
+        name = "untuned" if torch["technique"] == "base" else f"`{torch['technique']}`"
+        lines.append(
+            f"| {name} | {float(torch['value']):.3f} | {gain} | {exports} | {trained} | {peak} | {int(torch['artifact_bytes']) / MIB:.2f} |"
+        )
+    lines.append(
+        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals."
+    )
+    return "\n".join(lines)
+
+
+def shares(benchmarks: Path, rows: Rows) -> str:
+    """Each step's share of the core time (time × cores held) of all jobs of these rows' experiment."""
+    spent: dict[str, float] = defaultdict(float)
+    names = {row[key] for row in rows for key in ("model", "scenario", "technique", "backend")}
+    names |= {f"seed-{row['seed']}" for row in rows} | {row["backend"].removeprefix("onnx-") for row in rows}
+    for path in benchmarks.rglob("*.tsv"):
+        kind, *cell = path.relative_to(benchmarks).with_suffix("").parts
+        if not names.issuperset(cell):
+            continue
+        step = next((name for name, kinds in STEPS.items() if kind in kinds), None)
+        if step:
+            spent[step] += sum(
+                float(row["cpu_time"]) for row in read_rows(path, "\t") if row["cpu_time"] not in ("NA", "-")
+            )
+    if not spent:
+        raise UserError(f"{benchmarks}: no benchmark of a finished run; run `make demo` first")
+    total = sum(spent.values())
+    return "\n".join(
+        [
+            "| step | share of the processor time |",
+            "|---|---|",
+            *(f"| {step} | {100 * spent[step] / total:.0f} % |" for step in STEPS),
+        ]
+    )
+
+
+def published(table: dict[str, Any]) -> str:
+    """The published table as it was measured, what it was measured on, and where it differs from the page."""
+    names = [one["column"] for one in table["columns"]]
+    lines = [f"| claim | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines += [f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} |" for row in table["rows"]]
+    rows = ", ".join(f"{name} {seen['n']}" for name, seen in table["scenarios"].items())
+    seeds = sorted({seed for seen in table["scenarios"].values() for seed in seen["seeds"]})
+    told = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
+    if properties := table["properties"]:
+        told += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
+    lines += ["", told, ""]
+    if not table["disagreements"]:
+        return "\n".join([*lines, "No measured cell differs from the page."])
+    lines += ["Where the measurement differs from the page, as published or as corrected since:", ""]
+    for one in table["disagreements"]:
+        page = f"the page says {one['published']}"
+        page += f", corrected to {one['corrected']}" if one["corrected"] != one["published"] else ""
+        lines.append(f"- **{one['column']}, {one['claim']}**: {one['measured']}; {page}. {'; '.join(one['figures'])}.")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, table: str) -> str:
+    """``text`` with the table between the markers of its name.
+
+    Raises:
+        UserError: the markers are missing.
+    """
+    before, start, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (start and end):
+        raise UserError(f"the page lacks the lines <!-- {name} --> and <!-- /{name} -->: put them where its table goes")
+    return f"{before}{start}{table}\n{end}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--summary", type=Path, default=Path("results/summary.csv"))
+    parser.add_argument("--table", type=Path, default=Path("results/technique_table.json"))
+    parser.add_argument("--benchmarks", type=Path, default=Path("logs/benchmarks"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    arguments = parser.parse_args()
+    if not arguments.summary.exists():
+        raise UserError(f"{arguments.summary}: no finished run; run `make demo` first")
+    rows, table = read_rows(arguments.summary), files.read_json(arguments.table)
+    tables: dict[str, str] = {}
+    exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
+    seeds = {row["seed"] for row in rows if row["technique"] != "base"}
+    if exported and len({(row["model"], row["scenario"]) for row in rows}) == len(seeds) == 1:
+        tables |= {"quality": quality(rows, table["confidence"]), "shares": shares(arguments.benchmarks, rows)}
+    if table["counts"]["yes"] + table["counts"]["no"]:
+        tables["published"] = published(table)
+    text = arguments.readme.read_text(encoding="utf-8")
+    for name, written in tables.items():
+        text = between(text, name, written)
+    files.write_text(arguments.readme, text)
+    print(f"{arguments.readme}: {', '.join(tables) or 'no table: this run has the figures of none'}")
+
+
+if __name__ == "__main__":
+    run(main)

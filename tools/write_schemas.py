@@ -1,0 +1,37 @@
+"""Write the JSON Schemas of config/ from the typed models, for editors to check and complete."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.config.experiment import SCHEMAS
+from snaketune.core import files
+
+OVERLAY = "experiment-overlay"
+KINDS = (*SCHEMAS, OVERLAY)
+
+
+def schema_text(kind: str) -> str:
+    """The JSON Schema of a kind of file, as it is kept in config/schemas/.
+
+    An overlay is a --configfile: an experiment of which only what differs is given.
+    """
+    schema = SCHEMAS["experiment" if kind == OVERLAY else kind].model_json_schema()
+    if kind == OVERLAY:
+        del schema["required"]
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for kind in KINDS:
+        path = Path("config/schemas") / f"{kind}.schema.json"
+        files.write_text(path, schema_text(kind))
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
