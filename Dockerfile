@@ -1,17 +1,17 @@
 # syntax=docker/dockerfile:1
-# Snakemake and what trains, from the same locks as `make setup`, to run elsewhere: docs/elsewhere.md.
+# Snakemake and the training environment, from the same lock files as `make setup`. See docs/elsewhere.md.
 #
 #   docker build --tag registry.example/snaketune:0.1.0 .
 #
-# Behind a package mirror, mount your pip.conf for the build; it isn't kept in the image:
+# Behind a package mirror, mount your pip.conf as a secret for the build; it isn't kept in the image:
 #
 #   docker build --secret id=pipconf,src=$HOME/.config/pip/pip.conf …
 #
-# or give single settings: --build-arg PIP_INDEX_URL=…; those stay in the build history, so no password in them.
+# or pass single settings, --build-arg PIP_INDEX_URL=…; these stay in the build history, so don't put a password in them.
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm
 
-# DeepSpeed's operations are compiled where they run; git for the commit in provenance.json.
+# g++ and make: DeepSpeed compiles its extensions on first use. git: the commit in provenance.json.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git make \
     && rm -rf /var/lib/apt/lists/*
@@ -27,7 +27,7 @@ RUN --mount=type=secret,id=pipconf,target=/etc/pip.conf \
         --lock envs/train/requirements.txt envs/workflow/requirements.txt \
     && rm -rf /root/.cache
 
-# Nobody needs root to train.
+# Training doesn't need root.
 RUN useradd --uid 10001 --create-home snaketune && install --directory --owner snaketune /workdir
 ENV PATH=/opt/snaketune/venv/bin:$PATH \
     HF_HUB_DISABLE_TELEMETRY=1 \

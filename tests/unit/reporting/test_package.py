@@ -96,17 +96,17 @@ def test_the_cards_figures_are_those_of_the_measurements(results: Path) -> None:
     for told in (
         "| genai-int4 (this package) | 0.625 | 0.500 to 0.750 | 0.250 | +0.375 | +0.210 to +0.530 | 80 |",
         "| onnx-fp32-genai-int4 | 512 | 0.984 | 0.00042 | 0.310 | +0.031 | -0.013 | 1.000 |",
-        "**Better than the untuned model** on 80 test rows: accuracy 0.625 instead of 0.250 (higher is better)",
+        "**Better than the base model** on 80 test rows: accuracy 0.625 compared with 0.250 (higher is better)",
         "98,304 of 2,557,632 parameters were trained on 5,000 tokens in 12.5 s, with a peak of 700.0 MiB",
         "| adapter.options.r | `8` |",
         "| learning_rate | `0.0002` |",
         "200 train, 40 validation, 80 test were kept",
-        "Gate of the data: marked (over budget: leaks)",
-        "like a training row: 5 of 120",
+        "Data gate: marked (over budget: leaks)",
+        "duplicate a training row: 5 of 120",
         "Route a ticket: which team?",
         "at most 2,048 tokens",
         "321.5 tokens/s",
-        "One seed was trained",
+        "Only one seed was trained",
         f"`{sha256(results / packages.RUN / 'onnx/genai-int4/model.onnx')}`",
     ):
         assert told in text
@@ -118,11 +118,11 @@ def test_the_cards_figures_are_those_of_the_measurements(results: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "comparison", "told"),
     [
-        ({"delta": 0.01, "delta_ci_low": -0.1, "delta_ci_high": 0.12}, {}, "Not shown better than the untuned"),
-        ({"delta_ci_low": 0.0}, {}, "Not shown better than the untuned"),
-        ({}, {"not_better_than_base": ["lora"]}, "over all seeds, with the intervals of all comparisons"),
-        ({"delta": -0.2, "delta_ci_low": -0.3, "delta_ci_high": -0.1}, {}, "> **Worse than the untuned"),
-        ({}, {"higher_is_better": False}, "> **Worse than the untuned"),
+        ({"delta": 0.01, "delta_ci_low": -0.1, "delta_ci_high": 0.12}, {}, "Not shown better than the base model"),
+        ({"delta_ci_low": 0.0}, {}, "Not shown better than the base model"),
+        ({}, {"not_better_than_base": ["lora"]}, "simultaneous for all comparisons"),
+        ({"delta": -0.2, "delta_ci_low": -0.3, "delta_ci_high": -0.1}, {}, "> **Worse than the base model"),
+        ({}, {"higher_is_better": False}, "> **Worse than the base model"),
         (
             {"delta": -0.2, "delta_ci_low": -0.3, "delta_ci_high": -0.1},
             {"higher_is_better": False},
@@ -149,7 +149,7 @@ def test_a_hop_over_budget_is_told_at_the_top_if_its_on_the_way_to_the_package(r
     packages.save_parity(results, "onnx-fp32-int8: kl_divergence is 0.4, expected at most 0.2")
     text = card(results)
     assert "kl_divergence is 0.4" not in text
-    assert "Every hop is within its budget" in text
+    assert "Every step is within its budget" in text
 
 
 def test_the_untuned_model_has_a_card_without_training(results: Path) -> None:
@@ -199,8 +199,11 @@ def test_a_licence_that_isnt_one_of_the_hubs_or_not_that_of_all_parts_is_other(r
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ("classification", "likeliest among the 2 labels; to name the commonest one always would be right in 0.550"),
-        ("language-modeling", "It was tuned on plain text, not on chats"),
+        (
+            "classification",
+            "most likely of the 2 labels; always choosing the most common label would be right for a share of 0.550",
+        ),
+        ("language-modeling", "It was fine-tuned on plain text, not on chats"),
         ("translation", "Which team?\n{text}"),
     ],
 )
@@ -211,8 +214,8 @@ def test_what_the_figures_dont_say_of_a_task_is_said(results: Path, task: str, t
 def test_several_seeds_have_their_mean(results: Path) -> None:
     packages.save_comparison(results, seeds=[1, 2])
     text = card(results)
-    assert "seed 1 of 1, 2: with torch, their mean is 0.600 [0.500, 0.700]" in text
-    assert "One seed was trained" not in text
+    assert "seed 1 of 1, 2. With torch, the mean over seeds is 0.600 [0.500, 0.700]" in text
+    assert "Only one seed was trained" not in text
 
 
 @pytest.mark.parametrize(
