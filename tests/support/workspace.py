@@ -27,6 +27,11 @@ WITHOUT = "\nwithout: "
 SHARED = ("work/environments", "work/torch_extensions")
 
 
+def python() -> str:
+    """The Python that runs scripts: in forks, where there is a server of them."""
+    return os.environ.get("PYTHON_EXEC", sys.executable)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A directory with the workflow in it and an experiment of its own."""
@@ -69,7 +74,7 @@ class Workspace:
     def script(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         """A job script or a tool of the workspace, as `make` calls it."""
         folder = "tools" if (self.path / "tools" / name).is_file() else "scripts"
-        command = [sys.executable, f"{folder}/{name}", *map(str, arguments)]
+        command = [python(), f"{folder}/{name}", *map(str, arguments)]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
