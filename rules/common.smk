@@ -19,8 +19,9 @@ from snaketune.platforms.olive import project, olive_config
 from snaketune.dag import slurm_preflight
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
 from snaketune.dag.contract import hosted_files, hosted_records, named, property_run
-from snaketune.core.digest import FileDigests, code_digest, file_digest
+from snaketune.core.digest import code_digest
 from snaketune.core.errors import UserError
+from snaketune.core.file_digests import FileDigests, file_digest
 from snaketune.core.files import prefer_programs_of
 from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
 from snaketune.core.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files

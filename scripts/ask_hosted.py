@@ -12,8 +12,8 @@ from typing import Any
 
 from snaketune.core import errors, files
 from snaketune.core.errors import UserError
+from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.openai_service import asked, plainly
-from snaketune.platforms.hosted.service import connect
 
 
 def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from snaketune.core import errors, files, manifest
-from snaketune.platforms.hosted.service import connect, read_job
+from snaketune.platforms.hosted.connect import connect
+from snaketune.platforms.hosted.service import read_job
 
 
 def main() -> None:

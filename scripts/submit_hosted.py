@@ -11,7 +11,8 @@ from typing import Any
 
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.platforms.hosted.service import SPLITS, Service, connect, key_of
+from snaketune.platforms.hosted.connect import connect
+from snaketune.platforms.hosted.service import SPLITS, Service, key_of
 
 
 def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:

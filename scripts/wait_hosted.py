@@ -7,7 +7,8 @@ from pathlib import Path
 
 from snaketune.core import errors, files
 from snaketune.core.errors import UserError
-from snaketune.platforms.hosted.service import Service, connect, read_job
+from snaketune.platforms.hosted.connect import connect
+from snaketune.platforms.hosted.service import Service, read_job
 
 
 def waited(service: Service, job: str, poll_seconds: float) -> str:

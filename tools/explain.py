@@ -14,7 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import errors
-from snaketune.core.digest import file_digest
+from snaketune.core.file_digests import file_digest
 from snaketune.core.files import sha256
 from snaketune.provenance.snakemake_records import (
     configfiles,

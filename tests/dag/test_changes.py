@@ -158,11 +158,17 @@ SCENARIO = "config/scenarios/classification.yaml"
 
 # Each kind of change: the file, what is replaced in it, and the exact jobs that must run.
 CHANGES = {
-    "a comment in a script": (("scripts/train.py", "def main() -> None:", "# why\ndef main() -> None:"), set()),
-    "a docstring": (("scripts/snaketune/training/loop.py", '"""Runs a plan', '"""Carries out a plan'), set()),
     "a line of the metrics": (
         ("scripts/snaketune/evaluation/metrics.py", "[float(told == true), 1]", "[float(told != true), 1]"),
         EVALUATIONS | PARITY | END,
+    ),
+    "a decorator": (
+        ("scripts/snaketune/evaluation/parity.py", "@np.errstate(invalid=", "@np.errstate(over="),
+        PARITY | REPORT,
+    ),
+    "a default": (
+        ("scripts/snaketune/inference/decoding.py", "more: int = 0", "more: int = 1"),
+        {"merge_adapter lora"} | after_merged("lora") | EVALUATIONS | PARITY | END,
     ),
     "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
     "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
@@ -214,10 +220,28 @@ def test_a_change_runs_what_it_can_touch_and_nothing_else(edited: Workspace, cha
     assert edited.pending() == expected
 
 
-def test_a_reformatted_script_runs_nothing(edited: Workspace) -> None:
+def test_comments_layout_and_words_run_nothing(edited: Workspace) -> None:
     for name in ("train.py", "snaketune/training/loop.py", "snaketune/core/files.py"):
         path = edited.path / "scripts" / name
-        path.write_text(ast.unparse(ast.parse(path.read_text())))
+        path.write_text("# why\n" + ast.unparse(ast.parse(path.read_text())))
+    for name, old, new in (
+        ("training/loop.py", "Runs a plan", "Carries out a plan"),
+        ("core/files.py", "no space left on the disk", "the disk is full"),
+        ("core/errors.py", "error: {error}", "Error: {error}"),
+    ):
+        edited.edit(f"scripts/snaketune/{name}", old, new)
+    assert edited.pending() == set()
+
+
+def test_a_moved_or_renamed_module_runs_nothing(edited: Workspace) -> None:
+    scripts = edited.path / "scripts"
+    (scripts / "snaketune/elsewhere").mkdir()
+    for old, new in (("core/hashing", "elsewhere/hashing"), ("data/gate", "elsewhere/sifting")):
+        (scripts / f"snaketune/{old}.py").rename(scripts / f"snaketune/{new}.py")
+    for path in scripts.rglob("*.py"):
+        path.write_text(path.read_text().replace("snaketune.core.hashing", "snaketune.elsewhere.hashing"))
+    edited.edit("scripts/prepare_data.py", "from snaketune.data import gate", "from snaketune.elsewhere import sifting")
+    edited.edit("scripts/prepare_data.py", "gate.", "sifting.")
     assert edited.pending() == set()
 
 

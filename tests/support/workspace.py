@@ -118,7 +118,10 @@ class Workspace:
         """Where this workspace's modules were edited, import them instead of the repository's."""
         loaded = [name for name in sys.modules if name.split(".")[0] == "snaketune"]
         files = [Path(sys.modules[name].__file__ or "").relative_to(REPOSITORY) for name in loaded]
-        if any((self.path / file).read_bytes() != (REPOSITORY / file).read_bytes() for file in files):
+        here = [self.path / file for file in files]
+        if not all(map(Path.is_file, here)) or any(
+            mine.read_bytes() != (REPOSITORY / file).read_bytes() for mine, file in zip(here, files, strict=True)
+        ):
             for name in loaded:
                 del sys.modules[name]
             sys.path[:] = [place for place in sys.path if place != str(REPOSITORY / "scripts")]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.core import files, manifest
-from snaketune.core.digest import FileDigests
 from snaketune.core.errors import UserError
+from snaketune.core.file_digests import FileDigests
 from snaketune.provenance.manifest_chain import links, strangers
 from snaketune.provenance.snakemake_records import differences, flat, recipe_of
 
@@ -59,7 +59,7 @@ def test_a_digest_is_remembered_and_not_read_again(
     settled(old_file)
     first = FileDigests(tmp_path / "digests.json").of(old_file)
     assert first == files.sha256(old_file)
-    monkeypatch.setattr("snaketune.core.digest.sha256", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr("snaketune.core.file_digests.sha256", lambda path: pytest.fail("it was read again"))
     assert FileDigests(tmp_path / "digests.json").of(old_file) == first
 
 

@@ -55,21 +55,6 @@ class Service(Protocol):
         """A client with chat.completions, and whom to ask: the tuned ``model``, or the untuned one."""
 
 
-def connect(service: dict[str, Any]) -> Service:
-    """The service of a recipe; only its own SDK is imported.
-
-    Raises:
-        UserError: an environment variable that names the place or the credential is missing.
-    """
-    if service["type"] == "azure-ml":
-        from snaketune.platforms.hosted.azure_ml_service import AzureMlService
-
-        return AzureMlService(service)
-    from snaketune.platforms.hosted.openai_service import OpenAiService
-
-    return OpenAiService(service)
-
-
 def needed(*names: str) -> list[str]:
     """The values of environment variables.
 
