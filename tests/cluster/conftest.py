@@ -1,20 +1,23 @@
-"""A cluster for each module of tests, and the runs that go through it."""
+"""A cluster with accounts for all tests, one without for its module, and the runs that go through them."""
 
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from configured import NODES
 from loopback import Cluster, NoCluster, full, output, until
 from runs import Runs
-from soaking import Seconds
 from support.experiments import small
 from support.workspace import REPOSITORY, Workspace
 from trainings import EXPERIMENT
+
+from snaketune.core.files import read_json, write_json
 
 
 def started(cluster: Cluster) -> Cluster:
@@ -31,17 +34,29 @@ def started(cluster: Cluster) -> Cluster:
     return cluster
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    """Short, as a socket's path must be; kept for a look where daemons said something went wrong."""
+@contextmanager
+def short() -> Iterator[Path]:
+    """A directory with a short path, as sockets need."""
     path = Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def cluster(home: Path) -> Iterator[Cluster]:
-    cluster = started(Cluster(home))
+def home() -> Iterator[Path]:
+    with short() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Iterator[Path]:
+    with short() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def cluster(session_home: Path) -> Iterator[Cluster]:
+    cluster = started(Cluster(session_home))
     yield cluster
     cluster.stop()
 
@@ -63,13 +78,6 @@ def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
     cluster = started(Cluster(home, accounting=False, state=small_state / "state"))
     yield cluster
     cluster.stop()
-
-
-@pytest.fixture
-def bare(runs: Runs) -> Runs:
-    """Names no account."""
-    runs.workspace.edit("profiles/slurm/config.yaml", "slurm_account: tuners", "# slurm_account: my-account")
-    return runs
 
 
 @pytest.fixture
@@ -100,8 +108,32 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-@pytest.fixture(scope="session")
-def seconds() -> Iterator[Seconds]:
-    found = Seconds()
-    yield found
-    found.write(REPOSITORY / "benchmarks/soak-cluster.json", output("slurmd", "-V").strip())
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=1, help="how often each fault is done; several times are recorded")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if (times := metafunc.config.getoption("times", 1)) > 1:
+        metafunc.fixturenames.append("time_of")
+        metafunc.parametrize("time_of", range(times))
+
+
+SECONDS: dict[str, list[float]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        name = report.nodeid.split("::")[1].split("[")[0].removeprefix("test_")
+        SECONDS.setdefault(name, []).append(round(report.duration, 1))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Record how long each fault took, of those that were survived; faults that weren't done keep their figures."""
+    if (times := session.config.getoption("times", 1)) > 1:
+        path = REPOSITORY / "benchmarks/soak-cluster.json"
+        machine = {
+            "slurm": output("slurmd", "-V").strip(),
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+        }
+        write_json(path, {**machine, "times": times, "seconds": read_json(path)["seconds"] | SECONDS})

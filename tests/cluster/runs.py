@@ -1,15 +1,17 @@
 """Runs of one short job through profiles/slurm, which waits for as long as a test holds it."""
 
+import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from loopback import ACCOUNT, until
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import common_settings
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from support.experiments import SMALL, small
 from support.workspace import Workspace
 
@@ -29,10 +31,49 @@ while Path("hold").exists():
 """
 
 
+async def ask_soon(executor: RemoteExecutor) -> None:
+    """Wait two seconds between questions; the plugin waits ten seconds longer at each."""
+    await asyncio.sleep(2)
+
+
+class Coordinator(ForkProcess):
+    """A Snakemake on the login node, in a fork of this process, which has imported it."""
+
+    def __init__(self, workspace: Workspace, log: Path, arguments: list[str], environment: dict[str, str]):
+        super().__init__(daemon=True)
+        self.workspace, self.log, self.arguments, self.environment = workspace, log, arguments, environment
+
+    def run(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.update(self.environment)
+        common_settings.init_seconds_before_status_checks = 1
+        RemoteExecutor.sleep = ask_soon  # type: ignore[method-assign]
+        with self.log.open("w") as log:
+            self.workspace.enter(log, log)
+            main(self.arguments)
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self, timeout: float) -> int:
+        """The exit code.
+
+        Raises:
+            TimeoutError: it runs on.
+        """
+        self.join(timeout)
+        if self.exitcode is None:
+            raise TimeoutError(f"waited {timeout} s for {self.log}")
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid or 0, number)
+
+
 @dataclass
 class Runs:
     workspace: Workspace
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
+    running: list[Coordinator] = field(default_factory=list)
 
     @classmethod
     def make(cls, path: Path) -> "Runs":
@@ -49,27 +90,16 @@ class Runs:
         """Fill in a line of the profile, as its reader does."""
         self.workspace.edit(PROFILE, f"# {line}", own)
 
-    def start(self, *arguments: str, through: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-        command = [*through, sys.executable, "-m", "snakemake", "--configfile", self.workspace.experiment]
-        command += ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1", *arguments]
-        log = (self.workspace.path / f"coordinator-{len(self.running)}.log").open("w")
-        self.running.append(
-            subprocess.Popen(
-                command,
-                cwd=self.workspace.path,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env={**os.environ, **environment},
-                # Started by a script, it would ignore Ctrl-C.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
-            )
-        )
+    def start(self, *arguments: str, **environment: str) -> Coordinator:
+        log = self.workspace.path / f"coordinator-{len(self.running)}.log"
+        words = ["--configfile", self.workspace.experiment, "--profile", "profiles/slurm", *arguments]
+        self.running.append(Coordinator(self.workspace, log, words, environment))
+        self.running[-1].start()
         return self.running[-1]
 
-    def run(self, *arguments: str, **options: object) -> tuple[int, str]:
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """The exit code of a whole run, and what it printed."""
-        code = self.start(*arguments, **options).wait(timeout=1200)  # type: ignore[arg-type]
+        code = self.start(*arguments, **environment).wait(timeout=1200)
         return code, self.printed()
 
     def printed(self) -> str:
@@ -86,7 +116,7 @@ class Runs:
         path = self.workspace.path / "started"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def held(self, *arguments: str) -> subprocess.Popen[str]:
+    def held(self, *arguments: str) -> Coordinator:
         """A run whose only job waits."""
         self.hold()
         running = self.start(*arguments, TARGET)
@@ -96,6 +126,5 @@ class Runs:
 
     def end(self) -> None:
         for running in self.running:
-            with suppress(ProcessLookupError):
-                running.kill()
-            running.wait()
+            running.kill()
+            running.join()

@@ -8,92 +8,74 @@ from pathlib import Path
 
 import pytest
 from configured import URGENT
-from loopback import Cluster, output, until
+from loopback import Cluster, until
 from runs import PROFILE
 from support.workspace import Workspace
-from trainings import (
-    LORA,
-    ZERO3,
-    about_to_train,
-    adapter,
-    checkpoints,
-    log_of,
-    metrics,
-    on_slurm,
-    quality,
-    to_be_cut_off,
-    went_on,
-)
+from trainings import LORA, ZERO3, about_to_train, adapter, checkpoints, log_of, metrics, quality
 
 from snaketune.core.files import sha256
 
 pytestmark = pytest.mark.long
 
 
-def test_results_are_those_of_a_laptop(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
-    runs = on_slurm(tmp_path)
-    code, printed = runs.run()
-    assert code == 0, printed
-    for weights in (f"{LORA}/adapter/adapter_model.safetensors", f"{LORA}/onnx/int8/model.onnx"):
-        assert sha256(tmp_path / weights) == sha256(laptop.path / weights)
-    assert metrics(runs.workspace, ZERO3) == metrics(laptop, ZERO3)
-    assert quality(runs.workspace) == quality(laptop)
-    # Untuned, lora and zero3: what follows a training is one job, and each precision another.
-    logs = tmp_path / "logs/slurm"
-    assert [len(list(logs.glob(f"group_{kind}_*/*.log"))) for kind in ("model", "precision")] == [3, 6]
-    code, printed = runs.run("--dry-run")
-    assert "Nothing to be done" in printed
-
-
-def test_two_nodes_by_the_profile(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
-    """The lines of profiles/slurm-gpu, without its GPUs."""
+def test_results_are_those_of_a_laptop_though_the_training_was_preempted(
+    cluster: Cluster, laptop: Workspace, tmp_path: Path
+) -> None:
     runs = about_to_train(tmp_path, laptop)
+    running = runs.start()
+    until(lambda: "step" in log_of(tmp_path) or running.poll() is not None, "the first steps", 900)
+    urgent = ["--partition", URGENT, "--nodes", "2", "--exclusive", "--output", "/dev/null", "--wrap", "sleep 5"]
+    subprocess.run(["sbatch", *urgent], check=True)
+    assert running.wait(timeout=1200) == 0, runs.printed()
+    assert "SLURM status is: 'CANCELLED'" in runs.printed() or "SLURM status is: 'FAILED'" in runs.printed()
+    assert "goes on from step" in log_of(tmp_path)
+    for weights in (f"{LORA}/adapter/adapter_model.safetensors", f"{LORA}/onnx/fp32/model.onnx"):
+        assert sha256(tmp_path / weights) == sha256(laptop.path / weights)
+    assert quality(runs.workspace) == quality(laptop)
+    # Untuned and lora: what follows a training is one job, and each precision another.
+    logs = tmp_path / "logs/slurm"
+    assert [len(list(logs.glob(f"group_{kind}_*/*.log"))) for kind in ("model", "precision")] == [2, 2]
+    assert "Nothing to be done" in runs.workspace.forked("--dry-run").stderr
+
+
+def test_two_nodes_are_warned_and_one_goes_on(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
+    """The lines of profiles/slurm-gpu, without its GPUs."""
+    runs = about_to_train(tmp_path, laptop, "zero3")
     asked = """  train_all_weights:
-    nodes: "2 if wildcards.technique == 'zero3' else None"
-    tasks: "2 if wildcards.technique == 'zero3' else None"
-    mpi: "'srun' if wildcards.technique == 'zero3' else None"
-    cpus_per_task: "1 if wildcards.technique == 'zero3' else None"
+    nodes: "2 if attempt == 1 else 1"
+    tasks: "2 if attempt == 1 else 1"
+    mpi: "'srun' if attempt == 1 else None"
+    cpus_per_task: 2
 """
     runs.workspace.edit(PROFILE, "  train_all_weights:\n", asked)
-    code, printed = runs.run(f"{ZERO3}/manifest.json")
-    assert code == 0, printed
-    assert metrics(runs.workspace, ZERO3) == metrics(laptop, ZERO3)
-    [nodes] = {
-        line.split("|")[1]
-        for line in output("sacct", "-X", "-n", "-P", "-o", "workdir%200,nodelist").splitlines()
-        if line.split("|")[0] == str(tmp_path)
-    }
-    assert nodes == "n[1-2]"
+    running = runs.start(f"{ZERO3}/manifest.json")
+    until(lambda: "step" in log_of(tmp_path, "zero3") or running.poll() is not None, "the first steps", 900)
+    [job] = cluster.jobs()
+    assert job["node"] == "n[1-2]"
+    subprocess.run(["scancel", "--signal=USR1", job["id"]], check=True)
+    until(lambda: bool(checkpoints(tmp_path, "zero3")), "the checkpoint", 300)
+    assert running.wait(timeout=1200) == 0, runs.printed()
+    assert "goes on from step" in log_of(tmp_path, "zero3")
+    whole = about_to_train(tmp_path / "whole", laptop, "zero3").workspace
+    ran = whole.snakemake("--cores", "2", f"{ZERO3}/manifest.json")
+    assert ran.returncode == 0, ran.stderr
+    assert metrics(runs.workspace, ZERO3) == metrics(whole, ZERO3)
 
 
-@pytest.mark.parametrize("whom", ["every process", "the first process"])
-def test_a_warned_training_goes_on_where_it_was(whom: str, cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
+def test_a_training_of_which_only_the_first_process_is_warned_goes_on(
+    cluster: Cluster, laptop: Workspace, tmp_path: Path
+) -> None:
     """What SLURM does ahead of a time limit is done at once; how far a signal goes depends on its ProctrackType."""
     runs = about_to_train(tmp_path, laptop)
     running = runs.start(f"{LORA}/manifest.json")
     until(lambda: "step" in log_of(tmp_path) or running.poll() is not None, "the first steps", 900)
     [job] = [job["id"] for job in cluster.jobs()]
-    if whom == "every process":
-        subprocess.run(["scancel", "--signal=USR1", job], check=True)
-    else:
-        os.kill(cluster.task(job), signal.SIGUSR1)
+    os.kill(cluster.task(job), signal.SIGUSR1)
     until(lambda: bool(checkpoints(tmp_path)), "the checkpoint", 300)
     [saved] = checkpoints(tmp_path)
     assert json.loads(saved.read_text())["step"] > 0
     assert running.wait(timeout=1200) == 0, runs.printed()
     assert runs.printed().count("SLURM status is: 'FAILED'") == 1, runs.printed()
-    assert adapter(tmp_path) == adapter(laptop.path)
-
-
-def test_a_preempted_training_goes_on_where_it_was(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
-    runs = about_to_train(tmp_path, laptop)
-    running = runs.start(f"{LORA}/manifest.json")
-    until(lambda: "step" in log_of(tmp_path) or running.poll() is not None, "the first steps", 900)
-    urgent = ["--partition", URGENT, "--nodes", "2", "--exclusive", "--output", "/dev/null", "--wrap", "sleep 10"]
-    subprocess.run(["sbatch", *urgent], check=True)
-    assert running.wait(timeout=1200) == 0, runs.printed()
-    assert runs.printed().count("SLURM status is") == 1, runs.printed()
-    assert "goes on from step" in log_of(tmp_path)
     assert adapter(tmp_path) == adapter(laptop.path)
 
 
@@ -114,8 +96,20 @@ def test_a_training_goes_on_on_another_node(cluster: Cluster, laptop: Workspace,
 
 
 def test_a_time_limit_costs_no_step(cluster: Cluster, laptop: Workspace, tmp_path: Path) -> None:
-    """SLURM itself warns, two to three minutes ahead of its limit of five; steps of three seconds aren't done by then."""
-    runs = to_be_cut_off(tmp_path, laptop)
-    code, printed = runs.run(f"{LORA}/manifest.json")
-    assert code == 0, printed
-    went_on(tmp_path, printed, laptop)
+    """SLURM itself warns, up to a minute earlier than it is told to; until then each step takes two seconds."""
+    runs, slow = about_to_train(tmp_path, laptop), tmp_path / "slow"
+    slow.touch()
+    wait = '__import__("os").path.exists("slow") and __import__("time").sleep(2)'
+    runs.workspace.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {wait} or told()")
+    own = """  train_adapter:
+    runtime: 2*attempt
+    slurm_extra: "'--signal=USR1@30'"
+"""
+    runs.workspace.edit(PROFILE, "  train_adapter:\n    slurm_extra: \"'--signal=USR1@120'\"\n", own)
+    running = runs.start(f"{LORA}/manifest.json")
+    until(lambda: bool(checkpoints(tmp_path)) or running.poll() is not None, "the checkpoint", 300)
+    slow.unlink()
+    assert running.wait(timeout=600) == 0, runs.printed()
+    assert runs.printed().count("SLURM status is: 'FAILED'") == 1, runs.printed()
+    assert "goes on from step" in log_of(tmp_path)
+    assert adapter(tmp_path) == adapter(laptop.path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loopback import ACCOUNT
-from runs import PROFILE, Runs
+from runs import Runs
 from support.experiments import SMALL, small
 from support.workspace import Workspace
 
@@ -17,16 +17,10 @@ LORA, ZERO3 = f"{RUNS}/lora/seed-1", f"{RUNS}/zero3/seed-1"
 # So many steps that one of them can be waited for; no checkpoint but the one that a warning asks for.
 EXPERIMENT: dict[str, Any] = {
     **SMALL,
-    "techniques": ["lora", "zero3"],
-    "precisions": ["fp32", "int8"],
+    "techniques": ["lora"],
+    "precisions": ["fp32"],
     "training": {"epochs": 12, "batch_rows": 15, "checkpoint_steps": 10000},
 }
-
-
-def on_slurm(path: Path, **training: Any) -> Runs:
-    runs = Runs(small(path, {**EXPERIMENT, "training": {**EXPERIMENT["training"], **training}}))
-    runs.site("slurm_account: my-account", f"slurm_account: {ACCOUNT}")
-    return runs
 
 
 def metrics(workspace: Workspace, run: str) -> list[dict[str, object]]:
@@ -40,16 +34,20 @@ def quality(workspace: Workspace) -> list[dict[str, str]]:
         return [{key: row[key] for key in kept} for row in csv.DictReader(file)]
 
 
-def about_to_train(path: Path, laptop: Workspace, **training: Any) -> Runs:
+def about_to_train(path: Path, laptop: Workspace, technique: str = "lora", **training: Any) -> Runs:
     """All that a training needs is there."""
-    runs = on_slurm(path, **training)
+    workspace = small(
+        path, {**EXPERIMENT, "techniques": [technique], "training": {**EXPERIMENT["training"], **training}}
+    )
     for name in ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata"):
         subprocess.run(["cp", "-a", "--parents", name, path], cwd=laptop.path, check=True)
+    runs = Runs(workspace)
+    runs.site("slurm_account: my-account", f"slurm_account: {ACCOUNT}")
     return runs
 
 
-def log_of(path: Path) -> str:
-    log = path / "logs/train/test-phi3/test-areas/lora/seed-1.log"
+def log_of(path: Path, technique: str = "lora") -> str:
+    log = path / f"logs/train/test-phi3/test-areas/{technique}/seed-1.log"
     return log.read_text() if log.exists() else ""
 
 
@@ -57,21 +55,5 @@ def adapter(path: Path) -> str:
     return sha256(path / LORA / "adapter/adapter_model.safetensors")
 
 
-def checkpoints(path: Path) -> list[Path]:
-    return list((path / "work/training/test-phi3/test-areas/lora/seed-1").glob("checkpoint-*/state.json"))
-
-
-def to_be_cut_off(path: Path, laptop: Workspace) -> Runs:
-    """About to train slower than its time limit, by seconds for each step."""
-    runs = about_to_train(path, laptop)
-    slow = '__import__("time").sleep(3) or'
-    runs.workspace.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {slow} told()")
-    runs.workspace.edit(PROFILE, "  train_adapter:\n", "  train_adapter:\n    runtime: 5*attempt\n")
-    return runs
-
-
-def went_on(path: Path, printed: str, laptop: Workspace) -> None:
-    """It was cut off once, and ended as if it hadn't been."""
-    assert printed.count("SLURM status is: 'FAILED'") == 1, printed
-    assert "goes on from step" in log_of(path)
-    assert adapter(path) == adapter(laptop.path)
+def checkpoints(path: Path, technique: str = "lora") -> list[Path]:
+    return list((path / f"work/training/test-phi3/test-areas/{technique}/seed-1").glob("checkpoint-*/state.json"))

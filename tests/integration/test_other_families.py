@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_planted_faults import HOPS, PARITY, PRECISIONS, Place, build, export, quantize, told_of
+from support.exported_runs import HOPS, PARITY, PRECISIONS, Place, build, export, quantize, told_of
 
 from snaketune.core.files import read_json
 

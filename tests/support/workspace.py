@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 from unittest.mock import patch
 
 import smart_open  # noqa: F401  (like the plugins below: forks find it imported)
@@ -92,11 +93,7 @@ class Workspace:
             if (child := os.fork()) == 0:
                 code: object = 0
                 try:
-                    for number, file in ((1, printed), (2, said)):
-                        os.dup2(file.fileno(), number)
-                    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-                    os.chdir(self.path)
-                    self._forget_other_code()
+                    self.enter(printed, said)
                     call()
                 except SystemExit as ended:
                     code = ended.code
@@ -113,6 +110,14 @@ class Workspace:
                 file.seek(0)
                 texts.append(file.read().decode())
         return subprocess.CompletedProcess([], os.waitstatus_to_exitcode(status), *texts)
+
+    def enter(self, printed: IO[Any], said: IO[Any]) -> None:
+        """In a fork of this process: work in this directory, on its code, and write to these files."""
+        for number, file in ((1, printed), (2, said)):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        os.chdir(self.path)
+        self._forget_other_code()
 
     def _forget_other_code(self) -> None:
         """Where this workspace's modules were edited, import them instead of the repository's."""
