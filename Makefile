@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # EXPERIMENT=config/experiments/mine.yaml overlays that file on config/config.yaml.
 CONFIG = $(if $(EXPERIMENT),--configfile $(EXPERIMENT))
-SELECTED = $(if $(filter all,$(TESTS)),-m "not soak")
+ALL = $(filter all,$(TESTS))
 TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
@@ -21,21 +21,22 @@ setup-dev: ## the same, plus what tests and checks need
 demo: setup ## run the default experiment, from data to report; EXPERIMENT=config/experiments/mine.yaml runs yours
 	.venv/bin/snakemake $(CONFIG)
 
-test: setup-dev check ## run checks and tests; TESTS=all adds the slow ones
-	@$(MAKE) --no-print-directory --jobs 3 test-plans test-runs $(if $(filter all,$(TESTS)),test-cluster)
+test: setup-dev ## run checks and tests; TESTS=all adds the slow ones
+	@$(MAKE) --no-print-directory --jobs 4 check test-plans test-runs $(if $(ALL),test-cluster)
 
-# Plans need one core, runs seldom two, a cluster is mostly waited for.
+# Side by side on two cores: plans need one, runs seldom two, a cluster is mostly waited for.
 test-plans:
-	.venv/bin/python -m pytest tests/dag tests/unit tests/integration $(SELECTED)
+	.venv/bin/python -m pytest tests/unit tests/dag $(if $(ALL),tests/integration)
 
 test-runs:
-	.venv/bin/python -m pytest tests/end_to_end tests/gpu $(SELECTED)
+	.venv/bin/python -m pytest tests/end_to_end tests/gpu $(if $(ALL),-m "not soak")
 
 test-cluster: setup-dev ## test profiles/slurm on a local SLURM cluster; needs root and the Debian packages in .ci/run
-	.venv/bin/python -m pytest tests/cluster -m "not soak"
+	.venv/bin/python -m pytest tests/cluster
 
 soak: setup-dev ## kill jobs of all rules at thirty random moments, provoke each cluster fault ten times; figures: benchmarks/soak*.json
-	.venv/bin/python -m pytest -m soak
+	.venv/bin/python -m pytest tests/end_to_end tests/dag -m soak
+	.venv/bin/python -m pytest tests/cluster --times 10
 
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit

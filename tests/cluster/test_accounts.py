@@ -3,11 +3,8 @@
 import subprocess
 from pathlib import Path
 
-import pytest
 from loopback import Cluster, full
 from runs import TARGET, Runs
-
-pytestmark = pytest.mark.long
 
 
 def test_squeue_tells_how_jobs_end_and_a_named_account_is_no_harm(unaccounted: Cluster, runs: Runs) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.long
-
 PROGRAM = """
 import sys, time
 from pathlib import Path

@@ -5,11 +5,8 @@ import signal
 import subprocess
 import sys
 
-import pytest
 from loopback import Cluster, output, until
 from runs import RULE, TARGET, Runs
-
-pytestmark = pytest.mark.long
 
 
 def ours(cluster: Cluster) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from configured import URGENT
 from loopback import Cluster, until
 from runs import PROFILE
@@ -14,8 +13,6 @@ from support.workspace import Workspace
 from trainings import LORA, ZERO3, about_to_train, adapter, checkpoints, log_of, metrics, quality
 
 from snaketune.core.files import sha256
-
-pytestmark = pytest.mark.long
 
 
 def test_results_are_those_of_a_laptop_though_the_training_was_preempted(

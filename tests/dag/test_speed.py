@@ -13,7 +13,7 @@ import pytest
 import yaml
 from support.workspace import REPOSITORY, Workspace, made
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.soak
 
 SECONDS = 5.0
 CELLS = {"techniques": ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"], "precisions": []}

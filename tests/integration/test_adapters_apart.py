@@ -320,7 +320,6 @@ def test_the_proof_of_a_run(
     assert not (tmp_path / "parity.json").exists()
 
 
-@pytest.mark.long
 def test_onnxruntime_genai_switches_to_the_same_files(
     base: Base, exported: dict[str, Path], expected: dict[str | None, np.ndarray], tmp_path: Path
 ) -> None:

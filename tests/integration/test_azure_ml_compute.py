@@ -152,7 +152,6 @@ def submit(python: str, azure: Azure, root: Path, path: Path, *arguments: object
     return subprocess.run([*map(str, command)], cwd=root, env=environment, **options)
 
 
-@pytest.mark.long
 def test_a_job_is_sent_once_watched_and_its_results_fetched(python: str, azure: Azure, checkout: Path) -> None:
     path = job_file(checkout, experiment="config/experiments/mine.yaml", data=JOB["results"])
     shown = submit(python, azure, checkout, path, "--dry-run")
@@ -194,7 +193,6 @@ def test_a_job_is_sent_once_watched_and_its_results_fetched(python: str, azure: 
     assert "has this job already (Completed)" in again.stdout
 
 
-@pytest.mark.long
 def test_what_the_workspace_cant_run_is_one_message_and_nothing_is_sent(
     python: str, azure: Azure, checkout: Path
 ) -> None:
@@ -208,7 +206,6 @@ def test_what_the_workspace_cant_run_is_one_message_and_nothing_is_sent(
     assert not any(BLOBS in asked for asked in azure.asked)
 
 
-@pytest.mark.long
 def test_a_job_that_fails_says_so_and_its_results_come_too(python: str, azure: Azure, checkout: Path) -> None:
     azure.states = ["Failed"]
     path = job_file(checkout)

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from snakemake.cli import get_argument_parser
+from support.environments import installed
 from support.experiments import MINE, OTHERS, TICKETS
 from support.services.object_storage import storage
 from support.workspace import Workspace
-
-import make_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = {"kubernetes": "s3", "azure-batch": "azure"}
@@ -42,56 +41,6 @@ def test_what_the_image_copies_is_there_and_sent_to_the_builder() -> None:
         assert (ROOT / source).is_file(), source
         assert any(fnmatch.fnmatch(source, pattern) for pattern in sent), source
     assert sorted(sent) == sorted(sources())
-
-
-def test_the_image_installs_the_locks_that_it_copies() -> None:
-    [install] = [rest for name, rest in instructions() if name == "RUN" and "make_environment.py" in rest]
-    locks = [word for word in shlex.split(install) if word.endswith("requirements.txt")]
-    assert locks == ["envs/train/requirements.txt", "envs/workflow/requirements.txt"]
-    assert [f"/opt/snaketune/{lock}" for lock in locks] == [
-        f"{shlex.split(rest)[-1]}requirements.txt"
-        for name, rest in instructions()
-        if name == "COPY" and "envs/" in rest
-    ]
-    options = {word for word in shlex.split(install.partition("make_environment.py")[2]) if word.startswith("--")}
-    assert options == {"--directory", "--lock"}
-    python = next(rest for name, rest in instructions() if name == "FROM")
-    assert python == "python:${PYTHON}-slim-bookworm"
-
-
-def test_the_image_has_no_root_no_secret_and_no_mirror() -> None:
-    names = [name for name, _ in instructions()]
-    assert dict(instructions())["USER"] == "10001"
-    assert "RUN" not in names[names.index("USER") :]
-    text = (ROOT / "Dockerfile").read_text()
-    assert not re.search(r"https?://", text)
-    kept = " ".join(rest for name, rest in instructions() if name == "ENV")
-    assert "PIP_" not in kept
-    assert not re.search(r"(TOKEN|PASSWORD|SECRET|KEY)=", text)
-    settings = " ".join(rest for name, rest in instructions() if name == "ARG")
-    known = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT"}
-    assert known <= set(settings.split())
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_setting_of_a_profile_is_commented_and_the_rest_is_the_default(name: str) -> None:
-    lines = (ROOT / f"profiles/{name}/config.yaml").read_text().splitlines()
-    since = None
-    for line in lines:
-        if line.startswith("#"):
-            since = 0
-        elif not line.startswith(" "):
-            # One comment may be of a few settings that follow it.
-            assert since is not None, line
-            since += 1
-            assert since <= 5, line
-    content = yaml.safe_load("\n".join(lines))
-    assert not any(word in key for key in content for word in ("key", "pass", "token", "secret"))
-    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
-    assert {key: content[key] for key in ("rerun-triggers", "rerun-incomplete", "keep-going")} == {
-        key: default[key] for key in ("rerun-triggers", "rerun-incomplete", "keep-going")
-    }
-    assert len(PLUGIN.findall("\n".join(lines))) == 2
 
 
 def test_the_job_of_one_pod_hangs_together() -> None:
@@ -120,9 +69,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locked = (ROOT / "envs/workflow/requirements.txt").read_text() + (ROOT / "envs/train/requirements.txt").read_text()
     wanted = "snakemake|pydantic|safetensors|numpy"
     pins = dict.fromkeys(re.findall(rf"^(?:{wanted})==.*$", locked, re.MULTILINE))
-    directory = tmp_path_factory.mktemp("plugins")
-    (directory / "requirements.txt").write_text("\n".join([*pins, *plugins]) + "\n")
-    return make_environment.make([directory / "requirements.txt"], directory / "environment")
+    return installed(tmp_path_factory.mktemp("plugins"), "\n".join([*pins, *plugins]) + "\n")
 
 
 def planned(python: Path, workspace: Workspace, profile: str, **environment: str) -> dict[str, int]:
@@ -144,10 +91,13 @@ def planned(python: Path, workspace: Workspace, profile: str, **environment: str
     return {rule: int(count) for rule, count in found}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_plans_the_jobs_that_a_laptop_does(python: Path, tmp_path: Path, name: str) -> None:
-    workspace = Workspace.make(tmp_path / "workspace", OTHERS, {"config/scenarios/mine.yaml": MINE})
+    workspace = Workspace.make(
+        tmp_path / "workspace",
+        {**OTHERS, "techniques": ["lora"], "precisions": []},
+        {"config/scenarios/mine.yaml": MINE},
+    )
     (workspace.path / "data/tickets.jsonl").write_text(TICKETS)
     place: dict[str, Any] = {
         "SNAKEMAKE_AZURE_BATCH_ACCOUNT_URL": "https://account.westus.batch.azure.com",

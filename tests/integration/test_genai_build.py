@@ -22,7 +22,6 @@ from snaketune.data.chat_template import CHAT_TEMPLATE
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate
 
-pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 FP32 = Genai(weights="fp32").model_dump()
 INT4 = Genai(weights="int4").model_dump()

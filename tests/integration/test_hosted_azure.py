@@ -156,7 +156,6 @@ def test_a_job_that_ends_badly_is_told(ending: str, service: AzureService, run: 
     assert len(service.jobs) == 1
 
 
-@pytest.mark.long  # once twenty seconds
 def test_a_retry_after_of_a_wrong_clock_is_not_waited_for(service: AzureService, submit: Any) -> None:
     service.faults.append(Fault("GET /jobs/.*", 1, Failure(503, "busy", Retry_After="Wed, 21 Oct 2099 07:28:00 GMT")))
     assert submit().code == 0

@@ -294,7 +294,6 @@ def test_an_unknown_model_is_told_before_anything_is_sent(service: OpenAiService
     assert service.files == {}
 
 
-@pytest.mark.long  # the SDK knocks nine times
 def test_a_service_that_is_not_there_is_told(submit: Any) -> None:
     told = message(submit(OPENAI_BASE_URL="http://127.0.0.1:9/v1"))
     assert "http://127.0.0.1:9 can't be reached" in told

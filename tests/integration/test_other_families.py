@@ -7,8 +7,6 @@ from support.exported_runs import HOPS, PARITY, PRECISIONS, Place, build, export
 
 from snaketune.core.files import read_json
 
-pytestmark = pytest.mark.long
-
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_every_hop_is_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:

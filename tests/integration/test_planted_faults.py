@@ -18,8 +18,6 @@ from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import MODEL_FILES
 from snaketune.inference.onnx_backend import OnnxBackend
 
-pytestmark = pytest.mark.long
-
 
 def spoil_factors(place: Place, run: str) -> None:
     """The control's adapter, merged with one fault."""

@@ -4,12 +4,14 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support import packages
+from support.environments import installed
 from support.experiments import SMALL, small, technique_at
 from support.export_environment import in_export_environment
 from support.workspace import Workspace
@@ -17,7 +19,6 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM
 
-import make_environment
 from snaketune.config.export import Genai
 from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.core.layout import MODEL_FILES
@@ -27,8 +28,6 @@ from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDRY = "foundry-local-sdk==2.2.1"
 CONTEXT = 96
-# On a quantized base, with magnitudes of their own?
-CHATTED = {"lora": (False, False), "qlora": (True, False), "dora": (False, True)}
 # Nothing listens on this port: the catalog of the public can't be asked.
 CHAT = """
 import sys
@@ -110,7 +109,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment with the package's requirements and nothing else."""
-    return make_environment.make([package / "requirements.txt"], tmp_path_factory.mktemp("environment") / "shipped")
+    return installed(tmp_path_factory.mktemp("shipped"), (package / "requirements.txt").read_text())
 
 
 def test_a_package_answers_where_there_is_no_torch(package: Path, python: Path, tmp_path: Path) -> None:
@@ -143,9 +142,7 @@ def foundry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment with Foundry Local's SDK, which brings its own runtime."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip(f"{FOUNDRY} is tried on Linux x86_64 only, this is {sys.platform} {platform.machine()}")
-    directory = tmp_path_factory.mktemp("foundry")
-    (directory / "requirements.txt").write_text(f"{FOUNDRY}\n")
-    return make_environment.make([directory / "requirements.txt"], directory / "environment")
+    return installed(tmp_path_factory.mktemp("foundry"), FOUNDRY)
 
 
 def chat(foundry: Path, package: Path, data: Path, question: str) -> str:
@@ -157,7 +154,6 @@ def chat(foundry: Path, package: Path, data: Path, question: str) -> str:
     return chatted.stdout.partition("answer: ")[2].rstrip("\n")
 
 
-@pytest.mark.long
 def test_foundry_local_answers_as_the_package_does(package: Path, python: Path, foundry: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in package.iterdir()}
     answer = chat(foundry, package, tmp_path, "Name it")
@@ -172,10 +168,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     precisions = {"precisions": ["fp32", "genai-int4"], "parity": {"budgets": budget}}
     # So much that they say something: after one epoch they end at once.
     training = {"training": {**SMALL["training"], "epochs": 20}}
-    experiment = {**SMALL, "techniques": [*CHATTED, "peft-prefix"], **precisions, **training}
+    experiment = {**SMALL, "techniques": ["dora"], **precisions, **training}
     made = small(tmp_path_factory.mktemp("packages"), experiment)
-    for name in CHATTED:
-        made.write(f"config/techniques/{name}.yaml", technique_at(name, 0.01))
+    made.write("config/techniques/dora.yaml", technique_at("dora", 0.01))
     return made
 
 
@@ -186,12 +181,10 @@ def packaged(workspace: Workspace) -> Workspace:
     return workspace
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("technique", CHATTED)
 def test_foundry_local_chats_with_what_a_technique_trained(
-    packaged: Workspace, python: Path, foundry: Path, tmp_path: Path, technique: str
+    packaged: Workspace, python: Path, foundry: Path, tmp_path: Path
 ) -> None:
-    run = packaged.path / f"results/runs/test-phi3/test-areas/{technique}/seed-1"
+    run = packaged.path / "results/runs/test-phi3/test-areas/dora/seed-1"
     rows = read_jsonl(packaged.path / "results/data/test-areas/test.jsonl")
     questions = [row["messages"][0]["content"] for row in rows]
     told = ((question, done(python, run / "package/run.py", question).stdout) for question in questions)
@@ -199,34 +192,31 @@ def test_foundry_local_chats_with_what_a_technique_trained(
     answer = chat(foundry, run / "package", tmp_path, question)
     assert answer.strip()
     assert expected.startswith(answer)
-    trained = read_json(run / "manifest.json")["recipe"]
-    assert (trained["base_precision"] == "nf4", trained["adapter"]["options"]["use_dora"]) == CHATTED[technique]
 
 
-@pytest.mark.long
 def test_the_workflow_packages_every_run_that_ends_with_one_model(packaged: Workspace) -> None:
     workspace = packaged
     made = sorted((workspace.path / "results/runs").rglob("package"))
-    assert [path.parts[-3] for path in made] == ["base", *sorted(CHATTED)]
+    assert [path.parts[-3] for path in made] == ["base", "dora"]
     for path in made:
         assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
         assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"
-    again = workspace.snakemake("-n", "package")
+    again = workspace.forked("-n", "package")
     assert "Nothing to be done" in again.stdout + again.stderr
     workspace.edit("report/model_card.md.j2", "## Limits", "## What was not measured")
     planned = {rule for rule, due in workspace.plans("package").values() if due}
     assert planned == {"package_model"}
+    # A prefix can't be merged into one model.
+    workspace.edit(workspace.experiment, "- dora", "- dora\n- qlora\n- peft-prefix")
+    made = {name.split("/")[4] for name in workspace.plans("package") if "/package/" in name}
+    assert made == {"base", "dora", "qlora"}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("precision", ["int4", "genai-fp32"])
 def test_a_precision_that_cant_be_packaged_is_one_message(workspace: Workspace, precision: str) -> None:
     other = {**SMALL, "precisions": ["fp32", "int4", "genai-int4"], "package": {"precision": precision}}
     workspace.write("config/experiments/other.yaml", other)
-    refused = done(
-        *(sys.executable, "-m", "snakemake", "--configfile", "config/experiments/other.yaml", "-n", "package"),
-        cwd=workspace.path,
-    )
+    refused = replace(workspace, experiment="config/experiments/other.yaml").forked("-n", "package")
     assert refused.returncode == 1
     assert f"package.precision: {precision}" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import subprocess
 import sys
 import types
@@ -13,37 +12,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
-from support.measurements import run_script
-from support.models import tiny_phi3
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
+from support.olive_projects import CHATS, LAYERS, project, recipe, save_results, tokenizer
 
-import make_environment
 import read_olive
 import tokenize_data
-import write_ai_toolkit
-from snaketune.config.matrix import LINEAR_LAYERS
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.core.layout import MODEL_FILES
-from snaketune.core.manifest import record
-from snaketune.data.chat_template import CHAT_TEMPLATE, END, SPECIAL_TOKENS
 from snaketune.platforms.olive import olive_config
 from snaketune.platforms.olive import project as ai_toolkit
 
 ROOT = Path(__file__).resolve().parents[3]
-LAYERS = sorted(LINEAR_LAYERS["phi3"])
-
-
-def recipe(name: str, **changed: Any) -> dict[str, Any]:
-    """What `train.py` is told of a technique of config/."""
-    content = yaml.safe_load((ROOT / f"config/techniques/{name}.yaml").read_text())
-    resolved = validated("technique", {**content, "learning_rate": 2e-4}, name).model_dump(exclude={"description"})
-    return {**resolved, "epochs": 2, "batch_rows": 16, "seed": 1, "keep_weights": True, **changed}
 
 
 @st.composite
@@ -250,31 +231,6 @@ def test_no_object_is_more_than_a_message(value: Any) -> None:
                 assert str(error).startswith("x: ") or str(error).startswith("x:\n")
 
 
-CHATS = [
-    [{"role": "user", "content": "ab c"}, {"role": "assistant", "content": "cba"}],
-    [
-        {"role": "system", "content": "b"},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "c c"},
-        {"role": "user", "content": "b"},
-        {"role": "assistant", "content": "a"},
-    ],
-]
-
-
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
-    kept = [*SPECIAL_TOKENS, *"abcstuerimnod <|>Ċ"]
-    made = Tokenizer(
-        BPE({token: number for number, token in enumerate(dict.fromkeys(kept))}, [], unk_token=SPECIAL_TOKENS[0])
-    )
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    made.add_special_tokens(SPECIAL_TOKENS)
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token=END, bos_token=SPECIAL_TOKENS[0])
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
-
-
 @pytest.fixture
 def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The project's program, beside an Olive that only registers."""
@@ -291,44 +247,18 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("messages", CHATS)
-def test_a_project_learns_the_tokens_that_a_run_learns(
-    user_script: Any, tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]
-) -> None:
-    ids, answers = tokenize_data.of_messages(tokenizer, messages)
+def test_a_project_learns_the_tokens_that_a_run_learns(user_script: Any, messages: list[dict[str, str]]) -> None:
+    known = tokenizer()
+    ids, answers = tokenize_data.of_messages(known, messages)
     labels = [token if answer else user_script.IGNORED for token, answer in zip(ids, answers, strict=True)]
-    assert user_script.of_chat(tokenizer, messages) == (ids, labels)
+    assert user_script.of_chat(known, messages) == (ids, labels)
     assert any(answers)
-    assert user_script.of_text(tokenizer, "abc")[0] == tokenize_data.of_text(tokenizer, "abc")[0]
+    assert user_script.of_text(known, "abc")[0] == tokenize_data.of_text(known, "abc")[0]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    data, base = tmp_path / "data", tmp_path / "base"
-    rows = [{"id": str(i), "messages": CHATS[0], "reference": "cba"} for i in range(4)]
-    for split in ("train", "validation"):
-        write_jsonl(data / f"{split}.jsonl", rows)
-    record(data, {}, [], [data / "train.jsonl", data / "validation.jsonl"])
-    base.mkdir()
-    for name in MODEL_FILES:
-        (base / name).write_text(name)
-    record(base, {}, [], [base / name for name in MODEL_FILES])
-    return tmp_path
-
-
-def project(results: Path, technique: str, **model: Any) -> Path:
-    told = {
-        "cell": ["tiny", "tickets", technique, 1],
-        "training": recipe(technique),
-        "model": {"hub": None, "revision": None, "licence": "MIT", **model},
-        "scenario": {"max_tokens": 128, "licence": "internal"},
-        "layers": LAYERS,
-        "description": "Low-rank.",
-    }
-    base = () if model.get("hub") else ("--base-directory", results / "base")
-    where = ("--data-directory", results / "data", *base, "--output-directory", results / "project")
-    templates = ("--templates", ROOT / "report/ai_toolkit", "--lock", ROOT / "envs/train/requirements.txt")
-    run_script(write_ai_toolkit, "--recipe", json.dumps(told), *where, *templates)
-    return results / "project"
+    return save_results(tmp_path)
 
 
 @pytest.mark.parametrize("technique", ["lora", "qlora", "dora"])
@@ -367,41 +297,3 @@ def test_a_refused_technique_and_changed_rows_leave_nothing(results: Path) -> No
     with pytest.raises(UserError, match="has changed since"):
         project(results, "lora")
     assert not (results / "project").exists()
-
-
-@pytest.fixture(scope="module")
-def olive_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that a project asks for."""
-    directory = tmp_path_factory.mktemp("olive")
-    wanted = write_ai_toolkit.requirements(ROOT / "envs/train/requirements.txt")
-    (directory / "requirements.txt").write_text(wanted)
-    return make_environment.make([directory / "requirements.txt"], directory / "environment")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("technique", ["qlora"])
-def test_olive_trains_a_project_to_an_adapter_of_the_recipe(
-    results: Path, tokenizer: PreTrainedTokenizerFast, olive_python: Path, technique: str
-) -> None:
-    base = results / "base"
-    tiny_phi3(128).save_pretrained(base)
-    tokenizer.save_pretrained(base, save_jinja_files=False)
-    record(base, {}, [], [base / name for name in MODEL_FILES])
-    out = project(results, technique)
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(results / "hub")}
-    command = [str(olive_python), str(out / "finetuning/invoke_olive.py")]
-    ran = subprocess.run(command, env=offline, cwd=results, capture_output=True, text=True, check=False, timeout=900)
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
-    [adapter] = (out / "models" / technique).rglob("adapter_config.json")
-    made, asked = read_json(adapter), recipe(technique)["adapter"]["options"]
-    assert {key: made[key] for key in ("r", "lora_alpha", "use_dora")} == {
-        key: asked[key] for key in ("r", "lora_alpha", "use_dora")
-    }
-    assert {name.rsplit(".", 1)[-1] for name in made["target_modules"]} == set(LAYERS)
-    trained = load_file(adapter.with_name("adapter_model.safetensors"))
-    assert all(weights.any() for name, weights in trained.items() if "lora_B" in name)
-    told = subprocess.run(
-        [str(olive_python), str(out / "inference/console_chat.py"), "ab"],
-        **{"env": offline, "cwd": results, "capture_output": True, "text": True, "check": False, "timeout": 300},
-    )
-    assert told.returncode == 0, told.stderr[-2000:]

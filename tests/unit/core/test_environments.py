@@ -10,7 +10,7 @@ import yaml
 
 from make_environment import pip_settings
 
-ENVIRONMENTS = Path(__file__).parents[2] / "envs"
+ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,52 @@
+"""Olive itself trains a project of AI Toolkit."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from support.environments import installed
+from support.models import tiny_phi3
+from support.olive_projects import LAYERS, project, recipe, save_results, tokenizer
+
+import write_ai_toolkit
+from snaketune.core.files import read_json
+from snaketune.core.layout import MODEL_FILES
+from snaketune.core.manifest import record
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def olive_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that a project asks for."""
+    directory = tmp_path_factory.mktemp("olive")
+    wanted = write_ai_toolkit.requirements(ROOT / "envs/train/requirements.txt")
+    return installed(directory, wanted)
+
+
+def test_olive_trains_a_project_to_an_adapter_of_the_recipe(tmp_path: Path, olive_python: Path) -> None:
+    results, technique = save_results(tmp_path), "qlora"
+    base = results / "base"
+    tiny_phi3(128).save_pretrained(base)
+    tokenizer().save_pretrained(base, save_jinja_files=False)
+    record(base, {}, [], [base / name for name in MODEL_FILES])
+    out = project(results, technique)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(results / "hub")}
+    command = [str(olive_python), str(out / "finetuning/invoke_olive.py")]
+    ran = subprocess.run(command, env=offline, cwd=results, capture_output=True, text=True, check=False, timeout=900)
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
+    [adapter] = (out / "models" / technique).rglob("adapter_config.json")
+    made, asked = read_json(adapter), recipe(technique)["adapter"]["options"]
+    assert {key: made[key] for key in ("r", "lora_alpha", "use_dora")} == {
+        key: asked[key] for key in ("r", "lora_alpha", "use_dora")
+    }
+    assert {name.rsplit(".", 1)[-1] for name in made["target_modules"]} == set(LAYERS)
+    trained = load_file(adapter.with_name("adapter_model.safetensors"))
+    assert all(weights.any() for name, weights in trained.items() if "lora_B" in name)
+    told = subprocess.run(
+        [str(olive_python), str(out / "inference/console_chat.py"), "ab"],
+        **{"env": offline, "cwd": results, "capture_output": True, "text": True, "check": False, "timeout": 300},
+    )
+    assert told.returncode == 0, told.stderr[-2000:]
