@@ -66,7 +66,7 @@ if MATRIX.hosted:
     include: "rules/answers.smk"
 
 
-if MATRIX.kaito or SERVED:
+if MATRIX.remote or SERVED:
 
     include: "rules/kaito.smk"
 

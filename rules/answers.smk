@@ -23,7 +23,7 @@ rule ask_hosted:
         "../envs/publish/environment.yaml"
     params:
         recipe=lambda wildcards: recipe(
-            "ask_hosted.py", "publish", **MATRIX.asking_recipe(wildcards.scenario, wildcards.technique)
+            "ask_hosted.py", "publish", **hosted_jobs.asking_params(MATRIX, wildcards.scenario, wildcards.technique)
         ),
         work="work/hosted/{model}/{scenario}/{technique}/{part}",
         at_once=lambda wildcards, output: EXPERIMENT.publish.requests_at_once,

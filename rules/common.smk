@@ -15,7 +15,10 @@ from snakemake.logging import logger
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from snaketune.platforms.hosted import jobs as hosted_jobs
+from snaketune.platforms.kaito import jobs as kaito_jobs
 from snaketune.platforms.olive import project, olive_config
+from snaketune.platforms.registry import read_matrix
 from snaketune.dag import slurm_preflight
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
 from snaketune.dag.contract import hosted_files, hosted_records, named, property_run
@@ -27,12 +30,11 @@ from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_
 from snaketune.core.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
 from snaketune.core.precisions import backend_of, calibrates, files_read
 from snaketune.training.prefix import PREFIX_FILE
-from snaketune.dag.params import Recipes
 from snaketune.config.matrix import LINEAR_LAYERS
 from snaketune.config.scenario import DOCUMENTATION
 
 try:
-    MATRIX = Recipes(config, Path())
+    MATRIX = read_matrix(config, Path())
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -80,12 +82,7 @@ GENAI_AT_FP32 = [
 SHIPPED = MATRIX.packaged
 QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
 
-# What KAITO's servers take beside a base.
-SERVED = [
-    name
-    for name, technique in MATRIX.techniques.items()
-    if EXPERIMENT.kaito and technique.adapter and technique.adapter.type == "lora"
-]
+SERVED = kaito_jobs.served(MATRIX)
 HOSTED = "results/runs/{model}/{scenario}/{technique}"
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.

@@ -4,7 +4,7 @@ Needs: results/data/{scenario}/; a kubeconfig and `publish: {confirm: true}` to 
 Makes: kaito/ of each run, then adapter/ and the records as training here does; kaito-serving/ where asked for.
 """
 
-KAITO_RUN = {"technique": one_of(MATRIX.kaito)}
+KAITO_RUN = {"technique": one_of(MATRIX.remote)}
 
 
 rule write_kaito:

@@ -86,7 +86,7 @@ use rule submit_hosted as plan_hosted_run with:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/plan.tsv"
     params:
         recipe=lambda wildcards: hosted_recipe(
-            "submit_hosted.py", wildcards, **MATRIX.hosted_price(wildcards.technique)
+            "submit_hosted.py", wildcards, **hosted_jobs.price_params(MATRIX, wildcards.technique)
         ),
         rows=subpath(input.manifest, parent=True),
         confirm="--dry-run",

@@ -54,11 +54,15 @@ def ai_toolkit_recipe(wildcards):
 
 
 def hosted_recipe(script, wildcards, **values):
-    return recipe(script, "publish", **MATRIX.hosted_recipe(wildcards.technique, int(wildcards.seed)), **values)
+    return recipe(
+        script, "publish", **hosted_jobs.training_params(MATRIX, wildcards.technique, int(wildcards.seed)), **values
+    )
 
 
 def of_kaito(wildcards):
-    return MATRIX.kaito_recipe(wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+    return kaito_jobs.tuning_params(
+        MATRIX, wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed)
+    )
 
 
 def received_recipe(wildcards):
@@ -73,7 +77,7 @@ def received_recipe(wildcards):
 
 def serving_recipe(wildcards):
     cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
-    return recipe("serve_on_kaito.py", "publish", **MATRIX.serving_recipe(*cell))
+    return recipe("serve_on_kaito.py", "publish", **kaito_jobs.serving_params(MATRIX, *cell))
 
 
 def switchable_recipe(wildcards):

@@ -33,7 +33,7 @@ def hosted_plans():
 
 
 def kaito_runs(name):
-    runs = [cell for cell in cells() if cell[2] in MATRIX.kaito]
+    runs = [cell for cell in cells() if cell[2] in MATRIX.remote]
     return [
         f"{RUN.format(model=m, scenario=s, technique=t, seed=n)}/{name}" for m, s, t, n in runs
     ] or "no technique of this experiment has `platform: {type: kaito}`: name one in `techniques`"

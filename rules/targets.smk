@@ -7,7 +7,7 @@ def tuning_curves():
         for m in EXPERIMENT.models
         for s in EXPERIMENT.scenarios
         for t in MATRIX.techniques
-        if t not in MATRIX.kaito
+        if t not in MATRIX.remote
         for rate in EXPERIMENT.learning_rate_grid
     ]
 

@@ -22,7 +22,7 @@ rule train_adapter:
     benchmark:
         "logs/benchmarks/train/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of([name for name in techniques(with_adapter=True) if name not in MATRIX.kaito]),
+        technique=one_of([name for name in techniques(with_adapter=True) if name not in MATRIX.remote]),
     # The longest jobs first: short ones fill the gaps.
     priority: 10
     conda:

@@ -14,6 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core import errors, files
 from snaketune.data import strict_json
@@ -62,7 +63,7 @@ def technique(recipe: dict[str, Any], description: str, layers: set[str], where:
     base = {"base_precision": "nf4"} if recipe["base_precision"] == "nf4" else {}
     adapter = {"type": "lora", "options": options}
     made = {"description": description, "adapter": adapter, **base, **{key: recipe[key] for key in keys}}
-    validated("technique", made, where)
+    validated(Technique, made, where)
     return made
 
 

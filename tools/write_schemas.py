@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from snaketune.config.experiment import SCHEMAS
 from snaketune.core import files
+from snaketune.platforms.registry import SCHEMAS
 
 OVERLAY = "experiment-overlay"
 KINDS = (*SCHEMAS, OVERLAY)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.config.matrix import validated
+from snaketune.config.technique import Technique
+from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.files import read_jsonl, read_yaml
 from snaketune.data.tokens import Rows, write_rows
@@ -40,7 +41,7 @@ def write_inputs(directory: Path) -> None:
 def recipe_of(technique: str, **changes: Any) -> dict[str, Any]:
     """The recipe of a shipped technique at a rate that this model learns at."""
     content = read_yaml(REPOSITORY / f"config/techniques/{technique}.yaml")
-    recipe: dict[str, Any] = validated("technique", content, technique).model_dump(exclude={"description"})
+    recipe: dict[str, Any] = validated(Technique, content, technique).model_dump(exclude={"description"})
     return recipe | TRAINING | {"learning_rate": 0.003, "micro_batch_rows": 3} | changes
 
 

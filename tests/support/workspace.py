@@ -17,7 +17,7 @@ import yaml
 from snakemake.api import DAGApi
 from snakemake.cli import get_argument_parser, main
 
-import snaketune.dag.params  # noqa: F401
+import snaketune.platforms.registry  # noqa: F401
 from snaketune.core.digest import code_digest
 
 get_argument_parser()

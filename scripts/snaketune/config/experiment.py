@@ -1,17 +1,11 @@
-"""Typed models of every YAML file of `config/`: the JSON Schemas are generated from them."""
+"""Typed model of an experiment: `config/config.yaml` and the files of `config/experiments/`."""
 
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Name, Share, Strict
-from snaketune.config.export import Export
-from snaketune.config.model import Model
-from snaketune.config.scenario import Scenario
-from snaketune.config.technique import Technique
-from snaketune.platforms.hosted.technique import HostedTechnique, Publish
-from snaketune.platforms.kaito.technique import KaitoTechnique, Serving
 
 
 class Training(Strict):
@@ -100,6 +94,14 @@ class Package(Strict):
     precision: Name = Field("genai-int4", description="a genai precision of the experiment's")
 
 
+class Publish(Strict):
+    """Consent to send data to other platforms, and how to wait for them; it changes no result."""
+
+    confirm: bool = Field(False, description="true lets hosted techniques send the rows and spend money")
+    poll_seconds: PositiveFloat = 30
+    requests_at_once: PositiveInt = Field(4, description="questions of an evaluation under way")
+
+
 class Experiment(Strict):
     """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
 
@@ -120,10 +122,6 @@ class Experiment(Strict):
     package: Package = Package()
     # Left out of every record: it changes no result.
     publish: Publish = Field(Publish(), exclude=True)
-    # Left out where it isn't set, so that other experiments' records stay as they were.
-    kaito: Serving | None = Field(
-        None, exclude_if=lambda value: value is None, description="`kaito_serving` serves each LoRA adapter there"
-    )
     tracking: Literal["none", "dvclive"] = Field(
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
@@ -159,14 +157,3 @@ class Experiment(Strict):
                     f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
                 )
         return self
-
-
-SCHEMAS: dict[str, type[BaseModel]] = {
-    "experiment": Experiment,
-    "technique": Technique,
-    "hosted-technique": HostedTechnique,
-    "kaito-technique": KaitoTechnique,
-    "scenario": Scenario,
-    "model": Model,
-    "export": Export,
-}

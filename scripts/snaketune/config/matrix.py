@@ -1,27 +1,25 @@
 """Read `config/`, check it whole, and resolve it into the matrix of runs."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from snaketune.config.claims import COLUMNS, REFERENCE
 from snaketune.config.experiment import Experiment
-from snaketune.config.export import AnyExport
+from snaketune.config.export import AnyExport, Export
 from snaketune.config.model import Model
 from snaketune.config.scenario import DOCUMENTATION, Scenario
-from snaketune.config.technique import Technique
+from snaketune.config.technique import Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
-from snaketune.platforms.hosted import hosted_jobs
-from snaketune.platforms.hosted.technique import HostedTechnique, kind_of
-from snaketune.platforms.kaito import kaito_jobs
-from snaketune.platforms.kaito.technique import KaitoTechnique
 
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
@@ -52,30 +50,59 @@ def measured(techniques: Iterable[str]) -> list[str]:
     return [name for name in (REFERENCE, *COLUMNS.values()) if name in known]
 
 
+@dataclass(frozen=True)
+class Platform:
+    """An optional integration that trains techniques elsewhere.
+
+    Attributes:
+        key: the key that only its files in config/techniques/ have.
+        technique: the typed model of such a file.
+        check: raises a UserError if the platform can't run an experiment.
+    """
+
+    key: str
+    technique: type[BaseModel]
+    check: Callable[["Matrix"], None]
+
+
+def technique_model(content: Any, platforms: Sequence[Platform]) -> type[BaseModel]:
+    """The typed model of a file in config/techniques/."""
+    keys = content if isinstance(content, dict) else {}
+    return next((platform.technique for platform in platforms if platform.key in keys), Technique)
+
+
 class Matrix:
     """An experiment with every file it names, checked before any job starts."""
 
-    def __init__(self, config: dict[str, Any], root: Path):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        root: Path,
+        platforms: Sequence[Platform] = (),
+        experiment: type[Experiment] = Experiment,
+    ):
+        """``experiment`` may add the keys of ``platforms`` to an experiment's own."""
         self.root = root
-        self.experiment: Experiment = validated("experiment", config, "config/config.yaml (or your --configfile)")
+        self.experiment: Experiment = validated(experiment, config, "config/config.yaml (or your --configfile)")
         own, properties = self.experiment, self.experiment.properties
         models = [*own.models, *([properties.model] if properties else [])]
         scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
-        self.models: dict[str, Model] = self._read_all("model", "models", models)
-        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios)
-        every = self._read_all("technique", "techniques", self.experiment.techniques)
-        self.hosted: dict[str, HostedTechnique] = {n: t for n, t in every.items() if isinstance(t, HostedTechnique)}
-        self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if n not in self.hosted}
+        self.models: dict[str, Model] = self._read_all("model", "models", models, lambda _: Model)
+        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios, lambda _: Scenario)
+        every = self._read_all("technique", "techniques", own.techniques, lambda one: technique_model(one, platforms))
+        self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if isinstance(t, Technique)}
+        self.hosted: dict[str, Hosted] = {n: t for n, t in every.items() if n not in self.techniques}
         for name, ranks in own.ranks.items():
-            if name in self.hosted or name in self.kaito:
+            if name in self.hosted or name in self.remote:
                 raise UserError(f"ranks: {name} is trained by a service, which says itself on how many: leave it out")
             self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
-        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others)
-        hosted_jobs.check(self)
+        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others, lambda _: Export)
+        self._check_models()
         self._check_exports()
         self._check_targets()
         self._check_files()
-        kaito_jobs.check(self)
+        for platform in platforms:
+            platform.check(self)
 
     @property
     def others(self) -> list[str]:
@@ -99,16 +126,18 @@ class Matrix:
         return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
 
     @property
-    def kaito(self) -> list[str]:
-        """Techniques that a KAITO operator trains."""
-        return [name for name, technique in self.techniques.items() if isinstance(technique, KaitoTechnique)]
+    def remote(self) -> list[str]:
+        """Techniques whose weights a platform trains; all that follows is made here."""
+        return [name for name, technique in self.techniques.items() if type(technique) is not Technique]
 
     @property
     def exported(self) -> dict[str, list[str]]:
         """The precisions of each technique and of the untuned model."""
         return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
 
-    def _read_all(self, kind: str, folder: str, names: list[str]) -> dict[str, Any]:
+    def _read_all(
+        self, kind: str, folder: str, names: list[str], model_of: Callable[[Any], type[BaseModel]]
+    ) -> dict[str, Any]:
         directory = self.root / "config" / folder
         known = sorted(path.stem for path in directory.glob("*.yaml"))
         for name in names:
@@ -120,9 +149,18 @@ class Matrix:
                 )
         contents = {name: read_yaml(directory / f"{name}.yaml") for name in names}
         return {
-            name: validated(kind_of(content) if kind == "technique" else kind, content, f"config/{folder}/{name}.yaml")
+            name: validated(model_of(content), content, f"config/{folder}/{name}.yaml")
             for name, content in contents.items()
         }
+
+    def _check_models(self) -> None:
+        models, here = self.experiment.models, list(self.techniques)
+        if here and not models:
+            raise UserError(f"models: []: {here[0]} is trained here and needs one")
+        if models and not here:
+            raise UserError(
+                f"models: {', '.join(models)}: every technique is hosted and names its own model: write models: []"
+            )
 
     def _check_exports(self) -> None:
         known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from snaketune.config.base import Share, Strict
 from snaketune.config.templates import MARKUP, template_fields
@@ -127,7 +127,7 @@ class Source(Strict):
     builtin: Literal["areas", "domain", "entities", "names", "questions", "dialogues", "tunes"] | None = Field(
         None, description="a corpus that is on every machine"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="of the built-in corpus")
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the built-in corpus")
     path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
         None,
         min_length=1,
@@ -142,6 +142,12 @@ class Source(Strict):
         default={"train": "train"}, description="our split: the hub's, such as train[:2000]"
     )
     columns: Columns = Columns()
+
+    @field_validator("options")
+    @classmethod
+    def _known_to_the_corpus(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        builtin = info.data.get("builtin")
+        return BUILTIN[builtin][1].model_validate(options).model_dump() if builtin else options
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Source":
@@ -241,11 +247,9 @@ class Scenario(Strict):
         if self.rows_per_label and self.task != "classification":
             raise ValueError("rows_per_label is for classification; use rows")
         if self.source.builtin:
-            task, options = BUILTIN[self.source.builtin]
+            task, _ = BUILTIN[self.source.builtin]
             if task != self.task:
                 raise ValueError(f"the built-in corpus {self.source.builtin} is for task: {task}")
-            # A field's fault is told with the key it has in the file.
-            object.__setattr__(self.source, "options", options.model_validate(self.source.options).model_dump())
         return self
 
     def _check_template(self, key: str, fields: set[str]) -> None:

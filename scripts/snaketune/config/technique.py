@@ -1,6 +1,6 @@
 """Typed model of a technique: a file of `config/techniques/`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -128,3 +128,16 @@ class Technique(Strict):
     def merges(self) -> bool:
         """Whether training ends in one plain model: a prefix stays beside its base."""
         return not isinstance(self.adapter, Prefix)
+
+
+class Hosted(Protocol):
+    """A technique that a service trains and keeps: it has a row in the summary, but no weights here."""
+
+    @property
+    def row_model(self) -> str: ...
+
+    @property
+    def asks(self) -> bool: ...
+
+    @property
+    def asks_untuned(self) -> bool: ...

@@ -1,25 +1,28 @@
-"""A file of `config/` as the typed model of its kind, or one message with every fault."""
+"""Turn the content of a file into its typed model, or every fault of it into one message."""
 
 import difflib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
 
-from snaketune.config.experiment import SCHEMAS
 from snaketune.core.errors import UserError
 
 
-def validated(kind: str, content: Any, where: str) -> Any:
-    """``content`` as the typed model of its kind.
+def validated(model: type[BaseModel], content: Any, where: str, context: Any = None) -> Any:
+    """Return ``content`` as an instance of ``model``; of a RootModel, what is in it.
+
+    Args:
+        where: the file, or what else the message opens with.
+        context: what the model's validators know besides.
 
     Raises:
         UserError: every fault in one message, each with its key and what was expected.
     """
-    model = SCHEMAS[kind]
     if not isinstance(content, dict):
         raise UserError(f"{where}: expected keys and values, found {type(content).__name__}")
     try:
-        checked = model.model_validate(content)
+        checked = model.model_validate(content, context=context)
     except ValidationError as error:
         raise UserError("\n  ".join([f"{where}:", *(_fault(model, fault) for fault in error.errors())])) from None
     return checked.root if isinstance(checked, RootModel) else checked
@@ -28,10 +31,10 @@ def validated(kind: str, content: Any, where: str) -> Any:
 def _fault(model: type[BaseModel], fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = _fields_at(model, fault["loc"][:-1])
+        known = _keys_at(model, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         return f"{key}: unknown key" + (
-            f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(sorted(known))}" if known else ""
+            f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(known)}" if known else ""
         )
     if fault["type"] == "missing":
         return f"{key}: missing"
@@ -39,22 +42,23 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     return f"{key}: {fault['msg'].removeprefix('Value error, ')}{found}".removeprefix(": ")
 
 
-def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    schema = model.model_json_schema()
-    found = schema
+def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand at a location; a part of it is a key, or the tag of a union's member."""
+    models = list(_models_in(model))
     for part in location:
-        options = [found, *found.get("anyOf", []), *found.get("oneOf", [])]
-        options = [schema["$defs"][o["$ref"].rsplit("/", 1)[-1]] if "$ref" in o else o for o in options]
-        options += [
-            schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]]
-            for o in options
-            for inner in o.get("oneOf", [])
-            if "$ref" in inner
-        ]
-        found = next(
-            (o["properties"][part] for o in options if part in o.get("properties", {})),
-            next((o for o in options if o.get("properties", {}).get("type", {}).get("const") == part), found),
-        )
-    if "$ref" in found:
-        found = schema["$defs"][found["$ref"].rsplit("/", 1)[-1]]
-    return list(found.get("properties", {}))
+        fields = [one.model_fields[part].annotation for one in models if part in one.model_fields]
+        below = [inner for annotation in fields for inner in _models_in(annotation)]
+        tagged = [one for one in models if any(part in get_args(f.annotation) for f in one.model_fields.values())]
+        models = below if fields else tagged or models
+    return sorted({key for one in models for key in one.model_fields})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model in a type such as `dict[str, A | B] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        yield from _models_in(annotation.model_fields["root"].annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from _models_in(inner)

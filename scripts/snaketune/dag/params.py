@@ -3,8 +3,6 @@
 from typing import Any
 
 from snaketune.config.matrix import Matrix, measured
-from snaketune.platforms.hosted import hosted_jobs
-from snaketune.platforms.kaito import kaito_jobs
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
@@ -81,22 +79,13 @@ class Recipes(Matrix):
 
     @property
     def hosted_cells(self) -> list[dict[str, Any]]:
-        return hosted_jobs.cells(self)
-
-    def hosted_recipe(self, technique: str, seed: int) -> dict[str, Any]:
-        return hosted_jobs.hosted_recipe(self, technique, seed)
-
-    def hosted_price(self, technique: str) -> dict[str, Any]:
-        return hosted_jobs.price(self, technique)
-
-    def asking_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
-        return hosted_jobs.asking_recipe(self, scenario, technique)
-
-    def kaito_recipe(self, *cell: Any) -> dict[str, Any]:
-        return kaito_jobs.kaito_recipe(self, *cell)
-
-    def serving_recipe(self, *cell: Any) -> dict[str, Any]:
-        return kaito_jobs.serving_recipe(self, *cell)
+        """Every run at a service; whether its model is asked the test rows, and whether the untuned one is."""
+        return [
+            {"cell": [one.row_model, scenario, name, seed], "asks": one.asks, "asks_untuned": one.asks_untuned}
+            for scenario in self.experiment.scenarios
+            for name, one in self.hosted.items()
+            for seed in self.experiment.seeds
+        ]
 
     def pretraining_recipe(self, model: str) -> dict[str, Any]:
         build = self.models[model].build

@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from snaketune.config.base import Name, Strict
+from snaketune.config.validation import validated
 from snaketune.core import files
 from snaketune.core.errors import UserError
 
@@ -68,12 +69,7 @@ def read(path: Path, root: Path) -> Job:
     Raises:
         UserError: every fault in one message.
     """
-    content = files.read_yaml(path)
-    try:
-        job = Job.model_validate(content)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in error.errors()]
-        raise UserError("\n  ".join([f"{path}:", *lines])) from None
+    job: Job = validated(Job, files.read_yaml(path), str(path))
     for key, name in (("experiment", job.experiment), ("environment.build", job.environment.build)):
         if name and not (root / name).is_file():
             raise UserError(f"{path}: {key}: {name}: no such file in this checkout")

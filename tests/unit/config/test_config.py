@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from snaketune.config.experiment import SCHEMAS
 from snaketune.config.matrix import Matrix, modules_of
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
 from snaketune.dag.params import Recipes
+from snaketune.platforms.registry import SCHEMAS, read_matrix
 from write_schemas import KINDS, schema_text
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ def write(root: Path, name: str, content: Any) -> None:
 
 def fault(kind: str, content: Any) -> str:
     with pytest.raises(UserError) as raised:
-        validated(kind, content, "the file")
+        validated(SCHEMAS[kind], content, "the file")
     assert str(raised.value).startswith("the file:")
     return str(raised.value)
 
@@ -58,7 +58,7 @@ def test_the_shipped_experiment_is_valid() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_experiment_is_valid_over_the_default(path: Path) -> None:
-    Matrix(CONFIG | read_yaml(path), ROOT)
+    read_matrix(CONFIG | read_yaml(path), ROOT)
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
@@ -175,7 +175,7 @@ CONTENT = st.recursive(
 @given(st.sampled_from(sorted(SCHEMAS)), CONTENT)
 def test_any_content_is_valid_or_a_users_error(kind: str, content: object) -> None:
     try:
-        validated(kind, content, "the file")
+        validated(SCHEMAS[kind], content, "the file")
     except UserError as error:
         assert str(error).startswith("the file:")
 

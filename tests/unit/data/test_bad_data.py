@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import prepare_data
-from snaketune.config.experiment import SCHEMAS
+from snaketune.config.scenario import Scenario
 from snaketune.core import errors
 from snaketune.data.read_files import LONGEST_LINE
 
@@ -74,7 +74,7 @@ def test_bad_data_ends_with_one_message(
             shutil.copyfile(CORPUS / name, name)
     if case["name"] == "folder":
         Path("folder.jsonl").mkdir()
-    scenario = SCHEMAS["scenario"].model_validate(case["scenario"]).model_dump()
+    scenario = Scenario.model_validate(case["scenario"]).model_dump()
     recipe = json.dumps({"scenario": scenario, "source_digests": {}})
     command = ["prepare_data.py", "--recipe", recipe, "--source", *files_of(case), "--output-directory", "out"]
     monkeypatch.setattr(sys, "argv", command)

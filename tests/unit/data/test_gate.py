@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.config.experiment import SCHEMAS
+from snaketune.config.scenario import Scenario
 from snaketune.config.templates import MARKUP, Example
 from snaketune.core.errors import UserError
 from snaketune.data import gate
@@ -19,7 +19,7 @@ NEAR = {"threshold": 0.6, "permutations": 64}
 
 def scenario(task: str = "classification", source: dict[str, Any] | None = None, **other: Any) -> dict[str, Any]:
     content = {"task": task, "source": source or {"path": "a.jsonl"}} | other
-    return SCHEMAS["scenario"].model_validate(content).model_dump()
+    return Scenario.model_validate(content).model_dump()
 
 
 BUILTIN = {"builtin": "questions"}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prepare_data
-from snaketune.config.experiment import SCHEMAS
+from snaketune.config.scenario import Scenario
 from snaketune.config.templates import Example
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, sha256, write_jsonl
@@ -107,7 +107,7 @@ def prepare(
 ) -> dict[str, list[dict[str, Any]]]:
     content = {"task": task, "source": source, **other}
     recipe = {
-        "scenario": SCHEMAS["scenario"].model_validate(content).model_dump(),
+        "scenario": Scenario.model_validate(content).model_dump(),
         "source_digests": {name: sha256(Path(name)) for name in sources if source.get("path")},
     }
     out = ["--output-directory", f"{tmp_path}/out"]

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from snaketune.config.experiment import SCHEMAS
+from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
 from snaketune.data.raw_rows import Faults, Row, found
 from snaketune.data.read_files import read_rows
@@ -20,7 +20,7 @@ CSV = 'text,label\n"Grüße, “all”",a\n\n"two\nlines and a ""quote""",b\n'
 
 
 def source(**given: Any) -> dict[str, Any]:
-    return SCHEMAS["scenario"].model_validate({"task": "classification", "source": given}).model_dump()["source"]
+    return Scenario.model_validate({"task": "classification", "source": given}).model_dump()["source"]
 
 
 def read(**given: Any) -> list[Row]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from snaketune.config.experiment import SCHEMAS
+from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
 from snaketune.data.normalize import Shaper, reach
 from snaketune.data.raw_rows import Faults, Row
@@ -18,7 +18,7 @@ def shaper(task: str, **source: Any) -> Shaper:
     content = {"task": task, "source": {"path": "a.jsonl"} | source}
     if task == "translation":
         content["prompt"] = "Translate: {source}"
-    return Shaper(SCHEMAS["scenario"].model_validate(content).model_dump(), Faults())
+    return Shaper(Scenario.model_validate(content).model_dump(), Faults())
 
 
 def shaped(task: str, content: dict[str, Any], split: str | None = None, **source: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_other_values_are_no_labels(label: Any) -> None:
 
 def test_braces_around_language_ask_for_no_column() -> None:
     scenario = {"task": "translation", "source": {"path": "a.jsonl"}, "prompt": "{{language}}: {source}"}
-    made = Shaper(SCHEMAS["scenario"].model_validate(scenario).model_dump(), Faults())
+    made = Shaper(Scenario.model_validate(scenario).model_dump(), Faults())
     assert made(Row("a.jsonl:1", "1", None, {"source": "hand", "target": "mano"})) is not None
     assert made.faults.count == 0
 

@@ -60,7 +60,7 @@ def test_a_recipe_comes_back_from_olive_as_it_was(drawn: dict[str, Any]) -> None
     back, left = olive_config.read(written, "olive-config.json")
     assert (back, left) == (olive_config.carried(drawn), [])
     made = read_olive.technique(back, "Back.", set(LAYERS), "olive-config.json")
-    again = validated("technique", made, "again").model_dump()
+    again = validated(Technique, made, "again").model_dump()
     assert {key: again[key] for key in ("adapter", "base_precision", "learning_rate")} == {
         key: drawn[key] for key in ("adapter", "base_precision", "learning_rate")
     }
@@ -144,7 +144,7 @@ def test_an_older_file_becomes_a_technique_and_says_what_it_couldnt_carry(tmp_pa
     ran = script(tmp_path / "olive-config.json", "--output", tmp_path / "mine.yaml")
     assert ran.returncode == 0, ran.stderr
     text = (tmp_path / "mine.yaml").read_text()
-    made = validated("technique", yaml.safe_load(text), "mine.yaml")
+    made = validated(Technique, yaml.safe_load(text), "mine.yaml")
     options = made.adapter.options
     assert (options.r, options.lora_alpha, options.lora_dropout) == (64, 32, 0.1)
     assert options.target_modules == ["o_proj", "qkv_proj"]
@@ -174,9 +174,9 @@ def changed(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (changed(lora_r=0, lora_dropout="much"), ["passes.qlora.lora_r", "passes.qlora.lora_dropout", "'much'"]),
-        (changed(lora_r=True), ["passes.qlora.lora_r", "integer"]),
-        (changed(training_args={"learning_rate": -1}), ["passes.qlora.training_args.learning_rate", "greater than 0"]),
+        (changed(lora_r=0, lora_dropout="much"), ["passes.qlora:\n  lora_r", "lora_dropout", "'much'"]),
+        (changed(lora_r=True), ["lora_r", "integer"]),
+        (changed(training_args={"learning_rate": -1}), ["training_args.learning_rate", "greater than 0"]),
         (changed(training_args={"num_train_epochs": 1.5}), ["num_train_epochs", "1.5"]),
         (changed(target_modules=[]), ["target_modules"]),
         (changed(quant_type="fp4"), ["quant_type", "nf4"]),

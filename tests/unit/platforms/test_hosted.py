@@ -13,9 +13,10 @@ from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
-from snaketune.dag.params import Recipes
-from snaketune.platforms.hosted import hosted_jobs
+from snaketune.platforms.hosted import jobs
 from snaketune.platforms.hosted import service as hosted_service
+from snaketune.platforms.hosted.technique import HostedTechnique
+from snaketune.platforms.registry import read_matrix
 from snaketune.reporting.comparison import Results
 from snaketune.reporting.hosted_rows import hosted_rows
 
@@ -46,21 +47,19 @@ def service(technique: Any, **changes: Any) -> Any:
 )
 def test_a_fault_of_a_hosted_technique_is_named(content: Any, words: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        validated("hosted-technique", content, "the file")
+        validated(HostedTechnique, content, "the file")
     assert [word for word in words if word not in str(raised.value)] == [], raised.value
 
 
 def test_what_the_list_of_offers_lacks_is_sent_if_asked() -> None:
-    assert validated("hosted-technique", service(AZURE, model="Phi-9", unlisted=True), "x").service.model == "Phi-9"
+    assert validated(HostedTechnique, service(AZURE, model="Phi-9", unlisted=True), "x").service.model == "Phi-9"
 
 
 def test_a_retired_model_warns(capsys: pytest.CaptureFixture[str]) -> None:
-    matrix = Recipes({**CONFIG, "techniques": ["hosted-azure-ml"]}, ROOT)
-    matrix.hosted["hosted-azure-ml"] = validated(
-        "hosted-technique", service(AZURE, model="Phi-3-mini-4k-instruct"), "x"
-    )
+    matrix = read_matrix({**CONFIG, "techniques": ["hosted-azure-ml"]}, ROOT)
+    matrix.hosted["hosted-azure-ml"] = validated(HostedTechnique, service(AZURE, model="Phi-3-mini-4k-instruct"), "x")
     capsys.readouterr()
-    hosted_jobs.check(matrix)
+    jobs.check(matrix)
     assert "Phi-3-mini-4k-instruct is retired" in capsys.readouterr().err
 
 
@@ -74,19 +73,19 @@ def test_a_retired_model_warns(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_an_experiment_that_cannot_be_is_told(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words.replace("[", r"\[").replace("]", r"\]")):
-        Recipes({**CONFIG, **changes}, ROOT)
+        read_matrix({**CONFIG, **changes}, ROOT)
 
 
 def test_without_a_hosted_technique_no_recipe_has_a_word_of_one() -> None:
-    matrix = Recipes(read_yaml(ROOT / "config/config.yaml"), ROOT)
+    matrix = read_matrix(read_yaml(ROOT / "config/config.yaml"), ROOT)
     assert matrix.hosted_cells == []
     assert "hosted" not in matrix.summary_recipe([]) | matrix.record_recipe([])
 
 
 def test_a_recipe_has_nothing_of_where_it_is_or_what_it_costs() -> None:
-    matrix = Recipes({**CONFIG, "techniques": ["hosted-openai-compatible", "hosted-azure-ml"]}, ROOT)
+    matrix = read_matrix({**CONFIG, "techniques": ["hosted-openai-compatible", "hosted-azure-ml"]}, ROOT)
     for name in matrix.hosted:
-        recipe = matrix.hosted_recipe(name, 1)
+        recipe = jobs.training_params(matrix, name, 1)
         assert recipe["epochs"] == CONFIG["training"]["epochs"]
         assert not {"price", "limits", "description", "characters_per_token"} & recipe.keys()
         assert not {"endpoint", "deployment", "untuned"} & recipe["service"].keys()

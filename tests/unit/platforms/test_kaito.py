@@ -16,11 +16,11 @@ from support.services.kubernetes_service import refusal, workspace_schema
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
-from snaketune.dag.params import Recipes
 from snaketune.platforms.kaito.admission import PRESETS, admit
 from snaketune.platforms.kaito.manifests import serving_manifest, tuning_manifests
 from snaketune.platforms.kaito.technique import Kaito, KaitoTechnique, Serving
 from snaketune.platforms.kaito.training_config import LAYERS
+from snaketune.platforms.registry import read_matrix
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENT = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/kaito.yaml")
@@ -248,14 +248,14 @@ TECHNIQUES = [
 @pytest.mark.parametrize(("way", "value", "key"), TECHNIQUES, ids=[way for way, _, _ in TECHNIQUES])
 def test_wrong_techniques_are_refused_by_their_key(way, value, key):
     content = copy.deepcopy(TECHNIQUE)
-    validated("kaito-technique", content, "x.yaml")
+    validated(KaitoTechnique, content, "x.yaml")
     *parents, last = way.split(".")
     part = content
     for parent in parents:
         part = part[parent]
     part[last] = value
     with pytest.raises(UserError, match=key):
-        validated("kaito-technique", content, "x.yaml")
+        validated(KaitoTechnique, content, "x.yaml")
 
 
 @given(rows=st.integers(1, 256), micro=st.integers(1, 64), gpus=st.integers(1, 8))
@@ -334,13 +334,13 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize(("changes", "told"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_an_experiment_that_cannot_be_is_told(changes, told):
     with pytest.raises(UserError, match=told):
-        Recipes({**EXPERIMENT, **changes}, ROOT)
+        read_matrix({**EXPERIMENT, **changes}, ROOT)
 
 
 def test_two_runs_with_one_output_are_refused(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     path = tmp_path / "config/techniques/kaito-lora.yaml"
-    Recipes({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
+    read_matrix({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
     path.write_text(path.read_text().replace("-{seed}", ""))
     with pytest.raises(UserError, match=r"kaito-lora/2 would write over \S*kaito-lora/1"):
-        Recipes({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
+        read_matrix({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 from support.models import tiny_phi3
 from support.training_runs import rows_to_learn
 
+from snaketune.config.matrix import technique_model
+from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
@@ -27,7 +29,7 @@ from snaketune.data.tokens import write_rows
 from snaketune.inference.decoding import answer_likelihoods, generate, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend
 from snaketune.inference.torch_backend import TorchBackend
-from snaketune.platforms.hosted.technique import kind_of
+from snaketune.platforms.registry import PLATFORMS, read_matrix
 from snaketune.training.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
@@ -65,7 +67,7 @@ def technique(name: str, **options: Any) -> dict[str, Any]:
     """The recipe of a shipped technique, with other options of its adapter."""
     content = read_yaml(ROOT / f"config/techniques/{name}.yaml")
     content.get("adapter", {}).get("options", {}).update(options)
-    recipe: dict[str, Any] = validated("technique", content, name).model_dump(exclude={"description"})
+    recipe: dict[str, Any] = validated(Technique, content, name).model_dump(exclude={"description"})
     return recipe | {"learning_rate": recipe["learning_rate"]["tiny-phi3"]}
 
 
@@ -299,11 +301,13 @@ def test_only_a_prefix_that_the_manifest_names_is_used_and_as_it_was_made(tmp_pa
         prefix_beside(model)
 
 
-KINDS = {path: kind_of(read_yaml(path)) for path in sorted((ROOT / "config/techniques").glob("*.yaml"))}
+KINDS = {
+    path: technique_model(read_yaml(path), PLATFORMS) for path in sorted((ROOT / "config/techniques").glob("*.yaml"))
+}
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in KINDS if KINDS[path] != "hosted-technique"], ids=lambda path: path.stem
+    "path", [path for path in KINDS if issubclass(KINDS[path], Technique)], ids=lambda path: path.stem
 )
 def test_all_but_a_prefix_end_in_one_model(path: Path) -> None:
     assert validated(KINDS[path], read_yaml(path), path.stem).merges == (path.stem != "peft-prefix")
@@ -352,7 +356,7 @@ def test_what_can_not_be_trained_is_refused(name: str, change: dict[str, Any], w
             section = section[part]
         section[last] = value
     with pytest.raises(UserError, match=words):
-        validated("technique", content, "the file")
+        validated(Technique, content, "the file")
 
 
 def test_the_recipe_says_how_an_adapter_starts() -> None:
@@ -398,7 +402,7 @@ def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
         Recipes(config | {"ranks": {"zero9": 4}}, ROOT)
     hosted = read_yaml(ROOT / "config/experiments/hosted.yaml")["techniques"][0]
     with pytest.raises(UserError, match=f"ranks: {hosted} is trained by a service"):
-        Recipes(config | {"techniques": ["lora", hosted], "ranks": {hosted: 2}}, ROOT)
+        read_matrix(config | {"techniques": ["lora", hosted], "ranks": {hosted: 2}}, ROOT)
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])

@@ -1,6 +1,6 @@
 """Typed models of a technique that a hosted service runs: no weights and no ranks of ours."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -138,16 +138,10 @@ class HostedTechnique(Strict):
         """The model's name in paths and in the summary."""
         return self.service.model.replace("/", "--")
 
+    @property
+    def asks(self) -> bool:
+        return self.service.asks
 
-class Publish(Strict):
-    """Leave to send data to hosted services, and how to wait for them; it changes no result."""
-
-    confirm: bool = Field(False, description="true lets hosted techniques send the rows and spend money")
-    poll_seconds: PositiveFloat = 30
-    requests_at_once: PositiveInt = Field(4, description="questions of an evaluation under way")
-
-
-def kind_of(content: Any) -> str:
-    """The kind of a file of config/techniques/."""
-    keys = content if isinstance(content, dict) else {}
-    return "hosted-technique" if "service" in keys else "kaito-technique" if "platform" in keys else "technique"
+    @property
+    def asks_untuned(self) -> bool:
+        return self.service.asks and self.service.asks_untuned

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, PositiveInt, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
 from snaketune.config.base import Strict
+from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.platforms.kaito.kubernetes_types import (
     DnsLabel,
@@ -192,33 +193,17 @@ class ConfigMap(Strict):
     data: dict[str, str]
 
 
-def checked(model: type[BaseModel], content: Any, where: str, auto_provisioning: bool | None = None) -> Any:
-    """``content`` as the model of its kind.
-
-    Raises:
-        UserError: every fault in one message, each with its key and what was expected.
-    """
-    try:
-        return model.model_validate(content, context={"auto_provisioning": auto_provisioning})
-    except ValidationError as error:
-        faults = [
-            (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
-        ]
-        raise UserError(
-            "\n  ".join([f"{where}:", *(f"{key}: {told}" if key else told for key, told in faults)])
-        ) from None
-
-
 def admit(workspace: Any, config_map: Any = None, auto_provisioning: bool | None = None) -> None:
     """Raise a UserError where the operator, or its tuning image, wouldn't take these manifests.
 
     Args:
         auto_provisioning: whether the cluster makes nodes itself; None doesn't know.
     """
-    found: Workspace = checked(Workspace, workspace, "Workspace", auto_provisioning)
+    context = {"auto_provisioning": auto_provisioning}
+    found: Workspace = validated(Workspace, workspace, "Workspace", context)
     if not found.tuning:
         return
-    config: ConfigMap = checked(ConfigMap, config_map, "ConfigMap")
+    config: ConfigMap = validated(ConfigMap, config_map, "ConfigMap")
     where = found.metadata.namespace, found.tuning.config
     if (config.metadata.namespace, config.metadata.name) != where:
         raise UserError(f"Workspace:\n  tuning.config: there is no ConfigMap {where[1]} in namespace {where[0]}")
@@ -228,7 +213,7 @@ def admit(workspace: Any, config_map: Any = None, auto_provisioning: bool | None
         content = yaml.safe_load(config.data[CONFIG_FILE])
     except yaml.YAMLError as error:
         raise UserError(f"ConfigMap:\n  data.{CONFIG_FILE}: not YAML ({getattr(error, 'problem', error)})") from None
-    training: TrainingConfig = checked(TrainingFile, content, CONFIG_FILE).training_config
+    training: TrainingConfig = validated(TrainingFile, content, CONFIG_FILE).training_config
     quantized = training.QuantizationConfig.load_in_4bit or training.QuantizationConfig.load_in_8bit
     if quantized != (found.tuning.method == "qlora"):
         raise UserError(

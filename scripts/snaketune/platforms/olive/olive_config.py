@@ -6,9 +6,10 @@ whose passes have `lora_r` and `lora_alpha`, are read too.
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from snaketune.config.base import Share
+from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 
 # What this workflow always does, and Olive only if it is told to.
@@ -163,12 +164,10 @@ def read(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]
         )
     key, place = found[0], f"passes.{found[0]}"
     kind = own[kinds[key].lower()]
-    try:
-        # Older files have an object of its parameters within the pass.
-        nested = flat[key].get("config")
-        trained = _Pass.model_validate({**flat[key], **nested} if isinstance(nested, dict) else flat[key])
-    except ValidationError as error:
-        raise UserError("\n  ".join([f"{where}:", *(_fault(place, one) for one in error.errors())])) from None
+    # Older files have an object of its parameters within the pass.
+    nested = flat[key].get("config")
+    given = {**flat[key], **nested} if isinstance(nested, dict) else flat[key]
+    trained: _Pass = validated(_Pass, given, f"{where}: {place}")
     if trained.quant_type != "nf4":
         raise UserError(f"{where}: {place}.quant_type: {trained.quant_type} can't be trained here: expected nf4")
     left = [
@@ -220,8 +219,3 @@ def _left_of(trained: _Pass, kind: str, place: str) -> list[str]:
     if arguments.data_seed not in (None, arguments.seed):
         left.append(f"{place}.training_args.data_seed: {arguments.data_seed}; one seed, {arguments.seed}, decides all")
     return left
-
-
-def _fault(place: str, fault: Any) -> str:
-    found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
-    return f"{'.'.join([place, *map(str, fault['loc'])])}: {fault['msg']}{found}"

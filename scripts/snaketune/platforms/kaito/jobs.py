@@ -1,16 +1,31 @@
-"""What of an experiment KAITO trains and serves: checked before any job starts, and the recipe of each run."""
+"""Check what KAITO is to train and serve before any job starts, and list the parameters of each job."""
 
 from itertools import product
 from typing import Any
 
+from pydantic import Field
+
+from snaketune.config import experiment
+from snaketune.config.matrix import Matrix
 from snaketune.config.model import Model
+from snaketune.config.technique import Lora
 from snaketune.core.errors import UserError
+from snaketune.dag.params import Recipes
 from snaketune.platforms.kaito.admission import PRESETS
 from snaketune.platforms.kaito.manifests import places
-from snaketune.platforms.kaito.technique import KaitoTechnique, Nodes, filled
+from snaketune.platforms.kaito.technique import KaitoTechnique, Nodes, Serving, filled
 
 # Only ours: KAITO's trainer is another.
 LOCAL = {"engine", "threads", "world_size", "micro_batch_rows", "keep_weights", "platform"}
+
+
+class Experiment(experiment.Experiment):
+    """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
+
+    # Excluded if unset, so that the records of other experiments don't change.
+    kaito: Serving | None = Field(
+        None, exclude_if=lambda value: value is None, description="`kaito_serving` serves each LoRA adapter there"
+    )
 
 
 def preset_of(nodes: Nodes, name: str, model: Model, where: str) -> str:
@@ -29,23 +44,38 @@ def preset_of(nodes: Nodes, name: str, model: Model, where: str) -> str:
     return str(found)
 
 
-def check(matrix: Any) -> None:
-    """Raise a UserError where KAITO couldn't train, or serve, a run of an experiment as it is configured."""
-    experiment = matrix.experiment
-    known = {name: one for name, one in matrix.techniques.items() if isinstance(one, KaitoTechnique)}
+def techniques(matrix: Matrix) -> dict[str, KaitoTechnique]:
+    """The techniques of an experiment that KAITO trains."""
+    return {name: one for name, one in matrix.techniques.items() if isinstance(one, KaitoTechnique)}
+
+
+def serving_of(matrix: Matrix) -> Serving | None:
+    """How an experiment's adapters are served, if they are."""
+    return matrix.experiment.kaito if isinstance(matrix.experiment, Experiment) else None
+
+
+def served(matrix: Matrix) -> list[str]:
+    """Techniques whose adapters KAITO's servers can load."""
+    return [name for name, one in matrix.techniques.items() if serving_of(matrix) and isinstance(one.adapter, Lora)]
+
+
+def check(matrix: Matrix) -> None:
+    """Raise a UserError if KAITO couldn't train, or serve, a run of an experiment as it is configured."""
+    own, serving = matrix.experiment, serving_of(matrix)
+    known = techniques(matrix)
     written: dict[str, tuple[str, str, str, int]] = {}
-    for (name, technique), model, scenario in product(known.items(), experiment.models, experiment.scenarios):
+    for (name, technique), model, scenario in product(known.items(), own.models, own.scenarios):
         where = f"config/techniques/{name}.yaml: platform"
         preset_of(technique.platform, model, matrix.models[model], where)
         try:
-            technique.batches(experiment.training.batch_rows)
+            technique.batches(own.training.batch_rows)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
         if matrix.scenarios[scenario].task == "language-modeling":
             raise UserError(
                 f"{where}: KAITO trains on messages, but {scenario} is task: language-modeling; leave one of the two out"
             )
-        for seed in experiment.seeds:
+        for seed in own.seeds:
             cell = (model, scenario, name, seed)
             # KAITO mounts the whole volume as its output: a second run would write over the first.
             place = str(filled(technique.platform.output.model_dump(), places(list(cell), "{name}")))
@@ -54,17 +84,17 @@ def check(matrix: Any) -> None:
                     f"{where}.output: {'/'.join(map(str, cell))} would write over {'/'.join(map(str, written[place]))}: name the volume, or the image, and the path with {{model}}, {{scenario}}, {{technique}} and {{seed}}"
                 )
             written[place] = cell
-    for (name, technique), model in product(matrix.techniques.items(), experiment.models if experiment.kaito else []):
-        if technique.adapter and technique.adapter.type == "lora":
-            preset_of(experiment.kaito, model, matrix.models[model], "kaito")
-            if technique.adapter.options.use_dora and experiment.kaito.runtime == "vllm":
-                raise UserError(f"kaito.runtime: vllm takes no DoRA adapter such as that of {name}: set transformers")
+    for name, model in product(served(matrix), own.models):
+        assert serving
+        preset_of(serving, model, matrix.models[model], "kaito")
+        adapter = matrix.techniques[name].adapter
+        if isinstance(adapter, Lora) and adapter.options.use_dora and serving.runtime == "vllm":
+            raise UserError(f"kaito.runtime: vllm takes no DoRA adapter such as that of {name}: set transformers")
 
 
-def kaito_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
+def tuning_params(matrix: Recipes, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
     """What the manifests of a run are made of."""
-    found: KaitoTechnique = matrix.techniques[technique]
-    training = matrix.training_recipe(model, technique, seed)
+    found, training = techniques(matrix)[technique], matrix.training_recipe(model, technique, seed)
     preset = preset_of(found.platform, model, matrix.models[model], technique)
     return {
         "cell": [model, scenario, technique, seed],
@@ -76,8 +106,9 @@ def kaito_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: i
     }
 
 
-def serving_recipe(matrix: Any, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
+def serving_params(matrix: Matrix, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
     """What the manifest of serving a run's adapter is made of."""
-    serving = matrix.experiment.kaito
+    serving = serving_of(matrix)
+    assert serving
     preset = preset_of(serving, model, matrix.models[model], "kaito")
     return {"cell": [model, scenario, technique, seed], "serving": {**serving.model_dump(), "preset": preset}}
