@@ -41,11 +41,12 @@ soak: setup-dev ## kill jobs of all rules at thirty random moments, provoke each
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit
 
-check: setup-dev ## check formatting, types and lint
+check: setup-dev ## check formatting, types, imports and lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile rules
 	.venv/bin/mypy
+	PYTHONPATH=scripts .venv/bin/lint-imports
 	.venv/bin/snakemake --lint
 	@for one in export hosted kaito; do .venv/bin/snakemake --lint --configfile config/experiments/$$one.yaml || exit 1; done
 
