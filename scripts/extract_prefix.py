@@ -4,21 +4,21 @@ A prefix can't be merged into weights: the run's model is its base, started from
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from snaketune.core import errors, manifest
+from snaketune.core import cli, errors, manifest
 from snaketune.data.tokens import read_rows
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import load_adapter, prefix_of
 from snaketune.training.memory import limit_threads
+from snaketune.training.params import MergeParams
 from snaketune.training.prefix import PREFIX_FILE, write_prefix
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, MergeParams)
     parser.add_argument("--base-directory", type=Path, required=True)
     parser.add_argument("--adapter-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)

@@ -1,9 +1,8 @@
 """Start a training script on several ranks, on one node or several.
 
-On one node torchrun's agent runs in this process. On several, SLURM's `srun` starts this program
-once on each node of the job, where it was called on the first; without SLURM start it on each
-node yourself, with the same --rendezvous. SIGTERM and SIGUSR1 reach every rank, which then
-saves a checkpoint and ends.
+On one node torchrun's agent runs in this process. On several, SLURM's `srun` starts this program on
+each node of the job; without SLURM, start it on each node yourself with the same --rendezvous.
+SIGTERM and SIGUSR1 are forwarded to every rank, which then saves a checkpoint and exits.
 """
 
 import argparse
@@ -18,8 +17,8 @@ from typing import Any
 from snaketune.core import errors
 
 
-def pass_on(number: int, frame: Any) -> None:
-    """Give a signal to the ranks: torchrun itself would count them as failed, even if they then end well."""
+def forward_signal(number: int, frame: Any) -> None:
+    """Forward a signal to the ranks: torchrun itself would report a failure even if they exit cleanly."""
     import psutil
 
     ranks = psutil.Process().children()
@@ -31,13 +30,13 @@ def pass_on(number: int, frame: Any) -> None:
 
 
 def run_ranks(nodes: int, ranks: int, rendezvous: str | None, command: list[str]) -> None:
-    """Run a script in ``ranks / nodes`` processes here, which meet those of the other nodes at ``rendezvous``.
+    """Run a script in ``ranks / nodes`` processes on this node; nodes find each other at ``rendezvous``.
 
     Raises:
-        SystemExit: a rank failed; it has said why, unless a signal ended it.
+        SystemExit: a rank failed. It printed the reason itself unless a signal killed it.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, pass_on)
+        signal.signal(number, forward_signal)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
@@ -56,26 +55,27 @@ def run_ranks(nodes: int, ranks: int, rendezvous: str | None, command: list[str]
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            print(f"error: rank {rank} was ended by {name}" + memory_hint(name), file=sys.stderr)
+            print(f"error: rank {rank} was killed by {name}" + memory_hint(name), file=sys.stderr)
         raise SystemExit(1) from None
 
 
 def memory_hint(name: str) -> str:
-    return ": perhaps there was too little memory" if name == "SIGKILL" else ""
+    """Return what SIGKILL usually means."""
+    return ": probably out of memory" if name == "SIGKILL" else ""
 
 
-def step_of_a_job(nodes: int, ranks: int, threads: int, command: list[str]) -> list[str]:
-    """The srun command that calls this program on each node of the SLURM job around us.
+def srun_command(nodes: int, ranks: int, threads: int, command: list[str]) -> list[str]:
+    """Return the srun command that starts this program on each node of the current SLURM job.
 
     Raises:
-        UserError: there is no such job.
+        UserError: this is not a SLURM job.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or shutil.which("srun") is None:
         raise errors.UserError(
-            f"{nodes} nodes were asked for, but this is no SLURM job: start this command on each node with --rendezvous HOST:PORT, the first node's name and a free port of it"
+            f"--nodes {nodes}, but this is not a SLURM job: start this command on each node with --rendezvous HOST:PORT (the first node's name and a free port on it)"
         )
-    # Two jobs on one node have different ports; below 32768 none is lent to an outgoing connection.
+    # Jobs that share a node get different ports; ports below 32768 are never used for outgoing connections.
     rendezvous = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
     step = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1"]
     step += ["--cpus-per-task", str(ranks // nodes * threads), "--kill-on-bad-exit=1"]
@@ -85,11 +85,13 @@ def step_of_a_job(nodes: int, ranks: int, threads: int, command: list[str]) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, default=1, help="processes, over all nodes together")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes to divide the ranks over")
-    parser.add_argument("--threads", type=int, default=1, help="cores of each rank, which srun is asked for")
+    parser.add_argument("--ranks", type=int, default=1, help="number of processes over all nodes")
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes to spread the ranks over")
+    parser.add_argument("--threads", type=int, default=1, help="cores per rank, requested from srun")
     parser.add_argument(
-        "--rendezvous", metavar="HOST:PORT", help="where the nodes meet: this call is one of several, one on each node"
+        "--rendezvous",
+        metavar="HOST:PORT",
+        help="address at which the nodes find each other; this is then one of several calls, one per node",
     )
     parser.add_argument("script", help="the Python script that every rank runs")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
@@ -97,12 +99,12 @@ def main() -> None:
     command = [given.script, *given.arguments]
     if given.ranks % given.nodes:
         raise errors.UserError(
-            f"{given.ranks} ranks can't be divided over {given.nodes} nodes: make world_size of the technique a multiple of the resource `nodes`"
+            f"{given.ranks} ranks cannot be spread evenly over {given.nodes} nodes: make the technique's world_size a multiple of the resource `nodes`"
         )
     if given.nodes == 1 or given.rendezvous:
         run_ranks(given.nodes, given.ranks, given.rendezvous, command)
     else:
-        step = step_of_a_job(given.nodes, given.ranks, given.threads, command)
+        step = srun_command(given.nodes, given.ranks, given.threads, command)
         os.execvp(step[0], step)
 
 

@@ -1,22 +1,22 @@
 """Merge an adapter into its base as one plain fp32 model; keep the unmerged logits to compare."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.data.tokens import read_rows
 from snaketune.export.runtime_adapters.files import check_base
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import load_adapter, merge
 from snaketune.training.memory import limit_threads
+from snaketune.training.params import MergeParams
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, MergeParams)
     parser.add_argument("--base-directory", type=Path, required=True)
     parser.add_argument("--adapter-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""Build a Phi-3 model: pre-train it on the corpus and measure its held-out perplexity, or leave it random."""
+"""Build a Phi-3 model: pre-train it on the corpus and measure its held-out perplexity, or keep random weights."""
 
 import argparse
 import json
@@ -13,13 +13,14 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.hashing import hash_order
 from snaketune.data.chat_template import PAD, render
 from snaketune.data.tokens import Rows
-from snaketune.training.checkpoints import checkpoint_key, notice
+from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
 from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
 from snaketune.training.memory import limit_threads
+from snaketune.training.params import PRETRAINING_MAX_GRAD_NORM, PRETRAINING_WARMUP_SHARE, PretrainingParams
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",
@@ -29,8 +30,10 @@ QUESTIONS = {
 
 
 def texts(rows: list[dict[str, Any]], characters: int) -> list[str]:
-    """Half plain documentation, half chats about it: adapters freeze the embeddings, so the
-    chat tokens must be trained here."""
+    """Return half plain documentation, half chats about it.
+
+    Adapters freeze the embeddings, so the chat tokens must be trained here: untrained, adapters stay at chance.
+    """
     made = []
     for row in sorted(rows, key=lambda row: hash_order(row["module"] + row["name"])):
         text = " ".join(row["text"].split())[:characters]
@@ -42,7 +45,7 @@ def texts(rows: list[dict[str, Any]], characters: int) -> list[str]:
 
 
 def packed(tokenizer: Tokenizer, made: list[str], length: int, budget: int | None) -> np.ndarray:
-    """Texts end to end, parted by the padding token: int32 of shape (rows, length)."""
+    """Concatenate the texts, separated by the padding token: int32 of shape (rows, length)."""
     pad = int(tokenizer.token_to_id(PAD) or 0)
     ids: list[int] = []
     for encoded in tokenizer.encode_batch(made):
@@ -52,12 +55,13 @@ def packed(tokenizer: Tokenizer, made: list[str], length: int, budget: int | Non
 
 
 def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> float:
-    """Perplexity of a unigram model with add-one smoothing: what knowing no context gives."""
+    """Return the perplexity of a unigram model with add-one smoothing, the baseline without context."""
     counts = np.bincount(train.ravel(), minlength=vocabulary) + 1
     return float(np.exp(-np.log(counts / counts.sum())[held_out[:, 1:]].mean()))
 
 
-def build(recipe: dict[str, Any], tokenizer: Tokenizer) -> Phi3ForCausalLM:
+def build(recipe: PretrainingParams, tokenizer: Tokenizer) -> Phi3ForCausalLM:
+    """Return a Phi-3 with random weights drawn from the seed."""
     torch.manual_seed(recipe["seed"])
     pad = tokenizer.token_to_id(PAD)
     end = tokenizer.token_to_id("<|end|>")
@@ -83,26 +87,25 @@ def pretrain(
     model: Any,
     tokenizer: Tokenizer,
     corpus: list[dict[str, Any]],
-    recipe: dict[str, Any],
-    work: Path,
+    recipe: PretrainingParams,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints,
     name: str,
-    key: str,
     checkpoint_steps: int,
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
-    """The trained model, its training log, and what it measured."""
+    """Return the trained model, its learning curve and its figures: perplexities, tokens and seconds."""
     train, held_out = (
         packed(
             tokenizer,
             texts([row for row in corpus if row["split"] == split], recipe["characters"]),
             recipe["sequence_length"],
-            recipe[budget],
+            budget,
         )
-        for split, budget in (("train", "tokens"), ("validation", "held_out_tokens"))
+        for split, budget in (("train", recipe["tokens"]), ("validation", recipe["held_out_tokens"]))
     )
     rows, held_out_rows = (
         Rows(list(part), [np.ones(len(row), dtype=bool) for row in part]) for part in (train, held_out)
     )
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe["learning_rate"],
@@ -112,14 +115,15 @@ def pretrain(
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     plan = Plan(
-        plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]),
-        recipe["batch_rows"],
-        recipe["learning_rate"],
-        0.05,
-        1.0,
-        checkpoint_steps,
+        batches=plan_batches(rows, recipe["batch_rows"], 1, recipe["seed"]),
+        micro_batch_rows=recipe["batch_rows"],
+        learning_rate=recipe["learning_rate"],
+        warmup_share=PRETRAINING_WARMUP_SHARE,
+        max_grad_norm=PRETRAINING_MAX_GRAD_NORM,
+        checkpoint_steps=checkpoint_steps,
     )
-    fit = Fit(accelerator, model, optimizer, rows, plan, model.config.pad_token_id, work, name, key, ending=notice())
+    pad = model.config.pad_token_id
+    fit = Fit(accelerator, model, optimizer, rows, pad, plan, checkpoints, name, interrupted=stop_notice())
     fit.run()
     plain = accelerator.unwrap_model(model)
     loss = mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"])
@@ -136,13 +140,13 @@ def pretrain(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, PretrainingParams)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--tokenizer-directory", type=Path, required=True)
     parser.add_argument(
-        "--output-directory", type=Path, required=True, help="gets base/, pretraining.jsonl and pretraining.json"
+        "--output-directory", type=Path, required=True, help="receives base/, pretraining.jsonl and pretraining.json"
     )
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    parser.add_argument("--work", type=Path, required=True, help="directory for the checkpoints of an unfinished run")
     parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
     arguments = parser.parse_args()
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"
@@ -157,9 +161,11 @@ def main() -> None:
     log: list[dict[str, Any]] = []
     figures: dict[str, Any] = {"train_tokens": 0}
     if recipe["tokens"]:
-        corpus, key = files.read_jsonl(arguments.corpus), checkpoint_key(recipe, inputs)
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        checkpoints = Checkpoints(accelerator, arguments.work, checkpoint_key(recipe, inputs))
+        corpus = files.read_jsonl(arguments.corpus)
         model, log, figures = pretrain(
-            model, tokenizer, corpus, recipe, arguments.work, out.name, key, arguments.checkpoint_steps
+            model, tokenizer, corpus, recipe, accelerator, checkpoints, out.name, arguments.checkpoint_steps
         )
     with files.written_together(base) as aside:
         model.save_pretrained(aside, max_shard_size="1TB")

@@ -16,6 +16,7 @@ from snaketune.data.tokens import read_rows
 from snaketune.training.adapters import load_adapter
 from snaketune.training.loop import mean_loss
 from snaketune.training.memory import limit_threads
+from snaketune.training.params import VALIDATION_ROWS
 
 Weights = dict[str, torch.Tensor]
 
@@ -121,7 +122,7 @@ def main() -> None:
     model = load_adapter(arguments.base_directory, recipe["base_precision"], tuned)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     # The only loss that compares with that of other techniques: over answers, measured here.
-    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, torch.device("cpu"), 32)
+    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, torch.device("cpu"), VALIDATION_ROWS)
     _, total = model.get_nb_trainable_parameters()
 
     status = files.read_json(tuned / "status.json")

@@ -1,14 +1,14 @@
 """Fine-tune a base model with any technique: an adapter, a base precision and an engine.
 
-Run by hand for one process, or by `launch.py --ranks N` for more ranks and for DeepSpeed.
-Asked to end by SIGTERM or SIGUSR1, it saves a checkpoint first. Interrupted, it goes on from its last checkpoint in --work.
+Start it directly for one process, or with `launch.py --ranks N` for several ranks or DeepSpeed. An
+interrupted run resumes from its last checkpoint in --work; SIGTERM and SIGUSR1 save one first.
 """
 
 import argparse
-import json
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,30 @@ import torch
 from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
 
-from snaketune.core import errors, files, manifest
-from snaketune.data.tokens import read_rows
-from snaketune.training.adapters import PrefixModel, attach, load_base, save_adapter, taken_from_base
-from snaketune.training.checkpoints import checkpoint_key, notice
+from snaketune.core import cli, errors, files, manifest
+from snaketune.data.tokens import Rows, read_rows
+from snaketune.training.adapters import PrefixModel, attach, save_adapter, taken_from_base
+from snaketune.training.base_model import load_base
+from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
 from snaketune.training.memory import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
+from snaketune.training.params import VALIDATION_ROWS, TrainingParams
 
 
 def save(
-    accelerator: Accelerator, model: Any, recipe: dict[str, Any], taken: dict[str, torch.Tensor], out: Path
+    accelerator: Accelerator, model: Any, recipe: TrainingParams, taken: dict[str, torch.Tensor], out: Path
 ) -> list[Path]:
-    """Write the adapter, or all weights, as one safetensors file; returns the files."""
+    """Write the adapter or all weights as one safetensors file and return the files."""
     weights = accelerator.get_state_dict(model)
     plain = accelerator.unwrap_model(model)
     directory = out / ("adapter" if recipe["adapter"] else "model")
-    # peft computes what it saves of a prefix, from weights of which ZeRO-3 keeps a share on each rank.
+    # peft computes the saved prefix from its weights, which ZeRO-3 shards over the ranks.
     computed = [p for p in plain.parameters() if p.requires_grad] if isinstance(plain, PrefixModel) else []
     with gather_params_ctx(computed, modifier_rank=None):
         if not accelerator.is_main_process:
             return []
-        # DeepSpeed gathers a tied weight under each of its names.
+        # DeepSpeed returns a tied weight under each of its names.
         for tied in getattr(plain, "all_tied_weights_keys", {}):
             weights.pop(tied, None)
         with files.written_together(directory) as aside:
@@ -49,19 +51,19 @@ def save(
     return [directory / name for name in names]
 
 
-def gathered(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str, int]]:
-    """The values of every rank, on every rank, in the order of ranks."""
+def gather(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str, int]]:
+    """Return the values of every rank, in rank order, on every rank."""
     mine = torch.tensor(list(values.values()), dtype=torch.int64, device=accelerator.device).unsqueeze(0)
     return [dict(zip(values, row, strict=True)) for row in accelerator.gather(mine).tolist()]
 
 
 def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
-    """A function that logs a step with DVCLive."""
+    """Return a function that logs a step with DVCLive."""
     try:
         from dvclive.live import Live
     except ImportError:
         raise errors.UserError(
-            "tracking: dvclive, but dvclive isn't installed in this environment: pip install dvclive, or set tracking: none"
+            "tracking: dvclive, but dvclive is not installed in this environment: pip install dvclive, or set tracking: none"
         ) from None
     live = None
 
@@ -77,28 +79,62 @@ def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
     return log
 
 
+def inputs_of(arguments: argparse.Namespace) -> list[Path]:
+    """Return the manifests that prove what this job reads."""
+    return [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
+
+
+def plan_of(recipe: TrainingParams, rows: Rows, checkpoint_steps: int) -> Plan:
+    """Return the schedule of a job."""
+    return Plan(
+        batches=plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"])[: recipe.get("steps")],
+        micro_batch_rows=recipe["micro_batch_rows"],
+        learning_rate=recipe["learning_rate"],
+        warmup_share=recipe["warmup_share"],
+        max_grad_norm=recipe["max_grad_norm"],
+        checkpoint_steps=checkpoint_steps,
+    )
+
+
+def resources_of(
+    fit: Fit, recipe: TrainingParams, trainable: int, total: int, ranks: list[dict[str, int]]
+) -> dict[str, Any]:
+    """Return what a finished run cost: times in seconds, memory in bytes, and the hardware it ran on."""
+    return {
+        "seconds": fit.seconds,
+        "cpu_seconds_of_rank_0": fit.cpu_seconds,
+        "train_tokens": fit.log[-1]["tokens"],
+        "tokens_per_second": fit.log[-1]["tokens"] / fit.seconds,
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "world_size": fit.accelerator.num_processes,
+        "threads_per_rank": recipe["threads"],
+        "peak_memory_bytes": max(rank["peak_memory_bytes"] for rank in ranks),
+        "ranks": ranks,
+        "hardware": {**manifest.hardware(), "gpu": torch.cuda.is_available()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help="the resolved technique, training plan and seed as JSON"
-    )
+    cli.add_recipe(parser, TrainingParams)
     parser.add_argument("--base-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="checkpoints of an unfinished run")
+    parser.add_argument("--work", type=Path, required=True, help="directory for the checkpoints of an unfinished run")
     parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
-    parser.add_argument("--live", type=Path, help="also log every step there with DVCLive")
+    parser.add_argument("--live", type=Path, help="also log every step to this directory with DVCLive")
     arguments = parser.parse_args()
-    recipe, out, work = arguments.recipe, arguments.output_directory, arguments.work
+    recipe: TrainingParams = arguments.recipe
+    out, work, inputs = arguments.output_directory, arguments.work, inputs_of(arguments)
 
+    # --- Load: data and base model ---
     limit_threads(recipe["threads"])
-    # DeepSpeed calls names that torch has since renamed, at every step.
+    # DeepSpeed calls functions that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     elements = count_elements(arguments.base_directory / "model.safetensors")
-    # Two checkpoints may lie side by side, in fp32, those of all weights with two Adam moments.
+    # Two fp32 checkpoints may exist at once; those of all weights include two Adam moments.
     files.need_space(work, elements * 4 * (2 if recipe["adapter"] else 7), "training (checkpoints and the result)")
-
-    inputs = [arguments.base_directory / "manifest.json", arguments.tokens_directory / "manifest.json"]
     accelerator = accelerator_for(recipe, elements)
     if accelerator.is_main_process:
         files.claim(work)
@@ -111,6 +147,8 @@ def main() -> None:
     torch.manual_seed(recipe["seed"])
     model = load_base(arguments.base_directory, recipe["base_precision"], recipe["compute_precision"])
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+
+    # --- Attach: the adapter, if any, and the optimizer ---
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
         model = attach(model, recipe["adapter"])
@@ -121,33 +159,27 @@ def main() -> None:
     model.train()
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
-    plan = Plan(
-        plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"])[: recipe.get("steps")],
-        recipe["micro_batch_rows"],
-        recipe["learning_rate"],
-        recipe["warmup_share"],
-        recipe["max_grad_norm"],
-        arguments.checkpoint_steps,
-    )
+    # --- Train: from the last checkpoint, if any ---
     fit = Fit(
         accelerator,
         model,
         optimizer,
         rows,
-        plan,
         pad,
-        work,
-        "/".join(out.parts[-4:]),
-        checkpoint_key(recipe, inputs),
-        strict_checkpoint=recipe["base_precision"] == "fp32",
+        plan_of(recipe, rows, arguments.checkpoint_steps),
+        Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), strict=recipe["base_precision"] == "fp32"),
+        name="/".join(out.parts[-4:]),
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
-        ending=notice(),
+        interrupted=stop_notice(),
     )
-    # A run of a few steps measures what training takes, and nothing else.
-    validate = None if "steps" in recipe else lambda: mean_loss(model, validation, pad, accelerator.device, 32)
-    fit.run(validate, max(1, len(plan.batches) // recipe["epochs"]))
+    # A run with `steps` only measures the cost of training.
+    validate = None
+    if "steps" not in recipe:
+        validate = partial(mean_loss, model, validation, pad, accelerator.device, VALIDATION_ROWS)
+    fit.run(validate, max(1, len(fit.plan.batches) // recipe["epochs"]))
 
-    ranks = gathered(
+    # --- Save: weights, learning curve and resources ---
+    ranks = gather(
         accelerator,
         {
             "peak_memory_bytes": max(peak_memory(), fit.earlier_peak),
@@ -158,22 +190,9 @@ def main() -> None:
     saved = save(accelerator, model, recipe, taken, out) if recipe["keep_weights"] else []
     if accelerator.is_main_process:
         files.write_jsonl(out / "train.jsonl", fit.log)
-        resources = {
-            "seconds": fit.seconds,
-            "cpu_seconds_of_rank_0": fit.cpu_seconds,
-            "train_tokens": fit.log[-1]["tokens"],
-            "tokens_per_second": fit.log[-1]["tokens"] / fit.seconds,
-            "trainable_parameters": trainable,
-            "total_parameters": total,
-            "world_size": accelerator.num_processes,
-            "threads_per_rank": recipe["threads"],
-            "peak_memory_bytes": max(rank["peak_memory_bytes"] for rank in ranks),
-            "ranks": ranks,
-            "hardware": {**manifest.hardware(), "gpu": torch.cuda.is_available()},
-        }
-        files.write_json(out / "resources.json", resources)
+        files.write_json(out / "resources.json", resources_of(fit, recipe, trainable, total, ranks))
         if recipe["keep_weights"]:
-            manifest.record(out, recipe, inputs, saved)
+            manifest.record(out, dict(recipe), inputs, saved)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(work, ignore_errors=True)

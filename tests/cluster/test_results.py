@@ -25,7 +25,7 @@ def test_results_are_those_of_a_laptop_though_the_training_was_preempted(
     subprocess.run(["sbatch", *urgent], check=True)
     assert running.wait(timeout=1200) == 0, runs.printed()
     assert "SLURM status is: 'CANCELLED'" in runs.printed() or "SLURM status is: 'FAILED'" in runs.printed()
-    assert "goes on from step" in log_of(tmp_path)
+    assert "resumes from step" in log_of(tmp_path)
     for weights in (f"{LORA}/adapter/adapter_model.safetensors", f"{LORA}/onnx/fp32/model.onnx"):
         assert sha256(tmp_path / weights) == sha256(laptop.path / weights)
     assert quality(runs.workspace) == quality(laptop)
@@ -52,7 +52,7 @@ def test_two_nodes_are_warned_and_one_goes_on(cluster: Cluster, laptop: Workspac
     subprocess.run(["scancel", "--signal=USR1", job["id"]], check=True)
     until(lambda: bool(checkpoints(tmp_path, "zero3")), "the checkpoint", 300)
     assert running.wait(timeout=1200) == 0, runs.printed()
-    assert "goes on from step" in log_of(tmp_path, "zero3")
+    assert "resumes from step" in log_of(tmp_path, "zero3")
     whole = about_to_train(tmp_path / "whole", laptop, "zero3").workspace
     ran = whole.snakemake("--cores", "2", f"{ZERO3}/manifest.json")
     assert ran.returncode == 0, ran.stderr
@@ -88,7 +88,7 @@ def test_a_training_goes_on_on_another_node(cluster: Cluster, laptop: Workspace,
     finally:
         cluster.start_node(lost)
         until(lambda: cluster.states()[lost] == "idle", f"{lost} to be back")
-    assert "goes on from step" in log_of(tmp_path)
+    assert "resumes from step" in log_of(tmp_path)
     assert adapter(tmp_path) == adapter(laptop.path)
 
 
@@ -108,5 +108,5 @@ def test_a_time_limit_costs_no_step(cluster: Cluster, laptop: Workspace, tmp_pat
     slow.unlink()
     assert running.wait(timeout=600) == 0, runs.printed()
     assert runs.printed().count("SLURM status is: 'FAILED'") == 1, runs.printed()
-    assert "goes on from step" in log_of(tmp_path)
+    assert "resumes from step" in log_of(tmp_path)
     assert adapter(tmp_path) == adapter(laptop.path)

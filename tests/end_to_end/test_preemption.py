@@ -57,14 +57,14 @@ def test_a_run_told_to_end_goes_on_later(technique: str, number: signal.Signals,
     assert first.wait(timeout=300) == 1
     said = [line for line in log_of(told).splitlines() if line.startswith("error")]
     assert len(said) == 1
-    assert "asked to end by a signal, it stopped after step" in said[0]
+    assert "stopped by a signal after step" in said[0]
     assert "Traceback" not in log_of(told)
     assert not (told / "run").exists()
     assert len(list((told / "work").glob("checkpoint-*/state.json"))) == 1
 
     second = started(launcher, inputs, told, technique)
     assert second.wait() == 0, log_of(told)
-    assert "goes on from step" in log_of(told)
+    assert "resumes from step" in log_of(told)
     assert curve(told) == curve(whole)
     assert weights(told) == weights(whole)
 
@@ -81,11 +81,11 @@ def test_a_run_on_two_nodes_goes_on_when_one_is_told_to_end_and_then_on_one_node
     in_the_middle(nodes[0], apart)
     nodes[1].send_signal(signal.SIGUSR1)
     assert [one.wait(timeout=300) for one in nodes] == [1, 1]
-    assert log_of(apart).count("asked to end by a signal, it stopped after step") == 1
+    assert log_of(apart).count("stopped by a signal after step") == 1
 
     on_one = started(CASES["zero3"], inputs, apart, "zero3")
     assert on_one.wait() == 0, log_of(apart)
-    assert "goes on from step" in log_of(apart)
+    assert "resumes from step" in log_of(apart)
     assert weights(apart) == weights(whole)
 
 
@@ -93,7 +93,7 @@ def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> N
     """With proctrack/cgroup SLURM warns the first process of a job alone, which is a Snakemake."""
     copy = Workspace(shutil.copytree(finished.path, tmp_path / "copy", symlinks=True))
     slow = '__import__("time").sleep(1) or'
-    copy.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {slow} told()")
+    copy.edit("scripts/train.py", "interrupted=stop_notice()", f"interrupted=lambda stop=stop_notice(): {slow} stop()")
     run = "test-phi3/test-areas/lora/seed-1"
     log = copy.path / f"logs/train/{run}.log"
     log.unlink()
@@ -104,5 +104,5 @@ def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> N
         time.sleep(0.05)
     warned.send_signal(signal.SIGUSR1)
     assert warned.wait(timeout=300) == 1
-    assert "asked to end by a signal, it stopped after step" in log.read_text()
+    assert "stopped by a signal after step" in log.read_text()
     assert list((copy.path / f"work/training/{run}").glob("checkpoint-*/state.json"))

@@ -31,7 +31,8 @@ from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, c
 from snaketune.inference.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
-from snaketune.training.adapters import attach, load_base, merge
+from snaketune.training.adapters import attach, merge
+from snaketune.training.base_model import load_base
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]

@@ -23,7 +23,8 @@ from snaketune.core.precisions import backend_of
 from snaketune.dag.params import Recipes
 from snaketune.data.chat_template import render
 from snaketune.data.tokens import Rows, write_rows
-from snaketune.training.adapters import attach, load_base
+from snaketune.training.adapters import attach
+from snaketune.training.base_model import load_base
 from support.export_environment import in_export_environment
 from support.measurements import run_script
 from support.random_models import FAMILIES, merged

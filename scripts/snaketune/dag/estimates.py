@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.training.params import BUCKET_ELEMENTS, VALIDATION_ROWS
+
 FLOAT = 4
 # Measured resident bytes of a training process before its model (`imported_memory_bytes` of
 # resources.json), and of what its first step loads beside it.
@@ -17,11 +19,8 @@ FIRST_STEP = {"torch": 45e6, "deepspeed": 100e6}
 LAUNCHER = 230e6
 # Measured: what the allocator keeps beyond what autograd saves, as batches come in many lengths.
 FRAGMENTATION = 1.4
-VALIDATION_ROWS = 32
 # NF4 with double quantization (arXiv 2305.14314, section 3): 4 bits, and 8 + 32/256 for each 64 weights.
 NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
-# DeepSpeed's largest bucket, in numbers; scripts/train.py sets it.
-BUCKET = 50_000_000
 # Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed.
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
 # More than the two minutes ahead of its end at which profiles/slurm warns a job, and imports on a slow disk.
@@ -175,7 +174,7 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
         widest = [max(sizes) for sizes in zip(*targets(shape, adapter), strict=True)]
         weights += FLOAT * adapter["options"]["r"] * sum(widest)
     # Measured: ZeRO-3 gathers and reduces through more buckets. DDP's hold all gradients once more.
-    bucket = FLOAT * min(BUCKET, shape.parameters) * (5 if stage == 3 else 2)
+    bucket = FLOAT * min(BUCKET_ELEMENTS, shape.parameters) * (5 if stage == 3 else 2)
     buffers = bucket if deepspeed else FLOAT * trained * (ranks > 1)
     rows = min(recipe["micro_batch_rows"], -(-recipe["batch_rows"] // ranks))
     saved = FLOAT * saved_numbers(shape, adapter, rows, longest)

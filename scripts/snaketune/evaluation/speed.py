@@ -81,7 +81,7 @@ def file_bytes(run: Path, system: str) -> int:
 
 # What a system's first word runs on: imported before the clock starts, as it takes seconds for any model.
 RUNTIMES = {
-    "torch": ["snaketune.training.adapters", "snaketune.inference.torch_backend"],
+    "torch": ["snaketune.training.base_model", "snaketune.inference.torch_backend"],
     "onnx": ["snaketune.inference.onnx_backend"],
     "genai": ["snaketune.inference.genai_backend"],
 }

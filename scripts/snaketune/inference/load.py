@@ -39,7 +39,7 @@ def load(model: Path, prefix: Path | None, threads: int) -> Backend:
     import torch
 
     from snaketune.inference.torch_backend import TorchBackend
-    from snaketune.training.adapters import load_base
+    from snaketune.training.base_model import load_base
     from snaketune.training.memory import limit_threads
 
     limit_threads(threads)

@@ -1,4 +1,4 @@
-"""A technique's model: a base at some precision, with or without an adapter on it."""
+"""Attach, save, load and merge adapters."""
 
 from pathlib import Path
 from typing import Any
@@ -6,42 +6,17 @@ from typing import Any
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, PeftModelForCausalLM, PeftType, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel
 
 from snaketune.core import files
 from snaketune.core.errors import UserError
+from snaketune.training.base_model import load_base
+from snaketune.training.params import AdapterParams
 from snaketune.training.prefix import Layer
 
-disable_progress_bar()
 
-
-def load_base(directory: Path, precision: str, compute: str = "fp32") -> PreTrainedModel:
-    """The model of a local directory with weights at ``precision``: fp32 or nf4.
-
-    nf4 is the 4-bit NormalFloat with double quantization of QLoRA (arXiv 2305.14314), whose
-    weights are multiplied at ``compute``, fp32 or bf16.
-    """
-    quantization = None
-    if precision == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if compute == "bf16" else torch.float32,
-        )
-    return AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype=torch.float32,
-        quantization_config=quantization,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-
-
-def check_targets(model: PreTrainedModel, adapter: dict[str, Any]) -> None:
-    """Raise a UserError where a target module of the adapter matches no module of the model."""
+def check_targets(model: PreTrainedModel, adapter: AdapterParams) -> None:
+    """Raise a UserError if a target module of the adapter matches no linear layer of the model."""
     targets = adapter["options"].get("target_modules") or []
     if isinstance(targets, str):
         return
@@ -49,15 +24,15 @@ def check_targets(model: PreTrainedModel, adapter: dict[str, Any]) -> None:
     missing = [target for target in targets if target.rsplit(".", 1)[-1] not in names]
     if missing:
         raise UserError(
-            f"target_modules {', '.join(missing)} match no module of this model; its linear layers are {', '.join(sorted(names))}"
+            f"target_modules {', '.join(missing)} match no linear layer of this model; it has {', '.join(sorted(names))}"
         )
 
 
 class PrefixModel(PeftModelForCausalLM):
-    """A base that goes on from trained keys and values (arXiv 2101.00190), at one distance from each row.
+    """Base model that starts from trained keys and values (prefix tuning, arXiv 2101.00190).
 
-    peft's own forward drops ``position_ids``: rows aligned to the right would stand as far from
-    the prefix as they have padding.
+    peft's own forward drops ``position_ids``, so the distance between a left-padded row and the
+    prefix would grow with the row's padding.
     """
 
     def forward(  # type: ignore[override]
@@ -67,7 +42,7 @@ class PrefixModel(PeftModelForCausalLM):
         attention_mask: torch.Tensor | None = None,
         **inputs: Any,
     ) -> Any:
-        """What the base returns; the three tensors are (rows, length) and know nothing of the prefix."""
+        """Run the base; the three tensors have shape (rows, length), without the prefix."""
         virtual = self.active_peft_config.num_virtual_tokens
         if attention_mask is not None:
             attention_mask = torch.nn.functional.pad(attention_mask, (virtual, 0), value=1)
@@ -80,8 +55,8 @@ class PrefixModel(PeftModelForCausalLM):
         )
 
 
-def attach(model: PreTrainedModel, adapter: dict[str, Any]) -> Any:
-    """The model with a new adapter: ``{"type": of `kinds.py`, "options": of its peft config}``."""
+def attach(model: PreTrainedModel, adapter: AdapterParams) -> Any:
+    """Return the model with a new, untrained adapter."""
     check_targets(model, adapter)
     prefix = adapter["type"] == "prefix"
     kind = PeftType.PREFIX_TUNING if prefix else PeftType(adapter["type"].upper())
@@ -96,7 +71,7 @@ def attach(model: PreTrainedModel, adapter: dict[str, Any]) -> Any:
 
 @torch.no_grad()
 def _fix_signs(model: torch.nn.Module) -> None:
-    """A pair of singular vectors has no sign of its own: make the largest entry of the right one positive."""
+    """Make PiSSA's start deterministic: singular vectors are unique up to sign, so make the right one's largest entry positive."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             for name, module in layer.lora_A.items():
@@ -106,8 +81,8 @@ def _fix_signs(model: torch.nn.Module) -> None:
                 left.mul_(signs.T)
 
 
-def taken_from_base(model: torch.nn.Module, adapter: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """What PiSSA (arXiv 2404.02948) took from the base's weights at its start, by name; nothing of any other adapter."""
+def taken_from_base(model: torch.nn.Module, adapter: AdapterParams) -> dict[str, torch.Tensor]:
+    """Copy the factors that PiSSA (arXiv 2404.02948) took out of the base weights, by name; empty for any other adapter."""
     if adapter["options"].get("init_lora_weights") != "pissa":
         return {}
     return {
@@ -118,11 +93,11 @@ def taken_from_base(model: torch.nn.Module, adapter: dict[str, Any]) -> dict[str
 
 
 def save_adapter(model: PeftModel, weights: dict[str, Any], taken: dict[str, torch.Tensor], directory: Path) -> None:
-    """Write ``weights``, the model's whole state, as an adapter of the base that training started from.
+    """Write the model's full state dict ``weights`` as an adapter of the original base.
 
-    What PiSSA took from the base goes back as a second half of each matrix, of the opposite sign:
-    W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]. (peft's own conversion reads the adapter's start
-    from the model, where ZeRO-3 keeps but a share of it.)
+    PiSSA's initial factors become a second half of each matrix with the opposite sign, so that the
+    adapter fits the unmodified base: W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]. (peft's own
+    conversion reads them from the model, of which a ZeRO-3 rank holds only its shard.)
     """
     for name, start in taken.items():
         start = start.to(weights[name])
@@ -130,28 +105,28 @@ def save_adapter(model: PeftModel, weights: dict[str, Any], taken: dict[str, tor
             torch.cat([weights[name], start], 0) if ".lora_A." in name else torch.cat([weights[name], -start], 1)
         )
     model.save_pretrained(str(directory), state_dict=weights)
-    # The model card names packages and paths: it isn't part of what equal runs share.
+    # The model card names packages and paths, which differ between equal runs.
     (directory / "README.md").unlink(missing_ok=True)
     configuration = files.read_json(directory / "adapter_config.json")
     if taken:
         configuration["r"] *= 2
         configuration["lora_alpha"] *= 2**0.5 if configuration["use_rslora"] else 2
         configuration["init_lora_weights"] = True
-    # peft holds lists as sets, in another order each time.
+    # peft keeps lists as sets, whose order differs between processes.
     ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in configuration.items()}
     files.write_json(directory / "adapter_config.json", ordered)
 
 
 def load_adapter(base: Path, precision: str, adapter: Path) -> PeftModel:
-    """Base and trained adapter, unmerged, as they were in training."""
+    """Load the base with a trained adapter, unmerged, as in training."""
     return PeftModel.from_pretrained(load_base(base, precision), adapter)
 
 
 def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
-    """Base and adapter as one plain fp32 model.
+    """Merge an adapter into its base and return one plain fp32 model.
 
-    A quantized base is dequantized first: the adapter was trained on the dequantized
-    weights, and merging into the original ones shifts the logits.
+    A quantized base is dequantized first: the adapter was trained on the dequantized weights;
+    merging into the original ones moves logits by 0.3 instead of 1e-6.
     """
     model = load_base(base, precision)
     if precision == "nf4":
@@ -162,7 +137,7 @@ def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
 
 
 def prefix_of(model: PeftModel) -> list[Layer]:
-    """Keys and values, each (heads, virtual tokens, head size) and fp32, of each layer of a trained prefix."""
+    """Return keys and values of a trained prefix for each layer, each fp32 of shape (heads, virtual tokens, head size)."""
     with torch.no_grad():
         cache: Any = model.get_prompt(1)
     return [(one.keys[0].float().numpy().copy(), one.values[0].float().numpy().copy()) for one in cache.layers]

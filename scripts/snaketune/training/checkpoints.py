@@ -1,9 +1,9 @@
-"""What a training run keeps in ``work``, so that a killed or preempted one goes on."""
+"""Checkpoints from which a killed or preempted training job resumes."""
 
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,29 @@ from accelerate import Accelerator, DistributedType
 
 from snaketune.core.files import sha256, write_json
 
-NOTICES = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def checkpoint_key(recipe: dict[str, Any], inputs: list[Path]) -> str:
-    """What a checkpoint belongs to: a recipe and the content of the inputs, by their manifests."""
+def checkpoint_key(recipe: Mapping[str, Any], inputs: list[Path]) -> str:
+    """Return the identity of a job: its parameters and the content of its inputs, by their manifests."""
     return json.dumps([recipe, *(sha256(path) for path in inputs)], sort_keys=True)
 
 
-def notice() -> Callable[[], bool]:
-    """Whether this process was asked to end soon, from now on: a scheduler sends SIGTERM or SIGUSR1 ahead of SIGKILL."""
+def stop_notice() -> Callable[[], bool]:
+    """Catch SIGTERM and SIGUSR1, which a scheduler sends ahead of SIGKILL; the result says whether one has come."""
     received: list[int] = []
-    for number in NOTICES:
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: received.append(number))
     return lambda: bool(received)
 
 
 class Checkpoints:
-    """Of one run's model, optimizer and random states: the last one in ``work``, written by all ranks."""
+    """The last checkpoint of a run in ``work``: model, optimizer and random states, written by all ranks.
 
-    def __init__(self, accelerator: Accelerator, work: Path, key: str, strict: bool):
+    ``strict`` is false for a quantized base: its checkpoint holds quantization states that aren't module keys.
+    """
+
+    def __init__(self, accelerator: Accelerator, work: Path, key: str, strict: bool = True):
         self.accelerator, self.work, self.key, self.strict = accelerator, work, key, strict
 
     def last(self) -> Path | None:
@@ -39,7 +42,7 @@ class Checkpoints:
         return found[-1].parent if found else None
 
     def save(self, step: int, progress: dict[str, Any], peak: int) -> None:
-        """Replace the checkpoint by one after ``step``, with the ``progress`` and each rank's peak of memory."""
+        """Replace the checkpoint by one after ``step``, with ``progress`` and each rank's peak memory in bytes."""
         path, aside = self.work / f"checkpoint-{step:07d}", self.work / f"part-{step:07d}"
         self.accelerator.save_state(str(aside), safe_serialization=True)
         peaks = self.accelerator.gather(torch.tensor([peak], device=self.accelerator.device)).tolist()
@@ -54,9 +57,9 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
 
     def load(self) -> tuple[Path, dict[str, Any]] | None:
-        """Set model, optimizer and random states as they were; where it lay, and what was saved beside them.
+        """Restore model, optimizer and random states; return the checkpoint's path and its state.json.
 
-        None where there is no checkpoint of this very recipe.
+        None if there is no checkpoint of this job.
         """
         path = self.last()
         if path is None:
@@ -64,8 +67,7 @@ class Checkpoints:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         if state["key"] != self.key:
             return None
-        # A quantized base saves its quantization beside the weights, which loading doesn't know
-        # as keys; it was just read from its own file, and only the adapter differs.
+        # The quantized base itself was just loaded from its own file; only the adapter is restored.
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         options = {} if self.strict else {"load_module_strict" if deepspeed else "strict": False}
         self.accelerator.load_state(str(path), **options)

@@ -1,4 +1,4 @@
-"""DeepSpeed's compiled operations: built once for a machine, even where a build was killed."""
+"""Build DeepSpeed's compiled operations once per machine, even after a killed build."""
 
 import fcntl
 import os
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def load_operations(*builders: str) -> None:
-    """Build, the first time on a machine, and load the operations of these DeepSpeed builders.
+    """Load the operations of these DeepSpeed builders, building them on first use.
 
-    torch's own lock file outlives a killed build, and the next one would wait for it for ever.
-    Under our lock, which the system frees, such a file can only be a stale one. DeepSpeed keeps
-    what is loaded here, so that it comes to no build, and to no lock file, outside of it.
+    torch's lock file survives a killed build, and the next build would wait for it forever. Under
+    our own lock, which the kernel releases, any such file is stale and can be removed. DeepSpeed
+    caches what is loaded here, so it never builds outside of the lock.
     """
     root = os.environ.get("TORCH_EXTENSIONS_DIR", "work/torch_extensions")
-    # A folder of our own, and one a machine: a cluster's nodes may differ in what they can run.
+    # One directory per machine: the nodes of a cluster may have different instruction sets.
     directory = Path(root, "snaketune", platform.node()).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)

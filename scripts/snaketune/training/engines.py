@@ -1,4 +1,4 @@
-"""What computes a technique: one process, DDP or DeepSpeed, with its optimizer."""
+"""Execution engines: one process, DDP or DeepSpeed, each with its optimizer."""
 
 import os
 from typing import Any
@@ -8,21 +8,22 @@ from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune.core.errors import UserError
 from snaketune.training.deepspeed_ops import load_operations
+from snaketune.training.params import BUCKET_ELEMENTS, TrainingParams
 
 
-def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
-    """One process, DDP or DeepSpeed, as the recipe's engine says; ``elements`` bounds the weights' count.
+def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
+    """Return the Accelerator of a job; ``elements`` is the model's size, an upper bound for buckets.
 
-    At ``compute_precision`` bf16 matrices are multiplied in bfloat16 (autocast); weights that are
-    trained and optimizer states stay fp32 with every engine.
+    With ``compute_precision: bf16`` matrix products run in bfloat16 (autocast); trained weights and
+    optimizer states stay fp32 with every engine.
 
     Raises:
-        UserError: the process was started with another number of ranks than the recipe's.
+        UserError: the process was started with a different number of ranks.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks != recipe["world_size"]:
         raise UserError(
-            f"the recipe asks for {recipe['world_size']} ranks, but {ranks} were started: use scripts/launch.py --ranks {recipe['world_size']}"
+            f"this job needs {recipe['world_size']} ranks, but {ranks} were started: use scripts/launch.py --ranks {recipe['world_size']}"
         )
     cpu, bf16 = not torch.cuda.is_available(), recipe["compute_precision"] == "bf16"
     if recipe["engine"]["type"] != "deepspeed":
@@ -31,13 +32,12 @@ def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
 
     offload = recipe["engine"]["offload"]
     load_operations("ShareMemCommBuilder", *(["CPUAdamBuilder"] if offload == "cpu" else []))
-    # The buckets are allocated whole: DeepSpeed's default of 2 GB would dwarf a small model.
-    bucket = min(50_000_000, elements)
+    bucket = min(BUCKET_ELEMENTS, elements)
     zero: dict[str, Any] = {
         "stage": recipe["engine"]["zero_stage"],
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
-        # By default stage 3 leaves each rank up to a billion numbers whole: it wouldn't shard a small model.
+        # By default stage 3 keeps up to 1e9 elements unsharded on each rank: a small model would not be sharded at all.
         "stage3_param_persistence_threshold": 0,
         "stage3_max_live_parameters": 0,
         "stage3_max_reuse_distance": 0,
@@ -52,10 +52,10 @@ def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        # Accelerate's own bf16 would have DeepSpeed keep the weights in it.
+        # Accelerate's own bf16 setting would make DeepSpeed keep the weights in bf16.
         "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
     }
-    # Accelerator(cpu=True) leaves DeepSpeed out without a word: the ranks must meet before it.
+    # Accelerator(cpu=True) silently ignores DeepSpeed, so the process group must exist before it.
     PartialState(cpu=cpu)
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
@@ -63,7 +63,8 @@ def accelerator_for(recipe: dict[str, Any], elements: int) -> Accelerator:
     return accelerator
 
 
-def optimizer_for(model: torch.nn.Module, recipe: dict[str, Any]) -> torch.optim.Optimizer:
+def optimizer_for(model: torch.nn.Module, recipe: TrainingParams) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters; DeepSpeed's CPU Adam where the optimizer is offloaded."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = {
         "lr": recipe["learning_rate"],

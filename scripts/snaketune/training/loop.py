@@ -1,15 +1,14 @@
-"""The training loop that pre-training and every technique share.
+"""The training loop shared by pre-training and every technique.
 
-Data order comes from the seed alone and the loss is divided by the global count of answer
-tokens, so that a run gives the same result at any number of ranks.
+Data order depends on the seed alone, and the loss is divided by the completion tokens of the global
+batch, so that the result does not depend on the number of ranks.
 """
 
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,7 +25,7 @@ IGNORED = -100
 
 @dataclass
 class Plan:
-    """How long and at what rate: ``batches`` holds the row numbers of each global step."""
+    """The schedule of a run: ``batches`` holds the row numbers of each global batch, one per step."""
 
     batches: list[list[int]]
     micro_batch_rows: int
@@ -36,7 +35,7 @@ class Plan:
     checkpoint_steps: int
 
     def rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to a tenth, of the learning rate at a step (from 0)."""
+        """Return the learning rate of a step (from 0): linear warm-up, then cosine decay to a tenth."""
         warmup = max(1, round(self.warmup_share * len(self.batches)))
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -45,7 +44,7 @@ class Plan:
 
 
 def plan_batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> list[list[int]]:
-    """Row numbers of each global batch: shuffled by the seed, rows of like length together."""
+    """Return the row numbers of each global batch: shuffled by the seed, rows of similar length together."""
     batches: list[list[int]] = []
     for epoch in range(epochs):
         generator = np.random.Generator(np.random.PCG64([seed, epoch]))
@@ -61,12 +60,13 @@ def plan_batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> list[li
 
 
 def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> tuple[dict[str, Any], torch.Tensor]:
-    """Model inputs and targets of some rows, aligned to the right so that answers end together.
+    """Build model inputs and targets, padded on the left so that completions end together.
+
+    Logits are then needed only for the last k positions, which saves most of the head's work.
 
     Returns:
-        Inputs with ``input_ids``, ``attention_mask`` and ``position_ids`` of shape
-        (rows, longest) and the count of last positions whose logits are needed, k; and the
-        targets of these, shape (rows, k - 1), with IGNORED where no loss falls.
+        Inputs with ``input_ids``, ``attention_mask`` and ``position_ids`` of shape (rows, longest)
+        and ``logits_to_keep`` = k; and targets of shape (rows, k - 1), IGNORED outside completions.
     """
     longest = max(len(rows.ids[n]) for n in numbers)
     ids = torch.full((len(numbers), longest), pad)
@@ -92,7 +92,7 @@ def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> t
 
 
 def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
-    """Summed negative log-likelihood, in nats, of the answer tokens."""
+    """Return the summed negative log-likelihood of the completion tokens, in nats."""
     logits = model(**inputs).logits[:, :-1].float()
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -101,7 +101,7 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
 
 @torch.no_grad()
 def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device, batch_rows: int) -> float:
-    """Mean negative log-likelihood, in nats, per answer token of ``rows``."""
+    """Return the mean negative log-likelihood per completion token, in nats."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
     total = sum(
@@ -113,10 +113,10 @@ def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device
 
 
 def portions(batch: list[int], rank: int, world: int, rows: int) -> list[tuple[list[int], float]]:
-    """What a rank computes of a global batch: micro-batches of at most ``rows``, and what each counts.
+    """Split a rank's share of a global batch into micro-batches of at most ``rows``, each with its weight.
 
-    Every rank has as many, because under ZeRO each forward and backward is a meeting of all
-    ranks: one that has run out of rows takes a row again, at weight 0.
+    Every rank gets the same number, because under ZeRO forward and backward are collective: a rank
+    with no rows left repeats one with weight 0.
     """
     mine = batch[rank::world]
     parts = [(mine[i : i + rows], 1.0) for i in range(0, len(mine), rows)]
@@ -124,38 +124,34 @@ def portions(batch: list[int], rank: int, world: int, rows: int) -> list[tuple[l
     return parts + [(batch[:1], 0.0)] * (most - len(parts))
 
 
+@dataclass
 class Fit:
-    """Runs a plan with an Accelerator, keeping checkpoints in ``work`` that a killed job resumes."""
+    """One run of a plan: trains with an Accelerator and keeps checkpoints from which a killed job resumes.
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: Any,
-        optimizer: Any,
-        rows: Rows,
-        plan: Plan,
-        pad: int,
-        work: Path,
-        name: str,
-        key: str,
-        strict_checkpoint: bool = True,
-        watch: Callable[[dict[str, Any]], None] | None = None,
-        ending: Callable[[], bool] = lambda: False,
-    ):
-        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.rows, self.plan, self.pad, self.name = rows, plan, pad, name
-        self.checkpoints = Checkpoints(accelerator, work, key, strict_checkpoint)
-        self.watch, self.ending = watch, ending
-        self.log: list[dict[str, Any]] = []
-        self.seconds = self.cpu_seconds = 0.0
-        self.earlier_peak = 0
+    ``interrupted`` says whether this process was asked to stop; ``watch`` sees each logged step.
+    """
+
+    accelerator: Accelerator
+    model: Any
+    optimizer: Any
+    rows: Rows
+    pad: int
+    plan: Plan
+    checkpoints: Checkpoints
+    name: str
+    watch: Callable[[dict[str, Any]], None] | None = None
+    interrupted: Callable[[], bool] = lambda: False
+    log: list[dict[str, Any]] = field(default_factory=list, init=False)
+    seconds: float = field(default=0.0, init=False)
+    cpu_seconds: float = field(default=0.0, init=False)
+    earlier_peak: int = field(default=0, init=False)
 
     def run(self, validate: Callable[[], float] | None = None, validate_every: int = 0) -> None:
-        """Train to the end of the plan, from the last checkpoint where there is one.
+        """Train to the end of the plan, from the last checkpoint if there is one.
 
         Raises:
-            UserError: the loss is not a number; the last good checkpoint stays. Or a rank is
-                ``ending``: all have saved a checkpoint. Ranks but the first then exit without a word.
+            UserError: the loss is not finite (the last good checkpoint stays), or a rank was
+                interrupted (all ranks have saved a checkpoint; only the first reports it).
         """
         first = self._resume()
         started, cpu = time.perf_counter(), time.process_time()
@@ -174,23 +170,23 @@ class Fit:
             self.cpu_seconds, cpu = self.cpu_seconds + now_cpu - cpu, now_cpu
             if last or (step + 1) % max(1, len(self.plan.batches) // 20) == 0:
                 self._show(entry)
-            leaving = not last and self._any_rank_is_ending()
-            if leaving or (not last and (step + 1) % self.plan.checkpoint_steps == 0):
+            stopping = not last and self._any_rank_interrupted()
+            if stopping or (not last and (step + 1) % self.plan.checkpoint_steps == 0):
                 self._save(step + 1)
                 started, cpu = time.perf_counter(), time.process_time()
-            if leaving:
-                self._leave(step)
+            if stopping:
+                self._stop(step)
 
-    def _any_rank_is_ending(self) -> bool:
-        flag = torch.tensor(float(self.ending()), device=self.accelerator.device)
+    def _any_rank_interrupted(self) -> bool:
+        flag = torch.tensor(float(self.interrupted()), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum"))
 
-    def _leave(self, step: int) -> NoReturn:
+    def _stop(self, step: int) -> NoReturn:
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise SystemExit(1)
         raise UserError(
-            f"{self.name}: asked to end by a signal, it stopped after step {step + 1} of {len(self.plan.batches)}, which is saved in {self.checkpoints.work}: run it again and it goes on from there"
+            f"{self.name}: stopped by a signal after step {step + 1} of {len(self.plan.batches)}; the checkpoint is in {self.checkpoints.work}: run it again to resume"
         )
 
     def _step(self, step: int) -> dict[str, Any]:
@@ -208,7 +204,7 @@ class Fit:
                 if not torch.isfinite(loss):
                     raise UserError(self._diverged(step, float(loss.detach())))
                 total += loss.detach()
-                # Ranks' gradients are averaged, so the sum over all ranks needs the factor `world`.
+                # Gradients are averaged over ranks; the sum over the global batch needs the factor `world`.
                 self.accelerator.backward(loss * world / answers)
         total = self.accelerator.reduce(total, "sum") / answers
         if self.plan.max_grad_norm:
@@ -220,8 +216,8 @@ class Fit:
 
     def _diverged(self, step: int, loss: float) -> str:
         kept = self.checkpoints.last()
-        where = f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet"
-        return f"{self.name}: the loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
+        where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        return f"{self.name}: loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
 
     def _show(self, entry: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -237,7 +233,7 @@ class Fit:
         self.checkpoints.save(step, progress, max(self.earlier_peak, peak_memory()))
 
     def _resume(self) -> int:
-        """The step to go on from: 0 where there is no checkpoint of this very recipe."""
+        """Return the step to resume from, or 0 if no checkpoint matches this job."""
         found = self.checkpoints.load()
         if found is None:
             return 0
@@ -245,5 +241,5 @@ class Fit:
         self.log, self.seconds, self.cpu_seconds = state["log"], state["seconds"], state["cpu_seconds"]
         self.earlier_peak = state["peaks"][self.accelerator.process_index]
         if self.accelerator.is_main_process:
-            print(f"[{self.name}] goes on from step {state['step']} ({path})", flush=True)
+            print(f"[{self.name}] resumes from step {state['step']} ({path})", flush=True)
         return int(state["step"])

@@ -1,4 +1,4 @@
-"""Memory, parameters and threads of a training process."""
+"""Measure memory and parameters of a training process; fix its threads."""
 
 import math
 import os
@@ -15,26 +15,26 @@ from snaketune.core.errors import UserError
 
 
 def limit_threads(threads: int) -> None:
-    """Compute with exactly so many threads: their number changes the order of sums.
+    """Fix the number of threads, because it determines the order of floating-point sums.
 
     Raises:
-        UserError: the machine lends this process fewer cores.
+        UserError: this process has fewer cores.
     """
     available = len(os.sched_getaffinity(0))
     if available < threads:
         raise UserError(
-            f"the recipe asks for {threads} threads, but this process may use {available} cores: lower `threads` in the recipe (the result's last digits depend on it), or give the job more cores"
+            f"this job needs {threads} threads, but may use {available} cores: give it more cores, or lower `threads` of the technique (which changes the result's last digits)"
         )
-    # accelerate and OpenMP take their number from here.
+    # accelerate and OpenMP read it.
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    # Without it cuBLAS has no deterministic form.
+    # cuBLAS is not deterministic without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def peak_memory() -> int:
-    """Largest memory of this process so far, in bytes: on the GPU where there is one, else resident."""
+    """Return the peak memory of this process in bytes: GPU memory if there is a GPU, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -42,13 +42,13 @@ def peak_memory() -> int:
 
 
 def count_elements(weights: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
+    """Count the elements of a safetensors file from its header."""
     with safe_open(weights, framework="numpy") as tensors:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def parameter_count(model: torch.nn.Module) -> int:
-    """Parameters of the whole model: under ZeRO-3 each tensor holds only this rank's share."""
+    """Count the parameters of the whole model, although under ZeRO-3 a tensor holds only this rank's shard."""
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
 
 
@@ -57,10 +57,10 @@ def tensor_bytes(tensors: Any) -> int:
 
 
 def held_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """The tensors that this rank keeps of a model's weights.
+    """Yield the tensors in which this rank holds the model's weights.
 
-    ZeRO-3 leaves a parameter its share (``ds_tensor``) and empties it, or keeps it whole too;
-    a 4-bit weight has the scales of its blocks beside it; VeRA's projections are buffers.
+    ZeRO-3 keeps a parameter's shard in ``ds_tensor``; a 4-bit weight carries the scales of its
+    blocks; VeRA's projections are buffers.
     """
     for parameter in model.parameters():
         yield parameter
@@ -73,10 +73,10 @@ def held_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 
 def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, Any]) -> dict[str, int]:
-    """Bytes of weights, gradients and optimizer states that this rank holds.
+    """Return the bytes of weights, gradients and optimizer states that this rank holds.
 
-    Weights and optimizer states are counted from the tensors themselves. Gradients are freed by
-    then, so theirs follow from the trainable weights; ZeRO divides them from stage 2 on
+    Weights and optimizer states are counted from their tensors. Gradients are freed by the time of
+    the count, so theirs are computed from the trainable weights, which ZeRO shards from stage 2 on
     (arXiv 1910.02054, section 3).
     """
     trainable = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -84,7 +84,7 @@ def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, 
     shards = world if engine["type"] == "deepspeed" and engine["zero_stage"] >= 2 else 1
     masters: list[torch.Tensor] = []
     while hasattr(optimizer, "optimizer"):
-        # DeepSpeed's own copies of the weights it updates, by its stages 1 and 2, and by 3.
+        # DeepSpeed's fp32 master weights: stages 1 and 2, and stage 3.
         for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
             masters += getattr(optimizer, name, [])
         optimizer = optimizer.optimizer

@@ -1,4 +1,4 @@
-"""A trained prefix on disk: read without torch, so that ONNX Runtime can start from it."""
+"""Trained prefixes on disk, readable without torch so that ONNX Runtime can use them."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ def write_prefix(path: Path, layers: list[Layer]) -> None:
 
 
 def read_prefix(path: Path) -> list[Layer]:
-    """Keys and values of each layer."""
+    """Read keys and values of each layer."""
     tensors = load_file(path)
     return [(tensors[f"key.{i}"], tensors[f"value.{i}"]) for i in range(len(tensors) // 2)]
 
 
 def prefix_beside(model: Path) -> Path | None:
-    """The prefix that the manifest beside a model names, where it names one.
+    """Return the prefix that the manifest in a model's directory lists, or None.
 
     Raises:
-        UserError: its content isn't what the manifest says.
+        UserError: the prefix differs from its manifest.
     """
     names = model.with_name("manifest.json")
     if PREFIX_FILE not in manifest.read(names)["files"]:

@@ -71,15 +71,15 @@ def test_a_rank_that_a_signal_ended_is_named(tmp_path: Path) -> None:
     os.kill(waiting(running, tmp_path, 2)["1-1-2"], signal.SIGKILL)
     assert running.wait(timeout=600) == 1
     said = (tmp_path / "log").read_text()
-    assert "error: rank 1 was ended by SIGKILL: perhaps there was too little memory" in said
+    assert "error: rank 1 was killed by SIGKILL: probably out of memory" in said
     assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--nodes", "2", "--ranks", "2"], "error: 2 nodes were asked for, but this is no SLURM job"),
-        (["--nodes", "2", "--ranks", "3"], "error: 3 ranks can't be divided over 2 nodes"),
+        (["--nodes", "2", "--ranks", "2"], "error: --nodes 2, but this is not a SLURM job"),
+        (["--nodes", "2", "--ranks", "3"], "error: 3 ranks cannot be spread evenly over 2 nodes"),
     ],
 )
 def test_what_can_not_be_launched_is_refused(options: list[str], words: str, tmp_path: Path) -> None:

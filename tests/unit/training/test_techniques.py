@@ -30,7 +30,9 @@ from snaketune.inference.decoding import answer_likelihoods, generate, probe_log
 from snaketune.inference.onnx_backend import OnnxBackend
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
-from snaketune.training.adapters import attach, load_adapter, load_base, merge, prefix_of, taken_from_base
+from snaketune.training.adapters import attach, load_adapter, merge, prefix_of, taken_from_base
+from snaketune.training.base_model import load_base
+from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
 from snaketune.training.memory import model_state_bytes
@@ -84,7 +86,8 @@ class Trained:
         self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
         plan = Plan(plan_batches(ROWS, 16, 4, 1)[:steps], 16, recipe["learning_rate"], 0.05, 1.0, 5)
         strict = recipe["base_precision"] == "fp32"
-        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, plan, 0, out / "work", "run", "key", strict)
+        checkpoints = Checkpoints(accelerator, out / "work", "key", strict)
+        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run")
         self.save = lambda: save(accelerator, self.model, recipe, self.taken, out)
 
     def run(self) -> "Trained":

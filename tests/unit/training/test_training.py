@@ -17,7 +17,7 @@ from transformers import Phi3ForCausalLM
 
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
-from snaketune.training.checkpoints import NOTICES, notice
+from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
 from snaketune.training.loop import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
 
 CPU = torch.device("cpu")
@@ -139,7 +139,9 @@ def fit(work: Path, dropout: float = 0.1, key: str = "recipe", **other: float) -
     model = tiny_model(dropout).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
-    return Fit(accelerator, model, optimizer, ROWS, plan(BATCHES, **other), 0, work, "run", key)
+    return Fit(
+        accelerator, model, optimizer, ROWS, 0, plan(BATCHES, **other), Checkpoints(accelerator, work, key), "run"
+    )
 
 
 def weights(run: Fit) -> dict[str, torch.Tensor]:
@@ -202,24 +204,22 @@ def test_a_checkpoint_that_was_cut_short_is_not_used(whole: Fit, tmp_path: Path)
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in NOTICES}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", NOTICES, ids=str)
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=str)
 def test_a_run_asked_to_end_saves_the_step_it_is_in(number: signal.Signals, whole: Fit, tmp_path: Path) -> None:
     def warn() -> float:
         signal.raise_signal(number)
         return 0.0
 
     told = fit(tmp_path, checkpoint_steps=100)
-    told.ending = notice()
-    with pytest.raises(
-        UserError, match=r"run: asked to end by a signal, it stopped after step 3 of 8, which is saved in"
-    ):
+    told.interrupted = stop_notice()
+    with pytest.raises(UserError, match=r"run: stopped by a signal after step 3 of 8; the checkpoint is in"):
         told.run(warn, 3)
     assert [path.parent.name for path in tmp_path.glob("checkpoint-*/state.json")] == ["checkpoint-0000003"]
     resumed = fit(tmp_path)
@@ -230,7 +230,7 @@ def test_a_run_asked_to_end_saves_the_step_it_is_in(number: signal.Signals, whol
 @pytest.mark.usefixtures("handlers")
 def test_a_run_asked_to_end_in_its_last_step_ends(whole: Fit, tmp_path: Path) -> None:
     told = fit(tmp_path)
-    told.ending = notice()
+    told.interrupted = stop_notice()
 
     def warn() -> float:
         signal.raise_signal(signal.SIGTERM)
@@ -251,9 +251,7 @@ def poison(run: Fit) -> Callable[[], float]:
 
 def test_a_loss_that_is_not_a_number_names_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     run = fit(tmp_path)
-    with pytest.raises(
-        UserError, match=r"run: the loss is nan at step 4 of 8; .*checkpoint-0000002; lower learning_rate"
-    ):
+    with pytest.raises(UserError, match=r"run: loss is nan at step 4 of 8; .*checkpoint-0000002; lower learning_rate"):
         run.run(poison(run), 3)
     good = fit(tmp_path)
     assert good._resume() == 2
@@ -262,7 +260,7 @@ def test_a_loss_that_is_not_a_number_names_the_step_and_keeps_the_checkpoint(tmp
 
 def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(tmp_path: Path) -> None:
     run = fit(tmp_path)
-    with pytest.raises(UserError, match="at step 2 of 8; there was no checkpoint yet"):
+    with pytest.raises(UserError, match="at step 2 of 8; there is no checkpoint yet"):
         run.run(poison(run), 1)
 
 
