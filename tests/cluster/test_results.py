@@ -97,7 +97,9 @@ def test_a_time_limit_costs_no_step(cluster: Cluster, laptop: Workspace, tmp_pat
     runs, slow = about_to_train(tmp_path, laptop), tmp_path / "slow"
     slow.touch()
     wait = '__import__("os").path.exists("slow") and __import__("time").sleep(2)'
-    runs.workspace.edit("scripts/train.py", "ending=notice()", f"ending=lambda told=notice(): {wait} or told()")
+    runs.workspace.edit(
+        "scripts/train.py", "interrupted=stop_notice()", f"interrupted=lambda stop=stop_notice(): {wait} or stop()"
+    )
     own = """  train_adapter:
     runtime: 2*attempt
     slurm_extra: "'--signal=USR1@30'"

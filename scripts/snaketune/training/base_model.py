@@ -23,7 +23,7 @@ def load_base(directory: Path, precision: str, compute: str = "fp32") -> PreTrai
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16 if compute == "bf16" else torch.float32,
         )
-    return AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.float32,
         quantization_config=quantization,
@@ -31,3 +31,9 @@ def load_base(directory: Path, precision: str, compute: str = "fp32") -> PreTrai
         use_safetensors=True,
         local_files_only=True,
     )
+    # On CPUs with AVX512-BF16, bitsandbytes repacks the weights at the first forward pass in eval mode:
+    # it then multiplies in bf16, rounds the scales to bf16 for good, and fails below 64 inputs.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return model

@@ -66,7 +66,7 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
 def optimizer_for(model: torch.nn.Module, recipe: TrainingParams) -> torch.optim.Optimizer:
     """Return AdamW over the trainable parameters; DeepSpeed's CPU Adam where the optimizer is offloaded."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = {
+    options: dict[str, Any] = {
         "lr": recipe["learning_rate"],
         "betas": (0.9, 0.999),
         "eps": 1e-8,

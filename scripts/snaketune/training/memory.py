@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from snaketune.core.errors import UserError
+from snaketune.training.params import EngineParams
 
 
 def limit_threads(threads: int) -> None:
@@ -72,7 +73,7 @@ def held_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: dict[str, Any]) -> dict[str, int]:
+def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: EngineParams) -> dict[str, int]:
     """Return the bytes of weights, gradients and optimizer states that this rank holds.
 
     Weights and optimizer states are counted from their tensors. Gradients are freed by the time of

@@ -56,7 +56,7 @@ class PretrainingParams(TypedDict):
 
     vocabulary: int
     context: int
-    architecture: dict[str, int]
+    architecture: dict[str, Any]
     tokens: int
     threads: int
     held_out_tokens: int
