@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster soak unit check tune lock schemas figures plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster soak gpu unit check tune lock schemas figures plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,8 +35,11 @@ test-cluster: setup-dev ## test profiles/slurm on a local SLURM cluster; needs r
 	.venv/bin/python -m pytest tests/cluster
 
 soak: setup-dev ## kill jobs of all rules at thirty random moments, provoke each cluster fault ten times; figures: benchmarks/soak*.json
-	.venv/bin/python -m pytest tests/end_to_end tests/dag -m soak
+	.venv/bin/python -m pytest tests/end_to_end tests/dag -m soak --record benchmarks
 	.venv/bin/python -m pytest tests/cluster --times 10
+
+gpu: setup-dev ## train every technique on a GPU; figures: benchmarks/gpu.json
+	.venv/bin/python -m pytest tests/gpu -m long --record benchmarks
 
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit

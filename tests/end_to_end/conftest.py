@@ -1,10 +1,11 @@
 """The whole workflow, small: every technique on a model that pre-trains in seconds."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.experiments import SMALL, small
+from support.experiments import FURTHER, SMALL, small, technique_at
 from support.forks import serving
 from support.workspace import Workspace
 
@@ -18,6 +19,18 @@ def forks() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("end-to-end"), SMALL)
-    ran = workspace.snakemake("--cores", "2")
+    ran = workspace.forked("--cores", "2")
+    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def further(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy whose experiment has the techniques that the other leaves out, and no export."""
+    workspace = Workspace(tmp_path_factory.mktemp("further") / "copy")
+    shutil.copytree(finished.path, workspace.path, symlinks=True)
+    workspace.write("config/techniques/zero2.yaml", technique_at("zero2", 0.0003))
+    workspace.write(workspace.experiment, {**SMALL, "techniques": ["full", *FURTHER], "precisions": []})
+    ran = workspace.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     return workspace

@@ -55,7 +55,7 @@ class Killer:
             command = [sys.executable, "-m", "snakemake", "--configfile", self.workspace.experiment]
             log = (self.workspace.path / "snakemake.log").open("w")
             with psutil.Popen(
-                [*command, "--cores", "2", *targets], cwd=self.workspace.path, stdout=log, stderr=log
+                [*command, "--cores", "2", "--keep-going", *targets], cwd=self.workspace.path, stdout=log, stderr=log
             ) as running:
                 while running.poll() is None and not self._kill_one(running):
                     time.sleep(0.02)

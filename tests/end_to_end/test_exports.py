@@ -38,7 +38,7 @@ def exported(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
             "benchmark": {"prompt_lengths": [8], "batch_sizes": [1, 2], "new_tokens": 4, "rounds": 2},
         },
     )
-    ran = other.snakemake("--cores", "2", "export_all", "package", "export_adapters")
+    ran = other.forked("--cores", "2", "export_all", "package", "export_adapters")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     return other
 
@@ -119,5 +119,5 @@ def test_packages_and_adapters_are_proven_too(exported: Workspace) -> None:
 
 @pytest.mark.long
 def test_a_second_call_has_nothing_to_do(exported: Workspace) -> None:
-    ran = exported.snakemake("--cores", "2", "export_all", "package", "export_adapters")
+    ran = exported.forked("--cores", "2", "export_all", "package", "export_adapters")
     assert "Nothing to be done" in ran.stdout + ran.stderr

@@ -255,9 +255,9 @@ def test_no_cluster(asked: Path) -> None:
 
 # The client in a hurry: what takes a minute in a cluster takes a second here.
 LOOK = """
-import snaketune.kubernetes_calls as calls
+import snaketune.platforms.kaito.cluster_client as calls
 calls.TIMEOUT, calls.TRIES, calls.LONGEST_PAUSE = 1, 2, 0.1
-from snaketune.workspaces import workspace
+from snaketune.platforms.kaito.workspaces import workspace
 print(workspace(calls.Cluster("default", None, 0.01), "one"))
 """
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 from support.training_runs import REPOSITORY, command, curve, recipe_of, weights, write_inputs
-from support.workspace import Workspace
+from support.workspace import Workspace, python
 
 pytestmark = pytest.mark.long
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
 # Long enough to be caught in the middle.
 LONG = {"epochs": 24}
-CASES = {"lora": [sys.executable], "zero3": [sys.executable, "scripts/launch.py", "--ranks", "2"]}
+LAUNCHERS: dict[str, list[str]] = {"lora": [], "zero3": ["scripts/launch.py", "--ranks", "2"]}
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +26,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def whole(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the undisturbed run of each technique lies."""
+    places = {technique: tmp_path_factory.mktemp("whole") for technique in LAUNCHERS}
+    runs = [started(LAUNCHERS[technique], inputs, place, technique) for technique, place in places.items()]
+    for run, place in zip(runs, places.values(), strict=True):
+        assert run.wait() == 0, log_of(place)
+    return places
+
+
 def started(launcher: list[str], inputs: Path, out: Path, technique: str) -> psutil.Popen:
-    out.mkdir(exist_ok=True)
-    words = [*launcher, *command(inputs, out, recipe_of(technique, **LONG))]
+    words = [python(), *launcher, *command(inputs, out, recipe_of(technique, **LONG))]
     log = (out / "log").open("a")
-    return psutil.Popen(words, cwd=REPOSITORY, env=ENVIRONMENT, stdout=log, stderr=log)
+    return psutil.Popen(words, cwd=REPOSITORY, stdout=log, stderr=log)
 
 
 def log_of(out: Path) -> str:
@@ -45,48 +53,43 @@ def in_the_middle(running: psutil.Popen, out: Path) -> None:
 
 
 @pytest.mark.parametrize(("technique", "number"), [("lora", signal.SIGUSR1), ("zero3", signal.SIGTERM)], ids=str)
-def test_a_run_told_to_end_goes_on_later(technique: str, number: signal.Signals, inputs: Path, tmp_path: Path) -> None:
-    launcher = CASES[technique]
-    whole, told = tmp_path / "whole", tmp_path / "told"
-    undisturbed = started(launcher, inputs, whole, technique)
-    assert undisturbed.wait() == 0, log_of(whole)
-
-    first = started(launcher, inputs, told, technique)
-    in_the_middle(first, told)
+def test_a_run_that_is_warned_resumes_later(
+    technique: str, number: signal.Signals, inputs: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    first = started(LAUNCHERS[technique], inputs, tmp_path, technique)
+    in_the_middle(first, tmp_path)
     first.send_signal(number)
     assert first.wait(timeout=300) == 1
-    said = [line for line in log_of(told).splitlines() if line.startswith("error")]
+    said = [line for line in log_of(tmp_path).splitlines() if line.startswith("error")]
     assert len(said) == 1
     assert "stopped by a signal after step" in said[0]
-    assert "Traceback" not in log_of(told)
-    assert not (told / "run").exists()
-    assert len(list((told / "work").glob("checkpoint-*/state.json"))) == 1
+    assert "Traceback" not in log_of(tmp_path)
+    assert not (tmp_path / "run").exists()
+    assert len(list((tmp_path / "work").glob("checkpoint-*/state.json"))) == 1
 
-    second = started(launcher, inputs, told, technique)
-    assert second.wait() == 0, log_of(told)
-    assert "resumes from step" in log_of(told)
-    assert curve(told) == curve(whole)
-    assert weights(told) == weights(whole)
+    second = started(LAUNCHERS[technique], inputs, tmp_path, technique)
+    assert second.wait() == 0, log_of(tmp_path)
+    assert "resumes from step" in log_of(tmp_path)
+    assert curve(tmp_path) == curve(whole[technique])
+    assert weights(tmp_path) == weights(whole[technique])
 
 
-def test_a_run_on_two_nodes_goes_on_when_one_is_told_to_end_and_then_on_one_node(inputs: Path, tmp_path: Path) -> None:
+def test_a_run_on_two_nodes_resumes_on_one_when_one_of_them_is_warned(
+    inputs: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
     """Two launchers on this machine stand for two nodes; the signal reaches one of them."""
-    whole, apart = tmp_path / "whole", tmp_path / "apart"
-    undisturbed = started(CASES["zero3"], inputs, whole, "zero3")
-    assert undisturbed.wait() == 0, log_of(whole)
-
     port = 20000 + os.getpid() % 10000
-    node = [sys.executable, "scripts/launch.py", "--ranks", "2", "--nodes", "2", "--rendezvous", f"127.0.0.1:{port}"]
-    nodes = [started(node, inputs, apart, "zero3") for _ in range(2)]
-    in_the_middle(nodes[0], apart)
+    node = ["scripts/launch.py", "--ranks", "2", "--nodes", "2", "--rendezvous", f"127.0.0.1:{port}"]
+    nodes = [started(node, inputs, tmp_path, "zero3") for _ in range(2)]
+    in_the_middle(nodes[0], tmp_path)
     nodes[1].send_signal(signal.SIGUSR1)
     assert [one.wait(timeout=300) for one in nodes] == [1, 1]
-    assert log_of(apart).count("stopped by a signal after step") == 1
+    assert log_of(tmp_path).count("stopped by a signal after step") == 1
 
-    on_one = started(CASES["zero3"], inputs, apart, "zero3")
-    assert on_one.wait() == 0, log_of(apart)
-    assert "resumes from step" in log_of(apart)
-    assert weights(apart) == weights(whole)
+    on_one = started(LAUNCHERS["zero3"], inputs, tmp_path, "zero3")
+    assert on_one.wait() == 0, log_of(tmp_path)
+    assert "resumes from step" in log_of(tmp_path)
+    assert weights(tmp_path) == weights(whole["zero3"])
 
 
 def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_manifest_edited_by_hand_stops_the_next_job_and_nothing_is_overwritten
     text = (run / "manifest.json").read_text()
     known = json.loads(text)["files"]["adapter/adapter_model.safetensors"]["sha256"]
     (run / "manifest.json").write_text(text.replace(known, "0" * 64) if edit == "another hash" else text[:-20])
-    shown = work.snakemake("--cores", "2", f"{RUNS}/lora/seed-1/merged/manifest.json")
+    shown = work.forked("--cores", "2", f"{RUNS}/lora/seed-1/merged/manifest.json")
     log = (work.path / "logs/merge/test-phi3/test-areas/lora/seed-1.log").read_text()
     assert shown.returncode != 0
     assert log.startswith("error: ")
@@ -104,11 +104,11 @@ def test_data_made_again_with_equal_content_trains_nothing(work: Workspace) -> N
     """A changed data script that writes the same bytes: after the data target, nothing is left to do."""
     work.edit("scripts/prepare_data.py", "MALFORMED_ON_HUB = ", "UNUSED = 1\nMALFORMED_ON_HUB = ")
     assert "train_adapter lora" in work.pending()
-    made = work.snakemake("--cores", "2", "results/data/test-areas/manifest.json")
+    made = work.forked("--cores", "2", "results/data/test-areas/manifest.json")
     assert made.returncode == 0, made.stderr
     assert work.pending() == {"record_results"}
     assert work.script("verify.py").returncode == 1, "the manifest of all results has the old one's hash"
-    assert work.snakemake("--cores", "2").returncode == 0
+    assert work.forked("--cores", "2").returncode == 0
     assert work.script("verify.py").returncode == 0
 
 
@@ -118,7 +118,7 @@ def test_edited_test_rows_train_nothing_once_they_are_tokenized(work: Workspace)
     assert "train_adapter lora" in work.pending()
     tokens = "results/tokens/test-phi3/test-areas/training"
     before = (work.path / tokens / "manifest.json").read_text()
-    assert work.snakemake("--cores", "2", f"{tokens}/manifest.json").returncode == 0
+    assert work.forked("--cores", "2", f"{tokens}/manifest.json").returncode == 0
     assert (work.path / tokens / "manifest.json").read_text() == before
     pending = work.pending()
     assert {"evaluate_torch lora", "merge_adapter lora", "check_parity lora", "summarize"} <= pending
@@ -179,7 +179,7 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
 def test_prune_lists_old_runs_and_deletes_only_when_told(work: Workspace) -> None:
     assert "every result belongs to the last run" in work.script("prune.py").stdout
     work.edit(work.experiment, "- dora\n", "")
-    assert work.snakemake("--cores", "2").returncode == 0
+    assert work.forked("--cores", "2").returncode == 0
     (work.path / RUNS / "lora/seed-1/evaluation/onnx-old.json").write_text("{}")
     # What an old run was made from may change: that is no break of the chain.
     (work.path / RUNS / "dora/seed-1/manifest.json").write_text("{")
@@ -203,7 +203,7 @@ def test_two_runs_in_one_directory_and_a_lock_of_a_killed_one_are_one_clear_mess
     name = "results/summary.csv"
     (locks / "0.output.lock").write_text(f"{name}\n")
     try:
-        shown = finished.snakemake("--cores", "1", "--forcerun", "summarize")
+        shown = finished.forked("--cores", "1", "--forcerun", "summarize")
     finally:
         (locks / "0.output.lock").unlink()
     text = shown.stdout + shown.stderr

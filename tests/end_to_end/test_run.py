@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import psutil
 import pytest
 import yaml
 from safetensors.numpy import load_file
-from support.experiments import ALL_WEIGHTS, FURTHER, SMALL, TECHNIQUES, TWO_RANKS
-from support.workspace import Workspace
+from support.experiments import ALL_WEIGHTS, FURTHER, TECHNIQUES, TWO_RANKS
+from support.workspace import Workspace, python
 
 from snaketune.core.layout import MODEL_FILES
 from snaketune.core.manifest import record
@@ -112,7 +111,7 @@ def test_exports_agree_with_their_parents(finished: Workspace) -> None:
 
 
 def test_running_again_does_nothing(finished: Workspace) -> None:
-    again = finished.snakemake("--cores", "2")
+    again = finished.forked("--cores", "2")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout + again.stderr
 
@@ -167,7 +166,7 @@ def training(
 ) -> list[str]:
     """The command of train.py by hand, with the recipe that a finished run recorded."""
     recipe = {**read(run_of(workspace, technique) / "manifest.json")["recipe"], **changes}
-    launcher = [sys.executable]
+    launcher = [python()]
     if recipe["world_size"] > 1:
         launcher += ["scripts/launch.py", "--ranks", str(recipe["world_size"])]
     command = [*launcher, "scripts/train.py", "--recipe", json.dumps(recipe), "--work", str(out / "work")]
@@ -255,22 +254,13 @@ def test_wrong_target_modules_are_refused_by_the_model_itself(finished: Workspac
 
 def export(workspace: Workspace, run: Path, honest: bool) -> None:
     """Export merged/ of a run; dishonestly, without the keys that the exporter's transformers reads."""
-    [python] = workspace.path.glob("work/environments/export-*/bin/python")
     shutil.rmtree(run / "onnx", ignore_errors=True)
     patch = "" if honest else "export_onnx.with_older_keys = dict; "
-    code = f"import sys; sys.path.insert(0, 'scripts'); import export_onnx; {patch}export_onnx.main()"
-    command = [
-        python,
-        "-c",
-        code,
-        "--recipe",
-        "{}",
-        "--model-directory",
-        run / "merged",
-        "--output-directory",
-        run / "onnx/fp32",
-    ]
-    subprocess.run(command, cwd=workspace.path, check=True, capture_output=True)
+    script = run.parent / "export.py"
+    script.write_text(f"import sys; sys.path.insert(0, 'scripts'); import export_onnx; {patch}export_onnx.main()")
+    command = [python(), "scripts/make_environment.py", "--lock", "envs/export/requirements.txt", "--", script]
+    command += ["--recipe", "{}", "--model-directory", run / "merged", "--output-directory", run / "onnx/fp32"]
+    subprocess.run(list(map(str, command)), cwd=workspace.path, check=True, capture_output=True)
 
 
 ROPES = {
@@ -307,7 +297,7 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     rows = ["--tokens-directory", "results/tokens/test-phi3/test-areas/test"]
 
     def script(name: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, f"scripts/{name}", *map(str, arguments), *rows]
+        command = [python(), f"scripts/{name}", *map(str, arguments), *rows]
         return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
     measured = json.dumps(
@@ -358,7 +348,7 @@ def test_seeds_one_precision_and_a_gate_that_only_warns(finished: Workspace, tmp
     experiment |= {"techniques": ["lora"], "seeds": [1, 2], "precisions": ["fp32"], "keep_intermediates": False}
     experiment["parity"] = {"gate": "warn", "budgets": {"merged-onnx-fp32": {"largest_logit_difference": 1e-30}}}
     other.write(other.experiment, experiment)
-    ran = other.snakemake("--cores", "2")
+    ran = other.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     assert [(row["technique"], row["seed"], row["backend"]) for row in summary(other)] == [
         (technique, seed, backend)
@@ -376,22 +366,17 @@ def test_seeds_one_precision_and_a_gate_that_only_warns(finished: Workspace, tmp
 
 
 @pytest.mark.long
-def test_the_further_techniques_train_and_are_compared_without_an_export(finished: Workspace, tmp_path: Path) -> None:
-    other = Workspace(tmp_path / "copy")
-    shutil.copytree(finished.path, other.path, symlinks=True)
-    technique = yaml.safe_load((other.path / "config/techniques/zero2.yaml").read_text())
-    other.write("config/techniques/zero2.yaml", {**technique, "learning_rate": 0.0003})
-    other.write(other.experiment, {**SMALL, "techniques": ["full", *FURTHER], "precisions": []})
-    ran = other.snakemake("--cores", "2")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
-    assert [row["technique"] for row in summary(other)] == ["base", "full", *FURTHER]
-    ranks = {t: read(run_of(other, t) / "resources.json")["world_size"] for t in FURTHER}
+def test_the_further_techniques_train_and_are_compared_without_an_export(
+    finished: Workspace, further: Workspace
+) -> None:
+    assert [row["technique"] for row in summary(further)] == ["base", "full", *FURTHER]
+    ranks = {t: read(run_of(further, t) / "resources.json")["world_size"] for t in FURTHER}
     assert ranks == {t: 2 if t in TWO_RANKS else 1 for t in FURTHER}
-    one, two = (load_file(run_of(other, t) / "model/model.safetensors") for t in ("full", "zero2"))
+    one, two = (load_file(run_of(further, t) / "model/model.safetensors") for t in ("full", "zero2"))
     assert max(np.abs(one[name] - two[name]).max() for name in one) < 1e-4
     alone, sharded = (
         load_file(run_of(w, t) / "adapter/adapter_model.safetensors")
-        for w, t in ((finished, "lora"), (other, "lora-zero3"))
+        for w, t in ((finished, "lora"), (further, "lora-zero3"))
     )
     assert max(np.abs(alone[name] - sharded[name]).max() for name in alone) < 1e-4
-    assert not (run_of(other, "zero2") / "onnx").exists()
+    assert not (run_of(further, "zero2") / "onnx").exists()

@@ -49,7 +49,7 @@ def run(finished: Workspace, path: Path, scenarios: dict[str, Any]) -> list[dict
     experiment = yaml.safe_load((other.path / other.experiment).read_text())
     experiment |= {"techniques": ["lora"], "scenarios": list(scenarios), "precisions": []}
     other.write(other.experiment, experiment)
-    ran = other.snakemake("--cores", "2")
+    ran = other.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     assert "Traceback" not in ran.stdout + ran.stderr
     page = (other.path / "results/report.html").read_text()

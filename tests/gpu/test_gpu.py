@@ -1,7 +1,8 @@
-"""Each technique on a GPU, at bf16: it learns, and what it takes; the figures go to benchmarks/gpu.json."""
+"""Each technique on a GPU, at bf16: it learns, and what it takes; `make gpu` records the figures."""
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.training_runs import REPOSITORY, command, curve, recipe_of
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.core import manifest
-from snaketune.core.files import read_json, write_json
+from snaketune.core.files import read_json
 from snaketune.data.tokens import Rows, write_rows
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -45,12 +46,12 @@ def inputs(layers: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def figures(layers: int) -> Any:
+def figures(layers: int, record: Callable[[str, dict[str, Any]], None]) -> Any:
     found: dict[str, Any] = {}
     yield found
     gpu = torch.cuda.get_device_properties(0)
     machine = {"gpu": gpu.name, "memory_bytes": gpu.total_memory, "torch": torch.__version__}
-    write_json(REPOSITORY / "benchmarks/gpu.json", {**machine, "layers": layers, "techniques": found})
+    record("gpu.json", {**machine, "layers": layers, "techniques": found})
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

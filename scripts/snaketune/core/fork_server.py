@@ -115,6 +115,7 @@ def serve(directory: str, words: list[str]) -> tuple[Job, list[int]]:
     import gc
     import importlib
 
+    end_with_parent()
     del sys.path[0]
     given = read_at_start()
     # No thread may run where a process forks.
@@ -176,9 +177,10 @@ def keep(connection: socket.socket, given: dict[str, str], usage: str) -> tuple[
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     _, status, took = os.wait4(child, 0)
-    figures = {"seconds": time.monotonic() - since, "cpu_seconds": took.ru_utime + took.ru_stime}
+    figures: Job = {"seconds": time.monotonic() - since, "cpu_seconds": took.ru_utime + took.ru_stime}
+    figures |= {"peak_memory_bytes": took.ru_maxrss * 1024, "words": job["words"], "directory": job["directory"]}
     with open(usage, "a") as file:
-        file.write(json.dumps({"words": job["words"], **figures, "peak_memory_bytes": took.ru_maxrss * 1024}) + "\n")
+        file.write(json.dumps(figures) + "\n")
     connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
     os._exit(0)
 

@@ -3,7 +3,10 @@
 import fcntl
 import os
 import platform
+import sys
 from pathlib import Path
+
+from snaketune.core.files import prefer_programs_of
 
 
 def load_operations(*builders: str) -> None:
@@ -18,6 +21,8 @@ def load_operations(*builders: str) -> None:
     directory = Path(root, "snaketune", platform.node()).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
+    # Another version of ninja on the PATH would build all again: two minutes of processor time.
+    prefer_programs_of(Path(sys.executable).parent)
     with (directory / "build.lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         for stale in directory.glob("*/lock"):
