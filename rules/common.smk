@@ -31,7 +31,7 @@ from snaketune.core.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, m
 from snaketune.core.precisions import backend_of, calibrates, files_read
 from snaketune.training.prefix import PREFIX_FILE
 from snaketune.config.matrix import LINEAR_LAYERS
-from snaketune.config.scenario import DOCUMENTATION
+from snaketune.config.corpora import DOCUMENTATION
 
 try:
     MATRIX = read_matrix(config, Path())

@@ -1,6 +1,6 @@
-"""Write a scenario's training and validation rows as the chats that a hosted service takes, checked as it would.
+"""Write a scenario's training and validation rows as chats for a hosted service, checked as the service would.
 
-The SDKs check nothing: what a service would reject after the upload is told here, before anything is sent.
+The SDKs check nothing: what a service would reject after the upload is reported here, before anything is sent.
 """
 
 import argparse
@@ -10,48 +10,39 @@ from typing import Any
 
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.data.raw_rows import Faults, found
+from snaketune.data.formats import Cell, Messages, conversation
+from snaketune.data.raw_rows import Fault, Faults
 from snaketune.platforms.hosted.service import SPLITS
 
 
-def faults_of(row: dict[str, Any], most_characters: int | None) -> list[str]:
-    """What a service would reject in a row of data/{scenario}/: roles, order, empty messages, length."""
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return ["expected messages: hosted services take chats only"]
-    told = []
-    expected = "user"
-    for number, message in enumerate(messages):
-        role, content = (message.get(key) if isinstance(message, dict) else None for key in ("role", "content"))
-        if not isinstance(content, str) or not content.strip():
-            told.append(f"messages[{number}].content: expected a non-empty string, found {found(content)}")
-        if role == "system" and number == 0:
-            continue
-        if role != expected:
-            told.append(f"messages[{number}].role: expected {expected}, found {found(role)}")
-        expected = "assistant" if role == "user" else "user"
-    if isinstance(messages[-1], dict) and messages[-1].get("role") != "assistant":
-        told.append("messages: expected the assistant's answer last")
-    length = sum(len(str(message.get("content"))) for message in messages if isinstance(message, dict))
-    if most_characters and length > most_characters:
-        told.append(f"messages: {length} characters, expected at most {most_characters} (limits.most_row_characters)")
-    return told
-
-
-def converted(path: Path, limits: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a split as {"messages": [{"role", "content"}]}.
+def chat_of(row: dict[str, Any], most_characters: int | None) -> Messages:
+    """Return a row's messages with nothing but role and content.
 
     Raises:
-        UserError: a row is one that the service would reject; the first ten, each with its line.
+        Fault: the service would reject them.
+    """
+    if "messages" not in row:
+        raise Fault("messages", "missing; hosted services take chats only")
+    messages = conversation(Cell(row["messages"], "messages"))
+    length = sum(len(message["content"]) for message in messages)
+    if most_characters and length > most_characters:
+        raise Fault("messages", f"{length} characters, expected at most {most_characters} (limits.most_row_characters)")
+    return messages
+
+
+def converted(path: Path, limits: dict[str, Any]) -> list[dict[str, Messages]]:
+    """Return the rows of a split as {"messages": [{"role", "content"}]}.
+
+    Raises:
+        UserError: the service would reject rows; the message names the first ten lines.
     """
     faults = Faults()
     chats = []
     for number, row in enumerate(files.read_jsonl(path), start=1):
-        told = faults_of(row, limits["most_row_characters"])
-        for one in told:
-            faults.add(f"{path}, line {number}", one)
-        if not told:
-            chats.append({"messages": [{key: one[key] for key in ("role", "content")} for one in row["messages"]]})
+        try:
+            chats.append({"messages": chat_of(row, limits["most_row_characters"])})
+        except Fault as fault:
+            faults.add(f"{path}, line {number}", str(fault))
     faults.stop()
     return chats
 

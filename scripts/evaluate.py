@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from snaketune.core import errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
-from snaketune.evaluation.metrics import runs_of_notes, statistics, value
+from snaketune.evaluation.metrics import statistics, summed
 from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
@@ -30,10 +30,8 @@ from snaketune.inference.load import load, prove
 def answers(
     backend: Backend, tokens: Rows, decoding: dict[str, Any], tokenizer: Tokenizer, recipe: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """What the model answers to each test row, by its task."""
-    if recipe["task"] == "language-modeling":
-        return [{} for _ in tokens.ids]
-    if recipe["task"] == "classification":
+    """Choose the likeliest label of each test row if there are labels, else generate an answer."""
+    if decoding["candidates"]:
         candidates = [np.array(ids, dtype=np.int64) for ids in decoding["candidates"].values()]
         scores = candidate_likelihoods(backend, tokens.prompts, candidates)
         labels = list(decoding["candidates"])
@@ -53,14 +51,15 @@ def answers(
 def predictions(
     backend: Backend, tokens: Rows, rows: list[dict[str, Any]], tokenizer: Tokenizer, directory: Path, recipe: Any
 ) -> list[dict[str, Any]]:
-    """Each test row with its answer, its likelihood and the statistics of its metrics.
+    """Return each test row with its answer, its likelihood and the statistics of its metrics.
 
     Raises:
-        UserError: a likelihood is no finite number: then no answer of the model means anything.
+        UserError: a likelihood is not finite, so no answer of the model means anything.
     """
     decoding = files.read_json(directory / "decoding.json")
-    decoding["known"] = {run for tune in decoding.pop("training") for run in runs_of_notes(tune)}
-    made = answers(backend, tokens, decoding, tokenizer, recipe)
+    decoding["training"] = tuple(decoding["training"])
+    has_answers = "messages" in rows[0]
+    made = answers(backend, tokens, decoding, tokenizer, recipe) if has_answers else [{} for _ in rows]
     found = []
     for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
         if not math.isfinite(nll):
@@ -77,7 +76,7 @@ def predictions(
         if "messages" in row:
             context: dict[str, Any] = {"prompt": row["messages"][-2]["content"]}
         else:
-            # Of what was kept of the text: a longer one was cut.
+            # A longer text was cut: only what is left of it counts.
             kept = tokens.ids[number][tokens.answers[number]].tolist()
             context = {"bytes": len(tokenizer.decode(kept, skip_special_tokens=False).encode())}
         found.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
@@ -114,10 +113,7 @@ def main() -> None:
         predicted = predictions(backend, tokens, rows, tokenizer, directory, recipe)
     except errors.UserError as error:
         raise errors.UserError(f"{model}: {error}") from error
-    metrics = {
-        name: float(value(name, np.sum([row["statistics"][name] for row in predicted], axis=0)))
-        for name in predicted[0]["statistics"]
-    }
+    metrics = summed(predicted)
     asked = [
         prompt if len(prompt) > 1 else ids[: max(2, len(ids) // 2)]
         for prompt, ids in zip(tokens.prompts, tokens.ids, strict=True)

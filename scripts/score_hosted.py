@@ -9,11 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.evaluation.metrics import OF_TASK, runs_of_notes, value
+from snaketune.evaluation.metrics import statistics, summed
 
 
 def predictions(
@@ -23,20 +21,19 @@ def predictions(
     decoding: dict[str, Any],
     labels: dict[str, str],
 ) -> list[dict[str, Any]]:
-    """Each test row with its answer and the statistics of its metrics."""
+    """Return each test row with its answer and the statistics of its metrics."""
     found = []
     for row, answer in zip(rows, answers, strict=True):
         if row["id"] != answer["id"]:
             raise UserError(f"the answer to {answer['id']} stands where row {row['id']} is: delete the answers")
-        told = answer["prediction"]
         entry = {
             "id": row["id"],
             "reference": row["reference"],
-            "prediction": labels.get(told, told) if task == "classification" else told,
+            "prediction": labels.get(answer["prediction"], answer["prediction"]),
             "well_formed": answer["well_formed"],
         }
-        statistics = OF_TASK[task]({**entry, "prompt": row["messages"][-2]["content"]}, decoding)
-        found.append({**entry, "statistics": statistics})
+        prompt = row["messages"][-2]["content"]
+        found.append({**entry, "statistics": statistics(task, {**entry, "prompt": prompt}, decoding)})
     return found
 
 
@@ -51,10 +48,9 @@ def main() -> None:
 
     manifest.prove(data / "manifest.json", "test.jsonl", "card.json", "train.jsonl")
     card = files.read_json(data / "card.json")
-    known = files.read_jsonl(data / "train.jsonl") if task == "generation" else []
     decoding = {
-        "candidates": dict.fromkeys(card["labels"]),
-        "known": {run for row in known for run in runs_of_notes(row["reference"])},
+        "candidates": card["labels"],
+        "training": tuple(row["reference"] for row in files.read_jsonl(data / "train.jsonl")),
     }
     labels = dict(zip((answer.strip() for answer in card["answers"]), card["labels"], strict=True))
     rows, answers = files.read_jsonl(data / "test.jsonl"), files.read_jsonl(arguments.answers)
@@ -63,11 +59,8 @@ def main() -> None:
             f"{arguments.answers}: {len(answers)} answers to {len(rows)} rows: delete it and run snakemake again"
         )
     predicted = predictions(rows, answers, task, decoding, labels)
-    metrics = {
-        name: float(value(name, np.sum([row["statistics"][name] for row in predicted], axis=0)))
-        for name in predicted[0]["statistics"]
-    }
-    # The keys of every other evaluation: neither speed nor machine is ours to measure.
+    metrics = summed(predicted)
+    # The keys of every other evaluation; the speed and hardware of a service can't be measured.
     empty = dict.fromkeys(("decode_tokens_per_second", "latency_p50_ms", "hardware", "threads"))
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
     files.write_json(arguments.output, {"metrics": metrics, "n": len(predicted), **empty})

@@ -19,16 +19,16 @@ Pair = tuple[list[int], list[bool]]
 
 @cache
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All special tokens: those of the chat format needn't be among the tokenizer's named ones."""
+    """Return all special tokens: those of the chat format may lack a name in the tokenizer."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added | set(tokenizer.all_special_ids))
 
 
 def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> Pair:
-    """Token ids of a dialogue and which are answers, each with its end token.
+    """Return the token ids of a conversation, and which belong to answers, end tokens included.
 
-    Prompts and answers are tokenized apart, so that training sees the tokens that inference
-    does; what the template writes after an answer's end token is no answer.
+    Prompts and answers are tokenized separately, so that training sees the same tokens as inference;
+    what the template writes after an answer's end token doesn't belong to it.
     """
     whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
     ids: list[int] = []
@@ -38,27 +38,27 @@ def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
         if message["role"] != "assistant":
             continue
         asked = str(tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True))
-        told = str(tokenizer.apply_chat_template(messages[: number + 1], tokenize=False))
-        # Phi-4 ends a whole conversation with a further token.
-        if not whole.startswith(told) and tokenizer.eos_token:
-            told = told.removesuffix(tokenizer.eos_token)
-        if not (whole.startswith(asked) and whole.startswith(told) and told.startswith(asked)):
+        answered = str(tokenizer.apply_chat_template(messages[: number + 1], tokenize=False))
+        # Phi-4 ends a whole conversation with another token.
+        if not whole.startswith(answered) and tokenizer.eos_token:
+            answered = answered.removesuffix(tokenizer.eos_token)
+        if not (whole.startswith(asked) and whole.startswith(answered) and answered.startswith(asked)):
             raise UserError(
                 "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
             )
         prompt = tokenizer(whole[done : len(asked)], add_special_tokens=False)["input_ids"]
-        answer = tokenizer(whole[len(asked) : len(told)], add_special_tokens=False)["input_ids"]
+        answer = tokenizer(whole[len(asked) : len(answered)], add_special_tokens=False)["input_ids"]
         ends = (i for i, token in enumerate(answer) if token in special_ids(tokenizer))
         length = next(ends, len(answer) - 1) + 1
         ids += prompt + answer
         answers += [False] * len(prompt) + [i < length for i in range(len(answer))]
-        done = len(told)
+        done = len(answered)
     last = len(answers) - answers[::-1].index(True)
     return ids[:last], answers[:last]
 
 
 def of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Pair:
-    """Token ids of a plain text after the token that begins one, all predicted but that."""
+    """Return the token ids of a plain text after the beginning-of-sequence token; all but that are predicted."""
     begin = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return begin + ids, [False] * len(begin) + [True] * len(ids)
@@ -67,25 +67,25 @@ def of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Pair:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool
 ) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
-    """Rows cut at ``longest`` tokens; those with no answer left are dropped.
+    """Cut rows at ``longest`` tokens and drop those with no answer left.
 
-    Rows that are ``asked``, the test's, are dropped as soon as nothing is left of the last answer.
+    Test rows (``asked``) are also dropped if nothing is left of their last answer.
 
     Returns:
-        The tokens, the rows that they are of, and counts of what was cut.
+        The tokens, the rows that were kept, and counts of what was cut.
     """
     ids, answers, kept = [], [], []
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
     for row in rows:
-        tokens, told = of_messages(tokenizer, row["messages"]) if "messages" in row else of_text(tokenizer, row["text"])
-        count["answer_tokens"] += sum(told)
-        count["lost_answer_tokens"] += sum(told[longest:])
+        tokens, mask = of_messages(tokenizer, row["messages"]) if "messages" in row else of_text(tokenizer, row["text"])
+        count["answer_tokens"] += sum(mask)
+        count["lost_answer_tokens"] += sum(mask[longest:])
         count["cut_rows"] += len(tokens) > longest
         count["longest"] = max(count["longest"], len(tokens))
-        first = max(1, answer_start(np.array(told))) if asked else 1
-        if any(told[first:longest]):
+        first = max(1, answer_start(np.array(mask))) if asked else 1
+        if any(mask[first:longest]):
             ids.append(np.array(tokens[:longest], dtype=np.int32))
-            answers.append(np.array(told[:longest], dtype=bool))
+            answers.append(np.array(mask[:longest], dtype=bool))
             kept.append(row)
         else:
             count["dropped_rows"] += 1
@@ -93,10 +93,10 @@ def tokenize(
 
 
 def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """What was cut, and the gate's verdict on it.
+    """Return the counts of what was cut, and the gate's verdict.
 
     Raises:
-        UserError: more answer tokens are lost than the budget, and the gate is `fail`; or all are.
+        UserError: more completion tokens are lost than the budget allows, and the gate is `fail`; or all are.
     """
     over = []
     for split, count in counts.items():
@@ -119,30 +119,32 @@ def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any]
 
 
 def end_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the tokenizer's own, and what the chat template ends one with."""
+    """Return the tokens that end an answer: the tokenizer's own, and that of the chat template."""
     last = {int(ids[-1]) for ids, answers in zip(rows.ids, rows.answers, strict=True) if answers[-1]}
     own = {token for token in [tokenizer.eos_token_id] if token is not None}
     return sorted(last & special_ids(tokenizer) | own)
 
 
 def decoding(
-    tokenizer: PreTrainedTokenizerBase, rows: Rows, kept: list[dict[str, Any]], data: Path, task: str
+    tokenizer: PreTrainedTokenizerBase, rows: Rows, kept: list[dict[str, Any]], data: Path, novelty: bool
 ) -> dict[str, Any]:
-    """What evaluation needs beside the rows, so that it needs neither transformers nor the training rows."""
+    """Return all else that evaluation needs, so that it imports no transformers and reads no training rows."""
     labels = files.read_json(data / "card.json")
     candidates = {}
     for label, answer in zip(labels["labels"], labels["answers"], strict=True):
         ids, answers = of_messages(tokenizer, [*kept[0]["messages"][:-1], {"role": "assistant", "content": answer}])
         candidates[label] = ids[answer_start(np.array(answers)) :]
-    # Novelty is measured against the training rows.
-    known = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if task == "generation" else []
-    return {"candidates": candidates, "end": end_tokens(rows, tokenizer), "training": known}
+    training = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if novelty else []
+    return {"candidates": candidates, "end": end_tokens(rows, tokenizer), "training": training}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"max_tokens", "truncated", "gate", "task"}'
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"max_tokens", "truncated": largest share of completion tokens that may be cut off, "gate": fail or warn, "novelty": whether answers are compared with the training rows}',
     )
     parser.add_argument("--base-directory", type=Path, required=True, help="the model, for its tokenizer")
     parser.add_argument("--data-directory", type=Path, required=True)
@@ -154,7 +156,8 @@ def main() -> None:
     manifest.prove(arguments.base_directory / "manifest.json", *used)
     manifest.prove(data / "manifest.json")
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
-    if not tokenizer.chat_template and recipe["task"] != "language-modeling":
+    given = {split: files.read_jsonl(data / f"{split}.jsonl") for split in SPLITS}
+    if not tokenizer.chat_template and "messages" in given["train"][0]:
         raise UserError(
             f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
         )
@@ -162,8 +165,7 @@ def main() -> None:
     made: dict[str, Rows] = {}
     counts: dict[str, dict[str, int]] = {}
     kept: list[dict[str, Any]] = []
-    for split in SPLITS:
-        rows = files.read_jsonl(data / f"{split}.jsonl")
+    for split, rows in given.items():
         made[split], kept, count = tokenize(tokenizer, rows, longest, asked=split == "test")
         counts[split] = {"rows": len(rows), "tokens": made[split].tokens(range(len(made[split]))), **count}
         print(f"{split}: {counts[split]}")
@@ -177,9 +179,9 @@ def main() -> None:
         for split in splits:
             write_rows(out / part / f"{split}.safetensors", made[split])
     files.write_jsonl(out / "test/test.jsonl", kept)
-    files.write_json(out / "test/decoding.json", decoding(tokenizer, made["test"], kept, data, recipe["task"]))
+    files.write_json(out / "test/decoding.json", decoding(tokenizer, made["test"], kept, data, recipe["novelty"]))
     sources = {"training": ["train.jsonl", "validation.jsonl"], "test": ["test.jsonl", "card.json"]}
-    sources["test"] += ["train.jsonl"] if recipe["task"] == "generation" else []
+    sources["test"] += ["train.jsonl"] if recipe["novelty"] else []
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
         inputs = [*(arguments.base_directory / name for name in used), *(data / name for name in sources[part])]
         manifest.record(out / part, recipe, inputs, [out / part / name for name in names])

@@ -159,7 +159,7 @@ SCENARIO = "config/scenarios/classification.yaml"
 # Each kind of change: the file, what is replaced in it, and the exact jobs that must run.
 CHANGES = {
     "a line of the metrics": (
-        ("scripts/snaketune/evaluation/metrics.py", "[float(told == true), 1]", "[float(told != true), 1]"),
+        ("scripts/snaketune/evaluation/metrics.py", "[float(label == true), 1]", "[float(label != true), 1]"),
         EVALUATIONS | PARITY | END,
     ),
     "a decorator": (
@@ -204,7 +204,7 @@ CHANGES = {
         FROM_DATA,
     ),
     "what the documentation's corpora share": (
-        ("scripts/snaketune/corpora/__init__.py", "MOST_EXAMPLES = ", "MOST_EXAMPLES = 1 + "),
+        ("scripts/snaketune/corpora/docstrings.py", "MOST_EXAMPLES = ", "MOST_EXAMPLES = 1 + "),
         FROM_DATA,
     ),
     "the code of another corpus": (("scripts/snaketune/corpora/tunes.py", "max_bars", "most_bars"), set()),

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 
 from snaketune.config.claims import COLUMNS
-from snaketune.config.scenario import LOWER_IS_BETTER
+from snaketune.config.tasks import LOWER_IS_BETTER
 from snaketune.core.files import write_json, write_jsonl
 from snaketune.dag.contract import property_run
 

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from snaketune.config.claims import COLUMNS, REFERENCE
+from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
 from snaketune.config.model import Model
-from snaketune.config.scenario import DOCUMENTATION, Scenario
+from snaketune.config.scenario import Scenario
 from snaketune.config.technique import Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError

@@ -1,49 +1,19 @@
 """The typed model of a scenario: its task, where its data come from, how it is checked and scored."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from snaketune.config.base import Share, Strict
+from snaketune.config.corpora import BUILTIN
+from snaketune.config.tasks import LOWER_IS_BETTER, TASKS
 from snaketune.config.templates import MARKUP, template_fields
 
-TASKS: dict[str, dict[str, Any]] = {
-    # Metrics: the primary one first. Fields: what the templates may hold.
-    "classification": {
-        "metrics": ["accuracy", "macro_f1"],
-        "prompt": "{text}",
-        "answer": "{label}",
-        "fields": ({"text"}, {"label"}),
-    },
-    "tagging": {
-        "metrics": ["entity_f1"],
-        "prompt": "Name the entities in this sentence and their types.\n{sentence}",
-        "answer": "{entities}",
-        "fields": ({"sentence"}, {"entities"}),
-    },
-    "translation": {
-        "metrics": ["chrf", "bleu", "exact_match"],
-        "prompt": "Translate to {language}: {source}",
-        "answer": "{target}",
-        "fields": ({"language", "source"}, {"target"}),
-    },
-    "qa": {
-        "metrics": ["f1", "exact_match"],
-        "prompt": "{context}\n{question}",
-        "answer": "{answer}",
-        "fields": ({"context", "question"}, {"answer"}),
-    },
-    "chat": {"metrics": ["perplexity", "rouge_l", "chat_format"]},
-    "language-modeling": {"metrics": ["perplexity", "bits_per_byte"]},
-    "generation": {
-        "metrics": ["abc_validity", "full_bars", "distinct_2", "novelty", "perplexity"],
-        "prompt": "{prompt}",
-        "answer": "{completion}",
-        "fields": ({"prompt"}, {"completion"}),
-    },
-}
-Task = Literal["classification", "tagging", "translation", "qa", "chat", "language-modeling", "generation"]
-LOWER_IS_BETTER = {"perplexity", "bits_per_byte"}
+if TYPE_CHECKING:
+    TaskName = str
+    CorpusName = str
+else:
+    TaskName, CorpusName = Literal[tuple(TASKS)], Literal[tuple(BUILTIN)]
 
 
 class Columns(Strict):
@@ -71,62 +41,10 @@ class Columns(Strict):
     output: str | None = None
 
 
-class AreasOptions(Strict):
-    areas: dict[str, list[str]] = Field(min_length=2, description="label: modules whose docstrings get it")
-    aliases: list[str] = Field(
-        default_factory=list, description="words removed from the texts with the names of module and package"
-    )
-    max_characters: PositiveInt = 240
-    min_characters: PositiveInt = 40
-
-
-class DomainOptions(Strict):
-    libraries: list[str] = Field(min_length=1, description="whose documentation is the domain")
-    max_characters: PositiveInt = 400
-    min_characters: PositiveInt = 80
-
-
-class EntitiesOptions(Strict):
-    max_words: PositiveInt = 30
-    min_words: PositiveInt = 5
-
-
-class QuestionsOptions(Strict):
-    max_characters: PositiveInt = 300
-
-
-class DialoguesOptions(Strict):
-    max_characters: PositiveInt = 400
-
-
-class NamesOptions(Strict):
-    languages: dict[str, str] = Field(min_length=1, description="locale: name of the language in the prompt")
-
-
-class TunesOptions(Strict):
-    max_characters: PositiveInt = 200
-
-
-# Each is a module of scripts/snaketune/corpora/, with the task whose fields it yields.
-BUILTIN: dict[str, tuple[str, type[Strict]]] = {
-    "areas": ("classification", AreasOptions),
-    "domain": ("language-modeling", DomainOptions),
-    "entities": ("tagging", EntitiesOptions),
-    "names": ("translation", NamesOptions),
-    "questions": ("qa", QuestionsOptions),
-    "dialogues": ("chat", DialoguesOptions),
-    "tunes": ("generation", TunesOptions),
-}
-# Made of the docstrings that the corpus collects; the others bring their own text.
-DOCUMENTATION = {"areas", "domain", "entities", "questions", "dialogues"}
-
-
 class Source(Strict):
     """Exactly one of builtin, path or hub."""
 
-    builtin: Literal["areas", "domain", "entities", "names", "questions", "dialogues", "tunes"] | None = Field(
-        None, description="a corpus that is on every machine"
-    )
+    builtin: CorpusName | None = Field(None, description="a corpus that is on every machine")
     options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the built-in corpus")
     path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
         None,
@@ -145,9 +63,9 @@ class Source(Strict):
 
     @field_validator("options")
     @classmethod
-    def _known_to_the_corpus(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        builtin = info.data.get("builtin")
-        return BUILTIN[builtin][1].model_validate(options).model_dump() if builtin else options
+    def _options_of_the_corpus(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        corpus = BUILTIN.get(info.data.get("builtin") or "")
+        return corpus.options.model_validate(options).model_dump() if corpus else options
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Source":
@@ -208,7 +126,7 @@ class DataBudgets(Strict):
 
 class Scenario(Strict):
     description: str = ""
-    task: Task
+    task: TaskName
     licence: str = "not stated"
     source: Source
     prompt: str = Field("", description="the user's message, with the task's fields in braces; each task has a default")
@@ -230,42 +148,39 @@ class Scenario(Strict):
         if not isinstance(content, dict) or content.get("task") not in TASKS:
             return content
         task = TASKS[content["task"]]
-        filled = {"metrics": task["metrics"], "prompt": task.get("prompt", ""), "answer": task.get("answer", "")}
-        content = filled | content
+        content = {"metrics": task.metrics, "prompt": task.prompt, "answer": task.answer} | content
         return {"primary_metric": next(iter(content["metrics"] or []), "")} | content
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
-        known = list(dict.fromkeys([*TASKS[self.task]["metrics"], "perplexity"]))
+        task = TASKS[self.task]
+        known = list(dict.fromkeys([*task.metrics, "perplexity"]))
         if unknown := [name for name in self.metrics if name not in known]:
             raise ValueError(f"metrics: {self.task} has no {unknown[0]}; it has {', '.join(known)}")
         if self.primary_metric not in self.metrics:
             raise ValueError(f"primary_metric {self.primary_metric} isn't in metrics")
-        fields = TASKS[self.task].get("fields")
-        for key, allowed in zip(("prompt", "answer"), fields or (set(), set()), strict=True):
-            self._check_template(key, allowed)
-        if self.rows_per_label and self.task != "classification":
+        self._check_template("prompt", self.prompt, template_fields(task.prompt))
+        self._check_template("answer", self.answer, template_fields(task.answer))
+        if self.rows_per_label and "{label}" not in task.answer:
             raise ValueError("rows_per_label is for classification; use rows")
-        if self.source.builtin:
-            task, _ = BUILTIN[self.source.builtin]
-            if task != self.task:
-                raise ValueError(f"the built-in corpus {self.source.builtin} is for task: {task}")
+        if self.source.builtin and BUILTIN[self.source.builtin].task != self.task:
+            corpus = self.source.builtin
+            raise ValueError(f"the built-in corpus {corpus} is for task: {BUILTIN[corpus].task}")
         return self
 
-    def _check_template(self, key: str, fields: set[str]) -> None:
-        template = getattr(self, key)
+    def _check_template(self, key: str, template: str, fields: set[str]) -> None:
         if not fields:
             if template:
                 raise ValueError(f"{key}: task {self.task} takes the messages or texts as they are; leave it out")
             return
         try:
-            held = template_fields(template)
+            used = template_fields(template)
         except ValueError:
-            held = {""}
-        if not held <= fields:
+            used = {""}
+        if not used <= fields:
             allowed = " and ".join(f"{{{field}}}" for field in sorted(fields))
             raise ValueError(f"{key} may hold {allowed} only, no other field; write {{{{ and }}}} for braces")
-        if missing := sorted(fields - {"language"} - held):
+        if missing := sorted(fields - {"language"} - used):
             raise ValueError(f"{key} must hold {{{missing[0]}}}")
         # With a field filled in, as a token may close around it.
         if markup := MARKUP.search(template.format(**dict.fromkeys(fields, "x"))):
@@ -276,3 +191,7 @@ class Scenario(Strict):
     @property
     def higher_is_better(self) -> bool:
         return self.primary_metric not in LOWER_IS_BETTER
+
+    @property
+    def has_messages(self) -> bool:
+        return TASKS[self.task].has_messages

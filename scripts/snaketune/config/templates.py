@@ -1,11 +1,9 @@
-"""What every source of examples shares."""
+"""The templates of a scenario, and its source in a few words."""
 
 import re
 import string
 from typing import Any
 
-# id, group, perhaps split, and the fields of the task; of the user's data also where it stands.
-Example = dict[str, Any]
 # Tokens that chat templates and tokenizers of the common model families are made of: in a text they
 # would be taken for the end of a turn. Phi, Qwen, Llama 3 and GPT: <|name|>; DeepSeek: <｜name｜>;
 # Llama 2 and Mistral: [INST], <<SYS>>; Gemma: <start_of_turn>.
@@ -17,10 +15,10 @@ MARKUP = re.compile(
 
 
 def template_fields(template: str) -> set[str]:
-    """What stands in the braces of a template, with any conversion and format.
+    """Return what is in the braces of a template, with any conversion and format.
 
     Raises:
-        ValueError: a brace is without its other.
+        ValueError: a brace has no counterpart.
     """
     found = set()
     for _, field, form, conversion in string.Formatter().parse(template):
@@ -30,7 +28,7 @@ def template_fields(template: str) -> set[str]:
 
 
 def origin(source: dict[str, Any]) -> str:
-    """A scenario's source in a few words."""
+    """Describe a scenario's source in a few words."""
     if source["hub"]:
         return f"{source['hub']}@{source['revision'][:12]}"
     if isinstance(source["path"], dict):

@@ -1,20 +1,21 @@
-"""Docstrings labelled with the area of the library that they come from."""
+"""Docstrings labelled with the area of the library that they come from: the built-in corpus of classification."""
 
 import re
 from pathlib import Path
 
-from snaketune.corpora import Example, cut, rows
+from snaketune.corpora.docstrings import cut, rows
+from snaketune.data.examples import Example
 
 
 def examples(
     corpus: Path, *, areas: dict[str, list[str]], aliases: list[str], max_characters: int, min_characters: int
 ) -> list[Example]:
-    """Rows of classification: a docstring without the names that would give its area away.
+    """Return docstrings without the names that would give their area away.
 
     Args:
         areas: label: modules whose docstrings get it; the longest prefix decides.
         aliases: words removed from the texts with the names of library, package and module.
-        max_characters: texts are cut to so many, at a word.
+        max_characters: longer texts are cut after a word.
         min_characters: shorter texts are left out.
     """
     prefixes = sorted(
@@ -28,19 +29,13 @@ def examples(
             continue
         parts = row["module"].split(".")
         text = without_names(row["text"], {row["library"], *parts, *(part.strip("_") for part in parts), *aliases})
-        found.append(
-            {
-                "id": name,
-                "text": cut(text, max_characters),
-                "label": area,
-                "group": row["group"],
-                "split": row["split"],
-            }
-        )
-    return [example for example in found if len(example["text"]) >= min_characters]
+        short = cut(text, max_characters)
+        if len(short) >= min_characters:
+            found.append(Example(name, {"text": short, "label": area}, row["group"], row["split"]))
+    return found
 
 
 def without_names(text: str, names: set[str]) -> str:
-    """``text`` without the given words, in any case, and with white space collapsed."""
+    """Remove the given words in any case, and collapse white space."""
     words = "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)) if name)
     return " ".join(re.sub(rf"(?<!\w)(?:{words})(?!\w)", " ", text, flags=re.IGNORECASE).split())

@@ -1,11 +1,12 @@
-"""Help dialogues on the locked libraries, made of their docstrings."""
+"""Help dialogues on the locked libraries, made from their docstrings: the built-in corpus of chat."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from snaketune.core.hashing import hash_order
-from snaketune.corpora import Docstring, Example, Row, capped, choose, objects, parse
+from snaketune.corpora.docstrings import Docstring, Row, capped, choose, objects, parse
+from snaketune.data.examples import Example
 
 MOST_NAMES = 8
 LONGEST_FACT = 120
@@ -47,12 +48,12 @@ def listed(names: list[str]) -> str:
 
 
 def explained(description: str) -> str:
-    """A description after what it describes, left out where it is long."""
+    """Return the end of a sentence with a description, which is left out if it is long."""
     return f": {description.removesuffix('.')}." if 0 < len(description) <= LONGEST_FACT else "."
 
 
 def facts(row: Row, docstring: Docstring) -> Iterator[Fact]:
-    """What can be asked about a documented object."""
+    """Yield what can be asked about a documented object."""
     sections = docstring.sections
     names = [name.strip() for item in sections["Parameters"] for name in item.name.split(",")]
     if 0 < len(names) <= MOST_NAMES:
@@ -81,7 +82,7 @@ def facts(row: Row, docstring: Docstring) -> Iterator[Fact]:
 
 
 def dialogue(path: str, row: Row, docstring: Docstring, asked: list[Fact], system: str) -> list[dict[str, str]]:
-    """Messages; ``system`` is none, plain, or documentation, which holds what the answers say."""
+    """Return messages; ``system`` is none, plain, or documentation, which holds what the answers say."""
     messages = []
     if system == "plain":
         messages.append(("system", choose(f"{path}system", SYSTEM).format(library=row["library"])))
@@ -96,12 +97,12 @@ def dialogue(path: str, row: Row, docstring: Docstring, asked: list[Fact], syste
 
 
 def examples(corpus: Path, *, max_characters: int) -> list[Example]:
-    """Rows of chat: what an object does, then up to two follow-up questions on its docstring.
+    """Return dialogues: what an object does, then up to two follow-up questions on its docstring.
 
-    A third has a system message with the documentation that the answers come from, a third one without, a third none.
+    One third have a system message that holds the documentation, one third a plain system message, one third none.
 
     Args:
-        max_characters: longest dialogue, all messages together; its system message, then its last turns go first.
+        max_characters: of all messages together; a longer dialogue loses its system message first, then its last turns.
     """
     found = []
     for name, row in objects(corpus):
@@ -119,5 +120,5 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
         dialogues = [dialogue(path, row, docstring, asked[:kept], kind) for kept, kind in attempts]
         fitting = [one for one in dialogues if sum(len(message["content"]) for message in one) <= max_characters]
         if fitting:
-            found.append({"id": name, "group": row["group"], "split": row["split"], "messages": fitting[0]})
+            found.append(Example(name, {"messages": fitting[0]}, row["group"], row["split"]))
     return capped(found)

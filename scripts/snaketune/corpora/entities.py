@@ -1,6 +1,6 @@
-"""Sentences of docstrings whose names of code are tagged with what they name, as the live libraries tell.
+"""Sentences of docstrings with their code names tagged: the built-in corpus of tagging.
 
-A word is an entity where it resolves to a module, class, function, exception or constant: in the documented
+The installed libraries decide: a word is an entity if it resolves to a module, class, function, exception or constant: in the documented
 class, its module, its library, the builtins, or as a full path from a library.
 """
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from snaketune.core.hashing import hash_order
 from snaketune.core.layout import SPLITS
-from snaketune.corpora import MARKUP, Example, Row, capped, parse, rows, sentences
+from snaketune.corpora.docstrings import MARKUP, Row, capped, parse, rows, sentences
+from snaketune.data.examples import Example
 
 # Libraries of the corpus that import fast and without side effects, with their packages.
 LIBRARIES = {
@@ -55,7 +56,7 @@ MISSING = object()
 
 @functools.cache
 def load(module: str) -> Any:
-    """An imported module, or None where it can't be imported on this machine."""
+    """Import a module, or return None if it can't be imported on this machine."""
     try:
         return importlib.import_module(module)
     except Exception:
@@ -63,7 +64,7 @@ def load(module: str) -> Any:
 
 
 def follow(space: Any, path: str) -> Any:
-    """The object at a dotted path from ``space``, or MISSING."""
+    """Return the object at a dotted path from ``space``, or MISSING."""
     for part in path.split("."):
         try:
             space = getattr(space, part)
@@ -73,7 +74,7 @@ def follow(space: Any, path: str) -> Any:
 
 
 def type_of(name: str, thing: Any) -> str:
-    """What ``thing``, which a text calls ``name``, is: the type of the entity, or an empty string."""
+    """Return the entity type of ``thing``, which a text calls ``name``, or an empty string."""
     if inspect.ismodule(thing):
         # `graph`, alone, is an argument or an attribute rather than the module networkx.classes.graph.
         return "module" if "." in name or "." not in thing.__name__ else ""
@@ -87,7 +88,7 @@ def type_of(name: str, thing: Any) -> str:
 
 
 class Names:
-    """What the words of one docstring may name."""
+    """Resolve the words of one docstring to what they name."""
 
     def __init__(self, row: Row):
         module = load(row["module"])
@@ -108,7 +109,7 @@ class Names:
             return names
 
     def type_of(self, name: str, marked: bool) -> str:
-        """The type of the entity that the word is, or an empty string; where it is defined first decides."""
+        """Return the entity type of a word, or an empty string; the innermost definition decides."""
         if len(name) < 2 or not (marked or CODE_LIKE.fullmatch(name)) or name in self.parameters:
             return ""
         for space in self.spaces:
@@ -181,12 +182,12 @@ def prose(text: str) -> Iterator[str]:
 
 
 def examples(corpus: Path, *, max_words: int, min_words: int) -> list[Example]:
-    """Rows of tagging: sentences with an entity, and a quarter as many without.
+    """Return sentences with an entity, and a quarter as many without.
 
-    A sentence that several docstrings have is kept once, in the test split rather than in training.
+    A sentence of several docstrings is kept once, in the test split rather than in training.
 
     Args:
-        max_words, min_words: most and fewest tokens of a sentence, punctuation included.
+        max_words, min_words: limits of a sentence's tokens, punctuation included.
     """
     order = {split: number for number, split in enumerate(reversed(SPLITS))}
     seen: set[str] = set()
@@ -205,16 +206,16 @@ def examples(corpus: Path, *, max_words: int, min_words: int) -> list[Example]:
                 if read is None or not min_words <= len(read[0]) <= max_words or " ".join(read[0]) in seen:
                     continue
                 seen.add(" ".join(read[0]))
-                example = {"id": f"{name}#{number}", "group": row["group"], "split": row["split"]}
-                found.append(example | {"tokens": read[0], "tags": read[1]})
+                fields = {"tokens": read[0], "tags": read[1]}
+                found.append(Example(f"{name}#{number}", fields, row["group"], row["split"]))
     return capped(_with_some_plain(found))
 
 
 def _with_some_plain(found: list[Example]) -> list[Example]:
     kept = []
     for split in SPLITS:
-        named = [one for one in found if one["split"] == split and set(one["tags"]) != {"O"}]
-        plain = [one for one in found if one["split"] == split and set(one["tags"]) == {"O"}]
+        named = [one for one in found if one.split == split and set(one.fields["tags"]) != {"O"}]
+        plain = [one for one in found if one.split == split and set(one.fields["tags"]) == {"O"}]
         # Not by the id alone: whoever takes the first rows in that order would get these first.
-        kept += named + sorted(plain, key=lambda one: hash_order(f"plain {one['id']}"))[: len(named) // 4]
-    return sorted(kept, key=lambda one: one["id"])
+        kept += named + sorted(plain, key=lambda one: hash_order(f"plain {one.id}"))[: len(named) // 4]
+    return sorted(kept, key=lambda one: one.id)

@@ -1,4 +1,4 @@
-"""English names of places, languages, money, units and time with their translations.
+"""English names of places, languages, money, units and time with their translations: the built-in corpus of translation.
 
 The names are the display names of the Unicode CLDR (https://cldr.unicode.org, Unicode-3.0 licence), read
 through Babel: territories, languages, scripts and their variants, currencies (with their plurals), units,
@@ -19,18 +19,18 @@ from babel.dates import (
 from babel.numbers import get_currency_name
 from babel.units import get_unit_name
 
-from snaketune.config.templates import Example
 from snaketune.core.errors import UserError
+from snaketune.data.examples import Example
 
 Concept = tuple[str, str]
 
 
 def examples(corpus: Path, *, languages: dict[str, str]) -> list[Example]:
-    """Pairs of an English name and its translation: source, target and the language's name.
+    """Return English names with their translations and the languages' names.
 
     A concept, such as a currency in singular and plural, is one group in all languages. A name has one
-    translation into a language: that of the first concept so called, of countries before cities. Names
-    that a language spells as English does, but for case, are left out: they need no translation.
+    translation into a language: that of the first concept with this name, countries before cities. Names
+    that are spelled as in English, apart from case, are left out: they need no translation.
 
     Args:
         corpus: unused, these names need no documentation.
@@ -60,12 +60,12 @@ def examples(corpus: Path, *, languages: dict[str, str]) -> list[Example]:
                     continue
                 seen.add((code, source.lower()))
                 identity = ":".join(part for part in (code, *concept, form) if part)
-                rows.append({"id": identity, "group": group, "source": source, "target": target, "language": language})
+                rows.append(Example(identity, {"source": source, "target": target, "language": language}, group))
     return rows
 
 
 def _names(code: str, zones: list[str]) -> dict[Concept, dict[str, str]]:
-    """The forms of each concept, a pair of kind and code, in one language; of a kind in the order of codes."""
+    """Return the forms of each concept (kind and code) in one language; within a kind in the order of codes."""
     locale = Locale.parse(code)
     single: dict[str, dict[Any, str | None]] = {
         "territory": dict(locale.territories.items()),
@@ -79,7 +79,7 @@ def _names(code: str, zones: list[str]) -> dict[Concept, dict[str, str]]:
         "era": dict(get_era_names("wide", locale).items()),
         "period": dict(get_period_names("wide", "stand-alone", locale).items()),
     }
-    # Numeric codes are groups of countries and reforms of spelling that are told by their year.
+    # Numeric codes are groups of countries, and spelling reforms that are named by their year.
     found = {
         (kind, str(key)): {"": name}
         for kind, names in single.items()

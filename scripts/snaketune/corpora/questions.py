@@ -1,4 +1,4 @@
-"""Questions on docstrings in the numpydoc style, answered by a span of the passage."""
+"""Questions on docstrings in the numpydoc style, answered by a span of the passage: the built-in corpus of qa."""
 
 import collections
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snaketune.core.hashing import hash_order
-from snaketune.corpora import Docstring, Example, Item, Row, capped, choose, objects, parse
+from snaketune.corpora.docstrings import Docstring, Item, Row, capped, choose, objects, parse
+from snaketune.data.examples import Example
 
 LONGEST_ANSWER = 60
 LONGEST_SUMMARY = 120
@@ -31,7 +32,7 @@ class Question(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a passage holds of an item of a section."""
+    """An item of a section as a passage shows it."""
 
     section: str
     item: Item
@@ -46,7 +47,7 @@ def header(section: str, item: Item) -> str:
 
 
 def passage(name: str, docstring: Docstring, length: int) -> tuple[str, list[Shown]]:
-    """The summary and the items of the sections that fit: first what is returned and raised, then the parameters."""
+    """Return the summary and the items that fit: first what is returned and raised, then the parameters."""
     first_line = f"{name}: {docstring.summary}"
     sections = ("Parameters", "Returns", "Raises")
     order = [(section, item) for section in ("Returns", "Raises", "Parameters") for item in docstring.sections[section]]
@@ -72,7 +73,7 @@ def passage(name: str, docstring: Docstring, length: int) -> tuple[str, list[Sho
 
 
 def questions(docstring: Docstring, shown: list[Shown]) -> Iterator[Question]:
-    """Questions that the passage answers; an answer may be empty, or too long to be asked for."""
+    """Yield the questions that the passage answers; an answer may be empty, or too long to be asked for."""
     yield Question("summary", "", docstring.summary.removesuffix("."))
     count = collections.Counter(one.section for one in shown)
     for section, item, _, description in shown:
@@ -90,7 +91,7 @@ def questions(docstring: Docstring, shown: list[Shown]) -> Iterator[Question]:
 
 
 def examples(corpus: Path, *, max_characters: int) -> list[Example]:
-    """Rows of question answering: one or two questions on a docstring, of the kinds asked least so far.
+    """Return one or two questions on each docstring, of the kinds asked least so far.
 
     Each answer is a span of the context of at most 60 characters.
 
@@ -118,17 +119,15 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
             kinds[row["split"], one.kind] += 1
             answers[one.kind, one.answer] += 1
             found.append(example(name, row, context, one))
-    return capped(sorted(found, key=lambda one: one["id"]))
+    return capped(sorted(found, key=lambda one: one.id))
 
 
 def example(name: str, row: Row, context: str, question: Question) -> Example:
     of_class = question.kind == "summary" and row["kind"] == "class"
     asked = choose(f"{name}{question.kind}{question.item}", PHRASES["class" if of_class else question.kind])
-    return {
-        "id": f"{name}#{question.kind}",
-        "group": row["group"],
-        "split": row["split"],
+    fields = {
         "context": context,
         "question": asked.format(name=row["name"].split(".")[-1], item=question.item),
         "answers": [question.answer],
     }
+    return Example(f"{name}#{question.kind}", fields, row["group"], row["split"])

@@ -1,4 +1,4 @@
-"""Openings of folk tunes in ABC notation, and how each goes on.
+"""Openings of folk tunes in ABC notation with their continuations: the built-in corpus of generation.
 
 The tunes are those of three printed collections, out of copyright by their age, whose ABC transcriptions
 music21 brings with it (its corpus/license.txt: distributed with the permission of the encoders; each
@@ -19,10 +19,10 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from snaketune.config.templates import Example
 from snaketune.core.errors import UserError
 from snaketune.data import abc_notation
 from snaketune.data.abc_notation import Token
+from snaketune.data.examples import Example
 
 COLLECTIONS = ("airdsAirs", "oneills1850", "ryansMammoth")
 RHYTHMS = (
@@ -52,14 +52,14 @@ class Tune(NamedTuple):
 
 
 def examples(corpus: Path, *, max_characters: int = 200, max_bars: int = 8) -> list[Example]:
-    """Tunes as a prompt (rhythm, metre, unit length, key and the first bar) and a completion (the next bars).
+    """Return tunes as a prompt (rhythm, metre, unit length, key and the first bar) and a completion (the next bars).
 
-    A completion ends with a section, with the last bar asked for or the last that fits. Tunes with chords,
+    A completion ends at the end of a section, at ``max_bars``, or with the last bar that fits. Tunes with chords,
     with several voices, or with a bar in the example that doesn't sum to the metre are left out. Tunes that
     share a title are one group.
 
     Args:
-        corpus: unused, tunes need no documentation.
+        corpus: unused; tunes need no documentation.
         max_characters: of a completion.
         max_bars: of prompt and completion together, without a pick-up.
 
@@ -74,13 +74,13 @@ def examples(corpus: Path, *, max_characters: int = 200, max_bars: int = 8) -> l
             opening, completion = cut
             header = "\n".join(f"{name}:{value}" for name, value in tune.header.items())
             prompt = f"Continue this {tune.rhythm} in ABC notation.\n{header}\n{opening}"
-            rows.append({"id": identity, "prompt": prompt, "completion": completion})
+            rows.append((identity, {"prompt": prompt, "completion": completion}))
             titles.append(tune.titles)
-    return [row | {"group": group} for row, group in zip(rows, _groups(titles), strict=True)]
+    return [Example(*row, group) for row, group in zip(rows, _groups(titles), strict=True)]
 
 
 def _texts() -> list[tuple[str, str]]:
-    """An id and the text of each tune; a file may hold many, each from its field X on."""
+    """Return an id and the text of each tune; a file may hold many, each beginning with its field X."""
     # Importing music21 takes a second, and its files are all that is needed.
     package = importlib.util.find_spec("music21")
     folder = Path(package.origin).parent / "corpus" if package and package.origin else Path("music21/corpus")
@@ -96,7 +96,7 @@ def _texts() -> list[tuple[str, str]]:
 
 
 def _read(text: str) -> Tune | None:
-    """A tune, or None where it isn't plain ABC of one voice."""
+    """Parse a tune, or return None if it isn't plain ABC for one voice."""
     head, last, body = ([*re.split(r"^(K:.*)$", text, maxsplit=1, flags=re.MULTILINE), "", ""])[:3]
     fields: dict[str, list[str]] = {}
     for name, value in re.findall(r"^([A-Z]): *(.*?) *$", re.sub(r"%.*", "", f"{head}{last}"), re.MULTILINE):
@@ -113,13 +113,13 @@ def _read(text: str) -> Tune | None:
 
 
 def _rhythm(fields: dict[str, list[str]]) -> str:
-    """The first known rhythm in the field R, or else in a title."""
+    """Return the first known rhythm in the field R, or else in a title."""
     texts = [text.lower().replace("slipjig", "slip jig") for text in fields.get("R", []) + fields["T"]]
     return next((name for text in texts for name in RHYTHMS if re.search(rf"\b{name}\b", text)), "tune")
 
 
 def _plain_title(title: str) -> str:
-    """A title without article, rhythm, number of the setting, accents and punctuation: collections differ in them."""
+    """Strip article, rhythm, setting number, accents and punctuation, in which the collections differ."""
     title = re.sub(r"\b\d(st|nd|rd|th) (setting|version)\b", "", title.lower())
     ascii_only = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", ascii_only.replace("'", ""))
@@ -127,7 +127,7 @@ def _plain_title(title: str) -> str:
 
 
 def _plain(body: str) -> str:
-    """The notes of a body: without comments, fields, quoted texts, grace notes, decorations and slurs."""
+    """Strip comments, fields, quoted texts, grace notes, decorations and slurs from a body."""
     # An empty line ends a tune; a change of metre, unit length, key or voice ends what its header describes.
     body = re.split(r"\n\s*\n|^[MLKV]:|\[[MLKV]:", body.strip(), maxsplit=1, flags=re.MULTILINE)[0]
     body = re.sub(r"%.*|^[A-Za-z]:.*|\\", "", body, flags=re.MULTILINE)
@@ -136,7 +136,7 @@ def _plain(body: str) -> str:
 
 
 def _without_slurs(tokens: list[Token]) -> list[Token]:
-    """Without dashes between notes of different pitch: those are slurs of an older ABC, not ties."""
+    """Drop dashes between notes of different pitch: those are slurs of an older ABC, not ties."""
     kept = []
     for number, token in enumerate(tokens):
         following = next((other.text for other in tokens[number:] if other.kind == "note"), "")
@@ -150,7 +150,7 @@ def _pitch(note: str) -> str:
 
 
 def _cut(tune: Tune, max_characters: int, max_bars: int) -> tuple[str, str] | None:
-    """The first bar, with its pick-up, and the bars after it, or None where they are few or don't sum up."""
+    """Return the first bar with its pick-up, and the bars after it; None if they are too few or of a wrong length."""
     bars = abc_notation.split_bars(tune.tokens)
     bars = abc_notation.Bars(bars.music[: max_bars + 1], bars.lines[: max_bars + 1])
     lengths = abc_notation.bar_lengths(tune.header, bars)
@@ -180,14 +180,14 @@ def _write(bars: abc_notation.Bars, start: int, end: int) -> str:
 
 
 def _line(line: str) -> str:
-    """One of the standard's bar lines for those that stand together or are written in an older way."""
+    """Return the standard's bar line for adjacent lines and for older notations."""
     if line.startswith(":") or line.endswith(":"):
         return "::" if line[0] == line[-1] else ":|" if line.startswith(":") else "|:"
     return "|]" if "]" in line else "||" if line not in ("|", "") else "|"
 
 
 def _groups(titles: list[set[str]]) -> list[str]:
-    """One title for all tunes that are linked by titles in common."""
+    """Return one title for all tunes that are linked by common titles."""
     leader: dict[str, str] = {}
 
     def lead(title: str) -> str:

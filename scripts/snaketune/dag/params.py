@@ -3,6 +3,7 @@
 from typing import Any
 
 from snaketune.config.matrix import Matrix, measured
+from snaketune.config.tasks import TASKS
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
@@ -70,7 +71,12 @@ class Recipes(Matrix):
 
     def tokens_recipe(self, scenario: str) -> dict[str, Any]:
         found = self.scenarios[scenario]
-        return {"truncated": found.budgets.truncated, **found.model_dump(include={"max_tokens", "gate", "task"})}
+        novelty = "novelty" in TASKS[found.task].metrics
+        return {
+            "truncated": found.budgets.truncated,
+            "novelty": novelty,
+            **found.model_dump(include={"max_tokens", "gate"}),
+        }
 
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """How one backend is scored; which of the task's metrics count isn't in it."""
@@ -117,7 +123,7 @@ class Recipes(Matrix):
         """What a model card tells of the configuration."""
         data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
         assert precision is not None
-        written = data.task != "generation" and source.builtin is not None
+        written = source.builtin not in (None, "tunes")
         return {
             "cell": [model, scenario, technique, seed],
             "precision": precision,

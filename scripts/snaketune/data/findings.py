@@ -1,12 +1,12 @@
-"""What the data gate counts: rows with a finding, of how many, and where the first of them are."""
+"""The counts of the data gate: rows with a finding, out of how many, and the places of the first."""
 
 import collections
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.config.templates import Example
-from snaketune.data.examples import default_group, place, texts_of
+from snaketune.data.examples import Example
 from snaketune.data.pii import KINDS, masked, personal_data
+from snaketune.data.tasks import Task
 
 PLACES = 5
 UNITS = {
@@ -20,7 +20,7 @@ UNITS = {
 
 @dataclass
 class Count:
-    """Rows with a finding, of how many, and where the first of them are."""
+    """Rows with a finding, out of how many, and the places of the first."""
 
     rows: int = 0
     of: int = 0
@@ -41,7 +41,7 @@ class Count:
 
 @dataclass
 class Findings:
-    """What the gate saw on its way from the rows read to the rows kept."""
+    """Everything that the gate counts between the rows read and the rows kept."""
 
     counts: dict[str, Count] = field(default_factory=lambda: {name: Count() for name in UNITS})
     dropped: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -56,62 +56,56 @@ class Findings:
         }
 
 
-def _question_and_answer(task: str, example: Example) -> tuple[Any, Any]:
-    if task == "classification":
-        return example["text"].lower(), example["label"]
-    if task == "tagging":
-        return tuple(example["tokens"]), tuple(example["tags"])
-    if task == "qa":
-        return (example["question"], example["context"]), tuple(sorted(example["answers"]))
-    return None, None
-
-
-def count_conflicts(examples: list[Example], task: str, findings: Findings) -> None:
-    """Rows whose text has another answer elsewhere; where many answers are right, none conflict."""
+def count_conflicts(examples: list[Example], task: Task, findings: Findings) -> None:
+    """Count the rows whose question has another answer in an earlier row."""
     first: dict[Any, tuple[Any, Example]] = {}
     findings.conflicts.of = len(examples)
     for example in examples:
-        key, answer = _question_and_answer(task, example)
-        if key is None:
+        question, answer = task.question_and_answer(example.fields)
+        if question is None:
             continue
-        other, before = first.setdefault(key, (answer, example))
+        other, before = first.setdefault(question, (answer, example))
         if other != answer:
-            found = f" ({masked(before['label'])!r}, {masked(answer)!r})" if task == "classification" else ""
-            findings.conflicts.add(f"{place(example)} and {place(before)}{found}")
+            shown = f" ({masked(other)!r}, {masked(answer)!r})" if task.labels_are == "label" else ""
+            findings.conflicts.add(f"{example.place} and {before.place}{shown}")
 
 
-def count_shared_groups(kept: list[Example], leaking: set[int], task: str, findings: Findings) -> None:
-    """A row leaks, if it isn't among ``leaking`` yet, where the data put its group in training as well.
+def count_shared_groups(kept: list[Example], leaking: set[int], task: Task, findings: Findings) -> None:
+    """Count the rows, not yet in ``leaking``, whose group the data put in training as well.
 
-    Only groups that the data give count; else rows of one text or passage are a group.
+    Only groups that the data name count: rows with the same text or passage are a group by default.
     """
-    own = [(n, one) for n, one in enumerate(kept) if "given" in one and one["group"] != default_group(task, one)]
+    grouped = [
+        (number, example)
+        for number, example in enumerate(kept)
+        if example.given_split and example.group != task.main_text(example.fields).lower()
+    ]
     trained: dict[str, Example] = {}
-    for _, one in own:
-        if one["given"] == "train":
-            trained.setdefault(one["group"], one)
-    for number, one in own:
-        if one["given"] != "train" and one["group"] in trained and number not in leaking:
-            other = place(trained[one["group"]])
-            findings.counts["leaks"].add(f"{place(one)} shares group {masked(one['group'])!r} with {other}")
+    for _, example in grouped:
+        if example.given_split == "train":
+            trained.setdefault(example.group, example)
+    for number, example in grouped:
+        if example.given_split != "train" and example.group in trained and number not in leaking:
+            other = trained[example.group].place
+            findings.counts["leaks"].add(f"{example.place} shares group {masked(example.group)!r} with {other}")
 
 
-def count_personal(examples: list[Example], findings: Findings) -> None:
+def count_personal(examples: list[Example], task: Task, findings: Findings) -> None:
     for count in (findings.counts["personal"], *findings.personal.values()):
         count.of = len(examples)
     for example in examples:
         found: dict[str, str] = {}
-        for text in texts_of(example):
+        for text in task.texts(example.fields):
             for kind, shown in personal_data(text):
                 found.setdefault(kind, shown)
         for kind, shown in found.items():
-            findings.personal[kind].add(f"{place(example)} ({shown})")
+            findings.personal[kind].add(f"{example.place} ({shown})")
         if found:
-            findings.counts["personal"].add(f"{place(example)} ({', '.join(f'{k} {m}' for k, m in found.items())})")
+            findings.counts["personal"].add(f"{example.place} ({', '.join(f'{k} {m}' for k, m in found.items())})")
 
 
 def count_majority(examples: list[Example], findings: Findings) -> None:
-    labels = collections.Counter(example["label"] for example in examples if example["split"] == "test")
+    labels = collections.Counter(example.fields["label"] for example in examples if example.split == "test")
     findings.counts["majority"].of = labels.total()
     for label, rows in labels.most_common(1):
         findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(masked(label))]

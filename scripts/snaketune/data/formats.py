@@ -1,92 +1,149 @@
-"""The shapes that the rows of each task come in, and the fields that the task makes of them."""
+"""The values of a raw row, checked and converted to what its task needs; conversations in their common formats."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from snaketune.data.coerce import Fault, Names, Values, label, strings, text
-from snaketune.data.conversations import alpaca, chat_of, generation_of, pair, single_turn, turns
-from snaketune.data.raw_rows import found
+from snaketune.data.examples import Fields
+from snaketune.data.raw_rows import Fault, describe
+
+ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
+
+Messages = list[dict[str, str]]
 
 
-class Shape(NamedTuple):
-    """Keys that a row must have, with the native names of each, and what they become."""
+class Cell(NamedTuple):
+    """A value of a row and the name of its column."""
 
+    value: Any
+    name: str
+
+
+Cells = dict[str, Cell]
+
+
+class Format(NamedTuple):
+    """Keys that a row must have, with the column names of each, and the fields that they become."""
+
+    name: str
     keys: dict[str, tuple[str, ...]]
-    build: Callable[[Values, Names], dict[str, Any]]
+    build: Callable[[Cells], Fields]
     optional: tuple[str, ...] = ()
 
 
-def _tagged(values: Values, names: Names) -> dict[str, Any]:
-    tokens, tags = strings(values["tokens"], names["tokens"]), strings(values["tags"], names["tags"])
-    if len(tokens) != len(tags):
-        raise Fault(names["tags"], f"expected one tag for each of {len(tokens)} tokens, found {len(tags)}")
-    for number, (before, tag) in enumerate(zip(["O", *tags], tags, strict=False)):
-        name = f"{names['tags']}[{number}]"
-        if not re.fullmatch(r"O|[BI]-[^\s:;]+", tag):
-            raise Fault(name, f"expected O, B-… or I-… (BIO), found {tag!r}")
-        if tag.startswith("I-") and before[2:] != tag[2:]:
-            raise Fault(name, f"expected B-{tag[2:]} where an entity begins, found {tag!r} after {before!r}")
-    return {"tokens": tokens, "tags": tags}
+def keys(*names: str) -> dict[str, tuple[str, ...]]:
+    return {name: (name,) for name in names}
 
 
-def _answered(values: Values, names: Names) -> dict[str, Any]:
-    context, question = (text(values[key], names[key]) for key in ("context", "question"))
-    answers, name = values["answers"], names["answers"]
-    if isinstance(answers, dict):
-        if "text" not in answers:
-            raise Fault(name, f"expected the key text, found {found(answers)}")
-        answers, name = answers["text"], f"{name}.text"
-    if isinstance(answers, str) or answers is None:
-        answers = [answers]
-    if not isinstance(answers, list):
-        raise Fault(name, f"expected a string or a list of strings, found {found(answers)}")
-    spans = [span for number, one in enumerate(answers) if (span := text(one, f"{name}[{number}]"))]
-    if outside := next((span for span in spans if span not in context), None):
-        raise Fault(name, f"expected a part of the context, found {found(outside)}")
-    return {"context": context, "question": question, "answers": list(dict.fromkeys(spans))}
+def string(cell: Cell) -> str:
+    if not isinstance(cell.value, str):
+        raise Fault(cell.name, f"expected a string, found {describe(cell.value)}")
+    if "\0" in cell.value:
+        # The readers of JSON and text refuse it; Parquet and the hub may hold it.
+        raise Fault(cell.name, "a NUL character")
+    return cell.value
 
 
-def _texts(values: Values, names: Names) -> dict[str, Any]:
-    return {key: text(value, names[key]) for key, value in values.items()}
+def text(cell: Cell) -> str:
+    """Return a string without surrounding white space; null becomes the empty string, which the gate counts."""
+    return "" if cell.value is None else string(cell).strip()
 
 
-def _labelled(values: Values, names: Names) -> dict[str, Any]:
-    return {"text": text(values["text"], names["text"]), "label": label(values["label"], names["label"])}
+def label(cell: Cell) -> str:
+    """Return a text, or a whole number as CSV would write it."""
+    if isinstance(cell.value, int) and not isinstance(cell.value, bool):
+        return str(cell.value)
+    if cell.value is not None and not isinstance(cell.value, str):
+        raise Fault(cell.name, f"expected a string or a whole number, found {describe(cell.value)}")
+    return text(cell)
 
 
-def _native(*keys: str) -> dict[str, tuple[str, ...]]:
-    return {key: (key,) for key in keys}
+def words(cell: Cell) -> list[str]:
+    """Return a list of words, which may be given as one string with spaces between them."""
+    if isinstance(cell.value, str):
+        return string(cell).split()
+    if not isinstance(cell.value, list):
+        raise Fault(cell.name, f"expected a list of strings, found {describe(cell.value)}")
+    for number, word in enumerate(cell.value):
+        if not isinstance(word, str) or not word.strip() or word != word.strip() or "\0" in word:
+            raise Fault(f"{cell.name}[{number}]", f"expected a word, found {describe(word)}")
+    return cell.value
 
 
-# The first shape whose keys are all in the first row is that of all rows.
-SHAPES: dict[str, dict[str, Shape]] = {
-    "classification": {"text + label": Shape(_native("text", "label"), _labelled)},
-    "tagging": {"tokens + tags": Shape({"tokens": ("tokens",), "tags": ("tags", "ner_tags")}, _tagged)},
-    "translation": {"source + target": Shape(_native("source", "target"), _texts, ("language",))},
-    "qa": {"context + question + answers": Shape(_native("context", "question", "answers"), _answered)},
-    "chat": {
-        "messages": Shape(_native("messages"), lambda v, n: {"messages": turns(v["messages"], n["messages"])}),
-        "conversations (ShareGPT)": Shape(
-            _native("conversations"), lambda v, n: {"messages": turns(v["conversations"], n["conversations"])}
-        ),
-        "prompt + completion": Shape(_native("prompt", "completion"), lambda v, n: chat_of(*pair(v, n), n)),
-        "instruction + output (Alpaca)": Shape(
-            _native("instruction", "output"), lambda v, n: chat_of(*alpaca(v, n), n), ("input",)
-        ),
-    },
-    "generation": {
-        "prompt + completion": Shape(_native("prompt", "completion"), lambda v, n: generation_of(*pair(v, n), n)),
-        "instruction + output (Alpaca)": Shape(
-            _native("instruction", "output"), lambda v, n: generation_of(*alpaca(v, n), n), ("input",)
-        ),
-        "messages": Shape(
-            _native("messages"), lambda v, n: single_turn(turns(v["messages"], n["messages"]), n["messages"])
-        ),
-        "conversations (ShareGPT)": Shape(
-            _native("conversations"),
-            lambda v, n: single_turn(turns(v["conversations"], n["conversations"]), n["conversations"]),
-        ),
-    },
-    "language-modeling": {"text": Shape(_native("text"), _texts)},
-}
+def conversation(cell: Cell) -> Messages:
+    """Return messages in order: an optional system message, then user and assistant in turn, the assistant last."""
+    if not isinstance(cell.value, list):
+        raise Fault(cell.name, f"expected a list of messages, found {describe(cell.value)}")
+    if not cell.value:
+        raise Fault(cell.name, "expected messages, found an empty list")
+    messages = [_message(message, f"{cell.name}[{number}]") for number, message in enumerate(cell.value)]
+    expected = "user"
+    for number, message in enumerate(messages):
+        role = message["role"]
+        if role == "system" and number == 0:
+            continue
+        if role != expected:
+            after = f" after {messages[number - 1]['role']}" if number else ""
+            only = "; system may only be first" if role == "system" else ""
+            raise Fault(f"{cell.name}[{number}].role", f"expected {expected}{after}, found {role}{only}")
+        expected = "assistant" if role == "user" else "user"
+    if messages[-1]["role"] != "assistant":
+        raise Fault(cell.name, f"expected the assistant's turn last, found {messages[-1]['role']}")
+    return messages
+
+
+def _message(message: Any, name: str) -> dict[str, str]:
+    if not isinstance(message, dict):
+        raise Fault(name, f"expected a message with role and content, found {describe(message)}")
+    sharegpt = "from" in message
+    columns, roles = (("from", "value"), SHAREGPT_ROLES) if sharegpt else (("role", "content"), ROLES)
+    for key in columns:
+        if key not in message:
+            raise Fault(f"{name}.{key}", f"missing; the message has the keys {', '.join(message) or 'none'}")
+        if not string(Cell(message[key], f"{name}.{key}")).strip():
+            raise Fault(f"{name}.{key}", f"expected a non-empty string, found {describe(message[key])}")
+    role, content = (message[key] for key in columns)
+    if role not in roles:
+        raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {role!r}")
+    return {"role": roles[role], "content": content}
+
+
+def exchange(prompt: str, completion: str) -> Messages:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+
+
+def _prompt_and_completion(cells: Cells) -> Messages:
+    """Both are strings, or both are lists of messages."""
+    prompt, completion = cells["prompt"], cells["completion"]
+    if isinstance(prompt.value, list) != isinstance(completion.value, list):
+        found = f"expected what prompt is, {describe(prompt.value)}; found {describe(completion.value)}"
+        raise Fault(completion.name, found)
+    if isinstance(prompt.value, list):
+        return conversation(Cell([*prompt.value, *completion.value], f"{prompt.name} + {completion.name}"))
+    return exchange(text(prompt), text(completion))
+
+
+def _alpaca(cells: Cells) -> Messages:
+    parts = [text(cells[key]) for key in ("instruction", "input") if key in cells]
+    return exchange("\n".join(part for part in parts if part), text(cells["output"]))
+
+
+CONVERSATIONS = (
+    Format("messages", keys("messages"), lambda cells: {"messages": conversation(cells["messages"])}),
+    Format(
+        "conversations (ShareGPT)",
+        keys("conversations"),
+        lambda cells: {"messages": conversation(cells["conversations"])},
+    ),
+    Format(
+        "prompt + completion",
+        keys("prompt", "completion"),
+        lambda cells: {"messages": _prompt_and_completion(cells)},
+    ),
+    Format(
+        "instruction + output (Alpaca)",
+        keys("instruction", "output"),
+        lambda cells: {"messages": _alpaca(cells)},
+        optional=("input",),
+    ),
+)

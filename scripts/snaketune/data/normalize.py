@@ -1,20 +1,20 @@
-"""Raw rows as examples: their shape is detected from their keys, and columns are mapped."""
+"""Convert raw rows to examples: detect their format from their keys, map their columns."""
 
 from typing import Any
 
-from snaketune.config.templates import Example, template_fields
+from snaketune.config.templates import template_fields
 from snaketune.core.layout import SPLITS
-from snaketune.data.coerce import Fault, Names
-from snaketune.data.examples import default_group
-from snaketune.data.formats import SHAPES, Shape
-from snaketune.data.raw_rows import Faults, Row, found
+from snaketune.data.examples import Example, Fields
+from snaketune.data.formats import Cell, Format
+from snaketune.data.raw_rows import Fault, Faults, Row, describe
+from snaketune.data.tasks import TASKS
 
 
 def reach(content: Any, path: str) -> Any:
-    """The value at ``path``, where `a.b` is `b` of the object `a`.
+    """Return the value at ``path``, where `a.b` is `b` of the object `a`.
 
     Raises:
-        KeyError: it isn't there; the message says what is.
+        KeyError: it isn't there; the message lists the keys that are.
     """
     if isinstance(content, dict) and path in content:
         return content[path]
@@ -32,111 +32,112 @@ def has(content: dict[str, Any], path: str) -> bool:
     return True
 
 
-class Shaper:
-    """Makes examples of raw rows; what it can't read goes to ``faults``."""
+def get(content: dict[str, Any], path: str) -> Any:
+    """Return the value at ``path``, or None."""
+    return reach(content, path) if has(content, path) else None
+
+
+class Normalizer:
+    """Convert rows to examples; what is wrong with a row is added to ``faults``."""
 
     def __init__(self, scenario: dict[str, Any], faults: Faults):
-        self.task, self.faults = scenario["task"], faults
+        self.name, self.task, self.faults = scenario["task"], TASKS[scenario["task"]], faults
         self.columns = {key: name for key, name in scenario["source"]["columns"].items() if name}
         self.one_file = isinstance(scenario["source"]["path"], str)
         self.needs_language = "language" in template_fields(scenario["prompt"])
-        self.shape: tuple[str, str] | None = None
+        self.format: tuple[Format, str] | None = None
         self.ids: dict[str, str] = {}
 
     def __call__(self, row: Row) -> Example | None:
-        """The example that a row holds, with id, group, where and, where the data give it, split."""
         try:
             fields = self._fields(row)
-            example = {"id": row.key, "where": row.where, **fields}
-            if "id" in self.columns:
-                example["id"] = self._own_id(row)
-            example["group"] = self._group(row, fields)
-            if split := self._split(row):
-                example["split"] = split
+            own_id = self._own_id(row) if "id" in self.columns else row.key
+            return Example(own_id, fields, self._group(row, fields), self._split(row), where=row.where)
         except Fault as fault:
             self.faults.add(row.where, str(fault))
             return None
-        return example
 
-    def _names(self, shape: Shape, content: dict[str, Any]) -> Names:
-        """The column of each key of a shape; of several native names the one that is there."""
-        native = shape.keys | {key: (key,) for key in shape.optional}
+    def _names(self, form: Format, content: dict[str, Any]) -> dict[str, str]:
+        """Return the column of each key of a format; of several usual names the one that is there."""
+        usual = form.keys | {key: (key,) for key in form.optional}
         return {
             key: self.columns.get(key) or next((name for name in names if name in content), names[0])
-            for key, names in native.items()
+            for key, names in usual.items()
         }
 
-    def _fits(self, shape: Shape, content: dict[str, Any]) -> bool:
-        names = self._names(shape, content)
-        return all(has(content, names[key]) for key in shape.keys)
+    def _fits(self, form: Format, content: dict[str, Any]) -> bool:
+        names = self._names(form, content)
+        return all(has(content, names[key]) for key in form.keys)
 
-    def _detect(self, row: Row) -> str:
-        shapes = SHAPES[self.task]
-        fitting = [name for name, shape in shapes.items() if self._fits(shape, row.content)]
-        mapped = [name for name, shape in shapes.items() if self.columns.keys() & shape.keys.keys()]
-        if choice := next((name for name in [*mapped, *fitting] if not mapped or name in mapped), None):
+    def _detect(self, row: Row) -> Format:
+        formats = self.task.formats
+        fitting = [form for form in formats if self._fits(form, row.content)]
+        mapped = [form for form in formats if self.columns.keys() & form.keys.keys()]
+        if choice := next((form for form in [*mapped, *fitting] if not mapped or form in mapped), None):
             return choice
         other = next(
-            (task for task, known in SHAPES.items() if any(self._fits(shape, row.content) for shape in known.values())),
-            None,
+            (name for name, task in TASKS.items() if any(self._fits(form, row.content) for form in task.formats)), None
         )
         hint = f"; they look like task: {other}" if other else ""
         raise Fault(
             f"the keys {', '.join(row.content) or 'none'}",
-            f"expected {' or '.join(shapes)} for task: {self.task}; map others with `columns:` in the scenario{hint}",
+            f"expected {' or '.join(form.name for form in formats)} for task: {self.name}; map others with `columns:` in the scenario{hint}",
         )
 
-    def _fields(self, row: Row) -> dict[str, Any]:
-        if self.shape is None:
-            self.shape = (self._detect(row), row.where)
-        name, first = self.shape
-        shape = SHAPES[self.task][name]
-        names = self._names(shape, row.content)
-        values = {}
-        for key in [*shape.keys, *shape.optional]:
+    def _fields(self, row: Row) -> Fields:
+        if self.format is None:
+            self.format = (self._detect(row), row.where)
+        form = self.format[0]
+        names = self._names(form, row.content)
+        cells = {}
+        for key, name in names.items():
             try:
-                values[key] = reach(row.content, names[key])
+                cells[key] = Cell(reach(row.content, name), name)
             except KeyError as error:
-                if key in shape.keys:
-                    raise self._missing(row, names[key], error.args[0], first) from None
-        if "language" in shape.optional and "language" not in values and self.needs_language:
+                if key in form.keys:
+                    raise self._missing(row, name, error.args[0]) from None
+        if self.needs_language and "language" in form.optional and "language" not in cells:
             raise Fault(names["language"], "missing; add the column, or name the language in `prompt:` of the scenario")
-        return shape.build(values, names)
+        return form.build(cells)
 
-    def _missing(self, row: Row, column: str, keys: str, first: str) -> Fault:
-        assert self.shape is not None
-        for name, shape in SHAPES[self.task].items():
-            if name != self.shape[0] and self._fits(shape, row.content):
+    def _missing(self, row: Row, column: str, known: str) -> Fault:
+        assert self.format is not None
+        expected, first = self.format
+        for form in self.task.formats:
+            if form != expected and self._fits(form, row.content):
                 return Fault(
-                    column, f"missing: this row has the shape {name}, but {first} has {self.shape[0]}; use one shape"
+                    column,
+                    f"missing: this row has the format {form.name}, but {first} has {expected.name}; use one format",
                 )
         return Fault(
             column,
-            f"expected a value, found nothing; there are the keys {keys} (map others with `columns:` in the scenario)",
+            f"expected a value, found nothing; there are the keys {known} (map others with `columns:` in the scenario)",
         )
 
     def _own_id(self, row: Row) -> str:
         column = self.columns["id"]
-        value = reach(row.content, column) if has(row.content, column) else None
+        value = get(row.content, column)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise Fault(column, f"expected a string or a whole number, found {found(value)}")
+            raise Fault(column, f"expected a string or a whole number, found {describe(value)}")
         if (other := self.ids.setdefault(str(value), row.where)) != row.where:
             raise Fault(column, f"{value!r} is the id of {other} too; expected another for each row")
         return str(value)
 
-    def _group(self, row: Row, fields: dict[str, Any]) -> str:
+    def _group(self, row: Row, fields: Fields) -> str:
         column = self.columns.get("group", "group")
-        if has(row.content, column) and (value := reach(row.content, column)) not in (None, ""):
+        value = get(row.content, column)
+        if value not in (None, ""):
             return str(value)
         if "group" in self.columns:
             raise Fault(column, "expected the row's group, found nothing")
-        return default_group(self.task, fields)
+        return self.task.main_text(fields).lower()
 
-    def _split(self, row: Row) -> str | None:
+    def _split(self, row: Row) -> str:
+        """Return the split that the data give, or an empty string."""
         column = self.columns.get("split", "split")
         if not self.one_file or ("split" not in self.columns and "split" not in row.content):
-            return row.split
-        value = reach(row.content, column) if has(row.content, column) else None
+            return row.split or ""
+        value = get(row.content, column)
         if value not in SPLITS:
-            raise Fault(column, f"expected {', '.join(SPLITS)}, found {found(value)}")
+            raise Fault(column, f"expected {', '.join(SPLITS)}, found {describe(value)}")
         return str(value)

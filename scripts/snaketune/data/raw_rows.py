@@ -1,4 +1,4 @@
-"""Raw rows with their places, and what is wrong with them, as users are told."""
+"""Raw rows with their places, and the report of what is wrong with them."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ SHOWN = 10
 
 
 class Row(NamedTuple):
-    """A raw row: where it stands, as a user would look for it, and an id that no other row has."""
+    """A raw row: its place as a user would look it up, a unique id, and the split of its file, if it has one."""
 
     where: str
     key: str
@@ -16,8 +16,15 @@ class Row(NamedTuple):
     content: dict[str, Any]
 
 
+class Fault(Exception):
+    """A fault in a field of a row."""
+
+    def __init__(self, field: str, fault: str):
+        super().__init__(f"{field}: {fault}")
+
+
 class Faults:
-    """What is wrong with the data: all is counted, the first ten are shown."""
+    """Count the faults of the data; keep the first ten to show."""
 
     def __init__(self) -> None:
         self.count, self.shown = 0, list[str]()
@@ -28,7 +35,7 @@ class Faults:
             self.shown.append(f"{where}: {fault}")
 
     def stop(self) -> None:
-        """Raise a UserError where there is any fault."""
+        """Raise a UserError if there is any fault."""
         if self.count == 1:
             raise UserError(self.shown[0])
         if self.count:
@@ -36,8 +43,8 @@ class Faults:
             raise UserError("\n  ".join([f"{self.count} faults in the data; nothing was written", *self.shown, *more]))
 
 
-def found(value: Any) -> str:
-    """A value as a message shows it: its type, and a short one itself."""
+def describe(value: Any) -> str:
+    """Describe a value for a message: its type, and the value itself if it is short."""
     if value is None:
         return "null"
     if isinstance(value, dict):

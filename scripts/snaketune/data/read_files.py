@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.layout import SPLITS
-from snaketune.data.raw_rows import Faults, Row, found
+from snaketune.data.raw_rows import Faults, Row, describe
 from snaketune.data.read_hub import hub_rows
 from snaketune.data.strict_json import checked, parsed
 
@@ -113,7 +113,9 @@ def _json(path: Path, faults: Faults) -> _Rows:
         faults.add(f"{path}:{line}", fault + hint)
         return
     if not isinstance(rows, list):
-        faults.add(str(path), f"expected an array of objects, found {found(rows)}; one object a line goes in a .jsonl")
+        faults.add(
+            str(path), f"expected an array of objects, found {describe(rows)}; one object a line goes in a .jsonl"
+        )
         return
     for number, row in enumerate(rows, start=1):
         where = f", row {number}"

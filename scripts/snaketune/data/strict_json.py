@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from snaketune.data.raw_rows import Faults, found
+from snaketune.data.raw_rows import Faults, describe
 
 
 class _Repeated(dict[str, Any]):
@@ -59,7 +59,7 @@ def _flaw(value: Any, name: str = "") -> str | None:
 
 def checked(value: Any, where: str, faults: Faults) -> dict[str, Any] | None:
     if not isinstance(value, dict):
-        faults.add(where, f'expected an object like {{"text": …}}, found {found(value)}')
+        faults.add(where, f'expected an object like {{"text": …}}, found {describe(value)}')
         return None
     try:
         flaw = _flaw(value)

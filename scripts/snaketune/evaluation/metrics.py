@@ -1,8 +1,8 @@
 """Metrics of each task, by the field's libraries, as sums over test rows.
 
 Every metric is a function of statistics that add up over rows: hits and rows, log-likelihood
-and tokens, n-gram matches. A row's statistics are kept beside its prediction, so that an
-interval resamples rows by adding, and looks at no text twice.
+and tokens, n-gram matches. A row's statistics are stored with its prediction, so that a confidence
+interval resamples rows by adding, and no text is scored twice.
 """
 
 import math
@@ -57,34 +57,34 @@ VALUES: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 def value(metric: str, sums: np.ndarray) -> Any:
-    """A metric from its summed statistics: (..., statistics) to (...)."""
+    """Compute a metric from its summed statistics: (..., statistics) to (...)."""
     return VALUES.get(metric, _ratio)(np.asarray(sums, dtype=np.float64))
 
 
 def quality_change(metric: str, before: float, after: float) -> float:
-    """How much better a metric has become, as a share: -0.05 is five points of a hundred, or 5 % more perplexity."""
+    """Return the improvement of a metric as a share: -0.05 is five points of a hundred, or 5 % more perplexity."""
     if metric in ("perplexity", "bits_per_byte"):
         return math.log(before / after)
     return (after - before) / (100 if metric in ("chrf", "bleu") else 1)
 
 
 def normalised(answer: str) -> list[str]:
-    """Words without case, punctuation and articles, as SQuAD compares answers (arXiv 1606.05250)."""
+    """Return the words without case, punctuation and articles, as SQuAD compares answers (arXiv 1606.05250)."""
     bare = "".join(character for character in answer.lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
 def word_f1(answer: str, reference: str) -> float:
-    """F1 of the words of an answer, SQuAD's."""
-    told, expected = normalised(answer), normalised(reference)
-    if not told or not expected:
-        return float(told == expected)
-    common = sum((Counter(told) & Counter(expected)).values())
-    return 2 * common / (len(told) + len(expected))
+    """Compute the F1 of an answer's words, as SQuAD does."""
+    predicted, expected = normalised(answer), normalised(reference)
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = sum((Counter(predicted) & Counter(expected)).values())
+    return 2 * common / (len(predicted) + len(expected))
 
 
 def tags_of(answer: str, tokens: list[str]) -> list[str]:
-    """BIO tags that an answer `entity: type; entity: type` gives a sentence's tokens, from left to right."""
+    """Tag a sentence's tokens (BIO) from left to right as an answer `entity: type; entity: type` says."""
     tags = ["O"] * len(tokens)
     for part in answer.split(";"):
         entity, colon, kind = part.rpartition(":")
@@ -99,38 +99,38 @@ def tags_of(answer: str, tokens: list[str]) -> list[str]:
     return tags
 
 
-def runs_of_notes(tune: str) -> list[tuple[str, ...]]:
-    """The runs of notes by which a tune is compared with those of the training rows."""
+@cache
+def _runs_of_notes(tunes: tuple[str, ...]) -> set[tuple[str, ...]]:
     from snaketune.data.abc_notation import ngrams
 
-    return ngrams(tune, NOVELTY_NOTES)
+    return {run for tune in tunes for run in ngrams(tune, NOVELTY_NOTES)}
 
 
 def _classification(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    told, true = row["prediction"], row["reference"]
-    hits = [float(label == told == true) for label in decoding["candidates"]]
-    both = [float(label == told) + float(label == true) for label in decoding["candidates"]]
-    return {"accuracy": [float(told == true), 1], "macro_f1": hits + both}
+    label, true = row["prediction"], row["reference"]
+    hits = [float(one == label == true) for one in decoding["candidates"]]
+    both = [float(one == label) + float(one == true) for one in decoding["candidates"]]
+    return {"accuracy": [float(label == true), 1], "macro_f1": hits + both}
 
 
 def _tagging(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
     from seqeval.metrics.sequence_labeling import get_entities
 
-    told = set(get_entities(tags_of(row["prediction"], row["reference"]["tokens"])))
+    found = set(get_entities(tags_of(row["prediction"], row["reference"]["tokens"])))
     true = set(get_entities(row["reference"]["tags"]))
-    return {"entity_f1": [2 * len(told & true), len(told) + len(true)]}
+    return {"entity_f1": [2 * len(found & true), len(found) + len(true)]}
 
 
 def _translation(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    told, true = row["prediction"].strip(), row["reference"]
-    counts = {name: _sacrebleu(name)._extract_corpus_statistics([told], [[true]])[0] for name in ("chrf", "bleu")}
-    return {**counts, "exact_match": [float(told == true), 1]}
+    target, true = row["prediction"].strip(), row["reference"]
+    counts = {name: _sacrebleu(name)._extract_corpus_statistics([target], [[true]])[0] for name in ("chrf", "bleu")}
+    return {**counts, "exact_match": [float(target == true), 1]}
 
 
 def _qa(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    told = row["prediction"]
-    exact = any(normalised(told) == normalised(true) for true in row["reference"])
-    return {"f1": [max(word_f1(told, true) for true in row["reference"]), 1], "exact_match": [float(exact), 1]}
+    answer = row["prediction"]
+    exact = any(normalised(answer) == normalised(true) for true in row["reference"])
+    return {"f1": [max(word_f1(answer, true) for true in row["reference"]), 1], "exact_match": [float(exact), 1]}
 
 
 @cache
@@ -145,12 +145,15 @@ def _chat(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
     return {"rouge_l": [overlap, 1], "chat_format": [float(row["well_formed"]), 1]}
 
 
+def _language_modeling(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
+    return {"bits_per_byte": [row["nll"], row["bytes"]]}
+
+
 def _generation(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
     from snaketune.data.abc_notation import measure, ngrams
 
-    tune, pairs, runs = row["prediction"], ngrams(row["prediction"], 2), runs_of_notes(row["prediction"])
-    found = measure(row["prompt"], tune)
-    known = decoding["known"]
+    tune, pairs, runs = (row["prediction"], *(ngrams(row["prediction"], n) for n in (2, NOVELTY_NOTES)))
+    found, known = measure(row["prompt"], tune), _runs_of_notes(decoding["training"])
     return {
         "abc_validity": [float(found["valid"]), 1],
         "full_bars": [found["full_bars"], found["bars"]],
@@ -159,25 +162,34 @@ def _generation(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
     }
 
 
-OF_TASK = {
+TASKS = {
     "classification": _classification,
     "tagging": _tagging,
     "translation": _translation,
     "qa": _qa,
     "chat": _chat,
+    "language-modeling": _language_modeling,
     "generation": _generation,
 }
 
 
 def statistics(task: str, row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    """The statistics of each metric of one row.
+    """Return the statistics of each metric for one row.
 
     Args:
         task: the scenario's.
-        row: reference, prediction, negative log-likelihood (nats) and count of the answer's tokens, …
-        decoding: labels, and the notes of the training tunes under ``known``.
+        row: reference, prediction and prompt; negative log-likelihood (nats) and count of the completion
+            tokens, unless a service answered, which gives no likelihood; bytes of a plain text.
+        decoding: the labels under ``candidates``, and under ``training`` the references of the training
+            rows if novelty is measured.
     """
-    found = {"perplexity": [row["nll"], row["answer_tokens"]]}
-    if task == "language-modeling":
-        return found | {"bits_per_byte": [row["nll"], row["bytes"]]}
-    return found | OF_TASK[task](row, decoding)
+    found = {"perplexity": [row["nll"], row["answer_tokens"]]} if "nll" in row else {}
+    return found | TASKS[task](row, decoding)
+
+
+def summed(rows: list[Row]) -> dict[str, float]:
+    """Compute each metric over rows with their ``statistics``."""
+    return {
+        name: float(value(name, np.sum([row["statistics"][name] for row in rows], axis=0)))
+        for name in rows[0]["statistics"]
+    }

@@ -5,7 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from snaketune.config.corpora import BUILTIN
 from snaketune.config.scenario import Scenario
+from snaketune.config.tasks import TASKS
+from snaketune.data import tasks
+from snaketune.evaluation import metrics
 
 
 def made(task: str = "classification", **other: Any) -> Scenario:
@@ -64,3 +68,8 @@ def test_near_duplicates_need_bands_and_a_threshold_they_can_find(threshold: flo
 def test_the_least_threshold_and_permutations_are_taken() -> None:
     found = made(near_duplicates={"threshold": 0.5, "permutations": 32}).near_duplicates
     assert (found.threshold, found.permutations) == (0.5, 32)
+
+
+def test_every_task_can_be_configured_read_and_scored() -> None:
+    assert TASKS.keys() == tasks.TASKS.keys() == metrics.TASKS.keys()
+    assert {corpus.task for corpus in BUILTIN.values()} == TASKS.keys()

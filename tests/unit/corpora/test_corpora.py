@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune import corpora
 from snaketune.core.files import write_jsonl
-from snaketune.corpora import areas, dialogues, domain, entities, questions
+from snaketune.corpora import areas, dialogues, docstrings, domain, entities, questions
 
 DOCSTRING = """Compute an incomplete factorization of `A`, i.e. Part of it.
 
@@ -57,7 +56,7 @@ def corpus(tmp_path: Path, *rows: dict[str, str]) -> Path:
 
 
 def test_a_docstring_is_read_with_its_sections() -> None:
-    read = corpora.parse(DOCSTRING)
+    read = docstrings.parse(DOCSTRING)
     assert read.summary == "Compute an incomplete factorization of A, i.e. Part of it."
     array, tolerances, mode, rest = read.sections["Parameters"]
     assert (array.name, array.bare_type, array.description) == (
@@ -84,7 +83,7 @@ def test_a_docstring_is_read_with_its_sections() -> None:
     ["", "f(x) -> y", "Of :math:`x^2` and others.", "It does:", "No full stop", "Parameters\n----------\nx : int"],
 )
 def test_what_is_no_sentence_of_words_is_no_summary(text: str) -> None:
-    assert corpora.parse(text).summary == ""
+    assert docstrings.parse(text).summary == ""
 
 
 @pytest.mark.parametrize(
@@ -99,13 +98,13 @@ def test_what_is_no_sentence_of_words_is_no_summary(text: str) -> None:
     ],
 )
 def test_a_type_is_read_without_its_default(kind: str, bare: str, default: str) -> None:
-    item = corpora.Item("x", kind, "")
+    item = docstrings.Item("x", kind, "")
     assert (item.bare_type, item.default) == (bare, default)
 
 
 def test_ids_are_unique_where_a_name_is_defined_twice(tmp_path: Path) -> None:
     path = corpus(tmp_path, *(row("a.b", "C.x", text) for text in ("the getter", "the setter", "the deleter")))
-    assert [name for name, _ in corpora.rows(path)] == ["a.b:C.x", "a.b:C.x:2", "a.b:C.x:3"]
+    assert [name for name, _ in docstrings.rows(path)] == ["a.b:C.x", "a.b:C.x:2", "a.b:C.x:3"]
 
 
 def test_an_area_is_that_of_the_longest_prefix_and_its_names_are_gone(tmp_path: Path) -> None:
@@ -119,7 +118,10 @@ def test_an_area_is_that_of_the_longest_prefix_and_its_names_are_gone(tmp_path: 
     found = areas.examples(
         path, areas={"sparse": ["scipy.sparse"], "algebra": ["scipy.linalg", "scipy.sparse.linalg"]}, **options
     )
-    assert [(one["label"], one["text"]) for one in found] == [("algebra", "'s and work."), ("algebra", "one two three")]
+    assert [(one.fields["label"], one.fields["text"]) for one in found] == [
+        ("algebra", "'s and work."),
+        ("algebra", "one two three"),
+    ]
 
 
 def language_model_rows() -> list[dict[str, str]]:
@@ -137,13 +139,13 @@ def test_no_module_crosses_splits_and_every_text_keeps_the_split_that_pre_traini
     found = domain.examples(corpus(tmp_path, *rows), libraries=["scipy", "python"], max_characters=99, min_characters=1)
     splits = collections.defaultdict(set)
     for one in found:
-        splits[one["group"]].add(one["split"])
+        splits[one.group].add(one.split)
     assert {len(of_module) for of_module in splits.values()} == {1}
     known = {f"{one['module']}:{one['name']}": one["split"] for one in rows}
-    assert all(known[one["id"]] == one["split"] for one in found)
-    assert not any(one["id"].startswith("numpy") for one in found)
-    assert sum(one["id"].startswith("python") for one in found) == 60
-    count = collections.Counter(one["split"] for one in found if one["id"].startswith("scipy"))
+    assert all(known[one.id] == one.split for one in found)
+    assert not any(one.id.startswith("numpy") for one in found)
+    assert sum(one.id.startswith("python") for one in found) == 60
+    count = collections.Counter(one.split for one in found if one.id.startswith("scipy"))
     assert count["test"] == pytest.approx(0.3 * 300, rel=0.5)
     assert count["validation"] == pytest.approx(0.2 * 300, rel=0.5)
 
@@ -151,7 +153,7 @@ def test_no_module_crosses_splits_and_every_text_keeps_the_split_that_pre_traini
 def test_texts_of_language_modelling_are_one_line_cut_at_a_word(tmp_path: Path) -> None:
     path = corpus(tmp_path, row("scipy.a", "f", "one\n  two   three"), row("scipy.b", "f", "short"))
     found = domain.examples(path, libraries=["scipy"], max_characters=9, min_characters=6)
-    assert [(one["text"], one["group"]) for one in found] == [("one two", "scipy.a")]
+    assert [(one.fields["text"], one.group) for one in found] == [("one two", "scipy.a")]
 
 
 def sentence(text: str, module: str = "numpy", name: str = "mean", library: str = "numpy") -> str:
@@ -240,24 +242,24 @@ def test_a_sentence_is_kept_once_and_a_fifth_have_no_entity(tmp_path: Path) -> N
         row("torch", "f", "Another library calls `mean` here.", library="torch"),
     )
     found = entities.examples(path, max_words=6, min_words=3)
-    assert collections.Counter((one["split"], "B-function" in one["tags"]) for one in found) == {
+    assert collections.Counter((one.split, "B-function" in one.fields["tags"]) for one in found) == {
         ("train", True): 7,
         ("train", False): 1,
         ("test", True): 1,
     }
-    assert all(len(one["tokens"]) == len(one["tags"]) == 6 for one in found)
+    assert all(len(one.fields["tokens"]) == len(one.fields["tags"]) == 6 for one in found)
 
 
 @given(st.integers(80, 500))
 def test_every_answer_is_a_span_of_a_passage_that_fits(length: int) -> None:
-    read = corpora.parse(DOCSTRING)
+    read = docstrings.parse(DOCSTRING)
     context, shown = questions.passage("f", read, length)
     assert len(context) <= length
     assert all(one.answer in context for one in questions.questions(read, shown))
 
 
 def test_what_is_asked_is_answered_rightly() -> None:
-    read = corpora.parse(DOCSTRING)
+    read = docstrings.parse(DOCSTRING)
     context, shown = questions.passage("f", read, 500)
     assert context.splitlines()[:3] == [f"f: {read.summary}", "Parameters", "A : (N, N) array_like"]
     assert {(one.kind, one.item, one.answer) for one in questions.questions(read, shown) if one.answer} == {
@@ -274,22 +276,22 @@ def test_what_is_asked_is_answered_rightly() -> None:
 
 def test_a_question_is_phrased_by_its_kind_and_item_alone() -> None:
     for number in range(9):
-        key = corpora.choose(f"m:{number}typeA", questions.PHRASES["type"])
+        key = docstrings.choose(f"m:{number}typeA", questions.PHRASES["type"])
         for answer in ("int", "str"):
             asked = questions.Question("type", "A", answer)
             made = questions.example(f"m:{number}", row("scipy.m", "f", ""), "A : int or str", asked)
-            assert made["question"] == key.format(item="A")
+            assert made.fields["question"] == key.format(item="A")
 
 
 def test_questions_are_of_all_kinds_alike(tmp_path: Path) -> None:
     rows = [row(f"scipy.m{n}", "f", DOCSTRING, split=("train", "test")[n % 2]) for n in range(60)]
     found = questions.examples(corpus(tmp_path, *rows, row("scipy.m", "g", "No sections here.")), max_characters=400)
     for split in ("train", "test"):
-        count = collections.Counter(one["id"].split("#")[1] for one in found if one["split"] == split)
+        count = collections.Counter(one.id.split("#")[1] for one in found if one.split == split)
         assert set(count) == {"summary", "type", "meaning", "default", "returns", "condition"}
         assert max(count.values()) - min(count.values()) <= 1
-    assert len({one["id"] for one in found}) == len(found)
-    assert all(one["answers"][0] in one["context"] for one in found)
+    assert len({one.id for one in found}) == len(found)
+    assert all(one.fields["answers"][0] in one.fields["context"] for one in found)
 
 
 def test_dialogues_answer_from_the_docstring_and_fit(tmp_path: Path) -> None:
@@ -300,11 +302,11 @@ def test_dialogues_answer_from_the_docstring_and_fit(tmp_path: Path) -> None:
     answers: set[str] = set()
     turns: collections.Counter[int] = collections.Counter()
     for one in found:
-        messages = one["messages"]
+        messages = one.fields["messages"]
         spoken = [message for message in messages if message["role"] != "system"]
         assert [message["role"] for message in spoken] == ["user", "assistant"] * (len(spoken) // 2)
         assert sum(len(message["content"]) for message in messages) <= 350
-        assert f"`scipy.{one['id'].split('.')[1].split(':')[0]}.f`" in spoken[0]["content"]
+        assert f"`scipy.{one.id.split('.')[1].split(':')[0]}.f`" in spoken[0]["content"]
         assert spoken[1]["content"] == "Compute an incomplete factorization of A, i.e. Part of it."
         answers |= {message["content"] for message in spoken[3::2] if "is in" not in message["content"]}
         turns[len(spoken) // 2] += 1
@@ -325,5 +327,5 @@ def test_a_dialogue_that_is_too_long_loses_its_last_turns(tmp_path: Path) -> Non
     path = corpus(tmp_path, *(row(f"scipy.m{n}", "f", DOCSTRING) for n in range(20)))
     found = dialogues.examples(path, max_characters=95)
     assert found
-    assert {len(one["messages"]) for one in found} == {2}
+    assert {len(one.fields["messages"]) for one in found} == {2}
     assert dialogues.examples(path, max_characters=50) == []

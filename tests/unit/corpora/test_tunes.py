@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.config.templates import Example
 from snaketune.core.errors import UserError
 from snaketune.corpora import tunes as corpus
 from snaketune.data import abc_notation
+from snaketune.data.examples import Example
 
 HEADER = "Continue this reel in ABC notation.\nM:4/4\nL:1/8\nK:D"
 MALFORMED = {"valid": False, "bars": 0, "full_bars": 0}
@@ -28,20 +28,20 @@ def rows() -> list[Example]:
 def test_every_tune_of_the_corpus_is_valid_and_all_its_bars_are_full(rows: list[Example]) -> None:
     assert len(rows) > 300
     for row in rows:
-        measured = abc_notation.measure(row["prompt"], row["completion"])
+        measured = abc_notation.measure(row.fields["prompt"], row.fields["completion"])
         assert measured["valid"], row
         assert measured["full_bars"] == measured["bars"] >= 3, row
 
 
 def test_a_completion_ends_at_a_bar_line_and_is_short(rows: list[Example]) -> None:
-    assert all(row["completion"].endswith(("|", "|]")) for row in rows)
-    assert max(len(row["completion"]) for row in rows) <= 200
-    assert max(row["completion"].count("|") for row in rows) <= 8
+    assert all(row.fields["completion"].endswith(("|", "|]")) for row in rows)
+    assert max(len(row.fields["completion"]) for row in rows) <= 200
+    assert max(row.fields["completion"].count("|") for row in rows) <= 8
 
 
 def test_tunes_have_ids_of_their_own_and_all_three_collections(rows: list[Example]) -> None:
-    assert len({row["id"] for row in rows}) == len(rows)
-    found = {row["id"].split("/")[0] for row in rows}
+    assert len({row.id for row in rows}) == len(rows)
+    found = {row.id.split("/")[0] for row in rows}
     assert found == {"airdsAirs", "oneills1850", "ryansMammoth"}
 
 
@@ -63,10 +63,10 @@ def read(monkeypatch: pytest.MonkeyPatch, *texts: str, **options: int) -> list[E
 def test_a_tune_becomes_its_header_its_first_bar_and_the_bars_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     body = '"A"A2|(B2c2) {ag}.d2-e2|\\\n ~A2 B2 c2-c2| % a comment\nw: words\nA8|(3ABc d2 z4 :|: A8 | B8 |]'
     [row] = read(monkeypatch, HEAD + body)
-    assert row["prompt"] == (
+    assert row.fields["prompt"] == (
         "Continue this reel in ABC notation.\nM:2/2\nL:1/8\nK:Amix\nA2|B2c2 d2e2|"
     )  # the dash between d and e is a slur
-    assert row["completion"] == "A2 B2 c2-c2|A8|(3ABc d2 z4::A8|B8|]"
+    assert row.fields["completion"] == "A2 B2 c2-c2|A8|(3ABc d2 z4::A8|B8|]"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_completion_ends_with_its_section_or_where_a_limit_is_met(
     options: dict[str, int], completion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [row] = read(monkeypatch, HEAD + "G8|A8|B8|c8|d8::e8|f8|", **options)
-    assert row["completion"] == completion
+    assert row.fields["completion"] == completion
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_tunes_with_a_title_in_common_are_one_group(monkeypatch: pytest.MonkeyPa
     head, body = "\nM:4/4\nL:1/8\nK:G\n", "G8|A8|B8|c8|d8|"
     titles = ["The First", "Second, A", "First, The\nT:Second's Reel\nT:A Second", "Fourth", "Seconds. 2nd Setting."]
     rows = read(monkeypatch, *(f"1\nT:{title}{head}{body}" for title in titles))
-    groups = [row["group"] for row in rows]
+    groups = [row.group for row in rows]
     assert groups[0] == groups[1] == groups[2] == groups[4] != groups[3]
 
 

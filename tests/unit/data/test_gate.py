@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from snaketune.config.scenario import Scenario
-from snaketune.config.templates import MARKUP, Example
+from snaketune.config.templates import MARKUP
 from snaketune.core.errors import UserError
 from snaketune.data import gate
+from snaketune.data.examples import Example
 from snaketune.data.findings import Count, Findings
 from snaketune.data.near_duplicates import Duplicates
 from snaketune.data.pii import masked, personal_data
@@ -31,15 +32,8 @@ def words(seed: int, count: int = 12) -> str:
 
 
 def row(number: int, split: str = "train", text: str | None = None, label: str | None = None) -> Example:
-    return {
-        "id": str(number),
-        "where": f"a.jsonl:{number}",
-        "text": words(number) if text is None else text,
-        "label": label or "ab"[number % 2],
-        "group": str(number),
-        "split": split,
-        "given": split,
-    }
+    fields = {"text": words(number) if text is None else text, "label": label or "ab"[number % 2]}
+    return Example(str(number), fields, str(number), split, given_split=split, where=f"a.jsonl:{number}")
 
 
 def splits(train: int = 60, validation: int = 20, test: int = 20) -> list[Example]:
@@ -55,12 +49,12 @@ def paraphrase(text: str) -> str:
 def test_a_planted_leak_of_5_percent_is_caught_and_named(changed: Any) -> None:
     rows = splits(train=60, validation=0, test=100)
     leaking = rows[60:65]
-    copies = [row(1000 + n, text=changed(one["text"])) for n, one in enumerate(leaking)]
+    copies = [row(1000 + n, text=changed(one.fields["text"])) for n, one in enumerate(leaking)]
     kept, findings = gate.sift(rows + copies, scenario())
     leaks = findings.counts["leaks"]
     assert (leaks.rows, leaks.of) == (5, 100)
     assert sorted(leaks.places) == [f"a.jsonl:{60 + n} is like a.jsonl:{1000 + n}" for n in range(5)]
-    assert not {one["id"] for one in kept} & {one["id"] for one in copies}
+    assert not {one.id for one in kept} & {one.id for one in copies}
     with pytest.raises(
         UserError, match=r"leaks: 5 of 100 validation and test rows .* \(5\.00%, budget 1\.00%\): a\.jsonl:6"
     ):
@@ -69,7 +63,7 @@ def test_a_planted_leak_of_5_percent_is_caught_and_named(changed: Any) -> None:
 
 def test_a_row_that_leaks_twice_counts_once() -> None:
     rows = splits()
-    twice = [row(1000 + n, text=rows[-1]["text"] + " more" * n) for n in range(2)]
+    twice = [row(1000 + n, text=rows[-1].fields["text"] + " more" * n) for n in range(2)]
     _, findings = gate.sift(rows + twice, scenario())
     assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (1, 40)
     assert findings.dropped == {"like a row of validation or test": 2}
@@ -77,18 +71,18 @@ def test_a_row_that_leaks_twice_counts_once() -> None:
 
 def test_where_the_splits_are_ours_a_copy_is_no_leak_but_dropped_from_training() -> None:
     rows = splits()
-    rows.append(row(1000, text=rows[-1]["text"]))
+    rows.append(row(1000, text=rows[-1].fields["text"]))
     for one in rows:
-        del one["given"]
+        one.given_split = ""
     kept, findings = gate.sift(rows, scenario())
     assert findings.counts["leaks"].rows == 0
     assert findings.dropped == {"duplicate of a kept row": 1}
-    assert "1000" not in {one["id"] for one in kept}
+    assert "1000" not in {one.id for one in kept}
 
 
 def test_a_group_of_the_users_on_both_sides_of_a_given_split_is_a_leak() -> None:
     rows = splits(train=60, validation=0, test=100)
-    rows[5]["group"] = rows[70]["group"] = rows[71]["group"] = "one"
+    rows[5].group = rows[70].group = rows[71].group = "one"
     kept, findings = gate.sift(rows, scenario())
     assert len(kept) == 160
     assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (2, 100)
@@ -101,8 +95,8 @@ def test_a_group_of_the_users_on_both_sides_of_a_given_split_is_a_leak() -> None
 
 def test_a_row_like_a_training_row_of_its_group_leaks_once_and_a_group_is_shown_masked() -> None:
     rows = splits()
-    rows[-1]["group"] = rows[-2]["group"] = rows[0]["group"] = "jane.roe@firm.de"
-    rows[1]["text"] = rows[-1]["text"]
+    rows[-1].group = rows[-2].group = rows[0].group = "jane.roe@firm.de"
+    rows[1].fields["text"] = rows[-1].fields["text"]
     _, findings = gate.sift(rows, scenario())
     assert findings.counts["leaks"].rows == 2
     assert sorted(findings.counts["leaks"].places) == [
@@ -114,19 +108,19 @@ def test_a_row_like_a_training_row_of_its_group_leaks_once_and_a_group_is_shown_
 def test_groups_that_the_texts_make_or_in_splits_made_here_are_no_leaks() -> None:
     questions = [question(n, words(n), "north") for n in range(20)]
     for number, one in enumerate(questions):
-        one |= {"group": CONTEXT.lower(), "split": "test" if number % 2 else "train"}
-        one["given"] = one["split"]
+        one.group, one.split = CONTEXT.lower(), "test" if number % 2 else "train"
+        one.given_split = one.split
     assert gate.sift(questions, scenario("qa"))[1].counts["leaks"].rows == 0
     rows = splits()
     for one in rows:
-        one["group"] = "one"
-        del one["given"]
+        one.group = "one"
+        one.given_split = ""
     assert gate.sift(rows, scenario())[1].counts["leaks"].rows == 0
 
 
 def test_duplicates_within_a_split_are_dropped_and_judged() -> None:
     rows = splits()
-    copies = [row(1000 + n, text=paraphrase(one["text"])) for n, one in enumerate(rows[:60])]
+    copies = [row(1000 + n, text=paraphrase(one.fields["text"])) for n, one in enumerate(rows[:60])]
     kept, findings = gate.sift(rows + copies, scenario())
     assert len(kept) == 100
     assert findings.counts["duplicates"].share == pytest.approx(60 / 160)
@@ -206,7 +200,7 @@ CONTEXT = "The old harbour of the town lies in the north and its new harbour lie
 
 def question(number: int, asked: str, answer: str, context: str = CONTEXT) -> Example:
     fields = {"question": asked, "answers": [answer], "context": context}
-    return {"id": str(number), "group": str(number), "split": "train"} | fields
+    return Example(str(number), fields, str(number), "train")
 
 
 def test_questions_on_one_passage_are_no_duplicates_but_rephrased_ones_are() -> None:
@@ -218,14 +212,13 @@ def test_questions_on_one_passage_are_no_duplicates_but_rephrased_ones_are() -> 
     ]
     kept, findings = gate.sift(examples, scenario("qa"))
     assert len(kept) == 3
-    assert {"1", "4"} - {one["id"] for one in kept}
+    assert {"1", "4"} - {one.id for one in kept}
     assert findings.dropped == {"near-duplicate of a kept row": 1}
 
 
 def test_a_translation_that_is_the_same_in_two_languages_is_no_duplicate() -> None:
     rows = [
-        {"id": language, "group": "g", "split": "train", "source": "Costa Rica", "target": "Costa Rica"}
-        | {"language": language}
+        Example(language, {"source": "Costa Rica", "target": "Costa Rica", "language": language}, "g", "train")
         for language in ("Spanish", "Portuguese", "spanish")
     ]
     kept, findings = gate.sift(rows, scenario("translation"))
@@ -236,7 +229,7 @@ def test_a_translation_that_is_the_same_in_two_languages_is_no_duplicate() -> No
 def chat(number: int, *contents: str) -> Example:
     roles = ["system", "user", "assistant"]
     messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-    return {"id": str(number), "group": str(number), "split": "train", "messages": messages}
+    return Example(str(number), {"messages": messages}, str(number), "train")
 
 
 def test_a_system_turn_that_all_share_makes_no_duplicates() -> None:
@@ -249,7 +242,7 @@ def test_test_rows_are_kept_first_and_each_split_has_its_limit(share: str) -> No
     limits = {"train": 7, "validation": 3, "test": 2}
     kept, findings = gate.sift(splits(), scenario(**{share: limits}))
     labels = 2 if share == "rows_per_label" else 1
-    assert {split: sum(one["split"] == split for one in kept) for split in limits} == {
+    assert {split: sum(one.split == split for one in kept) for split in limits} == {
         split: rows * labels for split, rows in limits.items()
     }
     assert findings.dropped.total() == 100 - 12 * labels
@@ -262,12 +255,12 @@ def test_rows_and_rows_per_label_both_hold() -> None:
             rows={"train": 9, "validation": 9, "test": 9}, rows_per_label={"train": 6, "validation": 2, "test": 1}
         ),
     )
-    assert [sum(one["split"] == split for one in kept) for split in ("train", "validation", "test")] == [9, 4, 2]
+    assert [sum(one.split == split for one in kept) for split in ("train", "validation", "test")] == [9, 4, 2]
 
 
 def test_the_kept_rows_do_not_depend_on_the_order_of_the_rows() -> None:
     rows = splits()
-    rows += [row(1000 + n, text=paraphrase(one["text"])) for n, one in enumerate(rows[:30])]
+    rows += [row(1000 + n, text=paraphrase(one.fields["text"])) for n, one in enumerate(rows[:30])]
     kept, findings = gate.sift(rows, scenario())
     backwards, same = gate.sift(rows[::-1], scenario())
     assert kept == backwards
@@ -326,7 +319,7 @@ def test_personal_data_are_masked_in_their_text() -> None:
 
 def labelled(label: str) -> list[Example]:
     rows = splits()
-    rows[3]["label"] = rows[4]["label"] = label
+    rows[3].fields["label"] = rows[4].fields["label"] = label
     return rows
 
 
@@ -338,16 +331,18 @@ def test_personal_data_in_a_label_of_the_users_are_refused_and_masked(verdict: s
 
 
 def test_personal_data_in_an_entity_type_are_refused() -> None:
-    tagged = {"tokens": ["a", "b"], "tags": ["O", "B-jane.roe@firm.de"], "where": "a.jsonl:7"}
-    rows = [{"id": "7", "group": "7", "split": "train"} | tagged]
+    tagged = {"tokens": ["a", "b"], "tags": ["O", "B-jane.roe@firm.de"]}
+    rows = [Example("7", tagged, "7", "train", where="a.jsonl:7")]
     with pytest.raises(UserError, match=r"a\.jsonl:7: entity type 'j…@f…' holds personal data"):
         gate.sift(rows, scenario("tagging"))
 
 
 def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
     hub = scenario(source={"hub": "owner/name", "revision": "0" * 40}, gate="warn")
-    rows = [one | {"label": "jane.roe@firm.de" if one["split"] == "test" else "a"} for one in splits()]
-    rows[0] |= {"text": rows[-1]["text"], "label": "call +49 30 901820"}
+    rows = splits()
+    for one in rows:
+        one.fields["label"] = "jane.roe@firm.de" if one.split == "test" else "a"
+    rows[0].fields = {"text": rows[-1].fields["text"], "label": "call +49 30 901820"}
     kept, findings = gate.sift(rows, hub)
     assert findings.counts["majority"].places == ["'j…@f…'"]
     assert findings.conflicts.places == ["a.jsonl:99 and a.jsonl:0 ('call +49…', 'j…@f…')"]
@@ -357,7 +352,7 @@ def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
 
 def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
     rows = splits()
-    rows[3]["text"] += " jane.roe@firm.de or +49 30 901820"
+    rows[3].fields["text"] += " jane.roe@firm.de or +49 30 901820"
     _, findings = gate.sift(rows, scenario())
     assert findings.counts["personal"].rows == 1
     shown = str(findings.figures())
@@ -413,7 +408,11 @@ def test_other_brackets_pass(text: str) -> None:
 
 
 def test_empty_rows_are_dropped_and_counted() -> None:
-    rows = [*splits(), row(1000, text=""), row(1001, label="a") | {"label": ""}]
+    rows = [
+        *splits(),
+        row(1000, text=""),
+        Example("1001", {"text": words(1001), "label": ""}, "1001", "train", where="a.jsonl:1001"),
+    ]
     kept, findings = gate.sift(rows, scenario())
     assert len(kept) == 100
     assert findings.counts["empty"].places == ["a.jsonl:1000 (text)", "a.jsonl:1001 (label)"]
@@ -424,14 +423,14 @@ def test_empty_rows_are_dropped_and_counted() -> None:
 def test_a_chat_with_an_empty_turn_is_empty() -> None:
     rows = [chat(1, words(0), words(1), ""), chat(2, words(0), " ", words(2)), chat(3, words(0), words(3), "Yes.")]
     kept, findings = gate.sift(rows, scenario("chat"))
-    assert [one["id"] for one in kept] == ["3"]
+    assert [one.id for one in kept] == ["3"]
     assert findings.counts["empty"].places == ["1 (assistant)", "2 (user)"]
 
 
 def test_the_commonest_label_of_test_is_held_against_its_budget() -> None:
     rows = splits()
     for one in rows:
-        one["label"] = "a" if int(one["id"]) % 40 else "b"
+        one.fields["label"] = "a" if int(one.id) % 40 else "b"
     _, findings = gate.sift(rows, scenario())
     assert (findings.counts["majority"].rows, findings.counts["majority"].of) == (19, 20)
     assert gate.judge(findings, scenario())["verdict"] == "passed"

@@ -1,6 +1,7 @@
 """Examples of every task are split by their groups and written with a card that says what was kept."""
 
 import collections
+import dataclasses
 import json
 import sys
 import types
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 import prepare_data
 from snaketune.config.scenario import Scenario
-from snaketune.config.templates import Example
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, sha256, write_jsonl
+from snaketune.data.examples import Example
+from snaketune.data.tasks import Tagging
 
 NAMES = ("train", "validation", "test")
 
@@ -28,25 +30,25 @@ def words(seed: int, count: int = 12) -> str:
 
 
 def example(number: int, split: str) -> Example:
-    return {"id": str(number), "text": words(number), "label": "a", "group": str(number), "split": split}
+    return Example(str(number), {"text": words(number), "label": "a"}, str(number), split)
 
 
 @given(st.lists(st.text(max_size=2), min_size=1), st.floats(0, 0.5), st.floats(0, 0.49))
 def test_a_group_is_never_divided_between_splits(groups: list[str], validation: float, test: float) -> None:
-    examples = [{"group": group} for group in groups]
+    examples = [Example("", {}, group) for group in groups]
     prepare_data.assign_splits(examples, {"validation": validation, "test": test})
     splits = collections.defaultdict(set)
     for one in examples:
-        splits[one["group"]].add(one["split"])
+        splits[one.group].add(one.split)
     assert all(len(found) == 1 for found in splits.values())
 
 
 def test_splits_have_their_shares_of_the_groups_whatever_the_order_of_rows() -> None:
-    examples = [{"group": str(n // 2)} for n in range(200)]
-    backwards = [dict(one) for one in examples[::-1]]
+    examples = [Example("", {}, str(n // 2)) for n in range(200)]
+    backwards = [dataclasses.replace(one) for one in examples[::-1]]
     for rows in (examples, backwards):
         prepare_data.assign_splits(rows, {"validation": 0.1, "test": 0.2})
-    count = collections.Counter(one["split"] for one in examples)
+    count = collections.Counter(one.split for one in examples)
     assert count == pytest.approx({"train": 140, "validation": 20, "test": 40}, abs=2)
     assert backwards[::-1] == examples
 
@@ -54,7 +56,7 @@ def test_splits_have_their_shares_of_the_groups_whatever_the_order_of_rows() -> 
 def test_a_split_that_the_source_fixes_stays() -> None:
     examples = [example(n, "validation") for n in range(10)]
     prepare_data.assign_splits(examples, {"validation": 0.1, "test": 0.2})
-    assert {one["split"] for one in examples} == {"validation"}
+    assert {one.split for one in examples} == {"validation"}
 
 
 @pytest.mark.parametrize("given", [["train"], ["train", "test"], ["train", "validation"], list(NAMES)])
@@ -64,8 +66,8 @@ def test_splits_that_the_data_lack_are_taken_from_training(given: list[str]) -> 
     shares = {"validation": 10, "test": 20}
     taken = {split: rows for split, rows in shares.items() if split not in given}
     expected = dict.fromkeys(given, 100) | taken | {"train": 100 - sum(taken.values())}
-    assert collections.Counter(one["split"] for one in examples) == expected
-    assert {one["given"] for one in examples if one["split"] in taken} <= {"train"}
+    assert collections.Counter(one.split for one in examples) == expected
+    assert {one.given_split for one in examples if one.split in taken} <= {"train"}
 
 
 TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -228,7 +230,7 @@ def test_a_builtin_corpus_is_read_with_its_options(tmp_path: Path, monkeypatch: 
     def examples(corpus: Path, max_characters: int) -> list[Example]:
         assert corpus == tmp_path / "documentation.jsonl"
         texts = [words(n)[:max_characters] for n in range(60)]
-        return [{"id": str(n), "group": str(n), "messages": chat(text)} for n, text in enumerate(texts)]
+        return [Example(str(n), {"messages": chat(text)}, str(n)) for n, text in enumerate(texts)]
 
     def chat(text: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
@@ -269,7 +271,7 @@ def test_over_a_budget_nothing_is_written_unless_the_gate_only_warns(
     ],
 )
 def test_entities_begin_with_b_and_go_on_with_i(tags: list[str], entities: list[tuple[str, str]]) -> None:
-    assert prepare_data.entities_of(["a", "b", "c"], tags) == entities
+    assert Tagging().entities({"tokens": ["a", "b", "c"], "tags": tags}) == entities
 
 
 def test_a_file_that_changed_after_the_job_was_planned_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
-from snaketune.data.raw_rows import Faults, Row, found
+from snaketune.data.raw_rows import Faults, Row, describe
 from snaketune.data.read_files import read_rows
 
 ROWS = [{"text": "Grüße, “all”", "label": "a"}, {"text": 'two\nlines and a "quote"', "label": "b"}]
@@ -191,4 +191,4 @@ def test_a_hub_out_of_reach_gives_one_message(monkeypatch: pytest.MonkeyPatch, t
     ],
 )
 def test_a_value_is_shown_shortly(value: Any, shown: str) -> None:
-    assert found(value) == shown
+    assert describe(value) == shown

@@ -1,4 +1,4 @@
-"""Rows of every shape become the examples of their task."""
+"""Rows of every format become the examples of their task."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import pytest
 
 from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
-from snaketune.data.normalize import Shaper, reach
+from snaketune.data.examples import Example
+from snaketune.data.normalize import Normalizer, reach
 from snaketune.data.raw_rows import Faults, Row
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -14,26 +15,24 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 PROMPTED = {"prompt": "Hi", "completion": "Hello"}
 
 
-def shaper(task: str, **source: Any) -> Shaper:
+def normalizer(task: str, **source: Any) -> Normalizer:
     content = {"task": task, "source": {"path": "a.jsonl"} | source}
     if task == "translation":
         content["prompt"] = "Translate: {source}"
-    return Shaper(Scenario.model_validate(content).model_dump(), Faults())
+    return Normalizer(Scenario.model_validate(content).model_dump(), Faults())
 
 
-def shaped(task: str, content: dict[str, Any], split: str | None = None, **source: Any) -> dict[str, Any]:
-    made = shaper(task, **source)
+def shaped(task: str, content: dict[str, Any], split: str | None = None, **source: Any) -> Example:
+    made = normalizer(task, **source)
     example = made(Row("a.jsonl:1", "1", split, content))
     made.faults.stop()
     assert example is not None
-    assert (example.pop("id"), example.pop("where")) == ("1", "a.jsonl:1")
+    assert (example.id, example.where) == ("1", "a.jsonl:1")
     return example
 
 
 def fields(task: str, content: dict[str, Any], **columns: str) -> dict[str, Any]:
-    example = shaped(task, content, columns=columns)
-    del example["group"]
-    return example
+    return shaped(task, content, columns=columns).fields
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def fields(task: str, content: dict[str, Any], **columns: str) -> dict[str, Any]
         {"conversations": TURNS},
     ],
 )
-def test_chats_of_every_shape_are_one(content: dict[str, Any]) -> None:
+def test_chats_of_every_format_are_one(content: dict[str, Any]) -> None:
     assert fields("chat", content) == {"messages": TURNS}
     assert fields("generation", content) == PROMPTED
 
@@ -86,7 +85,7 @@ def test_other_values_are_no_labels(label: Any) -> None:
 
 def test_braces_around_language_ask_for_no_column() -> None:
     scenario = {"task": "translation", "source": {"path": "a.jsonl"}, "prompt": "{{language}}: {source}"}
-    made = Shaper(Scenario.model_validate(scenario).model_dump(), Faults())
+    made = Normalizer(Scenario.model_validate(scenario).model_dump(), Faults())
     assert made(Row("a.jsonl:1", "1", None, {"source": "hand", "target": "mano"})) is not None
     assert made.faults.count == 0
 
@@ -111,7 +110,7 @@ def test_answers_of_every_form(answers: Any) -> None:
     assert fields("qa", content) == {"context": "The north.", "question": "Where?", "answers": ["north"]}
 
 
-def test_columns_choose_the_shape_and_the_names() -> None:
+def test_columns_choose_the_format_and_the_names() -> None:
     content = {"messages": TURNS, "q": "Hi?", "a": "Yes"}
     turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes"}]
     assert fields("chat", content, prompt="q", completion="a") == {"messages": turns}
@@ -138,28 +137,28 @@ def test_a_name_with_a_dot_comes_before_a_nested_one() -> None:
     ],
 )
 def test_rows_are_grouped_by_what_splits_must_not_share(task: str, content: dict[str, Any], group: str) -> None:
-    assert shaped(task, content)["group"] == group
+    assert shaped(task, content).group == group
 
 
 def test_id_group_and_split_may_be_columns() -> None:
     content = {"text": "A", "label": "x", "nr": 7, "who": "me", "part": "test"}
-    made = shaper("classification", columns={"id": "nr", "group": "who", "split": "part"})
+    made = normalizer("classification", columns={"id": "nr", "group": "who", "split": "part"})
     example = made(Row("a.jsonl:1", "1", None, content))
     assert example is not None
-    assert (example["id"], example["group"], example["split"]) == ("7", "me", "test")
+    assert (example.id, example.group, example.split) == ("7", "me", "test")
 
 
 def test_a_split_of_its_own_file_outweighs_a_column() -> None:
     content = {"text": "A", "label": "x", "split": "dev"}
     files = {"train": "a.jsonl", "test": "b.jsonl"}
-    assert shaped("classification", content, "test", path=files)["split"] == "test"
+    assert shaped("classification", content, "test", path=files).split == "test"
 
 
 def test_a_faulty_row_goes_to_the_faults_and_the_others_on() -> None:
-    made = shaper("classification")
+    made = normalizer("classification")
     rows = [{"text": "a", "label": "x"}, {"text": "a"}, {"text": "b", "label": "x"}]
     examples = [made(Row(f"a.jsonl:{n}", str(n), None, row)) for n, row in enumerate(rows, 1)]
-    assert [example and example["text"] for example in examples] == ["a", None, "b"]
+    assert [example and example.fields["text"] for example in examples] == ["a", None, "b"]
     assert made.faults.count == 1
     assert made.faults.shown[0].startswith("a.jsonl:2: label: expected a value")
 

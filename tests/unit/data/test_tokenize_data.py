@@ -17,7 +17,7 @@ from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 from snaketune.data.tokens import Rows, answer_start, read_rows
 
-RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "task": "chat"}
+RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "novelty": False}
 
 
 # Phi-4-mini ends an answer with <|end|>, and a whole conversation with its end-of-sequence token too.
@@ -104,7 +104,7 @@ def test_a_plain_text_is_predicted_from_its_first_token_on(base: Path) -> None:
 
 def test_what_evaluation_needs_is_beside_the_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
     rows = [{"id": "1", "messages": dialogue("?", "It is a"), "reference": "a"}]
-    out = tokenized(monkeypatch, tmp_path, base, rows, task="classification", labels=["a", "b"])
+    out = tokenized(monkeypatch, tmp_path, base, rows, labels=["a", "b"])
     tokenizer = AutoTokenizer.from_pretrained(base)
     decoding = read_json(out / "test/decoding.json")
     told = {label: tokenizer.decode(ids) for label, ids in decoding["candidates"].items()}
@@ -188,9 +188,4 @@ def test_a_tokenizer_without_chat_template_is_an_error(
     with pytest.raises(UserError, match="no chat template"):
         tokenized(monkeypatch, tmp_path, base, LONG)
     texts = [{"id": "1", "text": "abc"}]
-    assert (
-        len(
-            read_rows(tokenized(monkeypatch, tmp_path, base, texts, task="language-modeling") / "test/test.safetensors")
-        )
-        == 1
-    )
+    assert len(read_rows(tokenized(monkeypatch, tmp_path, base, texts) / "test/test.safetensors")) == 1

@@ -16,9 +16,9 @@ def techniques(matrix: Matrix) -> dict[str, HostedTechnique]:
 def check(matrix: Matrix) -> None:
     """Raise a UserError if a service couldn't train an experiment as it is configured."""
     for name, scenario in matrix.scenarios.items():
-        if matrix.hosted and scenario.task == "language-modeling":
+        if matrix.hosted and not scenario.has_messages:
             raise UserError(
-                f"{next(iter(matrix.hosted))}: hosted services take chats, but {name} is task: language-modeling; leave one of the two out"
+                f"{next(iter(matrix.hosted))}: hosted services take chats, but {name} is task: {scenario.task}; leave one of the two out"
             )
     for name, technique in techniques(matrix).items():
         if technique.service.retired:

@@ -71,9 +71,9 @@ def check(matrix: Matrix) -> None:
             technique.batches(own.training.batch_rows)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
-        if matrix.scenarios[scenario].task == "language-modeling":
+        if not matrix.scenarios[scenario].has_messages:
             raise UserError(
-                f"{where}: KAITO trains on messages, but {scenario} is task: language-modeling; leave one of the two out"
+                f"{where}: KAITO trains on messages, but {scenario} is task: {matrix.scenarios[scenario].task}; leave one of the two out"
             )
         for seed in own.seeds:
             cell = (model, scenario, name, seed)
