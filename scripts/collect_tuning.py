@@ -1,13 +1,11 @@
 """Gather the tuning runs into one table and name each technique's best learning rate."""
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files
+from snaketune.core import errors, files, tables
 
 NEAR_BEST = 1.1
 
@@ -52,11 +50,7 @@ def main() -> None:
     ]
     for row in rows:
         row["chosen"] = "yes" if row in chosen else ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(arguments.output, text.getvalue())
+    tables.write(arguments.output, rows[0], rows)
     for row in chosen:
         cell = f"{row['model']} {row['scenario']} {row['technique']}"
         print(f"{cell}: learning rate {row['learning_rate']:g}, validation loss {row['validation_loss']:.4f}")

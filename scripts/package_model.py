@@ -6,34 +6,19 @@ linked: whoever edits or chmods the folder they ship must not change the run tha
 
 import argparse
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from snaketune.core import errors, files, layout, manifest
+from snaketune.core.locks import pins
 from snaketune.core.precisions import backend_of
 from snaketune.reporting import model_card
+from snaketune.reporting.numbers import mib
 
 CHECKSUMS = "SHA256SUMS"
 # The runtime of the package, then what computes for it.
 REQUIRED = ("onnxruntime-genai", "onnxruntime")
-
-
-def requirements(lock: Path) -> str:
-    """The locked versions that the model was measured with, as requirements.
-
-    Raises:
-        UserError: the lock file doesn't pin one of them.
-    """
-    text = lock.read_text(encoding="utf-8")
-    lines = []
-    for name in REQUIRED:
-        found = re.search(rf"^{name}==([^\s;]+)", text, re.MULTILINE)
-        if not found:
-            raise errors.UserError(f"{lock}: no line {name}==VERSION, which a package needs: run `make lock`")
-        lines.append(f"{name}=={found[1]}\n")
-    return "".join(lines)
 
 
 def sums(paths: list[Path]) -> str:
@@ -88,15 +73,15 @@ def main() -> None:
     recipe, out = arguments.recipe, arguments.output_directory
 
     inputs = inputs_of(arguments.results, recipe)
-    content = model_card.told(arguments.results, recipe)
+    content = model_card.content(arguments.results, recipe)
     export = inputs["export"].parent
     sources = [*(export / name for name in layout.GENAI_FILES), inputs["merged"].parent / "generation_config.json"]
     files.need_space(out, sum(path.stat().st_size for path in sources), "the package")
     with files.written_together(out) as aside:
         for path in [*sources, arguments.program]:
             shutil.copyfile(path, aside / path.name)
-        (aside / "requirements.txt").write_text(requirements(arguments.lock), encoding="utf-8")
-        content["requirements"] = (aside / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        content["requirements"] = pins(arguments.lock, REQUIRED)
+        (aside / "requirements.txt").write_text("".join(f"{line}\n" for line in content["requirements"]))
         content["files"] = [
             {"name": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in sorted(aside.iterdir())
@@ -106,7 +91,7 @@ def main() -> None:
         (aside / CHECKSUMS).write_text(sums(list(aside.iterdir())), encoding="utf-8")
         manifest.record(aside, recipe, list(inputs.values()), list(aside.iterdir()))
     size = sum(path.stat().st_size for path in out.iterdir())
-    print(f"{out}: {size / model_card.MIB:.1f} MiB; {content['verdict'] or 'the untuned model itself'}")
+    print(f"{out}: {mib(size)} MiB; {content['verdict'] or 'the untuned model itself'}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
 """One row per model, scenario, technique, seed and backend; every pair of techniques compared."""
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files
+from snaketune.core import errors, files, tables
 from snaketune.core.precisions import backend_of
-from snaketune.evaluation.bootstrap import Resampling, percentiles
-from snaketune.reporting.comparison import Cell, Results, compared
-from snaketune.reporting.hosted_rows import hosted_rows
+from snaketune.reporting.comparison import Results, compared
+from snaketune.reporting.summary import hosted_rows, local_row
 
 COLUMNS = [
     "model",
@@ -42,61 +39,6 @@ COLUMNS = [
 ]
 
 
-MEASURED = (
-    "trainable_parameters",
-    "total_parameters",
-    "world_size",
-    "train_tokens",
-    "tokens_per_second",
-    "peak_memory_bytes",
-)
-
-
-def artifact_bytes(run: Path, untuned: bool, backend: str) -> int:
-    """What one keeps or ships: the adapter or all weights for torch, else the ONNX files."""
-    if backend == "torch":
-        manifest = run / ("merged/manifest.json" if untuned else "manifest.json")
-    else:
-        manifest = run / f"onnx/{backend.removeprefix('onnx-')}/manifest.json"
-    entries = files.read_json(manifest)["files"]
-    return sum(
-        entry["bytes"] for name, entry in entries.items() if name.endswith((".safetensors", ".onnx", ".onnx_data"))
-    )
-
-
-def row(results: Results, cell: Cell, backend: str) -> dict[str, Any]:
-    """One row of the summary; its intervals are over test rows, of this seed alone."""
-    model, scenario, technique, seed = cell
-    metric, run = results.metric[scenario], results.run(cell)
-    figures, statistics = files.read_json(run / f"evaluation/{backend}.json"), results.statistics(cell, backend)
-    draws = Resampling(len(statistics), 1, results.samples)
-    value, drawn = draws.values(metric, [statistics])
-    low, high = percentiles(drawn, results.confidence)
-    found = {
-        "model": model,
-        "scenario": scenario,
-        "technique": technique,
-        "seed": seed,
-        "backend": backend,
-        "metric": metric,
-        "higher_is_better": str(results.recipe["scenarios"][scenario]["higher_is_better"]).lower(),
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "n": figures["n"],
-        "artifact_bytes": artifact_bytes(run, technique == "base", backend),
-        "decode_tokens_per_second": figures["decode_tokens_per_second"],
-        "latency_p50_ms": figures["latency_p50_ms"],
-    }
-    if technique != "base":
-        untuned, under = draws.values(metric, [results.statistics([model, scenario, "base", 0], backend)])
-        low, high = percentiles(drawn - under, results.confidence)
-        resources = results.resources(cell)
-        found |= {"base_value": untuned, "delta": value - untuned, "delta_ci_low": low, "delta_ci_high": high}
-        found |= {"train_seconds": resources["seconds"], **{name: resources[name] for name in MEASURED}}
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True)
@@ -110,13 +52,11 @@ def main() -> None:
     cells = arguments.recipe["cells"]
     precisions = arguments.recipe["precisions"]
     rows = [
-        row(results, cell, backend) for cell in cells for backend in ("torch", *map(backend_of, precisions[cell[2]]))
+        local_row(results, cell, backend)
+        for cell in cells
+        for backend in ("torch", *map(backend_of, precisions[cell[2]]))
     ]
     rows += hosted_rows(results, arguments.recipe.get("hosted", []))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     tree: dict[str, Any] = {}
     known = [found for found in rows if found["value"] is not None]
     for found in known:
@@ -124,7 +64,7 @@ def main() -> None:
         for key in (found["model"], found["scenario"], found["technique"], f"seed-{found['seed']}"):
             branch = branch.setdefault(key, {})
         branch[found["backend"]] = {found["metric"]: found["value"]}
-    files.write_text(arguments.summary, text.getvalue())
+    tables.write(arguments.summary, COLUMNS, rows)
     files.write_json(
         arguments.comparisons,
         [compared(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)],

@@ -6,7 +6,6 @@ copied into it. What Olive can't train is one message.
 
 import argparse
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,8 @@ import jinja2
 
 from snaketune.core import errors, files, manifest
 from snaketune.core.layout import MODEL_FILES
+from snaketune.core.locks import pins
 from snaketune.platforms.olive import olive_config, project
-
-
-def requirements(lock: Path) -> str:
-    """Olive, and the versions that the run itself was locked to.
-
-    Raises:
-        UserError: the lock file doesn't pin one of them.
-    """
-    text = lock.read_text(encoding="utf-8")
-    pins = {name: re.search(rf"^{name}==[^\s;]+", text, re.MULTILINE) for name in project.LOCKED}
-    if missing := [name for name, found in pins.items() if not found]:
-        raise errors.UserError(f"{lock}: no line {missing[0]}==VERSION, which a project needs: run `make lock`")
-    return "".join(f"{line}\n" for line in [*(found[0] for found in pins.values() if found), project.OLIVE])
 
 
 def rows_of(data: Path, split: str) -> list[dict[str, Any]]:
@@ -98,7 +85,8 @@ def main() -> None:
         files.write_jsonl(out / f"dataset/{split}.jsonl", lines)
     files.write_json(out / "finetuning/olive-config.json", configuration)
     files.write_json(out / "infra/finetuning.config.json", remote_job(download))
-    files.write_text(out / "setup/requirements.txt", requirements(arguments.lock))
+    requirements = [*pins(arguments.lock, project.LOCKED), project.OLIVE]
+    files.write_text(out / "setup/requirements.txt", "".join(f"{line}\n" for line in requirements))
     files.write_text(out / "README.md", told + "\n")
     for place, source in copied.items():
         with files.written_whole(out / place) as aside:

@@ -1,24 +1,13 @@
 """Write the tables that `dvc plots` draws: every loss curve, and quality against its costs."""
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
-from typing import Any
 
-from snaketune.core import errors, files
+from snaketune.core import errors, files, tables
 
 LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
 QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]
-
-
-def table(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def main() -> None:
@@ -34,12 +23,12 @@ def main() -> None:
         name = f"{model}/{scenario}/{technique}/seed-{seed}"
         entries = files.read_jsonl(arguments.results / "runs" / name / "train.jsonl")
         curves += [{"run": name, **entry} for entry in entries]
-    with (arguments.results / "summary.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            {"run": "{model}/{scenario}/{technique}/seed-{seed}".format(**row), **row} for row in csv.DictReader(file)
-        ]
-    files.write_text(arguments.loss, table(LOSS, curves))
-    files.write_text(arguments.quality, table(QUALITY, rows))
+    rows = [
+        {"run": "{model}/{scenario}/{technique}/seed-{seed}".format(**row), **row}
+        for row in tables.read(arguments.results / "summary.csv")
+    ]
+    tables.write(arguments.loss, LOSS, curves)
+    tables.write(arguments.quality, QUALITY, rows)
     print(f"{len(curves)} steps, {len(rows)} rows")
 
 

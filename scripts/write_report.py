@@ -1,7 +1,6 @@
 """Write one self-contained HTML page: the published table, then quality, cost, parity and data of each scenario."""
 
 import argparse
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,29 +11,15 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune.config.claims import differs_from, shown
-from snaketune.core import errors, files
-from snaketune.reporting.hosted_rows import BACKEND
+from snaketune.core import errors, files, tables
+from snaketune.reporting.difference import difference
+from snaketune.reporting.numbers import FILTERS, MIB
 from snaketune.reporting.plots import against, colours, differences, loss_curves
 from snaketune.reporting.recommend_precision import recommended
+from snaketune.reporting.summary import HOSTED
 
-MIB = 2**20
 Rows = list[dict[str, Any]]
 STATES = ("weight", "gradient", "optimizer")
-
-
-def verdict(low: float, high: float, higher_is_better: bool) -> str:
-    """What an interval of a difference shows: never a difference inside of it."""
-    if low <= 0 <= high:
-        return "no difference shown"
-    return "better" if (low > 0) == higher_is_better else "worse"
-
-
-def against_untuned(comparison: dict[str, Any], technique: str) -> dict[str, Any]:
-    """The technique's difference from the untuned model, with its simultaneous interval."""
-    pair = next(one for one in comparison["pairs"] if (one["a"], one["b"]) == ("base", technique))
-    difference, low, high = (0 - pair[end] for end in ("difference", "ci_high", "ci_low"))
-    told = verdict(low, high, comparison["higher_is_better"])
-    return {"difference": difference, "low": low, "high": high, "verdict": told}
 
 
 def known(of: Callable[[list[float]], float], values: list[Any]) -> float | None:
@@ -58,12 +43,13 @@ def cost(resources: Rows, rows: Rows) -> dict[str, Any]:
 
 
 def pairs(comparison: dict[str, Any]) -> Rows:
-    """Every comparison of two techniques, with what its interval shows, the better one named."""
+    """Return every comparison of two techniques with its verdict, which names the better one."""
     found = []
     for pair in comparison["pairs"]:
-        told = verdict(pair["ci_low"], pair["ci_high"], comparison["higher_is_better"])
-        winner = {"better": pair["a"], "worse": pair["b"]}.get(told)
-        found.append({**pair, "told": f"{'untuned' if winner == 'base' else winner} is better" if winner else told})
+        verdict = difference(comparison, pair["a"], pair["b"]).verdict
+        if winner := {"better": pair["a"], "worse": pair["b"]}.get(verdict):
+            verdict = f"{'untuned' if winner == 'base' else winner} is better"
+        found.append({**pair, "verdict": verdict})
     return found
 
 
@@ -71,7 +57,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
     """What the template shows of one model and scenario."""
     model, scenario = comparison["model"], comparison["scenario"]
     # A service may have a model of the same name.
-    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != BACKEND]
+    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != HOSTED]
     torch_rows = [row for row in mine if row["backend"] == "torch"]
     colour = colours(list(recipe["techniques"]))
     root = results / "runs" / model / scenario
@@ -89,7 +75,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
                 "colour": colour[name],
                 "seeds": [(row["seed"], row["value"]) for row in own],
                 **comparison["values"][name],
-                **against_untuned(comparison, name),
+                "difference": difference(comparison, name, "base"),
                 **cost(resources, own),
             }
         )
@@ -136,27 +122,11 @@ def speed(run: Path, precisions: list[str]) -> dict[str, Any]:
     return {"benchmark": benchmark, "choice": choice}
 
 
-def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    return "–" if value in ("", None) else f"{float(value):{'+' if sign else ''},.{digits}f}"
-
-
-def measured(value: Any, sign: bool = False) -> str:
-    """A metric's value: three digits after the point, fewer where it is large, as perplexity is."""
-    return number(value, 3 if value in ("", None) or abs(float(value)) < 10 else 1, sign)
-
-
 def render(template: str, table: dict[str, Any], sections: Rows, hosted: Rows, recipe: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "number": number,
-        "measured": measured,
-        "mib": lambda value: number(float(value) / MIB, 1) if value not in ("", None) else "–",
-        "svg": Markup,
-        "shown": shown,
-        "differs_from": differs_from,
-    }
+    environment.filters |= {**FILTERS, "svg": Markup, "shown": shown, "differs_from": differs_from}
     return environment.from_string(template).render(table=table, sections=sections, hosted=hosted, recipe=recipe)
 
 
@@ -169,14 +139,13 @@ def main() -> None:
     arguments = parser.parse_args()
     results = arguments.results
 
-    with (results / "summary.csv").open(encoding="utf-8", newline="") as file:
-        rows: Rows = list(csv.DictReader(file))
+    rows = tables.read(results / "summary.csv")
     sections = [
         section(found, rows, results, arguments.recipe) for found in files.read_json(results / "comparisons.json")
     ]
     table = files.read_json(results / "technique_table.json")
     template = arguments.template.read_text(encoding="utf-8")
-    hosted = [row for row in rows if row["backend"] == BACKEND]
+    hosted = [row for row in rows if row["backend"] == HOSTED]
     files.write_text(arguments.output, render(template, table, sections, hosted, arguments.recipe))
     for part in sections:
         found = part["comparison"]

@@ -9,6 +9,7 @@ from typing import Any
 from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
 from snaketune.core import errors, files
 from snaketune.reporting.claim_evidence import PROPERTIES, Runs, Verdict, figure, yes
+from snaketune.reporting.difference import difference
 
 
 def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:
@@ -16,14 +17,12 @@ def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]
     evidence, better = [], []
     for scenario in (name for name in row.scenarios if name in comparisons):
         seen = comparisons[scenario]
-        pair = next(one for one in seen["pairs"] if (one["a"], one["b"]) == ("base", technique))
-        # A pair is a − b; the technique's gain is the reverse.
-        values = [0 - pair[end] for end in ("difference", "ci_high", "ci_low")]
-        better.append(values[1] > 0 if seen["higher_is_better"] else values[2] < 0)
+        gain = difference(seen, technique, "base")
+        better.append(gain.verdict == "better")
         evidence.append(
             figure(
                 f"{scenario}, difference from untuned",
-                values,
+                [gain.value, gain.low, gain.high],
                 seen["metric"],
                 seen["n"],
                 "test rows",

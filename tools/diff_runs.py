@@ -12,11 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from snaketune.config.tasks import LOWER_IS_BETTER
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
+from snaketune.core.nested import differences
 from snaketune.evaluation.bootstrap import Resampling, percentiles
-from snaketune.provenance.snakemake_records import differences, run_manifest
+from snaketune.provenance.snakemake_records import run_manifest
 from snaketune.reporting.comparison import row_statistics
+from snaketune.reporting.difference import Difference
 
 HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
 MEASURED = ("peak_memory_bytes", "seconds", "tokens_per_second", "trainable_parameters")
@@ -69,9 +72,8 @@ def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: 
     draws = Resampling(len(one), 1, samples)
     (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
     delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
-    verdict = (
-        "no difference shown" if low <= 0 <= high else "the second is higher" if delta > 0 else "the first is higher"
-    )
+    verdict = Difference(delta, low, high, metric not in LOWER_IS_BETTER).verdict
+    verdict = {"better": "the second is better", "worse": "the first is better"}.get(verdict, verdict)
     return f"{text}, difference {delta:+.3f} [{low:+.3f}, {high:+.3f}], n = {len(one)}: {verdict}"
 
 

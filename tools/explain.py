@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from snaketune.core import errors
 from snaketune.core.file_digests import file_digest
 from snaketune.core.files import sha256
+from snaketune.core.nested import differences
 from snaketune.provenance.snakemake_records import (
     configfiles,
-    differences,
     dry_run,
     provenance_of,
     recipe_of,

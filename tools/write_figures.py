@@ -1,7 +1,6 @@
 """Write the measured tables of README.md, between its markers: those that the finished run has the figures of."""
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.config.claims import shown
-from snaketune.core import files
+from snaketune.core import files, tables
 from snaketune.core.errors import UserError, run
+from snaketune.reporting.numbers import MIB
 
-MIB = 2**20
-Rows = list[dict[str, Any]]
+Rows = list[tables.Row]
 STEPS = {
     "pre-training the base model": ("collect_documentation", "train_tokenizer", "pretrain_model"),
     "preparing the data": ("prepare_data", "tokenize_data"),
@@ -22,11 +21,6 @@ STEPS = {
     "merging and exporting": ("merge", "extract_prefix", "export"),
     "evaluating and comparing": ("evaluate", "check_parity", "summarize", "write_report"),
 }
-
-
-def read_rows(path: Path, delimiter: str = ",") -> Rows:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter=delimiter))
 
 
 def quality(rows: Rows, confidence: float) -> str:
@@ -73,7 +67,7 @@ def shares(benchmarks: Path, rows: Rows) -> str:
         step = next((name for name, kinds in STEPS.items() if kind in kinds), None)
         if step:
             spent[step] += sum(
-                float(row["cpu_time"]) for row in read_rows(path, "\t") if row["cpu_time"] not in ("NA", "-")
+                float(row["cpu_time"]) for row in tables.read(path, "\t") if row["cpu_time"] not in ("NA", "-")
             )
     if not spent:
         raise UserError(f"{benchmarks}: no benchmark of a finished run; run `make demo` first")
@@ -130,19 +124,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.summary.exists():
         raise UserError(f"{arguments.summary}: no finished run; run `make demo` first")
-    rows, table = read_rows(arguments.summary), files.read_json(arguments.table)
-    tables: dict[str, str] = {}
+    rows, table = tables.read(arguments.summary), files.read_json(arguments.table)
+    figures: dict[str, str] = {}
     exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
     seeds = {row["seed"] for row in rows if row["technique"] != "base"}
     if exported and len({(row["model"], row["scenario"]) for row in rows}) == len(seeds) == 1:
-        tables |= {"quality": quality(rows, table["confidence"]), "shares": shares(arguments.benchmarks, rows)}
+        figures |= {"quality": quality(rows, table["confidence"]), "shares": shares(arguments.benchmarks, rows)}
     if table["counts"]["yes"] + table["counts"]["no"]:
-        tables["published"] = published(table)
+        figures["published"] = published(table)
     text = arguments.readme.read_text(encoding="utf-8")
-    for name, written in tables.items():
+    for name, written in figures.items():
         text = between(text, name, written)
     files.write_text(arguments.readme, text)
-    print(f"{arguments.readme}: {', '.join(tables) or 'no table: this run has the figures of none'}")
+    print(f"{arguments.readme}: {', '.join(figures) or 'no table: this run has the figures of none'}")
 
 
 if __name__ == "__main__":

@@ -59,23 +59,6 @@ def recipe_of(record: dict[str, Any]) -> dict[str, Any]:
     return next((json.loads(value) for value in values if str(value).startswith("{")), {})
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with its keys joined by dots."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: leaf
-        for name, inner in value.items()
-        for key, leaf in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
-
-
-def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """Each key that differs between two nested mappings, with both values; None where it is missing."""
-    a, b = flat(one), flat(other)
-    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
-
-
 def run_manifest(run: Path) -> Path:
     """The manifest of a run's directory; of the untuned model, that of its merged model.
 

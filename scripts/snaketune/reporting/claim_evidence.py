@@ -10,8 +10,8 @@ from typing import Any
 from snaketune.config.claims import REFERENCE
 from snaketune.core import files
 from snaketune.dag.contract import property_run
+from snaketune.reporting.numbers import MIB
 
-MIB = 2**20
 STATES = ("weight", "gradient", "optimizer")
 Figure = dict[str, Any]
 # What a cell is found to be, the figures that show it, and why it isn't measured.

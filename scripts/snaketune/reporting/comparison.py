@@ -9,6 +9,8 @@ import numpy as np
 
 from snaketune.core import files
 from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
+from snaketune.reporting.difference import Difference
+from snaketune.reporting.numbers import MIB
 
 Cell = list[Any]
 
@@ -59,16 +61,13 @@ def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
     differences = [found[a][0] - found[b][0] for a, b in names]
     ends = simultaneous(differences, [found[a][1] - found[b][1] for a, b in names], results.confidence)
     pairs = {
-        pair: {"difference": difference, "ci_low": low, "ci_high": high}
-        for pair, difference, (low, high) in zip(names, differences, ends, strict=True)
+        pair: Difference(value, low, high, higher)
+        for pair, value, (low, high) in zip(names, differences, ends, strict=True)
     }
+    pairs |= {(b, a): -one for (a, b), one in pairs.items()}
 
     def better(a: str, b: str) -> bool:
-        """Whether a beats b by an interval that excludes zero."""
-        one = pairs.get((a, b))
-        if one is None:
-            return pairs[b, a]["ci_high"] < 0 if higher else pairs[b, a]["ci_low"] > 0
-        return one["ci_low"] > 0 if higher else one["ci_high"] < 0
+        return pairs[a, b].verdict == "better"
 
     gained = [name for name in found if name != "base" and better(name, "base")]
     values = {}
@@ -84,7 +83,10 @@ def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
         "n": len(results.statistics(cells[0], "torch")),
         "seeds": sorted({cell[3] for cell in cells if cell[2] != "base"}),
         "values": values,
-        "pairs": [{"a": a, "b": b, **one} for (a, b), one in pairs.items()],
+        "pairs": [
+            {"a": a, "b": b, "difference": pairs[a, b].value, "ci_low": pairs[a, b].low, "ci_high": pairs[a, b].high}
+            for a, b in names
+        ],
         "not_better_than_base": [name for name in found if name != "base" and name not in gained],
         "chosen_on_validation": chosen_on_validation(results, cells, gained),
         **recommend(gained, quality, better, cost(results, cells)),
@@ -137,7 +139,7 @@ def recommend(
         }
     peak = cost[chosen][0]
     least = (
-        f"it has the smallest peak memory over its ranks ({peak / 2**20:,.0f} MiB)"
+        f"it has the smallest peak memory over its ranks ({peak / MIB:,.0f} MiB)"
         if math.isfinite(peak)
         else "it was named first, as the memory of none was measured"
     )

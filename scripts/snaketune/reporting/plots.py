@@ -98,8 +98,8 @@ def differences(found: Rows, metric: str, higher: bool) -> str:
     """Each technique's difference from the untuned model, with its simultaneous interval."""
     figure, axes = plt.subplots(figsize=(8, 0.5 + 0.35 * len(found)))
     for position, row in enumerate(reversed(found)):
-        value = row["difference"]
-        ends = [[max(0, value - row["low"])], [max(0, row["high"] - value)]]
+        value, low, high = row["difference"].value, row["difference"].low, row["difference"].high
+        ends = [[max(0, value - low)], [max(0, high - value)]]
         axes.errorbar(value, position, xerr=ends, fmt="o", color=row["colour"], capsize=3)
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_yticks(range(len(found)), [row["technique"] for row in reversed(found)])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from snaketune.core import files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.file_digests import FileDigests
+from snaketune.core.nested import differences, flat
 from snaketune.provenance.manifest_chain import links, strangers
-from snaketune.provenance.snakemake_records import differences, flat, recipe_of
+from snaketune.provenance.snakemake_records import recipe_of
 
 KEYS = st.text("abc", min_size=1, max_size=3)
 NESTED = st.recursive(st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(KEYS, inner, max_size=3))

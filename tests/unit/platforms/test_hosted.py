@@ -18,7 +18,7 @@ from snaketune.platforms.hosted import service as hosted_service
 from snaketune.platforms.hosted.technique import HostedTechnique
 from snaketune.platforms.registry import read_matrix
 from snaketune.reporting.comparison import Results
-from snaketune.reporting.hosted_rows import hosted_rows
+from snaketune.reporting.summary import hosted_rows
 
 ROOT = Path(__file__).parents[3]
 CONFIG = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/hosted.yaml")

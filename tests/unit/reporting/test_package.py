@@ -16,7 +16,8 @@ import package_model
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_json
 from snaketune.core.layout import GENAI_FILES
-from snaketune.reporting.model_card import front_matter, number
+from snaketune.reporting.model_card import front_matter
+from snaketune.reporting.numbers import number
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = {*GENAI_FILES, "generation_config.json", "README.md", "run.py", "requirements.txt", "SHA256SUMS"}
@@ -169,7 +170,11 @@ def test_the_untuned_model_has_a_card_without_training(results: Path) -> None:
 
 
 def test_the_front_matter_is_the_hubs() -> None:
-    found = yaml.safe_load(front_matter(recipe(scenario={"licence": "MIT", "hub": "owner/tickets"})))
+    scenario = {"licence": "MIT", "hub": "owner/tickets", "revision": "b" * 40}
+    found = yaml.safe_load(front_matter(recipe(scenario=scenario), packages.ROW))
+    [measured] = found.pop("model-index")[0]["results"]
+    assert measured["dataset"] == {"name": "tickets", "type": "owner/tickets", "split": "test", "revision": "b" * 40}
+    assert measured["metrics"] == [{"type": "accuracy", "value": 0.625}]
     assert found == {
         "license": "mit",
         "base_model": "owner/small",
@@ -191,7 +196,7 @@ def test_a_licence_that_isnt_one_of_the_hubs_or_not_that_of_all_parts_is_other(r
     assert "Data: CC BY-SA 4.0" in text
     assert "`owner/small`" in text
     local = recipe(model={"licence": "MIT; and more", "hub": None}, scenario={"licence": "MIT; and more"})
-    found = yaml.safe_load(front_matter(local))
+    found = yaml.safe_load(front_matter(local, packages.ROW))
     assert found["license"] == "other"
     assert "base_model" not in found
 
@@ -259,7 +264,7 @@ def test_figures_of_another_run_or_an_older_gate_are_refused(results: Path, tmp_
     found = read_json(parity)
     del found["hops"]["onnx-fp32-genai-int4"]
     write_json(parity, found)
-    with pytest.raises(UserError, match=r"parity\.json: no hop onnx-fp32-genai-int4"):
+    with pytest.raises(UserError, match=r"parity\.json: no figures of the conversion step onnx-fp32-genai-int4"):
         package(results)
     packages.save_parity(results)
     (tmp_path / "lock.txt").write_text("onnxruntime==1\n")

@@ -14,6 +14,8 @@ import write_report
 import write_technique_table
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
+from snaketune.reporting.difference import Difference
+from snaketune.reporting.numbers import measured
 from snaketune.reporting.plots import colours
 
 TEMPLATE = Path(__file__).parents[3] / "report/report.html.j2"
@@ -67,7 +69,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
 def test_a_difference_is_called_only_where_its_interval_excludes_zero(
     low: float, high: float, higher_is_better: bool, told: str
 ) -> None:
-    assert write_report.verdict(low, high, higher_is_better) == told
+    assert Difference(0, low, high, higher_is_better).verdict == told
 
 
 @pytest.mark.parametrize("scenario", ["classification", "domain"])
@@ -83,7 +85,7 @@ def test_quality_is_told_by_technique_with_the_verdict_of_the_simultaneous_inter
         "peft-ia3": "no difference shown",
     }
     pair = next(one for one in comparison["pairs"] if (one["a"], one["b"]) == ("base", "full"))
-    low, high = (write_report.measured(-pair[end], True) for end in ("ci_high", "ci_low"))
+    low, high = (measured(-pair[end], True) for end in ("ci_high", "ci_low"))
     assert found["full"][4] == f"{low} to {high}"
     assert f"{comparison['metric']}: {'lower' if scenario == 'domain' else 'higher'} is better" in text
     assert "not corrected" not in text

@@ -1,0 +1,111 @@
+"""Rows of the summary: a run's quality on one backend, and what its training and its export cost."""
+
+from pathlib import Path
+
+import numpy as np
+
+from snaketune.core import files
+from snaketune.core.tables import Row
+from snaketune.evaluation.bootstrap import Resampling, percentiles
+from snaketune.reporting.comparison import Cell, Results, row_statistics
+
+HOSTED = "hosted"
+TRAINING = (
+    "trainable_parameters",
+    "total_parameters",
+    "world_size",
+    "train_tokens",
+    "tokens_per_second",
+    "peak_memory_bytes",
+)
+
+
+def quality(
+    results: Results, cell: Cell, backend: str, statistics: np.ndarray | None, untuned: np.ndarray | None
+) -> Row:
+    """Return a row's key and its metric with intervals over test rows, of this seed alone.
+
+    Args:
+        statistics: of the test rows, (rows, statistics); None if the model was not evaluated.
+        untuned: of the untuned model on the same rows; with it the row has a paired difference.
+    """
+    model, scenario, technique, seed = cell
+    metric = results.metric[scenario]
+    found: Row = {
+        "model": model,
+        "scenario": scenario,
+        "technique": technique,
+        "seed": seed,
+        "backend": backend,
+        "metric": metric,
+        "higher_is_better": str(results.recipe["scenarios"][scenario]["higher_is_better"]).lower(),
+        "value": None,
+    }
+    if statistics is None:
+        return found
+    draws = Resampling(len(statistics), 1, results.samples)
+    value, drawn = draws.values(metric, [statistics])
+    low, high = percentiles(drawn, results.confidence)
+    found |= {"value": value, "ci_low": low, "ci_high": high, "n": len(statistics)}
+    if untuned is not None:
+        base, under = draws.values(metric, [untuned])
+        low, high = percentiles(drawn - under, results.confidence)
+        found |= {"base_value": base, "delta": value - base, "delta_ci_low": low, "delta_ci_high": high}
+    return found
+
+
+def artifact_bytes(run: Path, untuned: bool, backend: str) -> int:
+    """Return the size of what a user keeps: the adapter or all weights for torch, otherwise the ONNX files."""
+    if backend == "torch":
+        manifest = run / ("merged/manifest.json" if untuned else "manifest.json")
+    else:
+        manifest = run / f"onnx/{backend.removeprefix('onnx-')}/manifest.json"
+    entries = files.read_json(manifest)["files"]
+    return sum(
+        entry["bytes"] for name, entry in entries.items() if name.endswith((".safetensors", ".onnx", ".onnx_data"))
+    )
+
+
+def local_row(results: Results, cell: Cell, backend: str) -> Row:
+    """Return the row of a run that was evaluated here."""
+    model, scenario, technique, _ = cell
+    run, untuned = results.run(cell), technique == "base"
+    figures = files.read_json(run / f"evaluation/{backend}.json")
+    before = None if untuned else results.statistics([model, scenario, "base", 0], backend)
+    found = quality(results, cell, backend, results.statistics(cell, backend), before)
+    found["artifact_bytes"] = artifact_bytes(run, untuned, backend)
+    found |= {name: figures[name] for name in ("decode_tokens_per_second", "latency_p50_ms")}
+    if not untuned:
+        resources = results.resources(cell)
+        found |= {"train_seconds": resources["seconds"], **{name: resources[name] for name in TRAINING}}
+    return found
+
+
+def answers_of(run: Path, metric: str) -> np.ndarray | None:
+    """Return the statistics of a service's answers; None if it was not asked or the metric needs more than answers."""
+    path = run / f"evaluation/{HOSTED}.json"
+    if not path.exists() or metric not in files.read_json(path)["metrics"]:
+        return None
+    return row_statistics(run, HOSTED, metric)
+
+
+def hosted_rows(results: Results, runs: list[Row]) -> list[Row]:
+    """Return a row for each run at a service, and one for each untuned model that was asked there.
+
+    A difference is from the untuned model at the same service. What a service does not report stays empty.
+    """
+    rows: dict[tuple[str | int, ...], Row] = {}
+    for one in runs:
+        model, scenario, technique, seed = one["cell"]
+        run, metric = results.run(one["cell"]), results.metric[scenario]
+        before = None
+        if one["asks_untuned"]:
+            before = answers_of(run.parent / "untuned", metric)
+            base = [model, scenario, "base", 0]
+            rows.setdefault(tuple(base), quality(results, base, HOSTED, before, None))
+        resources = files.read_json(run / "resources.json")
+        rows[model, scenario, technique, seed] = {
+            **quality(results, one["cell"], HOSTED, answers_of(run, metric), before),
+            **{"train_tokens": resources["train_tokens"], "train_seconds": resources["seconds"]},
+        }
+    return list(rows.values())
