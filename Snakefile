@@ -28,9 +28,6 @@ wildcard_constraints:
 
 include: "rules/recipes.smk"
 include: "rules/resources.smk"
-include: "rules/inputs.smk"
-include: "rules/targets.smk"
-include: "rules/requests.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"
@@ -50,7 +47,7 @@ if EXPERIMENT.precisions:
     include: "rules/adapters.smk"
 
 
-if SHIPPED:
+if MATRIX.packaged:
 
     include: "rules/package.smk"
 
@@ -78,26 +75,16 @@ onstart:
 rule all:
     default_target: True
     input:
-        summary=SUMMARY,
-        report="results/report.html",
-        table=TABLE,
-        plots=PLOTS,
-        records=files_in("results", ["params.yaml", *RECORDS]),
-        models=every_file_of_the_models(),
-        data=every_file_of_the_data(),
-        runs=every_file_of_the_runs(),
-        properties=property_runs("train.jsonl", "resources.json"),
-        benchmarks=benchmarks(),
-        hosted=hosted_results(),
+        targets.every_file(),
 
 
 rule export_all:
     input:
-        exports=exported_runs("manifest.json"),
-        parity=parities(),
-        benchmarks=benchmarks(),
+        exports=targets.exports("manifest.json"),
+        parity=targets.parities(),
+        benchmarks=targets.benchmarks(),
         summary=SUMMARY,
-        report="results/report.html",
+        report=REPORT,
         records=files_in("results", ["params.yaml", *RECORDS]),
 
 

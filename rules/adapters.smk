@@ -61,7 +61,7 @@ use rule export_switchable_base as export_switchable_genai with:
     benchmark:
         "logs/benchmarks/export_switchable_base/{model}/{precision}.tsv"
     wildcard_constraints:
-        precision=one_of(GENAI_AT_FP32),
+        precision=one_of(MATRIX.switchable[1:]),
     message:
         "Making {wildcards.precision} of {wildcards.model} take adapters at run time"
 
@@ -84,7 +84,7 @@ rule export_adapter:
     benchmark:
         "logs/benchmarks/export_adapter/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(SWITCHED),
+        technique=one_of(MATRIX.switched),
     conda:
         "../envs/train/environment.yaml"
     resources:
@@ -131,8 +131,8 @@ rule check_adapter:
     benchmark:
         "logs/benchmarks/check_adapter/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(SWITCHED),
-        precision=one_of(["fp32", *GENAI_AT_FP32]),
+        technique=one_of(MATRIX.switched),
+        precision=one_of(MATRIX.switchable),
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads

@@ -7,7 +7,7 @@ Makes: evaluation/hosted.json, .predictions.jsonl and .answers.jsonl of each run
 
 rule ask_hosted:
     input:
-        model=tuned_elsewhere,
+        model=inputs.hosted_model,
         card=f"{DATA}/card.json",
         rows=ancient(f"{DATA}/test.jsonl"),
     output:

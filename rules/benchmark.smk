@@ -7,7 +7,7 @@ Makes: benchmark.json of each run.
 
 rule benchmark_exports:
     input:
-        unpack(exports_used),
+        unpack(inputs.exports),
         merged=f"{RUN}/merged/manifest.json",
         weights=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
         tokens=f"{TEST}/manifest.json",
@@ -19,7 +19,7 @@ rule benchmark_exports:
     benchmark:
         "logs/benchmarks/benchmark/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
+        technique=one_of(MATRIX.merged),
     conda:
         "../envs/train/environment.yaml"
     threads: every_core(lambda wildcards: EXPERIMENT.benchmark.threads)

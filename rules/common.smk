@@ -15,23 +15,25 @@ from snakemake.logging import logger
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from snaketune.platforms.hosted import jobs as hosted_jobs
-from snaketune.platforms.kaito import jobs as kaito_jobs
-from snaketune.platforms.olive import project, olive_config
-from snaketune.platforms.registry import read_matrix
-from snaketune.dag import slurm_preflight
-from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
-from snaketune.dag.contract import hosted_files, hosted_records, named, property_run
+from snaketune.config.matrix import LINEAR_LAYERS
 from snaketune.core.digest import code_digest
 from snaketune.core.errors import UserError
 from snaketune.core.file_digests import FileDigests, file_digest
 from snaketune.core.files import prefer_programs_of
-from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, RECORDS, SPLITS
-from snaketune.core.layout import TEST_FILES, TOKENIZER_FILES, TRAINING_FILES, model_files
-from snaketune.core.precisions import backend_of, calibrates, files_read
-from snaketune.training.prefix import PREFIX_FILE
-from snaketune.config.matrix import LINEAR_LAYERS
-from snaketune.config.corpora import DOCUMENTATION
+from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, PREFIX_FILE
+from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
+from snaketune.dag import slurm_preflight
+from snaketune.dag.inputs import Inputs
+from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN, RUNS
+from snaketune.dag.patterns import SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING, UNTUNED
+from snaketune.dag.patterns import files_in, one_of
+from snaketune.dag.targets import Targets, required
+from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, parts_of_all
+from snaketune.platforms.hosted import jobs as hosted_jobs
+from snaketune.platforms.kaito import jobs as kaito_jobs
+from snaketune.platforms.olive import jobs as olive_jobs
+from snaketune.platforms.olive import project
+from snaketune.platforms.registry import read_matrix
 
 try:
     MATRIX = read_matrix(config, Path())
@@ -40,50 +42,12 @@ except UserError as error:
 
 EXPERIMENT = MATRIX.experiment
 DIGESTS = FileDigests(Path("work/digests.json"))
-CORPUS = "results/corpus"
-DATA = "results/data/{scenario}"
-BASE = "results/models/{model}/base"
-# Apart, so that an edit of test rows leaves what training reads as it was.
-TRAINING = "results/tokens/{model}/{scenario}/training"
-TEST = "results/tokens/{model}/{scenario}/test"
-RUN = "results/runs/{model}/{scenario}/{technique}/seed-{seed}"
-UNTUNED = "results/runs/{model}/{scenario}/base/seed-0"
-SUMMARY = ["results/summary.csv", "results/comparisons.json", "results/metrics.json"]
-TABLE = "results/technique_table.json"
-PLOTS = ["results/plots/loss.csv", "results/plots/quality.csv"]
-TEMPLATE = "report/report.html.j2"
-CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
 PROBE = EXPERIMENT.parity.probe.model_dump()
-
-# A prefix can't be merged: its run ends with the base, started from it.
-PREFIXED = [name for name, technique in MATRIX.techniques.items() if not technique.merges]
-MERGED = ["base", *(name for name in MATRIX.techniques if name not in PREFIXED)]
-GENAI = MATRIX.genai
-SWITCHABLE = "results/models/{model}/switchable"
+targets, inputs = Targets(MATRIX), Inputs(MATRIX)
 # Every scenario's untuned model has the same weights: one of them is enough.
 EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
-# A quantized base has other weights; a prefix adds keys and values, not a change of layers; and of
-# projections that only their seed is kept of, nothing can be exported.
-SWITCHED = [
-    name
-    for name, technique in MATRIX.techniques.items()
-    if technique.adapter
-    and technique.merges
-    and technique.base_precision == "fp32"
-    and getattr(technique.adapter.options, "save_projection", True)
-]
-# Of other families the runtime's builder fuses layers that adapters change apart.
-GENAI_AT_FP32 = [
-    name
-    for name in GENAI
-    if MATRIX.exports[name].options.weights == "fp32"
-    and all(MATRIX.models[model].model_type == "phi3" for model in EXPERIMENT.models)
-]
-SHIPPED = MATRIX.packaged
-QUANTIZED = [name for name in MATRIX.exports if name not in GENAI]
-
 SERVED = kaito_jobs.served(MATRIX)
-HOSTED = "results/runs/{model}/{scenario}/{technique}"
+HOSTED = RUNS
 
 # Jobs find this environment's programs without an activated shell; conda brings its own.
 if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
@@ -115,19 +79,11 @@ def prepare_cluster():
         raise WorkflowError(str(error)) from None
 
 
-def one_of(names):
-    return "|".join(map(re.escape, names)) or "none"
-
-
 OF_HOSTED = {
     "model": one_of(sorted({one.row_model for one in MATRIX.hosted.values()})),
     "technique": one_of(MATRIX.hosted),
     "part": r"seed-\d+|untuned",
 }
-
-
-def files_in(directory, names):
-    return [f"{directory}/{name}" for name in names]
 
 
 def recipe(script, environment="train", **values):
@@ -141,10 +97,6 @@ def recipe(script, environment="train", **values):
         "environment": file_digest(ROOT / "envs" / environment / "requirements.txt"),
     }
     return json.dumps(values | digests, sort_keys=True)
-
-
-def techniques(with_adapter):
-    return [name for name, technique in MATRIX.techniques.items() if (technique.adapter is not None) == with_adapter]
 
 
 def live_options(wildcards, output):

@@ -36,7 +36,7 @@ rule collect_documentation:
 
 rule prepare_data:
     input:
-        unpack(scenario_source),
+        unpack(inputs.scenario_source),
     output:
         splits=files_in(DATA, [f"{split}.jsonl" for split in SPLITS]),
         card=f"{DATA}/card.json",

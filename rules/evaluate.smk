@@ -7,7 +7,7 @@ Makes: evaluation/{backend}.json and .predictions.jsonl of each run.
 
 rule evaluate_torch:
     input:
-        unpack(evaluated_model),
+        unpack(inputs.evaluated_model),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, TEST_FILES)),
     output:
@@ -49,7 +49,7 @@ rule evaluate_onnx:
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
         files=ancient(files_in(f"{RUN}/onnx/{{precision}}", ["model.onnx_data", "tokenizer.json"])),
-        prefix=ancient(exported_prefix),
+        prefix=ancient(inputs.exported_prefix),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, TEST_FILES)),
     output:
@@ -61,7 +61,7 @@ rule evaluate_onnx:
         "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.tsv"
     wildcard_constraints:
         technique=one_of(["base", *MATRIX.techniques]),
-        precision=one_of(["fp32", *QUANTIZED]),
+        precision=one_of(["fp32", *MATRIX.quantized]),
     conda:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
@@ -101,7 +101,7 @@ use rule evaluate_onnx as evaluate_genai with:
     benchmark:
         "logs/benchmarks/evaluate/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
-        precision=one_of(GENAI),
+        technique=one_of(MATRIX.merged),
+        precision=one_of(MATRIX.genai),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with onnxruntime-genai, {wildcards.precision}"

@@ -12,7 +12,7 @@ rule export_onnx:
         merged=f"{RUN}/merged/manifest.json",
         model=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
     output:
-        model=intermediate(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
+        model=targets.intermediate(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
         manifest=f"{RUN}/onnx/fp32/manifest.json",
         provenance=f"{RUN}/onnx/fp32/provenance.json",
     log:
@@ -20,7 +20,7 @@ rule export_onnx:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
+        technique=one_of(MATRIX.merged),
     conda:
         "../envs/export/environment.yaml"
     resources:
@@ -47,7 +47,7 @@ rule quantize_onnx:
     input:
         fp32=f"{RUN}/onnx/fp32/manifest.json",
         model=ancient(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
-        calibration=calibration_tokens,
+        calibration=inputs.calibration_tokens,
     output:
         model=files_in(f"{RUN}/onnx/{{precision}}", ONNX_FILES),
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
@@ -57,8 +57,8 @@ rule quantize_onnx:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
-        precision=one_of(QUANTIZED),
+        technique=one_of(MATRIX.merged),
+        precision=one_of(MATRIX.quantized),
     conda:
         "../envs/export/environment.yaml"
     resources:
@@ -97,8 +97,8 @@ rule build_genai:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
-        precision=one_of(GENAI),
+        technique=one_of(MATRIX.merged),
+        precision=one_of(MATRIX.genai),
     conda:
         "../envs/export/environment.yaml"
     resources:
@@ -138,8 +138,8 @@ rule add_prefix:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(PREFIXED),
-        precision=one_of(QUANTIZED),
+        technique=one_of(MATRIX.prefixed),
+        precision=one_of(MATRIX.quantized),
     conda:
         "../envs/train/environment.yaml"
     resources:
@@ -170,7 +170,7 @@ use rule add_prefix as add_prefix_to_fp32 with:
         prefix=f"{RUN}/prefix/manifest.json",
         keys_and_values=ancient(f"{RUN}/prefix/{PREFIX_FILE}"),
     output:
-        model=intermediate(files_in(f"{RUN}/onnx/fp32", [*ONNX_FILES, PREFIX_FILE])),
+        model=targets.intermediate(files_in(f"{RUN}/onnx/fp32", [*ONNX_FILES, PREFIX_FILE])),
         manifest=f"{RUN}/onnx/fp32/manifest.json",
         provenance=f"{RUN}/onnx/fp32/provenance.json",
     log:
@@ -178,6 +178,6 @@ use rule add_prefix as add_prefix_to_fp32 with:
     benchmark:
         "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
     wildcard_constraints:
-        technique=one_of(PREFIXED),
+        technique=one_of(MATRIX.prefixed),
     message:
         "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as fp32"

@@ -15,7 +15,7 @@ rule merge_adapter:
         tokens=f"{TEST}/manifest.json",
         rows=ancient(f"{TEST}/test.safetensors"),
     output:
-        model=intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
+        model=targets.intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
         manifest=f"{RUN}/merged/manifest.json",
         provenance=f"{RUN}/merged/provenance.json",
         logits=f"{RUN}/evaluation/adapter.logits.safetensors",
@@ -24,7 +24,7 @@ rule merge_adapter:
     benchmark:
         "logs/benchmarks/merge/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of([name for name in techniques(with_adapter=True) if name in MERGED]),
+        technique=one_of([name for name in MATRIX.with_adapter if name in MATRIX.merged]),
     conda:
         "../envs/train/environment.yaml"
     threads: threads_of_a_rank
@@ -71,7 +71,7 @@ rule extract_prefix:
     benchmark:
         "logs/benchmarks/extract_prefix/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(PREFIXED),
+        technique=one_of(MATRIX.prefixed),
     conda:
         "../envs/train/environment.yaml"
     threads: threads_of_a_rank
@@ -107,7 +107,7 @@ rule copy_model:
         weights=ancient(f"{RUN}/model/model.safetensors"),
         configuration=ancient(f"{RUN}/model/config.json"),
     output:
-        model=intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
+        model=targets.intermediate(files_in(f"{RUN}/merged", MODEL_FILES)),
         manifest=f"{RUN}/merged/manifest.json",
         provenance=f"{RUN}/merged/provenance.json",
     log:
@@ -115,7 +115,7 @@ rule copy_model:
     benchmark:
         "logs/benchmarks/merge/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(techniques(with_adapter=False)),
+        technique=one_of([name for name in MATRIX.techniques if name not in MATRIX.with_adapter]),
     conda:
         "../envs/train/environment.yaml"
     resources:
@@ -144,7 +144,7 @@ use rule copy_model as copy_untuned_model with:
         base=f"{BASE}/manifest.json",
         base_files=ancient(files_in(BASE, MODEL_FILES)),
     output:
-        model=intermediate(files_in(f"{UNTUNED}/merged", MODEL_FILES)),
+        model=targets.intermediate(files_in(f"{UNTUNED}/merged", MODEL_FILES)),
         manifest=f"{UNTUNED}/merged/manifest.json",
         provenance=f"{UNTUNED}/merged/provenance.json",
     log:

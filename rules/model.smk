@@ -10,9 +10,9 @@ rule train_tokenizer:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
     output:
-        files=files_in("results/models/{model}/tokenizer", TOKENIZER_FILES),
-        manifest="results/models/{model}/tokenizer/manifest.json",
-        provenance="results/models/{model}/tokenizer/provenance.json",
+        files=files_in(TOKENIZER, TOKENIZER_FILES),
+        manifest=f"{TOKENIZER}/manifest.json",
+        provenance=f"{TOKENIZER}/provenance.json",
     log:
         "logs/train_tokenizer/{model}.log",
     benchmark:
@@ -44,14 +44,14 @@ rule pretrain_model:
     input:
         corpus=f"{CORPUS}/manifest.json",
         text=ancient(f"{CORPUS}/documentation.jsonl"),
-        tokenizer="results/models/{model}/tokenizer/manifest.json",
-        tokenizer_files=ancient(files_in("results/models/{model}/tokenizer", TOKENIZER_FILES)),
+        tokenizer=f"{TOKENIZER}/manifest.json",
+        tokenizer_files=ancient(files_in(TOKENIZER, TOKENIZER_FILES)),
     output:
         base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",
         provenance=f"{BASE}/provenance.json",
-        figures="results/models/{model}/pretraining.json",
-        curve="results/models/{model}/pretraining.jsonl",
+        figures=f"{MODEL}/pretraining.json",
+        curve=f"{MODEL}/pretraining.jsonl",
     log:
         "logs/pretrain_model/{model}.log",
     benchmark:
@@ -89,7 +89,7 @@ rule pretrain_model:
 
 rule fetch_model:
     input:
-        ancient(files_of_a_local_model),
+        ancient(inputs.local_model),
     output:
         base=files_in(BASE, MODEL_FILES),
         manifest=f"{BASE}/manifest.json",

@@ -1,31 +1,49 @@
-"""Targets that are made only when asked for by name: what each stands for is in rules/requests.smk."""
+"""Targets that are made only when asked for by name.
+
+An experiment that has none of the files ends planning with the reason. The inputs are functions, so
+that nobody else is told.
+"""
 
 
 rule package:
     input:
-        packages,
+        lambda wildcards: required(
+            targets.packages(),
+            f"package.precision: {EXPERIMENT.package.precision} is no genai precision of this experiment ({', '.join(MATRIX.genai) or 'it has none'}): add it to `precisions`, or name another",
+        ),
 
 
 rule export_adapters:
     input:
-        adapters_apart(),
+        lambda wildcards: required(
+            targets.runtime_adapters(),
+            "no adapter of this experiment can be switched at run time: add fp32 to `precisions` and, say, lora to `techniques`",
+        ),
 
 
 rule ai_toolkit:
     input:
-        ai_toolkit_projects,
+        lambda wildcards: olive_jobs.projects(MATRIX),
 
 
 rule plan_hosted:
     input:
-        hosted_plans(),
+        lambda wildcards: required(
+            targets.hosted_plans(), "no technique of this experiment is hosted: name one in `techniques`"
+        ),
 
 
 rule kaito_manifests:
     input:
-        kaito_runs("kaito/manifest.json"),
+        lambda wildcards: required(
+            targets.runs("kaito/manifest.json", MATRIX.remote),
+            "no technique of this experiment has `platform: {type: kaito}`: name one in `techniques`",
+        ),
 
 
 rule kaito_serving:
     input:
-        served_runs(),
+        lambda wildcards: required(
+            targets.runs("kaito-serving/manifest.json", SERVED),
+            "`kaito` is missing in the experiment, or no technique of it trains LoRA",
+        ),

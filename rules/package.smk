@@ -8,13 +8,13 @@ Makes: package/ of each run, when `package` is asked for.
 
 rule package_model:
     input:
-        export=f"{RUN}/onnx/{SHIPPED}/manifest.json",
-        model=ancient(files_in(f"{RUN}/onnx/{SHIPPED}", GENAI_FILES)),
-        evaluation=f"{RUN}/evaluation/{SHIPPED}.json",
+        export=f"{RUN}/onnx/{MATRIX.packaged}/manifest.json",
+        model=ancient(files_in(f"{RUN}/onnx/{MATRIX.packaged}", GENAI_FILES)),
+        evaluation=f"{RUN}/evaluation/{MATRIX.packaged}.json",
         merged=f"{RUN}/merged/manifest.json",
         generation=ancient(f"{RUN}/merged/generation_config.json"),
         parity=f"{RUN}/parity.json",
-        training=told_of_training,
+        training=inputs.training_records,
         summary=SUMMARY[:2],
         data=f"{DATA}/manifest.json",
         card=ancient(f"{DATA}/card.json"),
@@ -29,7 +29,7 @@ rule package_model:
     benchmark:
         "logs/benchmarks/package/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(MERGED),
+        technique=one_of(MATRIX.merged),
     conda:
         "../envs/train/environment.yaml"
     resources:

@@ -7,12 +7,12 @@ Makes: parity.json of each run.
 
 rule check_parity:
     input:
-        unpack(exports_used),
-        evaluations=evaluations_of,
-        model=record_of_a_run,
-        prefixes=ancient(exported_prefixes),
+        unpack(inputs.exports),
+        evaluations=inputs.evaluations,
+        model=inputs.final_manifest,
+        prefixes=ancient(inputs.exported_prefixes),
         logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
-        adapter=ancient(adapter_logits),
+        adapter=ancient(inputs.adapter_logits),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, ["test.safetensors", "test.jsonl"])),
     output:

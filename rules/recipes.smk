@@ -26,7 +26,7 @@ def digests_of(paths):
 
 def model_recipe(wildcards):
     origin = MATRIX.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
-    return recipe("fetch_model.py", **origin, source_digests=digests_of(files_of_a_local_model(wildcards)))
+    return recipe("fetch_model.py", **origin, source_digests=digests_of(inputs.local_model(wildcards)))
 
 
 def evaluation_recipe(wildcards, **values):
@@ -81,7 +81,7 @@ def serving_recipe(wildcards):
 
 
 def switchable_recipe(wildcards):
-    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in SWITCHED]
+    adapters = [MATRIX.techniques[name].adapter.model_dump() for name in MATRIX.switched]
     return recipe("export_base_for_adapters.py", environment="export", parts=parts_of_all(adapters))
 
 

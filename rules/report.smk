@@ -8,13 +8,13 @@ the manifest of all results; results/tuning.csv.
 
 rule summarize:
     input:
-        figures=evaluations(".json"),
-        predictions=evaluations(".predictions.jsonl"),
-        curves=trained_runs("train.jsonl"),
-        resources=trained_runs("resources.json"),
-        manifests=trained_runs("manifest.json") + records_of_the_models(),
-        exports=exported_runs("manifest.json"),
-        hosted=hosted_results(),
+        figures=targets.evaluations(".json"),
+        predictions=targets.evaluations(".predictions.jsonl"),
+        curves=targets.trained("train.jsonl"),
+        resources=targets.trained("resources.json"),
+        manifests=targets.trained("manifest.json") + targets.merged_manifests(),
+        exports=targets.exports("manifest.json"),
+        hosted=targets.hosted(),
     output:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],
@@ -29,7 +29,7 @@ rule summarize:
         mem_mb=memory_of("table"),
         runtime=minutes_of("table"),
     params:
-        recipe=recipe("summarize.py", **MATRIX.summary_recipe(list(cells()))),
+        recipe=recipe("summarize.py", **MATRIX.summary_recipe()),
     message:
         "Summarizing every run"
     shell:
@@ -48,16 +48,16 @@ rule write_report:
     input:
         summary=SUMMARY[0],
         comparisons=SUMMARY[1],
-        curves=trained_runs("train.jsonl"),
-        resources=trained_runs("resources.json"),
+        curves=targets.trained("train.jsonl"),
+        resources=targets.trained("resources.json"),
         table=TABLE,
-        parity=parities(),
-        benchmarks=benchmarks(),
+        parity=targets.parities(),
+        benchmarks=targets.benchmarks(),
         cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
-        pretraining=expand("results/models/{model}/pretraining.json", model=MATRIX.built),
+        pretraining=expand(f"{MODEL}/pretraining.json", model=MATRIX.built),
         template=ancient(TEMPLATE),
     output:
-        report="results/report.html",
+        report=REPORT,
     log:
         "logs/write_report.log",
     benchmark:
@@ -71,7 +71,7 @@ rule write_report:
     params:
         # A function, because Snakemake would take braces in descriptions for wildcards.
         recipe=lambda wildcards: recipe(
-            "write_report.py", template=file_digest(ROOT / TEMPLATE), **MATRIX.report_recipe(list(cells()))
+            "write_report.py", template=file_digest(ROOT / TEMPLATE), **MATRIX.report_recipe()
         ),
     message:
         "Writing the report"
@@ -89,7 +89,7 @@ rule write_report:
 rule write_plots:
     input:
         summary=SUMMARY[0],
-        curves=trained_runs("train.jsonl"),
+        curves=targets.trained("train.jsonl"),
     output:
         loss=PLOTS[0],
         quality=PLOTS[1],
@@ -104,7 +104,7 @@ rule write_plots:
         mem_mb=memory_of("table"),
         runtime=minutes_of("table"),
     params:
-        recipe=recipe("write_plots.py", cells=[cell for cell in cells() if cell[2] != "base"]),
+        recipe=recipe("write_plots.py", cells=[cell for cell in MATRIX.cells if cell[2] != "base"]),
     message:
         "Writing the tables that `dvc plots` draws"
     shell:
@@ -120,7 +120,7 @@ rule write_plots:
 
 rule record_results:
     input:
-        recorded(),
+        targets.recorded(),
     output:
         params="results/params.yaml",
         manifest="results/manifest.json",
@@ -135,7 +135,7 @@ rule record_results:
         mem_mb=memory_of("table"),
         runtime=minutes_of("table"),
     params:
-        recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe(list(cells()))),
+        recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe()),
     message:
         "Recording the hash of every result"
     shell:
@@ -149,7 +149,7 @@ rule record_results:
 
 rule collect_tuning:
     input:
-        curves=tuning_curves(),
+        curves=targets.tuning_curves(),
     output:
         table="results/tuning.csv",
     log:

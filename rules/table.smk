@@ -13,11 +13,11 @@ if EXPERIMENT.properties:
             weights=ancient(files_in(BASE.format(**MEASURED), MODEL_FILES)),
             tokens=f"{TRAINING}/manifest.json".format(**MEASURED),
             rows=ancient(files_in(TRAINING.format(**MEASURED), TRAINING_FILES)),
-            before=round_before,
-            others=ancient(others_before),
+            before=inputs.round_before,
+            others=ancient(inputs.others_before),
         output:
-            curve="results/properties/{technique}/ranks-{ranks}/round-{round}/train.jsonl",
-            resources="results/properties/{technique}/ranks-{ranks}/round-{round}/resources.json",
+            curve=f"{PROPERTIES}/train.jsonl",
+            resources=f"{PROPERTIES}/resources.json",
         log:
             "logs/measure/{technique}/ranks-{ranks}/round-{round}.log",
         benchmark:
@@ -46,7 +46,7 @@ if EXPERIMENT.properties:
 rule write_technique_table:
     input:
         comparisons=SUMMARY[1],
-        resources=property_runs("resources.json"),
+        resources=targets.properties(),
     output:
         table=TABLE,
     log:

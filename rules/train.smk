@@ -22,7 +22,7 @@ rule train_adapter:
     benchmark:
         "logs/benchmarks/train/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of([name for name in techniques(with_adapter=True) if name not in MATRIX.remote]),
+        technique=one_of([name for name in MATRIX.with_adapter if name not in MATRIX.remote]),
     # The longest jobs first: short ones fill the gaps.
     priority: 10
     conda:
@@ -67,13 +67,13 @@ use rule train_adapter as train_all_weights with:
         manifest=f"{RUN}/manifest.json",
         provenance=f"{RUN}/provenance.json",
     wildcard_constraints:
-        technique=one_of(techniques(with_adapter=False)),
+        technique=one_of([name for name in MATRIX.techniques if name not in MATRIX.with_adapter]),
 
 
 use rule train_adapter as train_at_rate with:
     output:
-        curve="results/tuning/{model}/{scenario}/{technique}/{rate}/train.jsonl",
-        resources="results/tuning/{model}/{scenario}/{technique}/{rate}/resources.json",
+        curve=f"{TUNING}/train.jsonl",
+        resources=f"{TUNING}/resources.json",
     log:
         "logs/tune/{model}/{scenario}/{technique}/{rate}.log",
     benchmark:

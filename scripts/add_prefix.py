@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from snaketune.core import errors, files, manifest
-from snaketune.core.layout import ONNX_FILES
-from snaketune.training.prefix import PREFIX_FILE
+from snaketune.core.layout import ONNX_FILES, PREFIX_FILE
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import argparse
 from pathlib import Path
 
 from snaketune.core import cli, errors, manifest
+from snaketune.core.layout import PREFIX_FILE
 from snaketune.data.tokens import read_rows
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import load_adapter, prefix_of
 from snaketune.training.memory import limit_threads
 from snaketune.training.params import MergeParams
-from snaketune.training.prefix import PREFIX_FILE, write_prefix
+from snaketune.training.prefix import write_prefix
 
 
 def main() -> None:

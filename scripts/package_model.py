@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import errors, files, layout, manifest, paths
 from snaketune.core.locks import pins
 from snaketune.core.precisions import backend_of
 from snaketune.reporting import model_card
@@ -32,19 +32,18 @@ def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
     Raises:
         UserError: one is missing.
     """
-    model, scenario, technique, seed = recipe["cell"]
-    run = results / "runs" / model / scenario / technique / f"seed-{seed}"
+    run = results / paths.run_path(*recipe["cell"])
     export = run / "onnx" / recipe["precision"]
     found = {
         "export": export / "manifest.json",
         "merged": run / "merged/manifest.json",
-        "data": results / "data" / scenario / "manifest.json",
+        "data": results / paths.DATA.format(scenario=recipe["cell"][1]) / "manifest.json",
         "parity": run / "parity.json",
         "evaluation": run / f"evaluation/{backend_of(recipe['precision'])}.json",
         "summary": results / "summary.csv",
         "comparisons": results / "comparisons.json",
     }
-    if technique != model_card.UNTUNED:
+    if recipe["cell"][2] != model_card.UNTUNED:
         found |= {name: run / f"{name}.json" for name in ("manifest", "provenance", "resources")}
     if missing := [str(path) for path in found.values() if not path.is_file()]:
         raise errors.UserError(

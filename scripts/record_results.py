@@ -6,8 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from snaketune.core import errors, files, manifest
-from snaketune.dag.contract import named
+from snaketune.core import contract, errors, files, manifest
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
 
     parameters = results / "params.yaml"
     files.write_text(parameters, yaml.safe_dump(recipe.pop("parameters"), allow_unicode=True))
-    found = [results / name for name in named(recipe)]
+    found = [results / name for name in contract.recorded(recipe)]
     manifests = [path for path in found if path.name == "manifest.json"]
     alone = [parameters, *(path for path in found if path.name != "manifest.json")]
     manifest.record(results, recipe, manifests, alone)

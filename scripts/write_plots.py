@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from snaketune.core import errors, files, tables
+from snaketune.core.paths import RUN, run_path
 
 LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
 QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]
@@ -19,12 +20,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     curves = []
-    for model, scenario, technique, seed in arguments.recipe["cells"]:
-        name = f"{model}/{scenario}/{technique}/seed-{seed}"
-        entries = files.read_jsonl(arguments.results / "runs" / name / "train.jsonl")
-        curves += [{"run": name, **entry} for entry in entries]
+    for cell in arguments.recipe["cells"]:
+        run = run_path(*cell)
+        entries = files.read_jsonl(arguments.results / run / "train.jsonl")
+        curves += [{"run": run.removeprefix("runs/"), **entry} for entry in entries]
     rows = [
-        {"run": "{model}/{scenario}/{technique}/seed-{seed}".format(**row), **row}
+        {"run": RUN.format(**row).removeprefix("runs/"), **row}
         for row in tables.read(arguments.results / "summary.csv")
     ]
     tables.write(arguments.loss, LOSS, curves)

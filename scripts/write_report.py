@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune.config.claims import differs_from, shown
-from snaketune.core import errors, files, tables
+from snaketune.core import errors, files, paths, tables
 from snaketune.reporting.difference import difference
 from snaketune.reporting.numbers import FILTERS, MIB
 from snaketune.reporting.plots import against, colours, differences, loss_curves
@@ -60,8 +60,7 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
     mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != HOSTED]
     torch_rows = [row for row in mine if row["backend"] == "torch"]
     colour = colours(list(recipe["techniques"]))
-    root = results / "runs" / model / scenario
-    runs = {(row["technique"], row["seed"]): root / row["technique"] / f"seed-{row['seed']}" for row in torch_rows}
+    runs = {(row["technique"], row["seed"]): results / paths.RUN.format(**row) for row in torch_rows}
     found, curves = [], {}
     hardware: dict[str, Any] = {}
     for name in dict.fromkeys(row["technique"] for row in torch_rows if row["technique"] != "base"):
@@ -86,11 +85,14 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         ("seconds", "training time (s)", 1),
         ("artifact_bytes", "size of adapter or weights (MiB)", MIB),
     )
-    pretraining = results / "models" / model / "pretraining.json"
+    pretraining = results / paths.MODEL.format(model=model) / "pretraining.json"
     return {
         "comparison": comparison,
         "description": recipe["models"][model],
-        "card": {**recipe["cards"][scenario], **files.read_json(results / "data" / scenario / "card.json")},
+        "card": {
+            **recipe["cards"][scenario],
+            **files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
+        },
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,

@@ -8,6 +8,7 @@ from typing import Any
 
 from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
 from snaketune.core import errors, files
+from snaketune.core.paths import run_path
 from snaketune.reporting.claim_evidence import PROPERTIES, Runs, Verdict, figure, yes
 from snaketune.reporting.difference import difference
 
@@ -28,7 +29,7 @@ def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]
                 "test rows",
                 better=better[-1],
                 seeds=seen["seeds"],
-                runs=[f"runs/{model}/{scenario}/{technique}/seed-{seed}" for seed in seen["seeds"]],
+                runs=[run_path(model, scenario, technique, seed) for seed in seen["seeds"]],
             )
         )
     if missing := [name for name in row.scenarios if name not in comparisons]:

@@ -10,7 +10,7 @@ import numpy as np
 from snaketune.config.claims import COLUMNS
 from snaketune.config.tasks import LOWER_IS_BETTER
 from snaketune.core.files import write_json, write_jsonl
-from snaketune.dag.contract import property_run
+from snaketune.core.paths import property_path
 
 MIB = 2**20
 HARDWARE = {"processor": "a processor", "cores": 2, "memory_bytes": 8 * 2**30, "gpu": False}
@@ -172,4 +172,4 @@ def save_properties(results: Path, recipe: Recipe, **changed: dict[tuple[int, in
     runs: list[tuple[str, int, int]] = recipe["property_runs"]  # type: ignore[assignment]
     for technique, ranks, number in runs:
         found = changed.get(technique.replace("-", "_"), {}).get((ranks, number)) or resources(ranks=ranks)
-        write_json(results / property_run(technique, ranks, number) / "resources.json", found)
+        write_json(results / property_path(technique, ranks, number) / "resources.json", found)

@@ -8,6 +8,7 @@ TEST_FILES = ("test.safetensors", "test.jsonl", "decoding.json", "card.json")
 RECORDS = ("manifest.json", "provenance.json")
 MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 TOKENIZER_FILES = MODEL_FILES[3:]
+PREFIX_FILE = "prefix.safetensors"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
 GENAI_FILES = ("model.onnx", "model.onnx_data", "genai_config.json", *TOKENIZER_FILES)

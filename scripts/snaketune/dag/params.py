@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from snaketune.config.matrix import Matrix, measured
+from snaketune.config.matrix import measured
 from snaketune.config.tasks import TASKS
+from snaketune.dag.cells import Cells
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
 
-class Recipes(Matrix):
+class Recipes(Cells):
     """A matrix with the recipe of each of its jobs."""
 
     def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
@@ -47,15 +48,15 @@ class Recipes(Matrix):
             **{kind: {name: one.model_dump() for name, one in found.items()} for kind, found in kinds.items()},
         }
 
-    def record_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+    def record_recipe(self) -> dict[str, Any]:
         return {
-            "cells": cells,
+            "cells": self.cells,
             "precisions": self.exported,
             "benchmarked": self.experiment.benchmark is not None,
             "corpus": self.uses_corpus,
             "built": self.built,
-            "prefixed": [name for name, technique in self.techniques.items() if not technique.merges],
-            "with_adapter": [name for name, technique in self.techniques.items() if technique.adapter],
+            "prefixed": self.prefixed,
+            "with_adapter": self.with_adapter,
             "pairs": self.pairs,
             "property_runs": self.property_runs,
             "parameters": self.parameters(),
@@ -138,14 +139,14 @@ class Recipes(Matrix):
             "confidence": self.experiment.evaluation.confidence,
         }
 
-    def summary_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+    def summary_recipe(self) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
         scored = {
             name: {"primary_metric": scenario.primary_metric, "higher_is_better": scenario.higher_is_better}
             for name, scenario in self.scenarios.items()
         }
         return {
-            "cells": cells,
+            "cells": self.cells,
             "scenarios": scored,
             "precisions": self.exported,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
@@ -171,10 +172,10 @@ class Recipes(Matrix):
             "offloaded": [name for name, technique in self.techniques.items() if technique.engine.offload != "none"],
         }
 
-    def report_recipe(self, cells: list[tuple[str, str, str, int]]) -> dict[str, Any]:
+    def report_recipe(self) -> dict[str, Any]:
         described = {name: technique.model_dump() for name, technique in self.techniques.items()}
         return {
-            **self.summary_recipe(cells),
+            **self.summary_recipe(),
             "benchmarked": self.experiment.benchmark is not None,
             "techniques": described,
             "training": self.experiment.training.model_dump(),

@@ -1,20 +1,15 @@
 """The chain of manifests from the report back to the raw data, and what is outside of it."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from snaketune.core import files, manifest
+from snaketune.core.contract import ON_REQUEST, TEMPORARY
 from snaketune.core.errors import UserError
 
-# What other targets than the default make, by whose it is: a run's, or a model's.
-ON_REQUEST = {
-    "runs/*/*/*/*": ("package", "ai-toolkit", "kaito*", "onnx/adapter", "plan.json"),
-    "models/*": ("switchable/*",),
-}
 Link = tuple[Path, str, Path]
-# Of a run whose intermediates aren't kept, these are gone on purpose.
-TEMPORARY = ("/merged/", "/onnx/fp32/")
 
 
 def links(results: Path) -> Iterator[Link]:
@@ -32,7 +27,7 @@ def links(results: Path) -> Iterator[Link]:
         content = manifest.read(path)
         for name, entry in content["files"].items():
             file = path.parent / name
-            if file.exists() or not any(part in file.as_posix() for part in TEMPORARY) or _kept(results):
+            if file.exists() or not any(f"/{part}/" in file.as_posix() for part in TEMPORARY) or _kept(results):
                 yield file, entry["sha256"], path
         for name, expected in content["inputs"].items():
             file = results.parent / name
@@ -51,7 +46,7 @@ def on_request(results: Path, named: set[Path]) -> list[Path]:
     return [
         made
         for owners, inner in ON_REQUEST.items()
-        for owner in results.glob(owners)
+        for owner in results.glob(re.sub(r"\{\w+\}", "*", owners))
         if any(path.name == "manifest.json" and path.is_relative_to(owner) for path in named)
         for pattern in inner
         for made in owner.glob(pattern)

@@ -9,7 +9,7 @@ from typing import Any
 
 from snaketune.config.claims import REFERENCE
 from snaketune.core import files
-from snaketune.dag.contract import property_run
+from snaketune.core.paths import property_path
 from snaketune.reporting.numbers import MIB
 
 STATES = ("weight", "gradient", "optimizer")
@@ -46,7 +46,7 @@ class Runs:
         self.seeds = recipe["properties"]["seeds"] if recipe["properties"] else []
         self.found: dict[tuple[str, int, int], Resources] = {
             (technique, ranks, number): files.read_json(
-                results / property_run(technique, ranks, number) / "resources.json"
+                results / property_path(technique, ranks, number) / "resources.json"
             )
             for technique, ranks, number in recipe["property_runs"]
         }
@@ -59,7 +59,7 @@ class Runs:
     def names(self, technique: str) -> list[str]:
         own = self.recipe["ranks"]
         return [
-            property_run(name, own[name], n + 1)
+            property_path(name, own[name], n + 1)
             for name in dict.fromkeys((technique, REFERENCE))
             for n in range(self.recipe["properties"]["rounds"])
         ]
@@ -159,7 +159,7 @@ def aggregate(runs: Runs, technique: str) -> Verdict:
             "× before",
             1,
             "run",
-            runs=[property_run(technique, count, 1) for count in (a, b)],
+            runs=[property_path(technique, count, 1) for count in (a, b)],
             seeds=runs.seeds,
             value=held[b],
             value_before=held[a],

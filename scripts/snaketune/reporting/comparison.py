@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from snaketune.core import files
+from snaketune.core.paths import run_path
 from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
 from snaketune.reporting.difference import Difference
 from snaketune.reporting.numbers import MIB
@@ -24,8 +25,7 @@ class Results:
         self.samples, self.confidence = recipe["bootstrap_samples"], recipe["confidence"]
 
     def run(self, cell: Cell) -> Path:
-        model, scenario, technique, seed = cell
-        return self.root / "runs" / model / scenario / technique / f"seed-{seed}"
+        return self.root / run_path(*cell)
 
     def statistics(self, cell: Cell, backend: str) -> np.ndarray:
         """Of the scenario's primary metric: (test rows, statistics)."""

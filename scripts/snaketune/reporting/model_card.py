@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from snaketune.core import files, tables
+from snaketune.core import files, paths, tables
 from snaketune.core.errors import UserError
 from snaketune.core.nested import flat
 from snaketune.core.precisions import backend_of
@@ -126,7 +126,7 @@ def content(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         UserError: a figure is missing.
     """
     model, scenario, technique, seed = recipe["cell"]
-    run, precision = results / "runs" / model / scenario / technique / f"seed-{seed}", recipe["precision"]
+    run, precision = results / paths.run_path(*recipe["cell"]), recipe["precision"]
     rows = [summary_row(results / "summary.csv", recipe, name) for name in ("torch", backend_of(precision))]
     comparison = next(
         one
@@ -154,7 +154,7 @@ def content(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         "over_budget": [line for line in parity["over_budget"] if line.partition(": ")[0] in steps],
         "without_budget": [step for step in steps if step in parity["without_budget"]],
         "training": training_of(run, recipe),
-        "card": files.read_json(results / "data" / scenario / "card.json"),
+        "card": files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
         "measured_on": files.read_json(run / f"evaluation/{backend_of(precision)}.json"),
         "context": files.read_json(run / f"onnx/{precision}/genai_config.json")["model"]["context_length"],
     }

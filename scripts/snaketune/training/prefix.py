@@ -7,8 +7,8 @@ from safetensors.numpy import load_file, save
 
 from snaketune.core import manifest
 from snaketune.core.files import written_whole
+from snaketune.core.layout import PREFIX_FILE
 
-PREFIX_FILE = "prefix.safetensors"
 # Keys and values of one layer, each (heads, virtual tokens, head size), fp32.
 Layer = tuple[np.ndarray, np.ndarray]
 

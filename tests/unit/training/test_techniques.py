@@ -23,7 +23,7 @@ from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
-from snaketune.core.layout import TRAINING_FILES
+from snaketune.core.layout import PREFIX_FILE, TRAINING_FILES
 from snaketune.dag.params import Recipes
 from snaketune.data.tokens import write_rows
 from snaketune.inference.decoding import answer_likelihoods, generate, probe_logits
@@ -36,7 +36,7 @@ from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
 from snaketune.training.memory import model_state_bytes
-from snaketune.training.prefix import PREFIX_FILE, prefix_beside, read_prefix, write_prefix
+from snaketune.training.prefix import prefix_beside, read_prefix, write_prefix
 from train import save
 
 ROOT = Path(__file__).parents[3]

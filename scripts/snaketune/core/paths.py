@@ -1,0 +1,27 @@
+"""Where results are, below results/."""
+
+Cell = tuple[str, str, str, int]
+
+CORPUS = "corpus"
+DATA = "data/{scenario}"
+MODEL = "models/{model}"
+BASE = f"{MODEL}/base"
+TOKENIZER = f"{MODEL}/tokenizer"
+# Two directories, so that an edit of test rows doesn't change what training reads.
+TRAINING = "tokens/{model}/{scenario}/training"
+TEST = "tokens/{model}/{scenario}/test"
+RUNS = "runs/{model}/{scenario}/{technique}"
+RUN = f"{RUNS}/seed-{{seed}}"
+SUMMARY = ("summary.csv", "comparisons.json", "metrics.json")
+TABLE = "technique_table.json"
+PLOTS = ("plots/loss.csv", "plots/quality.csv")
+REPORT = "report.html"
+
+
+def run_path(model: str, scenario: str, technique: str, seed: int) -> str:
+    return RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+
+
+def property_path(technique: str, ranks: int, number: int) -> str:
+    """Return the directory of a short run that measures properties; ``number`` is its round's, from 1."""
+    return f"properties/{technique}/ranks-{ranks}/round-{number}"

@@ -1,0 +1,63 @@
+"""The runs of an experiment, and the techniques and precisions that each stage applies to."""
+
+from functools import cached_property
+from itertools import product
+
+from snaketune.config.matrix import Matrix
+from snaketune.core.paths import Cell
+
+
+class Cells(Matrix):
+    """A matrix as the graph of jobs needs it."""
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every run that ends in results/runs/ with a model: the untuned model first."""
+        seeded = [("base", 0), *product(self.techniques, self.experiment.seeds)]
+        pairs = product(self.experiment.models, self.experiment.scenarios)
+        return [(model, scenario, *run) for model, scenario in pairs for run in seeded]
+
+    @cached_property
+    def prefixed(self) -> list[str]:
+        """Techniques whose prefix can't be merged: their runs end with the base, started from it."""
+        return [name for name, technique in self.techniques.items() if not technique.merges]
+
+    @cached_property
+    def merged(self) -> list[str]:
+        """Techniques whose runs end with one merged model, and the untuned model's."""
+        return ["base", *(name for name in self.techniques if name not in self.prefixed)]
+
+    @cached_property
+    def with_adapter(self) -> list[str]:
+        return [name for name, technique in self.techniques.items() if technique.adapter]
+
+    @property
+    def quantized(self) -> list[str]:
+        """Precisions that are quantized from fp32."""
+        return [name for name in self.exports if name not in self.genai]
+
+    @cached_property
+    def switched(self) -> list[str]:
+        """Techniques whose adapter can be switched at run time.
+
+        A quantized base has other weights, a prefix adds keys and values instead of changing layers,
+        and an adapter that keeps only the seed of its projections can't be exported.
+        """
+        return [
+            name
+            for name, technique in self.techniques.items()
+            if technique.adapter
+            and technique.merges
+            and technique.base_precision == "fp32"
+            and getattr(technique.adapter.options, "save_projection", True)
+        ]
+
+    @property
+    def switchable(self) -> list[str]:
+        """Precisions of the base that adapters are switched on.
+
+        In other families than Phi-3 the runtime's builder fuses layers that adapters change separately.
+        """
+        phi3 = all(self.models[name].model_type == "phi3" for name in self.experiment.models)
+        weights = {name: getattr(export.options, "weights", None) for name, export in self.exports.items()}
+        return ["fp32", *(name for name in self.genai if phi3 and weights[name] == "fp32")]

@@ -1,0 +1,29 @@
+"""Where results are, as rules name it: from the root of the repository, with wildcards in braces."""
+
+import re
+from collections.abc import Iterable
+
+from snaketune.core import paths
+
+RESULTS = "results"
+CORPUS, DATA, MODEL = f"{RESULTS}/{paths.CORPUS}", f"{RESULTS}/{paths.DATA}", f"{RESULTS}/{paths.MODEL}"
+BASE, TOKENIZER = f"{RESULTS}/{paths.BASE}", f"{RESULTS}/{paths.TOKENIZER}"
+TRAINING, TEST = f"{RESULTS}/{paths.TRAINING}", f"{RESULTS}/{paths.TEST}"
+RUNS, RUN = f"{RESULTS}/{paths.RUNS}", f"{RESULTS}/{paths.RUN}"
+UNTUNED = RUN.replace("{technique}", "base").replace("{seed}", "0")
+SWITCHABLE = f"{MODEL}/switchable"
+PROPERTIES = f"{RESULTS}/properties/{{technique}}/ranks-{{ranks}}/round-{{round}}"
+TUNING = f"{RESULTS}/tuning/{{model}}/{{scenario}}/{{technique}}/{{rate}}"
+SUMMARY = [f"{RESULTS}/{name}" for name in paths.SUMMARY]
+TABLE, REPORT = f"{RESULTS}/{paths.TABLE}", f"{RESULTS}/{paths.REPORT}"
+PLOTS = [f"{RESULTS}/{name}" for name in paths.PLOTS]
+TEMPLATE, CARD, PROGRAM = "report/report.html.j2", "report/model_card.md.j2", "report/run.py"
+
+
+def files_in(directory: str, names: Iterable[str]) -> list[str]:
+    return [f"{directory}/{name}" for name in names]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return a regular expression of a wildcard that may be any of these names."""
+    return "|".join(map(re.escape, names)) or "none"
