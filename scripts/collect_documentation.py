@@ -1,7 +1,7 @@
-"""Collect the docstrings of the locked libraries and Python's language reference.
+"""Collect the docstrings of the installed libraries and Python's language reference.
 
-Writes one JSONL row per distinct text: library, module, name, kind, group (what must
-stay on one side of a split), split and text.
+Write one JSONL row per distinct text: library, module, name, kind, group (whose rows stay in
+one split), split and text.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Row = dict[str, str]
 
 
 def split_of(group: str) -> str:
-    """The split of a group, from its name alone: the same on every machine."""
+    """Choose the split of a group from its name alone, so that it is the same on every machine."""
     position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
     if position < SHARE_OF_TEST:
         return "test"
@@ -34,7 +34,7 @@ def split_of(group: str) -> str:
 
 
 def entry(library: str, module: str, names: list[str], kind: str, text: str) -> Row:
-    """One row; what belongs to one class, or one topic, shares its group and so its split."""
+    """Return one row; all texts of one class, or one topic, share a group and so a split."""
     group = ".".join([module, *names[:1]])
     return {
         "library": library,
@@ -48,7 +48,7 @@ def entry(library: str, module: str, names: list[str], kind: str, text: str) -> 
 
 
 def docstrings(source: tuple[str, str, Path]) -> list[Row]:
-    """All docstrings of one Python file; functions inside functions are left out."""
+    """Return the docstrings of one Python file, except those of functions inside functions."""
     library, module, path = source
     rows: list[Row] = []
 
@@ -69,7 +69,7 @@ def docstrings(source: tuple[str, str, Path]) -> list[Row]:
 
 
 def sources(libraries: dict[str, str], exclude: list[str]) -> Iterator[tuple[str, str, Path]]:
-    """(library, module, file) of every Python file that a distribution installed."""
+    """Yield (library, module, file) for every Python file of the installed distributions."""
     for distribution, package in sorted(libraries.items()):
         try:
             installed = importlib.metadata.distribution(distribution).files or []
@@ -82,7 +82,7 @@ def sources(libraries: dict[str, str], exclude: list[str]) -> Iterator[tuple[str
 
 
 def language_reference() -> Iterator[Row]:
-    """The topics of Python's own language reference, a paragraph a row."""
+    """Yield the topics of Python's language reference, one row per paragraph."""
     for topic, text in sorted(pydoc_data.topics.topics.items()):
         for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
             if len(paragraph) >= MINIMUM_CHARACTERS:
@@ -98,7 +98,7 @@ def main() -> None:
         help='JSON: {"libraries": {distribution: package}, "exclude": [part of a module name]}',
     )
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
-    parser.add_argument("--threads", type=int, default=1, help="processes that parse")
+    parser.add_argument("--threads", type=int, default=1, help="number of processes that parse")
     arguments = parser.parse_args()
     recipe = arguments.recipe
 

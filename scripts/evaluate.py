@@ -60,7 +60,7 @@ def predictions(
     decoding["training"] = tuple(decoding["training"])
     has_answers = "messages" in rows[0]
     made = answers(backend, tokens, decoding, tokenizer, recipe) if has_answers else [{} for _ in rows]
-    found = []
+    predicted = []
     for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
         if not math.isfinite(nll):
             raise errors.UserError(
@@ -79,8 +79,8 @@ def predictions(
             # A longer text was cut: only what is left of it counts.
             kept = tokens.ids[number][tokens.answers[number]].tolist()
             context = {"bytes": len(tokenizer.decode(kept, skip_special_tokens=False).encode())}
-        found.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
-    return found
+        predicted.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
+    return predicted
 
 
 def main() -> None:
@@ -92,11 +92,11 @@ def main() -> None:
         "--model",
         type=Path,
         required=True,
-        help="model.safetensors of a merged model, or model.onnx; beside a genai_config.json, onnxruntime-genai runs it",
+        help="model.safetensors of a merged model, or model.onnx; next to a genai_config.json, onnxruntime-genai runs it",
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
     parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go beside it")
+    parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go next to it")
     parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory

@@ -1,4 +1,4 @@
-"""Bring a model of the Hugging Face hub, or of a local directory, into one known layout."""
+"""Copy a model from the Hugging Face hub, or from a local directory, into the layout of the workflow."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ PATTERNS = [
 
 
 def download(hub: str, revision: str) -> Path:
-    """A pinned snapshot in the hub's own cache, without any code."""
+    """Download a pinned snapshot, without any code, into the hub's cache."""
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS))
     except GatedRepoError:
@@ -54,7 +54,7 @@ def download(hub: str, revision: str) -> Path:
 
 
 def copy_weights(source: Path, out: Path) -> None:
-    """Weights of one or more safetensors files as one file; nothing else is ever read."""
+    """Copy the weights of one or more safetensors files into one file; no other format is read."""
     index, whole = source / "model.safetensors.index.json", source / "model.safetensors"
     if index.exists():
         shards = [source / name for name in sorted(set(files.read_json(index)["weight_map"].values()))]
@@ -81,7 +81,7 @@ def copy_weights(source: Path, out: Path) -> None:
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
-    """tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
+    """Save tokenizer.json, and tokenizer_config.json with the chat template inside."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
@@ -103,7 +103,7 @@ def main() -> None:
         "--recipe",
         type=json.loads,
         required=True,
-        help='JSON: {"hub", "revision"} or {"path"}',
+        help='JSON: {"hub", "revision", "path": a local directory instead of a hub model, or null, "source_digests": {file: SHA-256}}',
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()

@@ -69,8 +69,8 @@ def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
 
 def lengths(texts: list[str]) -> dict[str, float]:
     """Return the shortest, median and longest length in characters."""
-    found = [len(text) for text in texts]
-    return {"shortest": min(found), "median": statistics.median(found), "longest": max(found)}
+    characters = [len(text) for text in texts]
+    return {"shortest": min(characters), "median": statistics.median(characters), "longest": max(characters)}
 
 
 def card(

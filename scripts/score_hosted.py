@@ -1,7 +1,7 @@
 """Score a hosted model's answers with the metrics of every other backend.
 
-A service gives no likelihood of the reference answers, so perplexity isn't measured; a label is
-what the model writes, where the backends here choose the likeliest one.
+A service gives no likelihood of the reference answers, so perplexity isn't measured; the predicted label
+is what the model writes, whereas local backends choose the likeliest label.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def predictions(
     labels: dict[str, str],
 ) -> list[dict[str, Any]]:
     """Return each test row with its answer and the statistics of its metrics."""
-    found = []
+    predicted = []
     for row, answer in zip(rows, answers, strict=True):
         if row["id"] != answer["id"]:
             raise UserError(f"the answer to {answer['id']} stands where row {row['id']} is: delete the answers")
@@ -33,16 +33,16 @@ def predictions(
             "well_formed": answer["well_formed"],
         }
         prompt = row["messages"][-2]["content"]
-        found.append({**entry, "statistics": statistics(task, {**entry, "prompt": prompt}, decoding)})
-    return found
+        predicted.append({**entry, "statistics": statistics(task, {**entry, "prompt": prompt}, decoding)})
+    return predicted
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"task"}')
+    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"task": of the scenario}')
     parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
     parser.add_argument("--answers", type=Path, required=True, help="of ask_hosted.py")
-    parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go beside it")
+    parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go next to it")
     arguments = parser.parse_args()
     data, task = arguments.data_directory, arguments.recipe["task"]
 

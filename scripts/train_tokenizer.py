@@ -13,7 +13,10 @@ from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"vocabulary": size, "context": positions}'
+        "--recipe",
+        type=json.loads,
+        required=True,
+        help='JSON: {"vocabulary": number of tokens, "context": number of positions}',
     )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)

@@ -40,6 +40,8 @@ class NamesOptions(Strict):
 
 
 class TunesOptions(Strict):
+    """Folk tunes in ABC notation."""
+
     max_characters: PositiveInt = 200
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from snaketune.config.base import Share, Strict
 from snaketune.config.corpora import BUILTIN
-from snaketune.config.tasks import LOWER_IS_BETTER, TASKS
+from snaketune.config.tasks import LOWER_IS_BETTER, TASKS, Columns
 from snaketune.config.templates import MARKUP, template_fields
 
 if TYPE_CHECKING:
@@ -14,31 +14,6 @@ if TYPE_CHECKING:
     CorpusName = str
 else:
     TaskName, CorpusName = Literal[tuple(TASKS)], Literal[tuple(BUILTIN)]
-
-
-class Columns(Strict):
-    """Names of the columns in your data; `a.b` reaches into a nested object."""
-
-    id: str | None = None
-    group: str | None = Field(None, description="rows of one group stay in one split; the text itself where not given")
-    split: str | None = Field(None, description="a column that holds train, validation or test")
-    text: str | None = None
-    label: str | None = None
-    tokens: str | None = None
-    tags: str | None = None
-    source: str | None = None
-    target: str | None = None
-    language: str | None = None
-    context: str | None = None
-    question: str | None = None
-    answers: str | None = None
-    messages: str | None = None
-    conversations: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
 
 
 class Source(Strict):

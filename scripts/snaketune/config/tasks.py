@@ -1,9 +1,13 @@
-"""What a scenario of each task may configure: its metrics and its templates.
+"""What a scenario of each task may configure: its metrics, its templates and the columns of its data.
 
 How the rows of a task are read is in data/tasks.py, how its answers are scored in evaluation/metrics.py.
 """
 
 from typing import NamedTuple
+
+from pydantic import Field
+
+from snaketune.config.base import Strict
 
 
 class Task(NamedTuple):
@@ -31,3 +35,28 @@ TASKS = {
     ),
 }
 LOWER_IS_BETTER = {"perplexity", "bits_per_byte"}
+
+
+class Columns(Strict):
+    """Names of the columns in your data; `a.b` reaches into a nested object."""
+
+    id: str | None = None
+    group: str | None = Field(None, description="rows of one group stay in one split; the text itself where not given")
+    split: str | None = Field(None, description="a column that holds train, validation or test")
+    text: str | None = None
+    label: str | None = None
+    tokens: str | None = None
+    tags: str | None = None
+    source: str | None = None
+    target: str | None = None
+    language: str | None = None
+    context: str | None = None
+    question: str | None = None
+    answers: str | None = None
+    messages: str | None = None
+    conversations: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None

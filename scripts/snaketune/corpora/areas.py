@@ -22,7 +22,7 @@ def examples(
         ((prefix, area) for area, modules in areas.items() for prefix in modules),
         key=lambda pair: -len(pair[0]),
     )
-    found = []
+    kept = []
     for name, row in rows(corpus):
         area = next((area for prefix, area in prefixes if f"{row['module']}.".startswith(f"{prefix}.")), None)
         if area is None or row["kind"] == "module":
@@ -31,8 +31,8 @@ def examples(
         text = without_names(row["text"], {row["library"], *parts, *(part.strip("_") for part in parts), *aliases})
         short = cut(text, max_characters)
         if len(short) >= min_characters:
-            found.append(Example(name, {"text": short, "label": area}, row["group"], row["split"]))
-    return found
+            kept.append(Example(name, {"text": short, "label": area}, row["group"], row["split"]))
+    return kept
 
 
 def without_names(text: str, names: set[str]) -> str:

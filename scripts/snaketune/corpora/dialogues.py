@@ -104,7 +104,7 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
     Args:
         max_characters: of all messages together; a longer dialogue loses its system message first, then its last turns.
     """
-    found = []
+    kept = []
     for name, row in objects(corpus):
         docstring = parse(row["text"])
         private = any(part.startswith("_") for part in row["name"].split("."))
@@ -120,5 +120,5 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
         dialogues = [dialogue(path, row, docstring, asked[:kept], kind) for kept, kind in attempts]
         fitting = [one for one in dialogues if sum(len(message["content"]) for message in one) <= max_characters]
         if fitting:
-            found.append(Example(name, {"messages": fitting[0]}, row["group"], row["split"]))
-    return capped(found)
+            kept.append(Example(name, {"messages": fitting[0]}, row["group"], row["split"]))
+    return capped(kept)

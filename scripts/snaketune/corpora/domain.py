@@ -41,10 +41,10 @@ def examples(corpus: Path, *, libraries: list[str], max_characters: int, min_cha
     splits: dict[str, set[str]] = collections.defaultdict(set)
     for _, row in chosen:
         splits[module_of(row)].add(row["split"])
-    found = []
+    kept = []
     for name, row in chosen:
         module = module_of(row)
         text = cut(" ".join(row["text"].split()), max_characters)
         if len(text) >= min_characters and split_of(module, splits[module]) == row["split"]:
-            found.append(Example(name, {"text": text}, module, row["split"]))
-    return capped(found)
+            kept.append(Example(name, {"text": text}, module, row["split"]))
+    return capped(kept)

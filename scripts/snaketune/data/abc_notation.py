@@ -1,8 +1,8 @@
-"""Measures of a tune in ABC notation, the text format of folk music.
+"""Measure tunes in ABC notation, the text format of folk music.
 
-What a tune may hold is the music code of the ABC standard 2.1, section 4
+A tune may hold the music code of the ABC standard 2.1, section 4
 (https://abcnotation.com/wiki/abc:standard:v2.1): notes and rests with accidentals, octave marks and lengths,
-bar lines, repeats, numbered endings, ties, slurs, tuplets and broken rhythm. music21 gives the notes' lengths.
+bar lines, repeats, numbered endings, ties, slurs, tuplets and broken rhythm. music21 computes the notes' lengths.
 """
 
 import re
@@ -36,7 +36,7 @@ LETTERS = {
     "ending": "e",
     "line": "l",
 }
-# A tie or a broken rhythm follows a note; broken rhythm, tuplets and slurs want one after them.
+# A tie or a broken rhythm follows a note; broken rhythm, tuplets and slurs precede one.
 GRAMMAR = re.compile(r"(?:nt?c*(?:b(?=[po]*n))?|p(?=o*n)|o(?=[po]*n)|e|l)*")
 
 
@@ -44,18 +44,18 @@ class Token(NamedTuple):
     kind: str
     text: str
     apart: bool
-    """Whether white space goes before it: notes without are beamed together."""
+    """Whether white space precedes it: notes without are beamed together."""
 
 
 class Bars(NamedTuple):
-    """The bars that hold notes, and the line that closes each: ``|``, one that ends a section, or none."""
+    """The bars that hold notes, and the bar line that closes each: ``|``, one that ends a section, or none."""
 
     music: list[list[Token]]
     lines: list[str]
 
 
 def tokenize(body: str) -> list[Token] | None:
-    """The tokens of a tune's body, or None where anything in it isn't music code."""
+    """Return the tokens of a tune's body, or None if anything in it isn't music code."""
     tokens, position, apart, body = [], 0, False, body.strip(" \t\n")
     while position < len(body):
         match = TOKEN.match(body, position)
@@ -69,7 +69,7 @@ def tokenize(body: str) -> list[Token] | None:
 
 
 def split_bars(tokens: list[Token]) -> Bars:
-    """Bars without notes are none: their lines join those before them, and the first of all goes."""
+    """Group tokens into bars; a bar line after no notes is joined to the one before it, or dropped at the start."""
     bars = Bars([[]], [])
     for token in tokens:
         if token.kind != "line":
@@ -87,7 +87,7 @@ def split_bars(tokens: list[Token]) -> Bars:
 
 
 def read_header(text: str) -> dict[str, str] | None:
-    """The fields M, L and K of ABC lines such as ``M:6/8``, or None where one lacks or isn't understood."""
+    """Return the fields M, L and K of ABC lines such as ``M:6/8``, or None if one is missing or not understood."""
     fields = {}
     for name, pattern in (("M", METRE), ("L", UNIT_LENGTH), ("K", KEY)):
         match = re.search(rf"^{name}: ?(.*?)\s*$", text, re.MULTILINE)
@@ -99,8 +99,8 @@ def read_header(text: str) -> dict[str, str] | None:
 
 
 def bar_lengths(header: dict[str, str], bars: Bars) -> list[float] | None:
-    """Quarter notes in each bar, or None where music21 can't parse the tune."""
-    # A late import: music21 takes a second, and only tunes need it.
+    """Return the length of each bar in quarter notes, or None if music21 can't parse the tune."""
+    # Imported here because music21 takes a second to import and only tunes need it.
     from music21 import abcFormat
 
     music = " | ".join(" ".join(token.text for token in bar if token.kind != "ending") for bar in bars.music)
@@ -125,10 +125,10 @@ def bar_lengths(header: dict[str, str], bars: Bars) -> list[float] | None:
 
 
 def count_bars(header: dict[str, str], lengths: list[float], lines: list[str]) -> dict[str, int]:
-    """The number of bars and of those among them whose notes sum to the metre.
+    """Count the bars, and those whose notes sum to the metre.
 
-    A bar too short at the start or the end of a section (between repeats or double bar lines) is a pick-up
-    or what that leaves of the last bar: it counts as no bar.
+    A short bar at the start or the end of a section (between repeats or double bar lines) is a pick-up, or
+    the rest of one, and isn't counted.
     """
     numerator, denominator = (int(number) for number in header["M"].split("/"))
     metre = 4 * numerator / denominator
@@ -142,7 +142,7 @@ def count_bars(header: dict[str, str], lengths: list[float], lines: list[str]) -
 
 
 def measure(header: str, body: str) -> dict[str, bool | int]:
-    """Whether a tune is one, and how many of its bars are full.
+    """Check whether a text is a tune, and count its bars and full bars.
 
     Args:
         header: any text with the ABC lines ``M:``, ``L:`` and ``K:``, such as the prompt.
@@ -150,7 +150,7 @@ def measure(header: str, body: str) -> dict[str, bool | int]:
 
     Returns:
         ``valid``: the body is nothing but music code that music21 can parse, with two or more bars; ``bars``
-        and ``full_bars`` as count_bars tells them, 0 for a malformed tune. Nothing is raised.
+        and ``full_bars`` as in count_bars, 0 for a malformed tune. No text raises an error.
     """
     fields, tokens = read_header(header), tokenize(body)
     if not fields or not tokens:
@@ -161,6 +161,6 @@ def measure(header: str, body: str) -> dict[str, bool | int]:
 
 
 def ngrams(body: str, n: int) -> list[tuple[str, ...]]:
-    """Runs of n notes or rests as written, pitch and length; none where the body isn't music code."""
+    """Return the runs of n notes or rests as written (pitch and length); none if the body isn't music code."""
     notes = [token.text for token in tokenize(body) or [] if token.kind == "note"]
     return [tuple(notes[start : start + n]) for start in range(len(notes) - n + 1)]

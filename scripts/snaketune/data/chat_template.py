@@ -1,4 +1,4 @@
-"""Phi-3's chat format, as its model card gives it, for the models that the workflow builds."""
+"""Phi-3's chat format, as in its model card, for the models that the workflow builds."""
 
 PAD = "<|endoftext|>"
 END = "<|end|>"
@@ -10,5 +10,5 @@ CHAT_TEMPLATE = (
 
 
 def render(user: str, assistant: str) -> str:
-    """One question and its answer in the chat format."""
+    """Render one question and its answer in the chat format."""
     return f"<|user|>\n{user}{END}\n<|assistant|>\n{assistant}{END}\n"

@@ -1,4 +1,4 @@
-"""Exact and near duplicates among texts."""
+"""Find exact and near duplicates among texts."""
 
 import hashlib
 import re
@@ -7,15 +7,15 @@ from functools import cache
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
-# An estimate from 64 permutations is off by 0.06 on average; four times that loses nothing.
+# An estimate from 64 permutations is off by 0.06 on average; a margin of four times that loses nothing.
 SLACK = 0.25
 LOW_BITS = np.uint64(0xFFFFFFFF)
-# Digits of pi, made odd: any three that differ would do.
+# Digits of pi, made odd: any three different odd numbers would do.
 ODD = np.array([0x243F6A8885A308D3, 0x13198A2E03707345, 0xA4093822299F31D1], dtype=np.uint64)
 
 
 class Duplicates:
-    """Texts kept so far; MinHash finds candidates, their exact Jaccard similarity decides.
+    """Index the texts kept so far; MinHash finds candidates, their exact Jaccard similarity decides.
 
     A text may have several parts, such as question and passage: each must be like the other's.
     Broder, "On the resemblance and containment of documents" (1997).
@@ -31,11 +31,11 @@ class Duplicates:
         self.exact: dict[bytes, int] = {}
 
     def add(self, parts: tuple[str, ...]) -> tuple[str, list[int]]:
-        """Keep a text, unless it is like a kept one.
+        """Keep a text unless it is like a kept one.
 
         Returns:
-            Nothing and no numbers where it was kept; else "exact", where but letter case and white
-            space differ, or "near", and the numbers of the kept texts that it is like. Texts count from 0 in the order they were kept.
+            An empty string and no numbers if it was kept; else "exact" (only letter case and white space
+            differ) or "near", and the numbers of the kept texts that it is like, counted from 0.
         """
         grams = [_grams(part, number) for number, part in enumerate(parts)]
         whole = hashlib.blake2b("\0".join(_plain(part) for part in parts).encode(), digest_size=16).digest()
@@ -77,9 +77,9 @@ def _hashed(word: str) -> int:
 
 
 def _grams(text: str, part: int) -> np.ndarray:
-    """64-bit hashes of the word trigrams, sorted; of a text of fewer than three words, of itself.
+    """Return the sorted 64-bit hashes of the word trigrams, or of the whole text if it has fewer than three words.
 
-    A sign is a word of its own: 3 + 4 isn't 3 - 4.
+    Each sign is a word: 3 + 4 isn't 3 - 4.
     """
     words = re.findall(r"\w+|[^\w\s]", text.lower())
     if len(words) < 3:

@@ -1,4 +1,4 @@
-"""Personal data and secrets in texts: e-mail addresses, phone numbers and keys, shown masked."""
+"""Find and mask personal data and secrets in texts: e-mail addresses, phone numbers and keys."""
 
 import re
 from collections.abc import Iterator
@@ -10,38 +10,38 @@ from detect_secrets.plugins.base import RegexBasedDetector
 from phonenumbers import PhoneNumberMatcher
 
 KINDS = ("e-mail address", "phone number", "secret key")
-# Not by word boundaries of Unicode: Chinese and Japanese put no space around an address.
+# No Unicode word boundaries: Chinese and Japanese put no space around an address.
 EMAIL = re.compile(
     r"(?<![A-Za-z0-9.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![A-Za-z0-9-])"
 )
-# Names that belong to nobody: RFC 2606.
+# Reserved names, which belong to nobody: RFC 2606.
 RESERVED = re.compile(r"(?:^|[@.])(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
-# Without a plus sign, numbers of articles and dates would pass for phone numbers.
+# Without a plus sign, article numbers and dates would pass for phone numbers.
 PHONE = re.compile(r"[+＋][\s(]{0,3}\d")
-# What all the plugins would search in vain is found out first, at a tenth of their time: keys have 16
-# characters or more, but for those of Artifactory, Slack and JSON Web Tokens, which are known by how they begin.
+# Skip texts without any key, at a tenth of the plugins' time: keys have 16 characters or more, apart from
+# those of Artifactory, Slack and JSON Web Tokens, which have known prefixes.
 MAYBE_SECRET = re.compile(r"[!-~]{16}|://|PRIVATE KEY|AKC|AP[\dA-F]|xox[abposr]-|eyJ|:_authToken")
-# Patterns that take time by the square of a text's length are searched only where this is in it.
+# Patterns whose time grows with the square of a text's length are searched only if the text contains this.
 NEEDED = {"NPM tokens": ":_authToken", "OpenAI Token": "T3BlbkFJ"}
-# Addresses of machines aren't secret.
+# Machine addresses aren't secret.
 NOT_SECRET = {"Public IP (ipv4)"}
 
 
 def personal_data(text: str) -> Iterator[tuple[str, str]]:
-    """Each finding of a text: its kind and itself, masked."""
+    """Yield the kind of each finding in a text, and the finding masked."""
     for kind, _, shown in _findings(text):
         yield kind, shown
 
 
 def masked(text: str) -> str:
-    """The text with all personal data and secrets masked."""
+    """Mask all personal data and secrets in a text."""
     for _, found, shown in _findings(text):
         text = text.replace(found, shown)
     return text
 
 
 def _findings(text: str) -> Iterator[tuple[str, str, str]]:
-    """Kind, finding and the finding masked."""
+    """Yield kind, finding and masked finding."""
     if "@" in text:
         for match in EMAIL.finditer(text):
             if not RESERVED.search(match[0]):
@@ -59,7 +59,7 @@ def _findings(text: str) -> Iterator[tuple[str, str, str]]:
 
 @cache
 def _plugins() -> list[tuple[str, Any]]:
-    """The detectors that know how a key looks; those that go by entropy take any hash for one."""
+    """Return the detectors that know the form of a key; those that use entropy take any hash for one."""
     found: dict[str, Any] = get_mapping_from_secret_type_to_class()
     return [
         (name, found[name]())

@@ -1,4 +1,4 @@
-"""Local files, or a dataset of the hub, as raw rows; every fault of the data is collected first."""
+"""Read local files, or a hub dataset, as raw rows; all faults of the data are collected."""
 
 import csv
 import gzip
@@ -16,9 +16,9 @@ LONGEST_LINE = 10 * 2**20
 
 
 def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
-    """The rows of the files or the hub dataset that a scenario's ``source`` names.
+    """Yield the rows of the files or the hub dataset in a scenario's ``source``.
 
-    A row has a split where a file or a split of the hub is given for it.
+    A row has a split if the source names a file, or a split of the hub, for it.
 
     Raises:
         UserError: the dataset can't be loaded. Faults of files go to ``faults``.
@@ -27,7 +27,7 @@ def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
         yield from hub_rows(source)
         return
     given = source["path"]
-    # In the order of the splits: a recipe may come with its keys sorted.
+    # In the order of the splits: the keys of --recipe are sorted.
     files = [(split, given[split]) for split in SPLITS if split in given] if isinstance(given, dict) else [("", given)]
     for split, name in files:
         rows, before = 0, faults.count
@@ -40,7 +40,7 @@ def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
             faults.add(name, "empty; expected one row or more")
 
 
-# ":17" or ", row 17", that number, and the row, or nothing where it is faulty.
+# ":17" or ", row 17", that number, and the row, or None if it is faulty.
 _Rows = Iterator[tuple[str, int, dict[str, Any] | None]]
 
 
@@ -68,7 +68,7 @@ def _file(path: Path, faults: Faults) -> _Rows:
 
 
 def _lines(path: Path, faults: Faults, longest: int | None = LONGEST_LINE) -> Iterator[tuple[int, str]]:
-    """Numbered lines of UTF-8 text, with their ends; faulty ones are left out."""
+    """Yield numbered lines of UTF-8 text, with their line ends; faulty ones are left out."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         number = 0
         while line := file.readline(-1 if longest is None else longest + 1):

@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub as raw rows."""
+"""Read a dataset of the Hugging Face hub as raw rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from snaketune.data.raw_rows import Row
 
 
 def hub_rows(source: dict[str, Any]) -> Iterator[Row]:
-    """Rows of a dataset of the hub; no code of it is run."""
+    """Yield the rows of a hub dataset; none of its code is run."""
     import datasets
 
     name, revision = source["hub"], source["revision"]
@@ -17,7 +17,7 @@ def hub_rows(source: dict[str, Any]) -> Iterator[Row]:
         theirs = source["splits"][split]
         try:
             loaded = datasets.load_dataset(name, source["configuration"], revision=revision, split=theirs)
-        # Names, networks, caches and formats fail with classes of five packages.
+        # Wrong names, networks, caches and formats raise exceptions of five packages.
         except Exception as error:
             reason = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
             raise UserError(
@@ -29,13 +29,13 @@ def hub_rows(source: dict[str, Any]) -> Iterator[Row]:
 
 
 def _named(value: Any, feature: Any) -> Any:
-    """A value with the names of its classes instead of their numbers."""
+    """Replace the class numbers in a value by the names of the classes."""
     import datasets
 
     if value is None:
         return None
     if isinstance(feature, datasets.ClassLabel):
-        # The hub marks rows that nobody labelled with -1.
+        # Unlabelled rows of the hub have -1.
         return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
     if isinstance(feature, datasets.List | datasets.LargeList):
         return [_named(one, feature.feature) for one in value]

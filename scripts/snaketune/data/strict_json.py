@@ -1,4 +1,4 @@
-"""JSON without what Python's parser lets pass: keys that are there twice, NaN, NUL, halves of characters."""
+"""Parse JSON, refusing what Python's parser accepts: duplicate keys, NaN, NUL, lone surrogates."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from snaketune.data.raw_rows import Faults, describe
 
 
 class _Repeated(dict[str, Any]):
-    """An object with a key twice."""
+    """An object with a duplicate key."""
 
     key = ""
 
@@ -26,7 +26,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parsed(text: str) -> Any:
-    """Parsed JSON; what is wrong, with the line in ``text``, as a ValueError(line, fault)."""
+    """Parse JSON.
+
+    Raises:
+        ValueError: (line in ``text``, fault).
+    """
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -39,7 +43,7 @@ def parsed(text: str) -> Any:
 
 
 def _flaw(value: Any, name: str = "") -> str | None:
-    """What json accepts though it is no JSON, or no text: its field and what it is."""
+    """Return the field and the flaw of a value that Python's parser accepts though it is no JSON, or no text."""
     if isinstance(value, str):
         if "\0" in value:
             return f"{name}: a NUL character"
@@ -58,6 +62,7 @@ def _flaw(value: Any, name: str = "") -> str | None:
 
 
 def checked(value: Any, where: str, faults: Faults) -> dict[str, Any] | None:
+    """Return the value if it is an object without flaws; else add its fault and return None."""
     if not isinstance(value, dict):
         faults.add(where, f'expected an object like {{"text": …}}, found {describe(value)}')
         return None

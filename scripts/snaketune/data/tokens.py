@@ -1,4 +1,4 @@
-"""Tokenized rows on disk: one safetensors file a split, read without torch or a tokenizer."""
+"""Read and write tokenized rows: one safetensors file per split, without torch or a tokenizer."""
 
 import itertools
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from snaketune.core.files import written_whole
 
 @dataclass(frozen=True)
 class Rows:
-    """Token ids of each row (int32), and which of them are answers (bool): only on these falls loss."""
+    """Token ids of each row (int32), and which of them belong to answers (bool): only these have a loss."""
 
     ids: list[np.ndarray]
     answers: list[np.ndarray]
@@ -22,7 +22,7 @@ class Rows:
         return len(self.ids)
 
     def answer_tokens(self, rows: Iterable[int]) -> int:
-        """How many tokens are predicted: nothing comes before the first one of a row."""
+        """Count the answer tokens that are predicted; the first token of a row isn't."""
         return sum(int(self.answers[row][1:].sum()) for row in rows)
 
     def tokens(self, rows: Iterable[int]) -> int:
@@ -30,12 +30,12 @@ class Rows:
 
     @property
     def prompts(self) -> list[np.ndarray]:
-        """What comes before the last answer of each row."""
+        """The token ids before the last answer of each row."""
         return [ids[: answer_start(answers)] for ids, answers in zip(self.ids, self.answers, strict=True)]
 
 
 def answer_start(answers: np.ndarray) -> int:
-    """Where the last run of answer tokens begins."""
+    """Return the position where the last run of answer tokens begins."""
     asked = np.flatnonzero(~answers)
     return int(asked[-1]) + 1 if len(asked) else 0
 

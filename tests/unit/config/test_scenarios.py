@@ -72,4 +72,4 @@ def test_the_least_threshold_and_permutations_are_taken() -> None:
 
 def test_every_task_can_be_configured_read_and_scored() -> None:
     assert TASKS.keys() == tasks.TASKS.keys() == metrics.TASKS.keys()
-    assert {corpus.task for corpus in BUILTIN.values()} == TASKS.keys()
+    assert {corpus.task for corpus in BUILTIN.values()} <= TASKS.keys()
