@@ -52,8 +52,8 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerNode=200
 GresTypes=gpu
 ReturnToService=2
-SlurmdTimeout=30
-KillWait=5
+SlurmdTimeout=15
+KillWait=3
 SchedulerParameters=bf_interval=2,sched_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL

@@ -14,6 +14,7 @@ from configured import NODES
 from loopback import Cluster, NoCluster, full, output, until
 from runs import Runs
 from support.experiments import small
+from support.forks import serving
 from support.workspace import REPOSITORY, Workspace
 from trainings import EXPERIMENT
 
@@ -101,7 +102,13 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 
 
 @pytest.fixture(scope="session")
-def laptop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def forks() -> Iterator[Path]:
+    with serving() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def laptop(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("laptop"), EXPERIMENT)
     ran = workspace.snakemake("--cores", "2")
     assert ran.returncode == 0, ran.stderr

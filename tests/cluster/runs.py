@@ -55,7 +55,7 @@ class Coordinator(ForkProcess):
     def poll(self) -> int | None:
         return self.exitcode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """The exit code.
 
         Raises:

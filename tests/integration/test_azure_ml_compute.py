@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from support.services.azure_ml_compute import BLOBS, TOKEN, Azure
+from support.services.hosting import LOCK, python_of_publish
 
 from snaketune.core.errors import UserError
+from snaketune.core.fork_server import start
 from snaketune.platforms import azure_ml_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,11 +129,12 @@ def test_the_command_takes_the_results_out_and_keeps_snakemakes_status(checkout:
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    """The Python of the environment with the SDKs."""
-    made = [sys.executable, "scripts/make_environment.py", "--lock", "envs/publish/requirements.txt"]
-    shown = [*made, "--unless", "azure-ai-ml", "--", "-c", "import sys; print(sys.executable)"]
-    return subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1]
+def sdk(forks: Path) -> Iterator[list[str]]:
+    """A Python that has the SDK imported, as the start of a command."""
+    server = start(str(forks), str(python_of_publish()), ["azure.ai.ml", "azure.identity"], {})
+    yield [f"{forks}/bin/python", "make_environment.py", "--lock", str(LOCK), "--"]
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture
@@ -144,27 +146,29 @@ def azure(tmp_path: Path) -> Iterator[Azure]:
     assert service.unknown == []
 
 
-def submit(python: str, azure: Azure, root: Path, path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def submit(
+    sdk: list[str], azure: Azure, root: Path, path: Path, *arguments: object
+) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    command = [python, ROOT / "tools/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
+    command = [*sdk, ROOT / "tools/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
     environment = {**kept, **azure.environment(), "HOME": str(root.parent)}
     options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": 900}
     return subprocess.run([*map(str, command)], cwd=root, env=environment, **options)
 
 
-def test_a_job_is_sent_once_watched_and_its_results_fetched(python: str, azure: Azure, checkout: Path) -> None:
+def test_a_job_is_sent_once_watched_and_its_results_fetched(sdk: list[str], azure: Azure, checkout: Path) -> None:
     path = job_file(checkout, experiment="config/experiments/mine.yaml", data=JOB["results"])
-    shown = submit(python, azure, checkout, path, "--dry-run")
+    shown = submit(sdk, azure, checkout, path, "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "hidden" not in shown.stdout
     assert "# Snakefile" in shown.stdout
     assert azure.asked == []
     document = yaml.safe_load(shown.stdout)
-    refused = submit(python, azure, checkout, path)
+    refused = submit(sdk, azure, checkout, path)
     assert (refused.returncode, azure.asked) == (1, [])
     assert "nothing was sent" in refused.stderr
 
-    sent = submit(python, azure, checkout, path, "--confirm", "--wait", "--fetch", checkout.parent / "fetched")
+    sent = submit(sdk, azure, checkout, path, "--confirm", "--wait", "--fetch", checkout.parent / "fetched")
     assert sent.returncode == 0, sent.stdout + sent.stderr
     [[key, job]] = azure.jobs.items()
     assert document["name"] == key
@@ -188,30 +192,30 @@ def test_a_job_is_sent_once_watched_and_its_results_fetched(python: str, azure: 
     assert fetched == azure.results
     assert TOKEN not in sent.stdout + sent.stderr
 
-    again = submit(python, azure, checkout, path, "--confirm")
+    again = submit(sdk, azure, checkout, path, "--confirm")
     assert (again.returncode, len(azure.jobs)) == (0, 1)
     assert "has this job already (Completed)" in again.stdout
 
 
 def test_what_the_workspace_cant_run_is_one_message_and_nothing_is_sent(
-    python: str, azure: Azure, checkout: Path
+    sdk: list[str], azure: Azure, checkout: Path
 ) -> None:
     for changed, told in (
         ({"compute": "other"}, "has no other; nothing was sent"),
         ({"instance_type": "Standard_D2_v3"}, "has Standard_NC6s_v3 machines, not Standard_D2_v3"),
     ):
-        ran = submit(python, azure, checkout, job_file(checkout, **changed), "--confirm")
+        ran = submit(sdk, azure, checkout, job_file(checkout, **changed), "--confirm")
         assert (ran.returncode, told in ran.stderr, "Traceback" in ran.stderr) == (1, True, False), ran.stderr
     assert azure.jobs == {}
     assert not any(BLOBS in asked for asked in azure.asked)
 
 
-def test_a_job_that_fails_says_so_and_its_results_come_too(python: str, azure: Azure, checkout: Path) -> None:
+def test_a_job_that_fails_says_so_and_its_results_come_too(sdk: list[str], azure: Azure, checkout: Path) -> None:
     azure.states = ["Failed"]
     path = job_file(checkout)
-    ran = submit(python, azure, checkout, path, "--confirm", "--wait")
+    ran = submit(sdk, azure, checkout, path, "--confirm", "--wait")
     assert ran.returncode == 1
     assert "ended as Failed" in ran.stderr
     shutil.rmtree(checkout.parent / "fetched", ignore_errors=True)
-    none = submit(python, azure, checkout, path, "--fetch", checkout.parent / "fetched")
+    none = submit(sdk, azure, checkout, path, "--fetch", checkout.parent / "fetched")
     assert (none.returncode, "holds nothing" in none.stderr) == (1, True), none.stderr

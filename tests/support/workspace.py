@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from snakemake.api import DAGApi
 from snakemake.cli import get_argument_parser, main
 
 import snaketune.platforms.registry  # noqa: F401
-from snaketune.core.digest import code_digest
+from snaketune.core import digest
 
 get_argument_parser()
 
@@ -89,6 +90,7 @@ class Workspace:
 
     def in_fork(self, call: Callable[[], object]) -> subprocess.CompletedProcess[str]:
         """Call a function in a fork of this process, in this directory."""
+        read_code()
         with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
             if (child := os.fork()) == 0:
                 code: object = 0
@@ -117,19 +119,22 @@ class Workspace:
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.chdir(self.path)
-        self._forget_other_code()
+        self._share_equal_code()
 
-    def _forget_other_code(self) -> None:
-        """Where this workspace's modules were edited, import them instead of the repository's."""
-        loaded = [name for name in sys.modules if name.split(".")[0] == "snaketune"]
-        files = [Path(sys.modules[name].__file__ or "").relative_to(REPOSITORY) for name in loaded]
-        here = [self.path / file for file in files]
-        if not all(map(Path.is_file, here)) or any(
-            mine.read_bytes() != (REPOSITORY / file).read_bytes() for mine, file in zip(here, files, strict=True)
-        ):
-            for name in loaded:
+    def _share_equal_code(self) -> None:
+        """Where this workspace's code is the repository's, take its digests from there; else import its own."""
+        scripts, own = REPOSITORY / "scripts", self.path / "scripts"
+        if contents(scripts) == contents(own):
+            of = digest.code_digest
+
+            def known(script: Path, root: Path | None = None) -> str:
+                return of(scripts / script.relative_to(own), root and scripts / root.relative_to(own))
+
+            digest.code_digest = known
+        else:
+            for name in [name for name in sys.modules if name.split(".")[0] == "snaketune"]:
                 del sys.modules[name]
-            sys.path[:] = [place for place in sys.path if place != str(REPOSITORY / "scripts")]
+            sys.path[:] = [place for place in sys.path if place != str(scripts)]
 
     def plans(self, *targets: str) -> dict[str, tuple[str, bool]]:
         """Each file of the DAG: the rule that makes it, and whether it is to be made again."""
@@ -149,9 +154,6 @@ class Workspace:
         summary, names = DAGApi.summary, list(names)
 
         def plan_each(api: DAGApi, detailed: bool = False) -> None:
-            # Computed before the forks, which inherit them: no file of the workflow changes.
-            for script in (self.path / "scripts").glob("*.py"):
-                code_digest(script)
             for name in names:
                 aside = Path(name).with_name(f".{Path(name).name}.aside")
                 Path(name).rename(aside)
@@ -172,6 +174,17 @@ class Workspace:
         assert shown.returncode == 0, shown.stderr
         texts = shown.stdout.split(WITHOUT)[1:]
         return {name: jobs_due(plans_in(text)) for name, text in zip(names, texts, strict=True)}
+
+
+@cache
+def read_code() -> None:
+    """Digest every script of the repository: forks inherit what was read."""
+    for script in (REPOSITORY / "scripts").glob("*.py"):
+        digest.code_digest(script)
+
+
+def contents(scripts: Path) -> dict[str, bytes]:
+    return {path.relative_to(scripts).as_posix(): path.read_bytes() for path in scripts.rglob("*.py")}
 
 
 def plans_in(summary: str) -> dict[str, tuple[str, bool]]:

@@ -34,7 +34,7 @@ import sys, time
 from pathlib import Path
 time.sleep = lambda seconds: None
 import fetch_model
-from snaketune import errors
+from snaketune.core import errors
 hub, revision = sys.argv[1:]
 errors.run(lambda: print(*sorted(path.name for path in fetch_model.download(hub, revision).iterdir())))
 """

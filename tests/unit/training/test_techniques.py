@@ -1,8 +1,6 @@
 """Each technique: it learns, it saves what it trained, and its model beside or merged into the base is the same."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import PeftModel
 from safetensors.numpy import load_file
+from support.measurements import run_script
 from support.models import tiny_phi3
 from support.training_runs import rows_to_learn
 
+import train
 from snaketune.config.matrix import technique_model
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
@@ -37,7 +37,6 @@ from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
 from snaketune.training.memory import model_state_bytes
 from snaketune.training.prefix import prefix_beside, read_prefix, write_prefix
-from train import save
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -88,7 +87,7 @@ class Trained:
         strict = recipe["base_precision"] == "fp32"
         checkpoints = Checkpoints(accelerator, out / "work", "key", strict)
         self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run")
-        self.save = lambda: save(accelerator, self.model, recipe, self.taken, out)
+        self.save = lambda: train.save(accelerator, self.model, recipe, self.taken, out)
 
     def run(self) -> "Trained":
         self.fit.run()
@@ -377,8 +376,7 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path
     recipe = json.dumps(technique("peft-prefix") | plan)
     places = {"base-directory": base, "tokens-directory": tokens, "output-directory": out, "work": out / "work"}
     options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-    command = [sys.executable, str(ROOT / "scripts/train.py"), "--recipe", recipe, *options]
-    subprocess.run(command, check=True, capture_output=True)
+    run_script(train, "--recipe", recipe, *options)
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
         ".work.lock",
         "resources.json",

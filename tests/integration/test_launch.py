@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 # Says who it is; told by a signal to end, ends with the code it was given.
 RANK = """
 import os, signal, sys, time
