@@ -9,7 +9,7 @@ from support.workspace import Workspace
 
 
 def planned(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["scripts/plan_resources.py", *arguments, "--configfile", workspace.experiment]
+    command = ["tools/plan_resources.py", *arguments, "--configfile", workspace.experiment]
 
     def call() -> None:
         with patch.object(sys, "argv", command):
