@@ -46,8 +46,8 @@ def about_to_train(path: Path, laptop: Workspace, technique: str = "lora", **tra
     return runs
 
 
-def log_of(path: Path, technique: str = "lora") -> str:
-    log = path / f"logs/train/test-phi3/test-areas/{technique}/seed-1.log"
+def log_of(path: Path) -> str:
+    log = path / "logs/train/test-phi3/test-areas/lora/seed-1.log"
     return log.read_text() if log.exists() else ""
 
 
@@ -55,5 +55,5 @@ def adapter(path: Path) -> str:
     return sha256(path / LORA / "adapter/adapter_model.safetensors")
 
 
-def checkpoints(path: Path, technique: str = "lora") -> list[Path]:
-    return list((path / f"work/training/test-phi3/test-areas/{technique}/seed-1").glob("checkpoint-*/state.json"))
+def checkpoints(path: Path) -> list[Path]:
+    return list((path / "work/training/test-phi3/test-areas/lora/seed-1").glob("checkpoint-*/state.json"))
