@@ -1,6 +1,6 @@
-"""Ask a hosted model the prompts of a scenario's test rows, greedily; each answer is paid for once.
+"""Ask a hosted model the prompts of a scenario's test rows with greedy decoding; each answer is paid for once.
 
-Answers are kept in --work as they come, so that a killed run asks only what is missing.
+Answers are saved in --work as they arrive, so that an interrupted run asks only what is missing.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[st
 
 
 def kept(path: Path) -> dict[str, dict[str, Any]]:
-    """Answers of earlier lives; the last line of a killed one may be cut."""
+    """Return the answers of interrupted runs, whose last line may be cut."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -37,10 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service", "max_new_tokens"}')
     parser.add_argument(
-        "--model", type=Path, nargs="?", help="model.json of the tuned model; none asks the untuned one"
+        "--model", type=Path, nargs="?", help="model.json of the tuned model; the base model if not given"
     )
     parser.add_argument("--rows", type=Path, required=True, help="results/data/SCENARIO/test.jsonl")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the answers so far")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the answers so far")
     parser.add_argument("--requests-at-once", type=int, default=4)
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
     parser.add_argument("--output", type=Path, required=True, help="answers, one a row")
@@ -62,7 +62,7 @@ def main() -> None:
     found = kept(log)
     missing = {key: row["messages"][:-1] for key, row in zip(keys, rows, strict=True) if key not in found}
     with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:
-        # After a cut line the next answer needs one of its own.
+        # The last line may be cut: the next answer needs a line of its own.
         file.write("\n")
         waiting = {pool.submit(asked, client, service.host, name, one, limit): key for key, one in missing.items()}
         failed: UserError | None = None
@@ -71,7 +71,7 @@ def main() -> None:
                 found[waiting[done]] = {"key": waiting[done], **done.result()}
             except UserError as error:
                 failed = failed or error
-                # Not by the pool's shutdown: as_completed would wait for what that drops.
+                # Not pool.shutdown(cancel_futures=True): as_completed would wait forever for what it drops.
                 for one in waiting:
                     one.cancel()
             except CancelledError:

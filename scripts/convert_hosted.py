@@ -64,7 +64,7 @@ def main() -> None:
     if rows < limits["least_rows"] or (limits["most_rows"] and rows > limits["most_rows"]):
         most = f" and at most {limits['most_rows']}" if limits["most_rows"] else ""
         raise UserError(
-            f"{sources[0]}: {rows} rows, but the service takes at least {limits['least_rows']}{most}: change `rows` of the scenario, or `limits` of the technique if the service's are others"
+            f"{sources[0]}: {rows} rows, but the service takes at least {limits['least_rows']}{most}: change `rows` of the scenario, or `limits` of the technique if the service has others"
         )
     with files.written_together(arguments.output_directory) as aside:
         for path, found_rows in zip(sources, chats, strict=True):
@@ -72,7 +72,7 @@ def main() -> None:
             size = (aside / path.name).stat().st_size
             if size > limits["most_bytes"]:
                 raise UserError(
-                    f"{path}: {size:,} bytes as the service takes them, but at most {limits['most_bytes']:,} (limits.most_bytes): fewer `rows` in the scenario"
+                    f"{path}: {size:,} bytes in the service's format, but at most {limits['most_bytes']:,} are allowed (limits.most_bytes): use fewer `rows` in the scenario"
                 )
     out = [arguments.output_directory / path.name for path in sources]
     manifest.record(arguments.output_directory, arguments.recipe, sources, out)

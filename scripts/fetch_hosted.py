@@ -1,6 +1,6 @@
-"""Fetch what a finished hosted job gives: the tuned model's name, its loss curve, tokens and time.
+"""Fetch the results of a finished hosted job: the tuned model's name, its loss curve, tokens and time.
 
-What a service doesn't tell stays empty: it is no zero.
+What a service doesn't report stays empty, never zero.
 """
 
 import argparse

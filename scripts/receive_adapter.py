@@ -1,4 +1,4 @@
-"""Prove an adapter that was trained elsewhere, and lay it out as a run of this machine would be."""
+"""Check an adapter that was trained elsewhere, and write it with the files of a local run."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def check_configuration(configuration: dict[str, Any], recipe: dict[str, Any], where: Path) -> None:
-    """Raise a UserError where adapter_config.json isn't what the recipe asked for."""
+    """Raise a UserError unless adapter_config.json matches the run's parameters."""
     wanted = {
         "peft_type": "LORA",
         **{key: recipe["options"][key] for key in ("r", "lora_alpha", "use_dora", "use_rslora")},
@@ -30,21 +30,21 @@ def check_configuration(configuration: dict[str, Any], recipe: dict[str, Any], w
     for key, value in wanted.items():
         if configuration.get(key) != value:
             raise UserError(
-                f"{where}: {key} is {configuration.get(key)!r}, the recipe says {value!r}: it is another run's adapter"
+                f"{where}: {key} is {configuration.get(key)!r}, but this run asked for {value!r}: it is another run's adapter"
             )
     targets = set(configuration.get("target_modules") or [])
     if targets != set(recipe["options"]["target_modules"]):
         raise UserError(
-            f"{where}: target_modules are {', '.join(sorted(targets))}, the recipe says {', '.join(recipe['options']['target_modules'])}"
+            f"{where}: target_modules are {', '.join(sorted(targets))}, but this run asked for {', '.join(recipe['options']['target_modules'])}"
         )
     base = str(configuration.get("base_model_name_or_path") or "")
-    # In its image the operator gives the base a path, which says nothing of which model it is.
+    # The operator's image refers to the base by a path, which doesn't identify the model.
     if recipe["hub"] and base and not base.startswith("/") and base.lower() != recipe["hub"].lower():
         raise UserError(f"{where}: its base is {base}, this run's is {recipe['hub']}")
 
 
 def check_weights(weights: Weights, base: dict[str, torch.Size], options: dict[str, Any], where: Path) -> None:
-    """Raise a UserError where the adapter isn't of exactly the layers and widths of its base.
+    """Raise a UserError unless the adapter has exactly the layers and widths of its base model.
 
     Args:
         base: shape (outputs, inputs) of every matrix of the base, by the name of its module.
@@ -57,7 +57,7 @@ def check_weights(weights: Weights, base: dict[str, torch.Size], options: dict[s
             expected |= {f"{stem}.lora_A.weight": (rank, into), f"{stem}.lora_B.weight": (out, rank)}
             if options["use_dora"]:
                 expected[f"{stem}.lora_magnitude_vector"] = (out,)
-    # Newer releases of peft call a magnitude by its parameter.
+    # Newer releases of peft name a magnitude by its parameter.
     found = {name.removesuffix(".weight") if "magnitude" in name else name: tensor for name, tensor in weights.items()}
     if odd := sorted(expected.keys() ^ found.keys()):
         there = "has" if odd[0] in found else "lacks"
@@ -65,14 +65,14 @@ def check_weights(weights: Weights, base: dict[str, torch.Size], options: dict[s
     for name, shape in expected.items():
         if found[name].numel() != torch.Size(shape).numel() or (len(shape) == 2 and tuple(found[name].shape) != shape):
             raise UserError(
-                f"{where}: {name} is {tuple(found[name].shape)}, this base needs {shape}: its base is another"
+                f"{where}: {name} is {tuple(found[name].shape)}, this base needs {shape}: it was trained on another base"
             )
         if not bool(torch.isfinite(found[name]).all()):
-            raise UserError(f"{where}: {name} holds numbers that aren't finite: lower learning_rate")
+            raise UserError(f"{where}: {name} contains values that aren't finite: lower learning_rate")
 
 
 def curve(state: dict[str, Any], tokens_of_epoch: int) -> list[dict[str, Any]]:
-    """The steps of a trainer's log; its loss is over whole conversations."""
+    """Return the steps of a trainer's log; its loss covers whole conversations."""
     return [
         {
             "step": entry["step"],
@@ -108,7 +108,7 @@ def main() -> None:
             files.read_json(tuned / name) for name in (layout.ADAPTER_FILES[1], "trainer_state.json")
         )
     except (SafetensorError, ValueError) as error:
-        raise UserError(f"{tuned}: not whole ({error}); fetch it again") from None
+        raise UserError(f"{tuned}: incomplete ({error}); fetch it again") from None
     check_configuration(configuration, recipe, tuned / layout.ADAPTER_FILES[1])
     matrices = load_file(arguments.base_directory / "model.safetensors")
     shapes = {name.removesuffix(".weight"): one.shape for name, one in matrices.items() if one.dim() == 2}
@@ -121,7 +121,7 @@ def main() -> None:
         raise UserError(f"{tuned / 'trainer_state.json'}: log_history has no loss")
     model = load_adapter(arguments.base_directory, recipe["base_precision"], tuned)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
-    # The only loss that compares with that of other techniques: over answers, measured here.
+    # The only loss that is comparable with other techniques: over completion tokens, measured here.
     steps[-1]["validation_loss"] = mean_loss(model, validation, pad, torch.device("cpu"), VALIDATION_ROWS)
     _, total = model.get_nb_trainable_parameters()
 
@@ -142,7 +142,7 @@ def main() -> None:
             "total_parameters": total,
             "world_size": status["gpus"],
             "threads_per_rank": None,
-            # The operator doesn't tell.
+            # Not reported by the operator.
             "peak_memory_bytes": None,
             "ranks": [],
             "hardware": {

@@ -25,7 +25,7 @@ def predictions(
     predicted = []
     for row, answer in zip(rows, answers, strict=True):
         if row["id"] != answer["id"]:
-            raise UserError(f"the answer to {answer['id']} stands where row {row['id']} is: delete the answers")
+            raise UserError(f"the answer to {answer['id']} is in the place of row {row['id']}: delete the answers")
         entry = {
             "id": row["id"],
             "reference": row["reference"],
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"task": of the scenario}')
     parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
-    parser.add_argument("--answers", type=Path, required=True, help="of ask_hosted.py")
+    parser.add_argument("--answers", type=Path, required=True, help="answers from ask_hosted.py")
     parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go next to it")
     arguments = parser.parse_args()
     data, task = arguments.data_directory, arguments.recipe["task"]

@@ -1,4 +1,4 @@
-"""Write the Workspace that serves a run's adapter with KAITO; with --confirm, make it."""
+"""Write the Workspace that serves a run's adapter with KAITO; with --confirm, create it."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="cell and serving as JSON")
     parser.add_argument("--run-directory", type=Path, required=True, help="of the run whose adapter is served")
-    parser.add_argument("--confirm", action="store_true", help="make the Workspace; without it nothing is sent")
+    parser.add_argument("--confirm", action="store_true", help="create the Workspace; without it nothing is sent")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, run, out = arguments.recipe, arguments.run_directory, arguments.output_directory
@@ -37,7 +37,7 @@ def main() -> None:
         ensure(Cluster(serving["namespace"], serving["context"], 1.0), workspace)
     files.write_text(out / "serving.yaml", yaml.safe_dump(workspace, sort_keys=False, allow_unicode=True))
     manifest.record(out, recipe, [run / "manifest.json"], [out / "serving.yaml"])
-    print(f"{name}: {'made' if arguments.confirm else 'nothing was sent'}; {out / 'serving.yaml'}")
+    print(f"{name}: {'created' if arguments.confirm else 'nothing was sent'}; {out / 'serving.yaml'}")
 
 
 if __name__ == "__main__":

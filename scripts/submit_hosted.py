@@ -1,7 +1,7 @@
-"""Start one fine-tuning job at a hosted service, once: its id is what is written.
+"""Start one fine-tuning job at a hosted service, exactly once, and write its id.
 
-The job's name follows from what it is asked to do and from the rows. Where the service has a job
-of that name already, from a life that was killed or from somebody beside, that one is taken.
+The job's name is a hash of its parameters and its rows. A job of that name at the service (created
+by an interrupted or concurrent run) is reused.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from snaketune.platforms.hosted.service import SPLITS, Service, key_of
 
 
 def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What would be sent, and what it would roughly cost at the user's own price."""
+    """Return what would be sent, and its rough cost at the user's own price."""
     sent = {}
     for split in SPLITS:
         text = (data / f"{split}.jsonl").read_text(encoding="utf-8")
@@ -39,20 +39,22 @@ def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def submitted(service: Service, key: str, data: Path, recipe: dict[str, Any]) -> str:
-    """The id of the one job with this key; it is created only where the service has none.
+    """Return the id of the only job with this key; it is created unless the service has it.
 
     Raises:
-        UserError: the service refuses it or can't be reached; with what to do.
+        UserError: the service refuses it or can't be reached.
     """
     if found := service.find(key):
         print(f"the service has this job already: {found}")
         return found
     service.check()
     service.create(key, data, recipe)
-    # Somebody may have created it at the same moment: whoever looks now keeps the oldest.
+    # A concurrent run may have created it too: every run that looks now keeps the oldest.
     found = service.find(key)
     if found is None:
-        raise UserError(f"{service.host} took the job {key} but doesn't list it yet: run snakemake again in a minute")
+        raise UserError(
+            f"{service.host} accepted the job {key} but doesn't list it yet: run snakemake again in a minute"
+        )
     return found
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--data-directory", type=Path, required=True, help="what convert_hosted.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="job.json; with --dry-run, the plan")
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would be sent and what it might cost")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be sent and what it might cost")
     arguments = parser.parse_args()
     recipe, data = arguments.recipe, arguments.data_directory
     manifest.prove(data / "manifest.json")
@@ -76,7 +78,7 @@ def main() -> None:
         return
     if not arguments.confirm:
         raise UserError(
-            "nothing was sent: hosted techniques send your rows away and cost money. See what would go with `snakemake plan_hosted`, then set publish: {confirm: true} in the experiment"
+            "nothing was sent: hosted techniques upload your rows and cost money. `snakemake plan_hosted` shows what would be sent; then set publish: {confirm: true} in the experiment"
         )
     files.claim(Path("work/hosted") / key)
     service = connect(recipe["service"])

@@ -1,7 +1,7 @@
-"""Have a KAITO operator train a run: make its ConfigMap and Workspace once, wait, fetch the adapter.
+"""Train a run with a KAITO operator: create its ConfigMap and Workspace once, wait, fetch the adapter.
 
-Killed at any point and called again, it goes on: names follow from the recipe, what is there
-isn't made again, and what was fetched is kept in --work.
+An interrupted run resumes: names are hashes of the parameters, existing objects aren't created
+again, and what was fetched is kept in --work.
 """
 
 import argparse
@@ -23,35 +23,35 @@ STATE, DONE = "trainer_state.json", "fine_tuning_completed.txt"
 
 
 def place_rows(train: Path, target: Path) -> None:
-    """Copy train.jsonl to the volume, unless it is there."""
+    """Copy train.jsonl to the volume unless it is there already."""
     if not target.exists() or files.sha256(target) != files.sha256(train):
         with files.written_whole(target) as aside:
             shutil.copyfile(train, aside)
 
 
 def fetch(source: Path, out: Path, image: str | None, patience: float) -> None:
-    """Copy the adapter and the trainer's log from the volume; a share may show them some seconds late.
+    """Copy the adapter and the trainer's log from the volume; a network share may show them seconds late.
 
     Raises:
-        UserError: they aren't there, or the adapter is in a format that runs code.
+        UserError: they are missing, or the adapter is in a format that can run code.
     """
     until = time.monotonic() + patience
     while not (source / DONE).exists() and time.monotonic() < until:
         time.sleep(min(1.0, patience))
     if not (source / DONE).exists():
-        told = (
+        place = (
             f"KAITO pushed {image}: unpack its files into"
             if image
-            else "KAITO is done, but this machine doesn't see its files in"
+            else "KAITO has finished, but this machine doesn't see its files: mount or copy them into"
         )
-        raise UserError(f"{told} {source}, then run snakemake again ({DONE} is missing there)")
+        raise UserError(f"{place} {source}, then run snakemake again ({DONE} is missing there)")
     states = sorted(source.glob(f"checkpoint-*/{STATE}"), key=lambda path: int(path.parent.name.split("-")[1]))
     if not states:
-        raise UserError(f"{source}: no checkpoint-*/{STATE}, which has the loss of each step")
+        raise UserError(f"{source}: no checkpoint-*/{STATE}, the log with the loss of each step")
     for name in layout.ADAPTER_FILES:
         if not (source / name).is_file():
             raise UserError(
-                f"{source}: no {name}; other formats (.bin, .pt) run code when they are read and aren't accepted"
+                f"{source}: no {name}; other formats (.bin, .pt) can run code when they are loaded and aren't accepted"
             )
     with files.written_together(out) as aside:
         for path in (*(source / name for name in layout.ADAPTER_FILES), states[-1]):
@@ -60,12 +60,12 @@ def fetch(source: Path, out: Path, image: str | None, patience: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="tuning.yaml, of write_kaito.py")
+    parser.add_argument("--manifest", type=Path, required=True, help="tuning.yaml from write_kaito.py")
     parser.add_argument("--platform", type=json.loads, required=True, help="cell and platform of the technique as JSON")
     parser.add_argument("--work", type=Path, default=Path("work/kaito"), help="keeps what was fetched")
-    parser.add_argument("--poll-seconds", type=float, default=30, help="between two looks at the Workspace")
+    parser.add_argument("--poll-seconds", type=float, default=30, help="between two requests for its state")
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent to the cluster")
-    parser.add_argument("--dry-run", action="store_true", help="print the manifests and end")
+    parser.add_argument("--dry-run", action="store_true", help="only print the manifests")
     parser.add_argument("--output-directory", type=Path)
     arguments = parser.parse_args()
     text = arguments.manifest.read_text(encoding="utf-8")
@@ -80,13 +80,13 @@ def main() -> None:
     if not (kept / "status.json").exists():
         if not arguments.confirm:
             raise UserError(
-                f"nothing is sent to a cluster without `publish: {{confirm: true}}` in the experiment; what would be is in {arguments.manifest}"
+                f"nothing is sent to a cluster without `publish: {{confirm: true}}` in the experiment; {arguments.manifest} shows what would be sent"
             )
         files.claim(kept)
         cluster = Cluster(namespace, platform["context"], min(1.0, arguments.poll_seconds))
         if workspace(cluster, name) is None and (volume / layout.ADAPTER_FILES[0]).exists():
             raise UserError(
-                f"{volume} holds an adapter that isn't of {name}: move it away, as KAITO would write over it"
+                f"{volume} holds an adapter of another run than {name}: move it away, because KAITO would overwrite it"
             )
         if platform["data"]["volume"]:
             place_rows(

@@ -1,4 +1,4 @@
-"""Wait until a hosted job ends, telling its progress; killed, it goes on where the service is by then."""
+"""Wait until a hosted job ends, and print its progress; an interrupted wait resumes."""
 
 import argparse
 import json
@@ -12,19 +12,19 @@ from snaketune.platforms.hosted.service import Service, read_job
 
 
 def waited(service: Service, job: str, poll_seconds: float) -> str:
-    """What the service says of a job that succeeded.
+    """Wait for a job to succeed, and return the service's words about it.
 
     Raises:
-        UserError: it failed or was cancelled there, or the service can't be asked any more.
+        UserError: the job failed or was cancelled, or the service can't be reached.
     """
-    told: set[str] = set()
+    printed: set[str] = set()
     before = ("", "")
     while True:
         status, words = service.state(job)
         for event in service.events(job):
             key = str(event.get("id", event))
-            if key not in told:
-                told.add(key)
+            if key not in printed:
+                printed.add(key)
                 print(event.get("message", event), flush=True)
         if (status, words) != before:
             print(f"{job}: {words}", flush=True)
@@ -33,7 +33,7 @@ def waited(service: Service, job: str, poll_seconds: float) -> str:
             return words
         if status != "running":
             raise UserError(
-                f"{service.host} ended the job {job} as {status} ({words}). Mend what it names; then raise `attempt` in the technique's file, as a job is submitted only once"
+                f"{service.host} ended the job {job} as {status} ({words}). Fix the cause, then raise `attempt` in the technique's file, because a job is submitted only once"
             )
         time.sleep(poll_seconds)
 
@@ -41,8 +41,8 @@ def waited(service: Service, job: str, poll_seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service"}')
-    parser.add_argument("--job", type=Path, required=True, help="job.json, of submit_hosted.py")
-    parser.add_argument("--poll-seconds", type=float, default=30, help="between two questions")
+    parser.add_argument("--job", type=Path, required=True, help="job.json from submit_hosted.py")
+    parser.add_argument("--poll-seconds", type=float, default=30, help="between two requests")
     parser.add_argument("--output", type=Path, required=True, help="finished.json")
     parser.add_argument("--events", type=Path, required=True, help="events.jsonl: what the service logged")
     arguments = parser.parse_args()

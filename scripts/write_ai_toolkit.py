@@ -1,7 +1,7 @@
-"""Make a project folder of AI Toolkit from one run's recipe: it trains the same with Olive.
+"""Write an AI Toolkit project that trains the same as a run, with Olive.
 
-A base model of the hub is downloaded by the project itself, at its pinned commit; any other is
-copied into it. What Olive can't train is one message.
+A base model on the hub is downloaded by the project itself, at its pinned commit; any other is
+copied into it. What Olive can't train is reported in one message.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from snaketune.platforms.olive import olive_config, project
 
 
 def rows_of(data: Path, split: str) -> list[dict[str, Any]]:
-    """What is trained on: chats or texts, without ids and references."""
+    """Return the chats or texts to train on, without ids and references."""
     rows = files.read_jsonl(data / f"{split}.jsonl")
     return [{key: row[key] for key in ("messages", "text") if key in row} for row in rows]
 
 
 def remote_job(download: str) -> dict[str, Any]:
-    """What AI Toolkit runs in a container whose share is the project; the rest it fills in as it provisions."""
+    """Return what AI Toolkit runs in a container that mounts the project; it fills in the rest while provisioning."""
     known = ("SUBSCRIPTION_ID", "RESOURCE_GROUP_NAME", "STORAGE_ACCOUNT_NAME", "FILE_SHARE_NAME", "ACA_JOB_NAME")
     commands = [
         "cd /mount",
@@ -45,9 +45,9 @@ def main() -> None:
         help='JSON: {"cell", "training": recipe of train.py, "model", "scenario", "layers", "description"}',
     )
     parser.add_argument("--data-directory", type=Path, required=True)
-    parser.add_argument("--base-directory", type=Path, help="of a model that isn't of the hub: copied")
-    parser.add_argument("--templates", type=Path, required=True, help="folder of the programs and the README")
-    parser.add_argument("--lock", type=Path, required=True, help="requirements of the training environment")
+    parser.add_argument("--base-directory", type=Path, help="a model that isn't on the hub, to copy")
+    parser.add_argument("--templates", type=Path, required=True, help="folder with the programs and the README")
+    parser.add_argument("--lock", type=Path, required=True, help="lock file of the training environment")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
@@ -65,7 +65,7 @@ def main() -> None:
         copied = {f"{cache}/{file}": arguments.base_directory / file for file in MODEL_FILES}
         files.need_space(out, sum(path.stat().st_size for path in copied.values()), "the project's copy of the model")
     copied |= {place: arguments.templates / source for place, source in project.PROGRAMS.items()}
-    # Letters, digits, dots, dashes and one slash: config/ lets nothing else be a hub name or a revision.
+    # Safe to interpolate: the configuration allows only letters, digits, dots, dashes and one slash.
     wanted = "--include '*.safetensors' '*.json' '*.jinja' '*.model'"
     download = f"hf download {model['hub']} --revision {model['revision']} {wanted} --local-dir ./{cache}"
     download = download if model["hub"] else ""
@@ -75,7 +75,7 @@ def main() -> None:
     readme = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(  # noqa: S701
         (arguments.templates / "README.md.j2").read_text(encoding="utf-8")
     )
-    told = readme.render(
+    text = readme.render(
         **{"model": name, "scenario": recipe["cell"][1], "technique": technique, "seed": seed},
         **{"description": recipe["description"], "pass": trained["type"], "olive": project.OLIVE},
         **{"download": download, "output": f"models/{kind}", "rows": {split: len(rows[split]) for split in rows}},
@@ -87,7 +87,7 @@ def main() -> None:
     files.write_json(out / "infra/finetuning.config.json", remote_job(download))
     requirements = [*pins(arguments.lock, project.LOCKED), project.OLIVE]
     files.write_text(out / "setup/requirements.txt", "".join(f"{line}\n" for line in requirements))
-    files.write_text(out / "README.md", told + "\n")
+    files.write_text(out / "README.md", text + "\n")
     for place, source in copied.items():
         with files.written_whole(out / place) as aside:
             shutil.copyfile(source, aside)

@@ -1,4 +1,4 @@
-"""Write what a KAITO operator takes of a run: tuning.yaml (ConfigMap and Workspace) and train.jsonl."""
+"""Write the input of a KAITO operator for a run: tuning.yaml (ConfigMap and Workspace) and train.jsonl."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from snaketune.platforms.kaito.manifests import MANIFEST, TRAIN_FILE, messages_o
 
 
 class Dumper(yaml.SafeDumper):
-    """Shows a file in a ConfigMap as the lines that it has."""
+    """Writes strings of several lines, such as a file in a ConfigMap, in block style."""
 
 
 Dumper.add_representer(
@@ -23,7 +23,7 @@ Dumper.add_representer(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help="cell, training, platform, batches as JSON")
-    parser.add_argument("--data-directory", type=Path, required=True, help="with the rows of the scenario")
+    parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory

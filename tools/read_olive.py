@@ -1,7 +1,7 @@
-"""Make a technique of an Olive configuration: of a project of AI Toolkit, or of your own.
+"""Convert an Olive configuration, from an AI Toolkit project or your own, to a technique.
 
-What Olive's defaults are where the file is silent, the technique says too. What no technique has
-is listed on standard error, each key with the reason.
+Olive's defaults are written out in the technique. What a technique has no key for is listed on
+standard error, each key with the reason.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SCHEMA = "# yaml-language-server: $schema=../schemas/technique.schema.json\n"
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
+    """Read the object of a JSON file.
 
     Raises:
         UserError: it is missing, not UTF-8 or not JSON; the message names the line.
@@ -49,15 +49,15 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def technique(recipe: dict[str, Any], description: str, layers: set[str], where: str) -> dict[str, Any]:
-    """The recipe's part of a technique file, checked as any other.
+    """Return the content of a technique file, checked as any other.
 
     Raises:
-        UserError: it couldn't be one.
+        UserError: the technique is invalid.
     """
     options = recipe["adapter"]["options"]
     options = {key: value for key, value in options.items() if key in ("r", "lora_alpha", "lora_dropout") or value}
     options = {**options, "target_modules": options.get("target_modules") or sorted(layers)}
-    # What every technique has unless it says otherwise needn't be said.
+    # The default of every technique.
     options.pop("init_lora_weights")
     keys = ("learning_rate", "weight_decay", "warmup_share", "max_grad_norm", "micro_batch_rows")
     base = {"base_precision": "nf4"} if recipe["base_precision"] == "nf4" else {}
@@ -71,23 +71,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configuration", type=Path, help="olive-config.json")
     parser.add_argument("--output", type=Path, help="a new config/techniques/NAME.yaml; without it, print")
-    parser.add_argument("--description", help="of the technique; without it, from which pass and file it is")
+    parser.add_argument("--description", help="description of the technique; by default it names the file")
     parser.add_argument(
         "--model-type",
         choices=sorted(LINEAR_LAYERS),
         default="phi3",
-        help="tells the linear layers where the file has no target_modules",
+        help="selects the linear layers if the file has no target_modules",
     )
     arguments = parser.parse_args()
     where = arguments.configuration
     if arguments.output and arguments.output.exists():
-        raise errors.UserError(f"{arguments.output} is there already: choose another name, or delete it")
+        raise errors.UserError(f"{arguments.output} exists already: choose another name, or delete it")
     recipe, left = olive_config.read(content_of(where), str(where))
     layers = LINEAR_LAYERS[arguments.model_type]
     made = technique(recipe, arguments.description or f"As {where.name} trains it with Olive.", layers, str(where))
     text = SCHEMA + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000)
     shared = f"training: {{epochs: {recipe['epochs']}, batch_rows: {recipe['batch_rows']}}}"
-    text += f"# Of the experiment, as it is the same for every technique: {shared}, seeds: [{recipe['seed']}]\n"
+    text += (
+        f"# Set in the experiment, because it is the same for every technique: {shared}, seeds: [{recipe['seed']}]\n"
+    )
     if arguments.output:
         files.write_text(arguments.output, text)
     else:

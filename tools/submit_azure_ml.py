@@ -1,7 +1,7 @@
-"""Run this workflow on a compute cluster of Azure Machine Learning: send, watch, fetch.
+"""Run this workflow on a compute cluster of Azure Machine Learning: submit, wait, fetch.
 
-The job's name follows from the job file and from every file of the checkout: sent twice it is one
-job. Subscription, resource group and workspace come from AZURE_SUBSCRIPTION_ID,
+The job's name is a hash of the job file and of every file of the checkout: submitted twice, it is
+one job. Subscription, resource group and workspace come from AZURE_SUBSCRIPTION_ID,
 AZURE_RESOURCE_GROUP and AZURE_ML_WORKSPACE, the credential from azure-identity's chain.
 """
 
@@ -35,13 +35,13 @@ from snaketune.platforms.hosted.azure_ml_service import ENDED, connected
 from snaketune.platforms.hosted.azure_ml_service import plainly as for_snakemake
 from snaketune.platforms.hosted.service import redacted
 
-# It tells of each experimental class that it loads, none of which is used here.
+# The SDK logs a warning about every experimental class that it loads; none is used here.
 logging.getLogger("azure").setLevel(logging.ERROR)
 
 
 @contextmanager
 def plainly(host: str) -> Iterator[None]:
-    """What the SDK raises as one message, of this program."""
+    """Turn what the SDK raises into one message that names this program."""
     try:
         with for_snakemake(host):
             yield
@@ -50,10 +50,10 @@ def plainly(host: str) -> Iterator[None]:
 
 
 def loaded(document: dict[str, Any], directory: Path) -> Any:
-    """The document as the SDK's job, checked by its schema and by what that doesn't see.
+    """Return the document as the SDK's job, checked by the SDK's schema and beyond.
 
     Raises:
-        UserError: it isn't one that could run.
+        UserError: the job couldn't run.
     """
     path = directory / "job.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -61,7 +61,7 @@ def loaded(document: dict[str, Any], directory: Path) -> Any:
         job = load_job(path)
     except (ValidationException, ValidationError) as error:
         raise UserError(f"the job isn't valid: {redacted(getattr(error, 'message', error))[:600]}") from None
-    # The SDK passes a job without compute, and a command that names an input which isn't there.
+    # The SDK accepts a job without compute, and a command with an unknown input.
     named = {kind: set(re.findall(rf"\$\{{\{{{kind}\.(\w+)\}}\}}", job.command)) for kind in ("inputs", "outputs")}
     given = {"inputs": set(job.inputs), "outputs": set(job.outputs)}
     wrong = [f"{kind}.{name}" for kind in named for name in sorted(named[kind] ^ given[kind])]
@@ -71,13 +71,13 @@ def loaded(document: dict[str, Any], directory: Path) -> Any:
 
 
 def check_compute(client: MLClient, job: Job, host: str) -> None:
-    """Raise a UserError where the workspace has no such cluster, or one of other machines."""
+    """Raise a UserError if the workspace has no such cluster, or one with other machines."""
     with plainly(host):
         try:
             found = client.compute.get(job.compute)
         except ResourceNotFoundError:
             raise UserError(
-                f"compute: {host} has no {job.compute}; nothing was sent. Make the cluster, or name another"
+                f"compute: {host} has no {job.compute}; nothing was sent. Create the cluster, or name another"
             ) from None
     size = found.size if isinstance(found, AmlCompute) else None
     if size is None or size.lower() != job.instance_type.lower():
@@ -101,18 +101,18 @@ def submit(client: MLClient, sdk_job: Any, key: str, host: str) -> None:
         try:
             client.jobs.create_or_update(sdk_job)
         except (HttpResponseError, ServiceResponseError):
-            # A name is taken once: after a lost answer, or in a race, the job is there.
+            # Names are unique: after a lost answer, or in a race, the job exists.
             if not status_of(client, key, host):
                 raise
 
 
 def wait(client: MLClient, key: str, host: str, seconds: float) -> str:
-    """The state that a job ends in, told whenever it changes."""
+    """Return the state that a job ends in, and print each change."""
     last = None
     while True:
         found = status_of(client, key, host)
         if found is None:
-            raise UserError(f"{host} has no job {key}: send it with --confirm")
+            raise UserError(f"{host} has no job {key}: submit it with --confirm")
         if found != last:
             print(f"{key}: {found}", flush=True)
         if found in ENDED:
@@ -122,10 +122,10 @@ def wait(client: MLClient, key: str, host: str, seconds: float) -> str:
 
 
 def fetch(client: MLClient, uri: str, directory: Path, host: str) -> int:
-    """Download a folder of a blob datastore; returns the number of files.
+    """Download a folder of a blob datastore and return the number of files.
 
     Raises:
-        UserError: the folder is empty, or a file would come to lie outside of ``directory``.
+        UserError: the folder is empty, or a file would be written outside of ``directory``.
     """
     _, _, place = uri.partition("datastores/")
     store, _, prefix = place.partition("/paths/")
@@ -137,12 +137,12 @@ def fetch(client: MLClient, uri: str, directory: Path, host: str) -> int:
         targets = {name: (directory / name.removeprefix(f"{prefix}/")).resolve() for name in names}
         for name, target in targets.items():
             if not target.is_relative_to(directory.resolve()):
-                raise UserError(f"{uri}: {name} would be written outside of {directory}; nothing of it was")
+                raise UserError(f"{uri}: {name} would be written outside of {directory}; nothing was downloaded")
         for name, target in targets.items():
             with files.written_whole(target) as aside, aside.open("wb") as file:
                 container.download_blob(name).readinto(file)
     if not names:
-        raise UserError(f"{uri} holds nothing: the job made no results; see its logs in the workspace")
+        raise UserError(f"{uri} is empty: the job wrote no results; see its logs in the workspace")
     return len(names)
 
 
@@ -150,10 +150,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path, help="a job file, such as profiles/azure-ml/job.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print the job and what would be uploaded; send nothing")
-    parser.add_argument("--confirm", action="store_true", help="send it: it uploads the checkout and costs money")
-    parser.add_argument("--wait", action="store_true", help="until it has ended, telling each change of its state")
-    parser.add_argument("--fetch", type=Path, metavar="DIRECTORY", help="an empty or new one, for what the job made")
-    parser.add_argument("--poll-seconds", type=float, default=30, help="between two looks at its state")
+    parser.add_argument(
+        "--confirm", action="store_true", help="submit the job: it uploads the checkout and costs money"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until the job ends, and print each change of its state"
+    )
+    parser.add_argument(
+        "--fetch", type=Path, metavar="DIRECTORY", help="an empty or new directory to download the results to"
+    )
+    parser.add_argument("--poll-seconds", type=float, default=30, help="between two requests for its state")
     arguments = parser.parse_args()
     root = Path.cwd()
     job = azure_ml_job.read(arguments.job, root)
@@ -174,7 +180,7 @@ def main() -> None:
             print("".join(f"# {name}\n" for name in names), end="")
             return
         if not (arguments.confirm or arguments.wait or arguments.fetch):
-            raise UserError("nothing was sent: see what would go with --dry-run, then send it with --confirm")
+            raise UserError("nothing was sent: --dry-run shows what would be sent, --confirm sends it")
         client, host = connected()
         if arguments.confirm:
             if state := status_of(client, key, host):

@@ -282,7 +282,7 @@ def test_a_hosted_technique_runs_only_its_own_jobs(edited: Workspace) -> None:
 
 PATH = f"config/techniques/{HOSTED}.yaml"
 CHANGES_ELSEWHERE = {
-    "the leave to send": (("config/experiments/test.yaml", "confirm: false", "confirm: true"), set()),
+    "consent to send": (("config/experiments/test.yaml", "confirm: false", "confirm: true"), set()),
     "a price": ((PATH, "# price: {per_million_training_tokens: …", "price: {per_million_training_tokens: 1"), SETTINGS),
     "a line of what submits": (("scripts/submit_hosted.py", "indent=1", "indent=2"), SUBMITTED | END),
     "another attempt": ((PATH, "service:", "attempt: 2\nservice:"), SUBMITTED | END),

@@ -218,7 +218,7 @@ REFUSED = {
     ),
     "failed": (failing, lambda *_: None, "tuning job failed"),
     "another adapter": (at_once, other_adapter, "move it away"),
-    "another recipe": (at_once, other_recipe, "wasn't made of this recipe"),
+    "another recipe": (at_once, other_recipe, "was created from other parameters"),
 }
 
 

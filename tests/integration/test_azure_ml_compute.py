@@ -89,7 +89,7 @@ def test_what_git_ignores_isnt_uploaded_and_a_secret_stops_it(checkout: Path) ->
     (checkout / "config/server.key").write_text("secret")
     with pytest.raises(UserError, match=r"config/server\.key: looks like a secret"):
         azure_ml_job.checkout(checkout)
-    with pytest.raises(UserError, match="no git checkout"):
+    with pytest.raises(UserError, match="not a git checkout"):
         azure_ml_job.checkout(checkout.parent)
 
 
@@ -218,4 +218,4 @@ def test_a_job_that_fails_says_so_and_its_results_come_too(sdk: list[str], azure
     assert "ended as Failed" in ran.stderr
     shutil.rmtree(checkout.parent / "fetched", ignore_errors=True)
     none = submit(sdk, azure, checkout, path, "--fetch", checkout.parent / "fetched")
-    assert (none.returncode, "holds nothing" in none.stderr) == (1, True), none.stderr
+    assert (none.returncode, "is empty" in none.stderr) == (1, True), none.stderr

@@ -115,7 +115,7 @@ def test_a_storm_that_ends_is_waited_out(status: int, route: str, service: Azure
 
 def test_a_storm_without_end_is_told(service: AzureService, submit: Any, tmp_path: Path) -> None:
     service.faults.append(storm("GET /jobs/.*", 503, 1000))
-    assert "kept answering that it is overloaded" in message(submit())
+    assert "is overloaded and stayed so" in message(submit())
     service.faults.clear()
     assert submit().code == 0
     assert len(service.jobs) == 1
@@ -168,7 +168,7 @@ def test_without_a_place_nothing_is_sent(missing: str, service: AzureService, su
 
 
 def test_without_any_credential_of_the_chain_nothing_is_sent(service: AzureService, submit: Any) -> None:
-    assert "refuses the credential" in message(submit(IDENTITY_ENDPOINT=f"{service.address}/nothing"))
+    assert "rejects the credential" in message(submit(IDENTITY_ENDPOINT=f"{service.address}/nothing"))
     assert service.jobs == {}
 
 
@@ -180,7 +180,7 @@ def test_a_workspace_of_another_region_is_told_before_anything_is_sent(service: 
 
 def test_an_expired_token_is_told_and_a_new_life_goes_on(service: AzureService, submit: Any) -> None:
     service.token_seconds = -1
-    assert "refuses the credential" in message(submit())
+    assert "rejects the credential" in message(submit())
     service.token_seconds = 3600
     assert submit().code == 0
     assert len(service.jobs) == 1

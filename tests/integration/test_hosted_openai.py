@@ -157,7 +157,7 @@ def test_a_storm_without_end_is_told_and_the_next_life_goes_on(
     status: int, route: str, service: OpenAiService, submit: Any, tmp_path: Path
 ) -> None:
     service.faults.append(storm(route, status, 1000))
-    assert "kept answering that it is overloaded" in message(submit())
+    assert "is overloaded and stayed so" in message(submit())
     assert not (tmp_path / "job.json").exists()
     service.faults.clear()
     assert submit().code == 0
@@ -283,7 +283,7 @@ def test_without_a_key_nothing_is_sent(service: OpenAiService, submit: Any) -> N
 def test_a_wrong_key_is_told_without_showing_it(service: OpenAiService, submit: Any) -> None:
     wrong = "sk-wrong-0123456789"
     ran = submit(OPENAI_API_KEY=wrong)
-    assert "refuses the credential" in message(ran)
+    assert "rejects the credential" in message(ran)
     assert wrong not in ran.output
     assert service.files == {}
 
@@ -350,7 +350,7 @@ def test_answers_are_asked_once_however_often_it_is_killed(
 def test_a_question_that_fails_loses_no_answer(service: OpenAiService, run: Any, tmp_path: Path) -> None:
     write_rows(tmp_path / "data", {"test": rows(6)})
     service.faults.append(Fault("POST /chat/completions", 1, Failure(400, "too long")))
-    assert "refuses the request" in message(ask(run, tmp_path, "--requests-at-once", 3))
+    assert "rejects the request" in message(ask(run, tmp_path, "--requests-at-once", 3))
     assert not (tmp_path / "answers.jsonl").exists()
     assert ask(run, tmp_path).code == 0
     assert service.count("POST /chat/completions") <= 7 + 3
@@ -392,7 +392,7 @@ def test_a_token_that_has_expired_is_told_and_a_new_life_goes_on(service: OpenAi
     recipe = {**RECIPE, "service": {**SERVICE, "client": "azure-openai"}}
     service.faults.append(Fault("GET /files", 1, Failure(401, "the token has expired")))
     told = message(submit(recipe, **of_azure(service, "azure-openai")))
-    assert "refuses the credential: it is wrong, expired" in told
+    assert "rejects the credential: it is wrong, expired" in told
     assert submit(recipe, **of_azure(service, "azure-openai")).code == 0
     assert len(service.jobs) == 1
 
@@ -400,5 +400,5 @@ def test_a_token_that_has_expired_is_told_and_a_new_life_goes_on(service: OpenAi
 def test_without_any_credential_of_the_chain_nothing_is_sent(service: OpenAiService, submit: Any) -> None:
     recipe = {**RECIPE, "service": {**SERVICE, "client": "azure-openai"}}
     environment = {**of_azure(service, "azure-openai"), "IDENTITY_ENDPOINT": f"{service.address}/nothing"}
-    assert "refuses the credential" in message(submit(recipe, **environment))
+    assert "rejects the credential" in message(submit(recipe, **environment))
     assert service.files == {}

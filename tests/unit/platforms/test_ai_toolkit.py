@@ -159,7 +159,7 @@ def test_an_older_file_becomes_a_technique_and_says_what_it_couldnt_carry(tmp_pa
         "passes.qlora.training_args.data_seed",
     ]
     again = script(tmp_path / "olive-config.json", "--output", tmp_path / "mine.yaml")
-    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert (again.returncode, "exists already" in again.stderr) == (1, True)
     assert (tmp_path / "mine.yaml").read_text() == text
 
 

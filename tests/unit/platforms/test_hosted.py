@@ -39,7 +39,7 @@ def service(technique: Any, **changes: Any) -> Any:
         (service(AZURE, modle="x"), ["modle: unknown key"]),
         (service(OPENAI, client="azure"), ["client", "'azure-openai'"]),
         (service(OPENAI, type="vertex"), ["'vertex'", "'azure-ml'"]),
-        ({**OPENAI, "hyperparameters": {"n_epochs": 3}}, ["epochs are training.epochs of the experiment"]),
+        ({**OPENAI, "hyperparameters": {"n_epochs": 3}}, ["epochs are set by training.epochs of the experiment"]),
         ({**OPENAI, "hyperparameters": {"lr": 3}}, ["hyperparameters.lr: unknown"]),
         ({**OPENAI, "price": {"per_million_training_tokens": 1}}, ["price.currency: missing"]),
         ({**OPENAI, "api_key": SECRET}, ["api_key: unknown key"]),

@@ -323,7 +323,7 @@ SERVED = {"labels": {"a": "b"}, "image": "example.org/adapter:{name}"}
 IMPOSSIBLE = {
     "another model": ({"models": ["tiny-phi3"]}, "platform.preset: KAITO has no preset of tiny-phi3"),
     "plain text": ({"scenarios": ["domain"]}, "domain is task: language-modeling"),
-    "DoRA by vllm": ({"techniques": ["dora"], "kaito": SERVED}, "vllm takes no DoRA adapter such as that of dora"),
+    "DoRA by vllm": ({"techniques": ["dora"], "kaito": SERVED}, "vllm can't load a DoRA adapter such as that of dora"),
     "another model to serve": (
         {"models": ["tiny-phi3"], "techniques": ["lora"], "kaito": SERVED},
         "kaito.preset: KAITO has no preset of tiny-phi3",
@@ -342,5 +342,5 @@ def test_two_runs_with_one_output_are_refused(tmp_path):
     path = tmp_path / "config/techniques/kaito-lora.yaml"
     read_matrix({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)
     path.write_text(path.read_text().replace("-{seed}", ""))
-    with pytest.raises(UserError, match=r"kaito-lora/2 would write over \S*kaito-lora/1"):
+    with pytest.raises(UserError, match=r"kaito-lora/2 would overwrite \S*kaito-lora/1"):
         read_matrix({**EXPERIMENT, "seeds": [1, 2]}, tmp_path)

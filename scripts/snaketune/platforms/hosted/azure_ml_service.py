@@ -1,4 +1,4 @@
-"""Azure ML jobs of `type: finetuning` by the azure-ai-ml SDK, and the serverless endpoints that answer."""
+"""Azure ML jobs of `type: finetuning` with the azure-ai-ml SDK, and the serverless endpoints that serve their models."""
 
 import datetime
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ ENDED = {"Completed": "succeeded", "Failed": "failed", "NotResponding": "failed"
 
 
 class PatientTransport(RequestsTransport):
-    """The SDK's own, which never waits long: it would trust a Retry-After of a wrong clock for years."""
+    """The SDK's transport with a limited wait: it would trust any Retry-After, even years from a wrong clock."""
 
     def sleep(self, duration: float) -> None:
         super().sleep(min(duration, LONGEST_PAUSE))
@@ -39,7 +39,7 @@ class PatientTransport(RequestsTransport):
 
 @contextmanager
 def plainly(host: str) -> Iterator[None]:
-    """Turn what the SDK raises, after its retries, into one message."""
+    """Turn what the SDK raises after its retries into one message."""
     try:
         yield
     except ClientAuthenticationError as error:
@@ -55,7 +55,7 @@ def plainly(host: str) -> Iterator[None]:
 
 
 def connected() -> tuple[MLClient, str]:
-    """A client of the workspace that the environment names, and what to call it."""
+    """Return a client of the workspace that the environment names, and the workspace's name for messages."""
     subscription, group, workspace = needed(*PLACE)
     host = f"azureml:{group}/{workspace}"
     options = {"retry_total": RETRIES, "retry_status": RETRIES, "enable_telemetry": False}
@@ -106,7 +106,7 @@ class AzureMlService:
             try:
                 self.client.jobs.create_or_update(job)
             except (HttpResponseError, ServiceResponseError):
-                # A name is taken once: after a lost answer, or in a race, the job is there.
+                # Names are unique: after a lost answer, or in a race, the job exists.
                 if not self.find(key):
                     raise
 
@@ -117,7 +117,7 @@ class AzureMlService:
         return ENDED.get(found.status, "running"), redacted(told)
 
     def events(self, job: str) -> list[dict[str, Any]]:
-        """This SDK gives none."""
+        """Return nothing: this SDK has no log of events."""
         return []
 
     def outcome(self, job: str) -> Outcome:
@@ -139,7 +139,7 @@ class AzureMlService:
                 ) from None
             if model and model not in str(endpoint.model_id):
                 raise UserError(
-                    f"the serverless endpoint {name} serves {endpoint.model_id}, not the tuned model {model}: deploy that, or name another endpoint"
+                    f"the serverless endpoint {name} serves {endpoint.model_id}, not the tuned model {model}: deploy the tuned model, or name another endpoint"
                 )
             key = self.client.serverless_endpoints.get_keys(name).primary_key
         address = str(endpoint.scoring_uri).removesuffix("/").removesuffix("/chat/completions").removesuffix("/v1")
@@ -147,7 +147,7 @@ class AzureMlService:
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
-    """Of two times of the service's clock, where it gives both."""
+    """Return the difference of two times of the service's clock, or None if one is missing."""
     try:
         found = datetime.datetime.fromisoformat(str(end)) - datetime.datetime.fromisoformat(str(start))
     except (ValueError, TypeError):

@@ -6,10 +6,10 @@ from snaketune.platforms.hosted.service import Service
 
 
 def connect(service: dict[str, Any]) -> Service:
-    """The service of a recipe; only its own SDK is imported.
+    """Return the client of a service; only its own SDK is imported.
 
     Raises:
-        UserError: an environment variable that names the place or the credential is missing.
+        UserError: an environment variable for the endpoint or the credential is missing.
     """
     if service["type"] == "azure-ml":
         from snaketune.platforms.hosted.azure_ml_service import AzureMlService

@@ -9,7 +9,7 @@ from snaketune.platforms.hosted.technique import HostedTechnique
 
 
 def techniques(matrix: Matrix) -> dict[str, HostedTechnique]:
-    """The hosted techniques of an experiment."""
+    """Return the hosted techniques of an experiment."""
     return {name: found for name, found in matrix.hosted.items() if isinstance(found, HostedTechnique)}
 
 
@@ -29,7 +29,7 @@ def check(matrix: Matrix) -> None:
 
 
 def training_params(matrix: Matrix, technique: str, seed: int) -> dict[str, Any]:
-    """What a hosted job is asked to do: not where it runs or who pays."""
+    """Return what a hosted job is asked to do: not where it runs or who pays."""
     found = techniques(matrix)[technique]
     answering = {"endpoint", "untuned_endpoint", "deployment", "untuned_deployment", "untuned", "answer_limit"}
     return {
@@ -42,11 +42,11 @@ def training_params(matrix: Matrix, technique: str, seed: int) -> dict[str, Any]
 
 
 def price_params(matrix: Matrix, technique: str) -> dict[str, Any]:
-    """What only the estimate needs: another price starts no other job."""
+    """Return what only the estimate needs: another price must not start another job."""
     return techniques(matrix)[technique].model_dump(include={"price", "characters_per_token"})
 
 
 def asking_params(matrix: Matrix, scenario: str, technique: str) -> dict[str, Any]:
-    """How a hosted model is asked."""
+    """Return how a hosted model is asked."""
     service = techniques(matrix)[technique].service.model_dump(exclude={"untuned"})
     return {"service": service, "max_new_tokens": matrix.scenarios[scenario].max_new_tokens}

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs, files and chats by the openai SDK: OpenAI, Azure OpenAI, Foundry projects and what is like them."""
+"""Fine-tuning jobs, files and chats with the openai SDK: OpenAI, Azure OpenAI, Foundry projects and compatible services."""
 
 import base64
 import binascii
@@ -26,7 +26,7 @@ COLUMNS = {"step": "step", "train_loss": "loss", "valid_loss": "validation_loss"
 
 
 def client_of(kind: str) -> openai.OpenAI:
-    """The official client of a kind; where it is and who we are comes from the environment."""
+    """Return the official client of a kind; endpoint and credential come from the environment."""
     if kind == "openai":
         needed("OPENAI_API_KEY")
         return openai.OpenAI(max_retries=RETRIES)
@@ -48,13 +48,13 @@ def client_of(kind: str) -> openai.OpenAI:
 
 @contextmanager
 def plainly(host: str) -> Iterator[None]:
-    """Turn what the SDK raises, after its retries, into one message."""
+    """Turn what the SDK raises after its retries into one message."""
     try:
         yield
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise fault("credential", host, error) from None
     except openai.RateLimitError as error:
-        # Of money rather than of haste: asking again won't help.
+        # Out of credit rather than too fast: asking again won't help.
         raise fault("refused" if error.code == "insufficient_quota" else "overloaded", host, error) from None
     except openai.InternalServerError as error:
         raise fault("overloaded", host, error) from None
@@ -63,7 +63,7 @@ def plainly(host: str) -> Iterator[None]:
     except openai.OpenAIError as error:
         raise fault("refused", host, error) from None
     except RuntimeError as error:
-        # So the SDK tells that a file is still being processed after half an hour.
+        # Raised by the SDK if a file is still being processed after half an hour.
         raise fault("overloaded", host, error) from None
     except Exception as error:
         # azure-identity may not be installed beside another openai.
@@ -86,7 +86,7 @@ class OpenAiService:
     def check(self) -> None:
         model = self.service["model"]
         with plainly(self.host), suppress(openai.NotFoundError):
-            # Services that are only like OpenAI may have no such list.
+            # Compatible services may have no such list.
             known = [found.id for found in self.client.models.list()]
             if known and model not in known:
                 raise UserError(
@@ -99,30 +99,30 @@ class OpenAiService:
             names = {f"{key}.{split}.jsonl" for split in SPLITS}
             sent = {file.id for file in self.client.files.list() if file.filename in names}
             found = [job for job in self.client.fine_tuning.jobs.list() if self._ours(job, key, sent)]
-            # Everyone who looks keeps the same one.
+            # Every process that looks keeps the same one.
             found.sort(key=lambda job: (job.status in ("failed", "cancelled"), job.created_at, job.id))
             for extra in found[1:]:
                 if extra.status not in ENDED:
-                    print(f"{extra.id} was created by another submit of the same job: cancelling it")
+                    print(f"{extra.id} was created by another submission of the same job: cancelling it")
                     with suppress(openai.APIStatusError):
                         self.client.fine_tuning.jobs.cancel(extra.id)
         return str(found[0].id) if found else None
 
     def _ours(self, job: Any, key: str, sent: set[str]) -> bool:
-        """By any of three marks: services differ in what they give back of a job."""
+        """Recognize a job by any of three marks: services differ in what they return."""
         marked = (getattr(job, "metadata", None) or {}).get("snaketune") == key
         return marked or getattr(job, "user_provided_suffix", None) == key or job.training_file in sent
 
     def create(self, key: str, data: Path, recipe: dict[str, Any]) -> None:
         with plainly(self.host):
-            training, validation = (self._sent(key, split, data) for split in SPLITS)
+            training, validation = (self._uploaded(key, split, data) for split in SPLITS)
             options = {"n_epochs": recipe["epochs"], **recipe["hyperparameters"]}
             extra: dict[str, Any] = {}
             if self.service["training_type"]:
                 extra["extra_body"] = {"trainingType": self.service["training_type"]}
             if self.service["client"] == "openai":
                 extra["metadata"] = {"snaketune": key}
-            # The SDK would send a POST again whose answer was lost, and so pay for a second job.
+            # The SDK would repeat a POST whose answer was lost, and so pay for a second job.
             once = self.client.with_options(max_retries=0)
             for number in itertools.count():
                 try:
@@ -144,8 +144,8 @@ class OpenAiService:
                     if hopeless:
                         raise
 
-    def _sent(self, key: str, split: str, data: Path) -> str:
-        """The id of an uploaded file, of an earlier life where it came that far."""
+    def _uploaded(self, key: str, split: str, data: Path) -> str:
+        """Upload a split and return its file id, reusing an earlier upload."""
         path, name = data / f"{split}.jsonl", f"{key}.{split}.jsonl"
         size = path.stat().st_size
         there = [f for f in self.client.files.list() if (f.filename, f.bytes) == (name, size) and f.status != "error"]
@@ -154,7 +154,7 @@ class OpenAiService:
             file = self.client.files.wait_for_processing(file.id, poll_interval=1, max_wait_seconds=1800)
         if file.status == "error":
             told = redacted(getattr(file, "status_details", None) or "no reason given")
-            raise UserError(f"{self.host} rejects {path} ({told}): mend the scenario's data; no job was started")
+            raise UserError(f"{self.host} rejects {path} ({told}): fix the scenario's data; no job was started")
         return str(file.id)
 
     def state(self, job: str) -> tuple[str, str]:
@@ -190,7 +190,7 @@ class OpenAiService:
 
 
 def pause(error: openai.OpenAIError, number: int) -> float:
-    """Seconds until the next try: what the service asks for, within reason; its clock may be wrong."""
+    """Return the seconds until the next try: what the service asks for, but limited, because its clock may be wrong."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     with suppress(ValueError):
         if (asked := headers.get("retry-after-ms")) is not None:
@@ -200,7 +200,7 @@ def pause(error: openai.OpenAIError, number: int) -> float:
 
 
 def curve(content: bytes) -> list[dict[str, Any]]:
-    """The loss of each step from a result file: CSV, which some services give in base64."""
+    """Return the loss of each step from a result file: CSV, which some services encode in base64."""
     with suppress(binascii.Error, ValueError):
         if not content.lstrip(b"\xef\xbb\xbf").startswith(b"step,"):
             content = base64.b64decode(content, validate=True)
@@ -212,7 +212,7 @@ def curve(content: bytes) -> list[dict[str, Any]]:
 
 
 def asked(client: Any, host: str, name: str, messages: list[dict[str, str]], limit: dict[str, int]) -> dict[str, Any]:
-    """The likeliest answer to a dialogue; one that a content filter withholds is empty."""
+    """Return the greedy answer to a dialogue; one that a content filter withholds is empty."""
     with plainly(host):
         try:
             found = client.chat.completions.create(model=name, messages=messages, temperature=0, **limit)

@@ -1,4 +1,4 @@
-"""What every hosted service has in common: the key of a job, its states, and what is told of its faults."""
+"""What all hosted services share: job keys, job states and error reporting."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ AGAIN = "nothing is lost: run snakemake again"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished job left: the model's name, and what the service tells of the training."""
+    """The result of a finished job: the model's name, and what the service reports about the training."""
 
     model: str
     train_tokens: int | None = None
@@ -29,49 +29,49 @@ class Outcome:
 
 
 class Service(Protocol):
-    """One service through its official SDK; every fault it tells of is a UserError."""
+    """One service through its official SDK; every error is raised as a UserError."""
 
     host: str
 
     def check(self) -> None:
-        """Read only: credential, place and model, before anything is sent."""
+        """Check credential, region and model without sending anything."""
 
     def find(self, key: str) -> str | None:
-        """The id of the one job with this key; of several by a race, the oldest, the others are cancelled."""
+        """Return the id of the job with this key; if a race created several, keep the oldest and cancel the others."""
 
     def create(self, key: str, data: Path, recipe: dict[str, Any]) -> None:
-        """Send the rows and create the job, unless it turns out to be there."""
+        """Upload the rows and create the job, unless it exists by then."""
 
     def state(self, job: str) -> tuple[str, str]:
-        """running, succeeded, failed or cancelled; and what the service says of it."""
+        """Return running, succeeded, failed or cancelled, and the service's own words."""
 
     def events(self, job: str) -> list[dict[str, Any]]:
-        """What the service logged of the job, the oldest first."""
+        """Return the service's log of the job, oldest first."""
 
     def outcome(self, job: str) -> Outcome:
-        """Of a job that succeeded."""
+        """Return the result of a job that succeeded."""
 
     def answerer(self, model: str | None) -> tuple[Any, str]:
-        """A client with chat.completions, and whom to ask: the tuned ``model``, or the untuned one."""
+        """Return a client with chat.completions, and the model name to ask: the tuned ``model``, or the base model."""
 
 
 def needed(*names: str) -> list[str]:
-    """The values of environment variables.
+    """Return the values of environment variables.
 
     Raises:
         UserError: one is missing or empty.
     """
     if missing := [name for name in names if not os.environ.get(name)]:
         raise UserError(
-            f"{', '.join(missing)}: not set in the environment; nothing was sent. Export it where snakemake runs (docs/hosted.md), never in config/"
+            f"{', '.join(missing)}: not set in the environment; nothing was sent. Export it in the shell that runs snakemake (docs/hosted.md), never write it to config/"
         )
     return [os.environ[name] for name in names]
 
 
 def key_of(recipe: dict[str, Any], data: Path) -> str:
-    """The name of a job: of what it is asked to do and of the bytes it trains on, not of our code.
+    """Return the name of a job, a hash of its parameters and training rows but not of our code.
 
-    An edit of a script must find the job that is paid for, not pay for another.
+    After an edit of a script, the job that is already paid for must be found, not another one started.
     """
     asked = {name: recipe[name] for name in ("service", "hyperparameters", "epochs", "seed", "attempt")}
     rows = [files.sha256(data / f"{split}.jsonl") for split in SPLITS]
@@ -80,7 +80,7 @@ def key_of(recipe: dict[str, Any], data: Path) -> str:
 
 
 def redacted(text: object) -> str:
-    """A service's words in one line, without anything secret that it echoes."""
+    """Return a service's message on one line, with every secret that it echoes masked."""
     told = " ".join(str(text).split())
     for name, value in os.environ.items():
         if len(value) >= 8 and SECRET.search(name):
@@ -89,7 +89,7 @@ def redacted(text: object) -> str:
 
 
 def redacted_json(value: Any) -> Any:
-    """A nested value with each of its texts redacted."""
+    """Return a nested value with every string redacted."""
     if isinstance(value, dict):
         return {key: redacted_json(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -98,25 +98,25 @@ def redacted_json(value: Any) -> Any:
 
 
 def fault(kind: str, host: str, told: object) -> UserError:
-    """One message for what went wrong between us and a service."""
+    """Return the UserError for a failed call of a service."""
     words = {
-        "credential": "refuses the credential: it is wrong, expired or lacks the right; set a new one or log in again",
-        "refused": "refuses the request",
-        "overloaded": "kept answering that it is overloaded, for as long as we asked",
+        "credential": "rejects the credential: it is wrong, expired or lacks a permission; set a new one or log in again",
+        "refused": "rejects the request",
+        "overloaded": "is overloaded and stayed so through all retries",
         "unreachable": "can't be reached",
     }
     return UserError(f"{host} {words[kind]} ({redacted(told)[:600]}); {AGAIN}")
 
 
 def read_job(path: Path, host: str) -> str:
-    """The id in a job.json, of this very service.
+    """Return the id in a job.json of this service.
 
     Raises:
-        UserError: the job is at another service than the environment now names.
+        UserError: the job runs at another service than the environment names now.
     """
     found = files.read_json(path)
     if found["host"] != host:
         raise UserError(
-            f"{path}: the job {found['id']} is at {found['host']}, but the environment now names {host}: set it back"
+            f"{path}: the job {found['id']} runs at {found['host']}, but the environment now names {host}: set it back"
         )
     return str(found["id"])

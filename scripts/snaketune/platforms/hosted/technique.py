@@ -1,4 +1,4 @@
-"""Typed models of a technique that a hosted service runs: no weights and no ranks of ours."""
+"""Typed models of a technique that a hosted service trains: its weights stay there."""
 
 from typing import Annotated, Literal
 
@@ -14,17 +14,17 @@ RETIRED = ("Phi-3-mini", "Phi-3-small", "Phi-3-medium", "Phi-3.5")
 
 
 class AzureMl(Strict):
-    """An Azure ML job of `type: finetuning` without compute; place and credential are the environment's."""
+    """An Azure ML job of `type: finetuning` without compute; workspace and credential come from the environment."""
 
     type: Literal["azure-ml"]
     model: Name = Field(description="name in the registry azureml, such as Phi-4-mini-instruct")
     version: str = Field("1", pattern=r"^[A-Za-z0-9._-]+$", description="of the model in the registry")
-    region: str = Field(description="of the workspace: each model is offered in some")
-    unlisted: bool = Field(False, description="send model and region though our list of offers hasn't got them")
+    region: str = Field(description="of the workspace; each model is offered in some regions only")
+    unlisted: bool = Field(False, description="send the job even if model or region isn't in the list of offers here")
     endpoint: Name | None = Field(
-        None, description="a serverless endpoint with the tuned model, to be asked the test rows; none asks nothing"
+        None, description="a serverless endpoint of the tuned model, for the evaluation; not evaluated if not given"
     )
-    untuned_endpoint: Name | None = Field(None, description="one with the model as it was, to be compared with")
+    untuned_endpoint: Name | None = Field(None, description="a serverless endpoint of the base model, to compare with")
 
     @model_validator(mode="after")
     def _offered(self) -> "AzureMl":
@@ -34,11 +34,11 @@ class AzureMl(Strict):
             return self
         if self.model not in AZURE_ML_MODELS:
             raise ValueError(
-                f"model {self.model} isn't among those offered ({', '.join(AZURE_ML_MODELS)}); unlisted: true sends it all the same"
+                f"model {self.model} isn't among those offered ({', '.join(AZURE_ML_MODELS)}); unlisted: true sends it anyway"
             )
         if self.region not in AZURE_ML_MODELS[self.model]:
             raise ValueError(
-                f"region {self.region} doesn't offer {self.model} ({', '.join(AZURE_ML_MODELS[self.model])} do); unlisted: true sends it all the same"
+                f"region {self.region} doesn't offer {self.model} ({', '.join(AZURE_ML_MODELS[self.model])} do); unlisted: true sends it anyway"
             )
         return self
 
@@ -56,7 +56,7 @@ class AzureMl(Strict):
 
 
 class OpenAiCompatible(Strict):
-    """Files, fine_tuning.jobs and chat.completions; address and key are the environment's."""
+    """Files, fine_tuning.jobs and chat.completions; address and key come from the environment."""
 
     type: Literal["openai-compatible"]
     client: Literal["openai", "azure-openai", "azure-ai-projects"] = Field(
@@ -67,11 +67,11 @@ class OpenAiCompatible(Strict):
     training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = Field(
         None, description="Azure's trainingType: where it trains and at which price"
     )
-    deployment: Name | None = Field(None, description="where the tuned model answers; none asks it by its own name")
-    untuned_deployment: Name | None = Field(None, description="likewise of the model as it was")
-    untuned: bool = Field(False, description="ask the model as it was too, to be compared with")
+    deployment: Name | None = Field(None, description="deployment of the tuned model; its own name if not given")
+    untuned_deployment: Name | None = Field(None, description="deployment of the base model")
+    untuned: bool = Field(False, description="evaluate the base model too, to compare with")
     answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
-        "max_completion_tokens", description="what the service calls the most tokens of an answer"
+        "max_completion_tokens", description="the service's name for the token limit of an answer"
     )
 
     @property
@@ -88,7 +88,7 @@ class OpenAiCompatible(Strict):
 
 
 class Limits(Strict):
-    """What the service refuses; SDKs don't look."""
+    """Limits of the service; the SDKs don't check them."""
 
     least_rows: PositiveInt = Field(10, description="of the training file")
     most_rows: PositiveInt | None = None
@@ -97,25 +97,27 @@ class Limits(Strict):
 
 
 class Price(Strict):
-    """Yours: of your contract, for the estimate of `--dry-run`."""
+    """The price in your contract, for the cost estimate of `--dry-run`."""
 
     per_million_training_tokens: NonNegativeFloat
     currency: str = Field(pattern=r"^[A-Z]{3}$")
 
 
 class HostedTechnique(Strict):
-    """Fine-tuning as a service: the scenario's rows go there, a model's name comes back."""
+    """Fine-tuning as a service: the scenario's rows are uploaded, and the name of the tuned model comes back."""
 
     description: str
     service: Annotated[AzureMl | OpenAiCompatible, Field(discriminator="type")]
     hyperparameters: dict[str, str | int | float] = Field(
-        default_factory=dict, description="the service's own; epochs are the experiment's"
+        default_factory=dict, description="hyper-parameters of the service; epochs come from the experiment"
     )
     limits: Limits = Limits()
-    characters_per_token: PositiveFloat = Field(4.0, description="roughly, of the model's tokenizer; for the estimate")
-    price: Price | None = Field(None, description="none estimates tokens only")
+    characters_per_token: PositiveFloat = Field(
+        4.0, description="a rough figure for the model's tokenizer, for the estimate"
+    )
+    price: Price | None = Field(None, description="without it only tokens are estimated")
     attempt: PositiveInt = Field(
-        1, description="a job is submitted once; after it failed there, raise this for another"
+        1, description="a job is submitted once; raise this to submit it again after a failure"
     )
 
     @model_validator(mode="after")
@@ -123,7 +125,7 @@ class HostedTechnique(Strict):
         epochs = {"n_epochs", "num_train_epochs"} & self.hyperparameters.keys()
         if epochs:
             raise ValueError(
-                f"hyperparameters.{min(epochs)}: epochs are training.epochs of the experiment; leave it out"
+                f"hyperparameters.{min(epochs)}: epochs are set by training.epochs of the experiment; leave it out"
             )
         known = {"batch_size", "learning_rate_multiplier"}
         unknown = self.hyperparameters.keys() - known

@@ -1,8 +1,9 @@
-"""Typed models of what a KAITO operator (v0.12, kaito.sh/v1beta1) takes, with its rules of admission.
+"""Check manifests by the admission rules of the KAITO operator (v0.12, kaito.sh/v1beta1).
 
-The operator's schema lets typos and impossible combinations pass, and its webhook tells of them
-only in a cluster; here each is one message before anything is sent. Stricter than the operator in
-places where it would train, but not what was meant (`docs/kaito.md` names them).
+The operator's CRD allows typos and impossible combinations, and its webhook reports them only in a
+cluster; here each is one message before anything is sent. That is why these are typed models and
+not the CRD. They are stricter than the operator where it would train something else than was meant
+(`docs/kaito.md` lists these cases).
 """
 
 import ipaddress
@@ -53,12 +54,12 @@ class Metadata(Strict):
 
 
 class LabelSelector(Strict):
-    matchLabels: dict[LabelKey, LabelValue] = Field(min_length=1, description="without any, every node would match")
+    matchLabels: dict[LabelKey, LabelValue] = Field(min_length=1, description="without one, every node would match")
 
     @model_validator(mode="after")
     def _own_label(self) -> "LabelSelector":
         if all(key.split("/")[0].endswith("kaito.sh") for key in self.matchLabels):
-            raise ValueError("matchLabels needs a label that isn't the operator's own (kaito.sh/…): it ignores those")
+            raise ValueError("matchLabels needs a label of your own: the operator ignores its own (kaito.sh/…)")
         return self
 
 
@@ -71,9 +72,9 @@ class Resource(Strict):
     def _nodes(self, info: ValidationInfo) -> "Resource":
         provisions = (info.context or {}).get("auto_provisioning")
         if provisions is True and self.instanceType is None:
-            raise ValueError("instanceType is missing: this cluster provisions the nodes itself")
+            raise ValueError("instanceType is missing: this cluster provisions nodes")
         if provisions is False and self.instanceType is not None:
-            raise ValueError("instanceType must be left out: this cluster has your own nodes, chosen by labels")
+            raise ValueError("leave out instanceType: this cluster has nodes of its own, selected by labels")
         return self
 
 
@@ -87,7 +88,7 @@ class Preset(Strict):
 
 
 def check_url(url: str) -> None:
-    """Raise a ValueError for an address that the operator doesn't download from."""
+    """Raise a ValueError for an address that the operator refuses to download from."""
     parts = urlsplit(url)
     host = (parts.hostname or "").split("%")[0]
     if parts.scheme not in ("http", "https") or not host:
@@ -152,7 +153,7 @@ class Source(Strict):
 class Adapter(Strict):
     source: Source
     strength: Annotated[str, Field(pattern=r"^(0(\.\d+)?|1(\.0+)?)$")] | None = Field(
-        None, description="0 to 1, a text"
+        None, description="0 to 1, as a string"
     )
 
 
@@ -164,7 +165,7 @@ class Inference(Strict):
     def _names(self) -> "Inference":
         names = [adapter.source.name for adapter in self.adapters]
         if repeated := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"adapters: source.name {repeated} is there twice")
+            raise ValueError(f"adapters: source.name {repeated} is given twice")
         return self
 
 
@@ -194,10 +195,10 @@ class ConfigMap(Strict):
 
 
 def admit(workspace: Any, config_map: Any = None, auto_provisioning: bool | None = None) -> None:
-    """Raise a UserError where the operator, or its tuning image, wouldn't take these manifests.
+    """Raise a UserError if the operator or its tuning image would refuse these manifests.
 
     Args:
-        auto_provisioning: whether the cluster makes nodes itself; None doesn't know.
+        auto_provisioning: whether the cluster provisions nodes; None if unknown.
     """
     context = {"auto_provisioning": auto_provisioning}
     found: Workspace = validated(Workspace, workspace, "Workspace", context)
@@ -208,7 +209,7 @@ def admit(workspace: Any, config_map: Any = None, auto_provisioning: bool | None
     if (config.metadata.namespace, config.metadata.name) != where:
         raise UserError(f"Workspace:\n  tuning.config: there is no ConfigMap {where[1]} in namespace {where[0]}")
     if config.data.keys() != {CONFIG_FILE}:
-        raise UserError(f"ConfigMap:\n  data: must hold {CONFIG_FILE}, and nothing else")
+        raise UserError(f"ConfigMap:\n  data: must contain {CONFIG_FILE} and nothing else")
     try:
         content = yaml.safe_load(config.data[CONFIG_FILE])
     except yaml.YAMLError as error:

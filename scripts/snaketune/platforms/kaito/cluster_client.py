@@ -1,4 +1,4 @@
-"""Calls of the official Kubernetes client that outlive a busy or restarting API server."""
+"""Calls of the official Kubernetes client that survive a busy or restarting API server."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from snaketune.core.errors import UserError
 PASSING = (429, 500, 502, 503, 504)
 TRIES = 9
 LONGEST_PAUSE = 60.0
-# Seconds for one answer: without it the client would wait for ever on a connection that died.
+# Seconds for one answer: without a limit the client waits forever on a dead connection.
 TIMEOUT = 60
 
 
 class Cluster:
-    """Custom resources and ConfigMaps of one namespace."""
+    """The custom resources and ConfigMaps of one namespace."""
 
     def __init__(self, namespace: str, context: str | None, pause: float):
         """``pause``: seconds before the first repetition of a failed call; each further one doubles it."""
@@ -36,19 +36,19 @@ class Cluster:
                     raise
                 config.load_incluster_config()
         except (ConfigException, OSError, ValueError) as error:
-            raise UserError(f"there is no cluster to talk to ({error}): set KUBECONFIG, or platform.context") from None
+            raise UserError(f"no cluster is configured ({error}): set KUBECONFIG, or platform.context") from None
         configuration = client.Configuration.get_default_copy()
-        # Repeated below and nowhere else: urllib3 would wait as long as any Retry-After says.
+        # Retried below and nowhere else: urllib3 would wait as long as any Retry-After says.
         configuration.retries = False
         api = client.ApiClient(configuration)
         self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
 
     def call(self, what: str, function: Callable[["Cluster"], Any]) -> Any:
-        """The answer of a call, repeated while the server is busy or out of reach.
+        """The answer of a call, retried while the server is busy or unreachable.
 
         Raises:
             ApiException: 404 or 409, for the caller to judge.
-            UserError: the server refuses, or stays out of reach.
+            UserError: the server refuses, or stays unreachable.
         """
         reason, renewed = "", False
         for attempt in range(TRIES):
@@ -59,13 +59,13 @@ class Cluster:
                 if error.status in (404, 409):
                     raise
                 if error.status == 401 and not renewed:
-                    # A token may have run out while the job waited; the kubeconfig can get another.
+                    # A token may expire while the job waits; the kubeconfig can fetch another.
                     renewed = True
                     self._connect()
                     continue
                 if error.status not in PASSING:
-                    raise UserError(f"{what}: {told(error)}") from None
-                reason = told(error)
+                    raise UserError(f"{what}: {reason_of(error)}") from None
+                reason = reason_of(error)
                 asked = (error.headers or {}).get("Retry-After", "")
                 pause = max(pause, min(LONGEST_PAUSE, float(asked))) if asked.isdecimal() else pause
             except HTTPError as error:
@@ -73,18 +73,18 @@ class Cluster:
             if attempt + 1 < TRIES:
                 print(f"{what}: {reason}; trying again in {pause:.0f} s", flush=True)
                 time.sleep(pause)
-        raise UserError(f"{what}: {reason}, {TRIES} times: run snakemake again when it does; nothing is made twice")
+        raise UserError(f"{what}: {reason}, {TRIES} times: run snakemake again later; nothing is created twice")
 
 
-def told(error: ApiException) -> str:
-    """What an API server's refusal says, in one line, and what to do."""
+def reason_of(error: ApiException) -> str:
+    """Return an API server's refusal on one line, with what to do."""
     try:
         message = str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):
         message = str(error.reason)
     hint = {
-        401: "the cluster doesn't take your credentials: log in again",
-        403: "ask for the right, or mend what the operator refuses",
+        401: "the cluster rejects your credentials: log in again",
+        403: "ask for the permission, or fix what the operator refuses",
         429: "the API server is busy",
     }.get(int(error.status or 0))
     return f"{error.status} {' '.join(message.split())}" + (f" ({hint})" if hint else "")

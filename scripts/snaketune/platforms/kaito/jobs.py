@@ -15,7 +15,7 @@ from snaketune.platforms.kaito.admission import PRESETS
 from snaketune.platforms.kaito.manifests import places
 from snaketune.platforms.kaito.technique import KaitoTechnique, Nodes, Serving, filled
 
-# Only ours: KAITO's trainer is another.
+# Settings of our own trainer; KAITO uses another.
 LOCAL = {"engine", "threads", "world_size", "micro_batch_rows", "keep_weights", "platform"}
 
 
@@ -29,33 +29,33 @@ class Experiment(experiment.Experiment):
 
 
 def preset_of(nodes: Nodes, name: str, model: Model, where: str) -> str:
-    """KAITO's name of a model.
+    """Return KAITO's name of a model.
 
     Raises:
-        UserError: it has none.
+        UserError: KAITO has no preset of it.
     """
     found = nodes.preset or next(
         (one for one, hub in PRESETS.items() if hub.lower() == (model.hub or "").lower()), None
     )
     if found is None:
         raise UserError(
-            f"{where}.preset: KAITO has no preset of {name} ({model.hub or 'not of the hub'}); those that it tunes are {', '.join(PRESETS)}"
+            f"{where}.preset: KAITO has no preset of {name} ({model.hub or 'not on the hub'}); KAITO tunes {', '.join(PRESETS)}"
         )
     return str(found)
 
 
 def techniques(matrix: Matrix) -> dict[str, KaitoTechnique]:
-    """The techniques of an experiment that KAITO trains."""
+    """Return the techniques of an experiment that KAITO trains."""
     return {name: one for name, one in matrix.techniques.items() if isinstance(one, KaitoTechnique)}
 
 
 def serving_of(matrix: Matrix) -> Serving | None:
-    """How an experiment's adapters are served, if they are."""
+    """Return how an experiment's adapters are served, or None."""
     return matrix.experiment.kaito if isinstance(matrix.experiment, Experiment) else None
 
 
 def served(matrix: Matrix) -> list[str]:
-    """Techniques whose adapters KAITO's servers can load."""
+    """List the techniques whose adapters KAITO's servers can load."""
     return [name for name, one in matrix.techniques.items() if serving_of(matrix) and isinstance(one.adapter, Lora)]
 
 
@@ -77,11 +77,11 @@ def check(matrix: Matrix) -> None:
             )
         for seed in own.seeds:
             cell = (model, scenario, name, seed)
-            # KAITO mounts the whole volume as its output: a second run would write over the first.
+            # KAITO mounts the whole volume as its output: a second run would overwrite the first.
             place = str(filled(technique.platform.output.model_dump(), places(list(cell), "{name}")))
             if place in written and "{name}" not in place:
                 raise UserError(
-                    f"{where}.output: {'/'.join(map(str, cell))} would write over {'/'.join(map(str, written[place]))}: name the volume, or the image, and the path with {{model}}, {{scenario}}, {{technique}} and {{seed}}"
+                    f"{where}.output: {'/'.join(map(str, cell))} would overwrite {'/'.join(map(str, written[place]))}: name the volume, or the image, and the path with {{model}}, {{scenario}}, {{technique}} and {{seed}}"
                 )
             written[place] = cell
     for name, model in product(served(matrix), own.models):
@@ -89,11 +89,11 @@ def check(matrix: Matrix) -> None:
         preset_of(serving, model, matrix.models[model], "kaito")
         adapter = matrix.techniques[name].adapter
         if isinstance(adapter, Lora) and adapter.options.use_dora and serving.runtime == "vllm":
-            raise UserError(f"kaito.runtime: vllm takes no DoRA adapter such as that of {name}: set transformers")
+            raise UserError(f"kaito.runtime: vllm can't load a DoRA adapter such as that of {name}: set transformers")
 
 
 def tuning_params(matrix: Recipes, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-    """What the manifests of a run are made of."""
+    """Return the parameters of a run's tuning manifests."""
     found, training = techniques(matrix)[technique], matrix.training_recipe(model, technique, seed)
     preset = preset_of(found.platform, model, matrix.models[model], technique)
     return {
@@ -107,7 +107,7 @@ def tuning_params(matrix: Recipes, model: str, scenario: str, technique: str, se
 
 
 def serving_params(matrix: Matrix, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-    """What the manifest of serving a run's adapter is made of."""
+    """Return the parameters of the manifest that serves a run's adapter."""
     serving = serving_of(matrix)
     assert serving
     preset = preset_of(serving, model, matrix.models[model], "kaito")

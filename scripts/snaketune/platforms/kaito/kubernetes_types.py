@@ -1,4 +1,4 @@
-"""Typed models of what Kubernetes itself calls by a name: labels, images, volumes."""
+"""Field types and models of Kubernetes objects: labels, images and volumes."""
 
 from typing import Annotated, Any, Literal
 
@@ -21,12 +21,10 @@ Image = Annotated[
 
 
 def exactly_one(part: Any, *keys: str) -> Any:
-    """``part``, or a ValueError where not just one of its keys is given."""
+    """Return ``part``, or raise a ValueError unless exactly one of these keys is given."""
     given = [key for key in keys if getattr(part, key) is not None]
     if len(given) != 1:
-        raise ValueError(
-            f"give exactly one of {', '.join(keys)}; there {'are ' + ' and '.join(given) if given else 'is none'}"
-        )
+        raise ValueError(f"give exactly one of {', '.join(keys)}; found {' and '.join(given) or 'none'}")
     return part
 
 
@@ -53,7 +51,7 @@ class HostPath(Strict):
 
 
 class VolumeSource(Strict):
-    """Exactly one of the kinds of volumes of Kubernetes that more than one pod can see."""
+    """A Kubernetes volume that several pods can mount: exactly one of these kinds."""
 
     persistentVolumeClaim: Claim | None = None
     nfs: Nfs | None = None

@@ -1,4 +1,4 @@
-"""From a run's recipe to the manifests that a KAITO operator takes."""
+"""Build the manifests of a KAITO operator from a run's parameters."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ TRAIN_FILE = "train.jsonl"
 MANIFEST = "tuning.yaml"
 DIGEST = "snaketune/recipe-sha256"
 CELL = "snaketune/cell"
-# What a recipe says and KAITO can't be told; told in every manifest.
+# Where KAITO's trainer differs and has no option for it; noted in every manifest.
 DIFFERS = (
-    "The loss falls on every token of a conversation, not on the answers alone; the order of rows is the trainer's "
-    "(of the same seed); the rising learning rate begins at zero, a step lower; validation rows aren't looked at."
+    "The loss covers every token of a conversation, not only the answers; the trainer orders the rows itself "
+    "(with the same seed); warm-up starts at a learning rate of zero, one step lower; validation rows are ignored."
 )
 
 
 def messages_of(path: Path) -> list[dict[str, Any]]:
-    """The conversations of a split, as KAITO's trainer reads them.
+    """Return the conversations of a split as KAITO's trainer reads them.
 
     Raises:
         UserError: a row is plain text, for which KAITO's trainer has no column.
@@ -34,16 +34,16 @@ def messages_of(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         if "messages" not in row:
             raise UserError(
-                f"{path}, line {number}: KAITO trains on messages, this row is plain text: take a scenario of another task"
+                f"{path}, line {number}: KAITO trains on messages, but this row is plain text: use a scenario of another task"
             )
     return [{"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]} for row in rows]
 
 
 def training_file(recipe: dict[str, Any], rows: int, dataset: str | None) -> dict[str, Any]:
-    """``training_config.yaml`` of a training recipe, for ``rows`` conversations.
+    """Return the ``training_config.yaml`` of a run with ``rows`` conversations.
 
-    The schedule is ours: linear warm-up, then a cosine to a tenth; the optimizer's other options
-    are equal by default.
+    The schedule is that of local training: linear warm-up, then a cosine to a tenth. The
+    optimizer's other options are equal by default.
     """
     training, platform, (each, accumulated) = recipe["training"], recipe["platform"], recipe["batches"]
     options, quantized = training["adapter"]["options"], training["base_precision"] == "nf4"
@@ -108,16 +108,16 @@ def resource(nodes: dict[str, Any]) -> dict[str, Any]:
 
 
 def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> list[dict[str, Any]]:
-    """The ConfigMap and the Workspace of a run, admitted by the operator's rules.
+    """Return the ConfigMap and the Workspace of a run, checked by the operator's rules.
 
-    Their name follows from all that decides the adapter, so that the same run is never there twice.
+    Their name is a hash of everything that decides the adapter, so that a run is never created twice.
 
     Args:
         recipe: ``cell``, ``training``, ``batches``, ``platform`` and ``max_tokens``.
         train_digest: SHA-256 of train.jsonl, of ``rows`` lines.
 
     Raises:
-        UserError: the operator wouldn't take them.
+        UserError: the operator would refuse them.
     """
     decides = {key: recipe[key] for key in ("cell", "training", "batches", "max_tokens")}
     decides["platform"] = deciding(recipe["platform"])
@@ -162,10 +162,10 @@ def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> li
 
 
 def serving_manifest(recipe: dict[str, Any], adapter_digest: str) -> dict[str, Any]:
-    """The inference Workspace of a run's adapter.
+    """Return the inference Workspace of a run's adapter.
 
     Raises:
-        UserError: the operator wouldn't take it.
+        UserError: the operator would refuse it.
     """
     serving = recipe["serving"]
     digest = hashlib.sha256(json.dumps([recipe["cell"], serving, adapter_digest], sort_keys=True).encode()).hexdigest()
@@ -206,7 +206,7 @@ def source(image: str | None, secrets: list[str], volume: dict[str, Any] | None)
 
 
 def deciding(platform: dict[str, Any]) -> dict[str, Any]:
-    """A platform without what decides nothing: where this machine sees its cluster and its volumes."""
+    """Return the settings that decide the adapter: not the kubeconfig context or local mount points."""
     data, output = platform["data"], platform["output"]
     return {
         **{key: value for key, value in platform.items() if key != "context"},
@@ -216,6 +216,6 @@ def deciding(platform: dict[str, Any]) -> dict[str, Any]:
 
 
 def places(cell: list[Any], name: str) -> dict[str, str]:
-    """What fills {model} and the like: names in lower case with hyphens, as Kubernetes wants them."""
+    """Return the values of the placeholders: lower case with hyphens, as Kubernetes requires."""
     words = (str(value).lower().replace(".", "-").replace("_", "-") for value in cell)
     return {"name": name, **dict(zip(PLACES[1:], words, strict=True))}

@@ -1,4 +1,4 @@
-"""Typed models of a technique that a KAITO operator trains, and of serving an adapter there."""
+"""Typed models of a technique that a KAITO operator trains, and of serving its adapter."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,13 +10,13 @@ from snaketune.platforms.kaito.admission import PRESETS, check_url
 from snaketune.platforms.kaito.kubernetes_types import DnsLabel, DnsName, Image, LabelKey, LabelValue, VolumeSource
 from snaketune.platforms.kaito.training_config import LAYERS, Dtype
 
-# What a volume, an image and a path may hold, to be another for each run.
+# Placeholders that make a volume, an image or a path differ from run to run.
 PLACES = ("name", "model", "scenario", "technique", "seed")
 Instance = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 def filled(value: Any, names: dict[str, str]) -> Any:
-    """A nested value with the places in its texts replaced, such as {name}."""
+    """Return a nested value with placeholders such as {name} replaced in its strings."""
     if isinstance(value, dict):
         return {key: filled(inner, names) for key, inner in value.items()}
     if isinstance(value, str):
@@ -26,7 +26,7 @@ def filled(value: Any, names: dict[str, str]) -> Any:
 
 
 def _checked_as(kind: Any) -> AfterValidator:
-    """Checks a value as it is when its places are filled, and keeps the places."""
+    """Validate a value with its placeholders filled in, and keep the placeholders."""
     adapter = TypeAdapter(kind)
 
     def check(value: Any) -> Any:
@@ -45,7 +45,7 @@ ImageTemplate = Annotated[str, _checked_as(Image)]
 
 
 class Volume(Strict):
-    """A volume of the cluster, and where this machine sees it: the files go through that."""
+    """A volume of the cluster and its mount point on this machine, through which files are exchanged."""
 
     volume: VolumeTemplate
     path: str = Field(min_length=1, description="the same folder, mounted on this machine")
@@ -55,8 +55,8 @@ class Data(Strict):
     """How train.jsonl reaches the cluster: exactly one of volume, url and image."""
 
     volume: Volume | None = Field(None, description="train.jsonl is written there, in a folder of its own")
-    url: str | None = Field(None, description="where you put train.jsonl of the run; {name} is its Workspace's")
-    image: ImageTemplate | None = Field(None, description="that you built with train.jsonl in /data")
+    url: str | None = Field(None, description="where you upload train.jsonl of the run; {name} is the Workspace's name")
+    image: ImageTemplate | None = Field(None, description="an image that you built with train.jsonl in /data")
     pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
 
     @model_validator(mode="after")
@@ -66,7 +66,9 @@ class Data(Strict):
         if self.url:
             check_url(self.url)
             if "json" not in self.url.rsplit("/", 1)[-1]:
-                raise ValueError("url must end with a name that holds json, such as train.jsonl: KAITO goes by it")
+                raise ValueError(
+                    "url must end with a file name that contains json, such as train.jsonl: KAITO decides by it"
+                )
         if self.pull_secrets and not self.image:
             raise ValueError("pull_secrets needs image")
         return self
@@ -76,11 +78,9 @@ class Destination(Strict):
     """Where the adapter goes: a volume, or an image that you unpack into path."""
 
     volume: VolumeTemplate | None = None
-    image: ImageTemplate | None = Field(
-        None, description="pushed by KAITO; unpack its files into path when it is there"
-    )
+    image: ImageTemplate | None = Field(None, description="pushed by KAITO; unpack its files into path afterwards")
     push_secret: DnsName | None = Field(None, description="of image")
-    path: str = Field(min_length=1, description="where this machine sees the files of the volume, or of the image")
+    path: str = Field(min_length=1, description="where the files of the volume or image are on this machine")
 
     @model_validator(mode="after")
     def _one(self) -> "Destination":
@@ -92,16 +92,16 @@ class Destination(Strict):
 
 
 class Nodes(Strict):
-    """Which nodes of the cluster run it."""
+    """The nodes of the cluster to use."""
 
-    context: str | None = Field(None, description="of your kubeconfig; none takes the current one")
+    context: str | None = Field(None, description="context of your kubeconfig; the current one if not given")
     namespace: DnsLabel = "default"
     instance_type: Instance | None = Field(
-        None, description="what KAITO provisions; none takes your own nodes, by their labels"
+        None, description="what KAITO provisions; without it your own nodes are selected by labels"
     )
     labels: dict[LabelKey, LabelValue] = Field(min_length=1, description="of the nodes")
     preset: Literal[tuple(PRESETS)] | None = Field(  # type: ignore[valid-type]
-        None, description="KAITO's name of the model; none takes that of the model's repository on the hub"
+        None, description="KAITO's name of the model; derived from the model's hub repository if not given"
     )
 
 
@@ -109,16 +109,16 @@ class Kaito(Nodes):
     """A Workspace that tunes: https://kaito-project.github.io/kaito/docs/tuning."""
 
     type: Literal["kaito"]
-    gpus: PositiveInt = Field(1, description="of the instance: the global batch is split over them")
+    gpus: PositiveInt = Field(1, description="GPUs of the instance: the global batch is split over them")
     dtype: Dtype = Field(
-        "float32", description="of the base: the local runs' is float32; bfloat16 takes half the memory"
+        "float32", description="of the base model: float32 as in local runs, or bfloat16 for half the memory"
     )
     data: Data
     output: Destination
 
 
 class KaitoTechnique(Technique):
-    """LoRA, DoRA or QLoRA, trained by a KAITO operator; all that follows is made here as of any other."""
+    """LoRA, DoRA or QLoRA, trained by a KAITO operator; merging, evaluation and export run here."""
 
     platform: Kaito
 
@@ -128,19 +128,19 @@ class KaitoTechnique(Technique):
             raise ValueError("adapter.type must be lora: KAITO tunes with LoRA, DoRA and QLoRA")
         options = self.adapter.options
         if options.init_lora_weights is not True:
-            raise ValueError("adapter.options.init_lora_weights must be true: KAITO knows no other start")
+            raise ValueError("adapter.options.init_lora_weights must be true: KAITO has no other initialization")
         if not float(options.lora_alpha).is_integer():
-            raise ValueError("adapter.options.lora_alpha must be a whole number: KAITO takes no other")
+            raise ValueError("adapter.options.lora_alpha must be a whole number for KAITO")
         if wrong := sorted(set(options.target_modules) - LAYERS):
             raise ValueError(
                 f"adapter.options.target_modules: {', '.join(wrong)} match nothing in KAITO's Phi models, whose layers are fused: {', '.join(sorted(LAYERS))}"
             )
         if self.engine.type != "torch" or self.world_size != 1:
-            raise ValueError("engine and world_size are KAITO's: one node, no DeepSpeed; leave them out")
+            raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
         return self
 
     def batches(self, rows: int) -> tuple[int, int]:
-        """Rows on a GPU at once, and steps whose gradients add up, to a global batch of ``rows``.
+        """Return the rows per device and the accumulation steps of a global batch of ``rows``.
 
         Raises:
             ValueError: it can't be split evenly.
@@ -153,11 +153,11 @@ class KaitoTechnique(Technique):
 
 
 class Serving(Nodes):
-    """An inference Workspace with the adapter of a run; `snakemake kaito_serving` writes it."""
+    """An inference Workspace with the adapter of a run, written by `snakemake kaito_serving`."""
 
     runtime: Literal["vllm", "transformers"] = "vllm"
     image: ImageTemplate | None = Field(
-        None, description="that you built with the adapter in /data; {name} is the Workspace's"
+        None, description="an image that you built with the adapter in /data; {name} is the Workspace's name"
     )
     pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
     volume: Volume | None = Field(None, description="the adapter is copied there")

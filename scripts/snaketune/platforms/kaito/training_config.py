@@ -1,7 +1,7 @@
 """Typed model of ``training_config.yaml``, the options of KAITO's tuning image (v0.12).
 
-Only what a recipe decides is in it: the image reads the file as command line arguments, and ends
-on one that it doesn't know.
+It has only the options that a run sets: the image reads the file as command line arguments and
+exits on an unknown one.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Share, Strict
 
-# All seven fuse q, k and v, and gate and up; the operator's own default names half of them apart.
+# All seven presets fuse q, k and v, and gate and up; the operator's default names some of them unfused.
 LAYERS = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 MOUNTED = ("/mnt/config", "/mnt/data")
 Dtype = Literal["float32", "bfloat16"]
@@ -38,7 +38,7 @@ class QuantizationConfig(Strict):
 
 class LoraConfig(Strict):
     r: PositiveInt
-    lora_alpha: PositiveInt = Field(description="a whole number: the operator's argument parser takes no other")
+    lora_alpha: PositiveInt = Field(description="a whole number: the operator's argument parser accepts no other")
     lora_dropout: Share
     target_modules: list[Literal[tuple(sorted(LAYERS))]] = Field(min_length=1)  # type: ignore[valid-type]
     use_dora: bool = False
@@ -46,7 +46,7 @@ class LoraConfig(Strict):
 
 
 class TrainingArguments(Strict):
-    """Of trl's SFTConfig what a recipe decides; an unquoted ``no`` would reach it as False."""
+    """The options of trl's SFTConfig that a run sets; an unquoted ``no`` would arrive as False."""
 
     output_dir: str
     num_train_epochs: PositiveInt
@@ -57,7 +57,7 @@ class TrainingArguments(Strict):
     max_grad_norm: Annotated[float, Field(ge=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
     lr_scheduler_type: Annotated[str, Field(strict=True)]
-    lr_scheduler_kwargs: Annotated[str, Field(strict=True, description="JSON in a text")]
+    lr_scheduler_kwargs: Annotated[str, Field(strict=True, description="JSON in a string")]
     optim: Annotated[str, Field(strict=True)]
     seed: int
     data_seed: int

@@ -1,4 +1,4 @@
-"""KAITO's Workspaces in a cluster: made once, and waited for."""
+"""Create KAITO Workspaces in a cluster once, and wait for them."""
 
 import datetime
 import time
@@ -15,10 +15,10 @@ PLURAL = "workspaces"
 
 
 def ensure(cluster: Cluster, manifest: dict[str, Any]) -> None:
-    """Make an object unless it is there already.
+    """Create an object unless it exists.
 
     Raises:
-        UserError: the cluster refuses it, or has another one of that name.
+        UserError: the cluster refuses it, or has a different one with that name.
     """
     name, namespace = manifest["metadata"]["name"], cluster.namespace
     what = f"{manifest['kind']} {name}"
@@ -34,7 +34,7 @@ def ensure(cluster: Cluster, manifest: dict[str, Any]) -> None:
                     *RESOURCE, namespace, PLURAL, manifest, field_validation="Strict", _request_timeout=TIMEOUT
                 ),
             )
-        print(f"made {what} in namespace {namespace}", flush=True)
+        print(f"created {what} in namespace {namespace}", flush=True)
     except ApiException as error:
         if error.status == 404:
             raise UserError(
@@ -43,11 +43,11 @@ def ensure(cluster: Cluster, manifest: dict[str, Any]) -> None:
         found = read_workspace(cluster, name) if manifest["kind"] == "Workspace" else read_config(cluster, name)
         if found.get("annotations", {}).get(DIGEST) != manifest["metadata"]["annotations"][DIGEST]:
             raise UserError(
-                f"{what} is there already, but wasn't made of this recipe: delete it, or take another namespace"
+                f"{what} exists already, but was created from other parameters: delete it, or use another namespace"
             ) from None
         if found.get("deletionTimestamp"):
-            raise UserError(f"{what} is being deleted: run snakemake again when it is gone") from None
-        print(f"{what} is there already", flush=True)
+            raise UserError(f"{what} is being deleted: run snakemake again once it is gone") from None
+        print(f"{what} exists already", flush=True)
 
 
 def read_config(cluster: Cluster, name: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def read_config(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 def workspace(cluster: Cluster, name: str) -> dict[str, Any] | None:
-    """A Workspace, or None where there is none."""
+    """Return a Workspace, or None if it doesn't exist."""
     try:
         found: dict[str, Any] = cluster.call(
             f"Workspace {name}",
@@ -81,16 +81,16 @@ def read_workspace(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 def wait(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
-    """The status of a Workspace that succeeded; its progress is told on the way.
+    """Wait for a Workspace to succeed, print its progress and return its status.
 
     Raises:
-        UserError: it failed or is gone.
+        UserError: it failed or was deleted.
     """
     before = ""
     while True:
         found = workspace(cluster, name)
         if found is None:
-            raise UserError(f"Workspace {name} was deleted before it was done: run snakemake again to make another")
+            raise UserError(f"Workspace {name} was deleted before it finished: run snakemake again to create another")
         status = found.get("status") or {}
         state = status.get("state") or "Pending"
         missing = [
@@ -105,13 +105,13 @@ def wait(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
             return status
         if state == "Failed":
             raise UserError(
-                f"KAITO says that {now}; `kubectl -n {cluster.namespace} logs job/{name}` has more. Mend it, delete the Workspace (kubectl -n {cluster.namespace} delete workspace {name}), and run snakemake again"
+                f"KAITO reports {now}; `kubectl -n {cluster.namespace} logs job/{name}` has more. Fix the cause, delete the Workspace (kubectl -n {cluster.namespace} delete workspace {name}), and run snakemake again"
             )
         time.sleep(seconds)
 
 
 def seconds_of(status: dict[str, Any]) -> float | None:
-    """From the start of the tuning job to its end, loading included; None where the operator doesn't say."""
+    """Return the duration of the tuning job, loading included, or None if the operator doesn't report it."""
     times = {c["type"]: c.get("lastTransitionTime") for c in status.get("conditions", []) if c["status"] == "True"}
     ends = [times.get(kind) for kind in ("JobStarted", "WorkspaceSucceeded")]
     if not all(ends):

@@ -1,7 +1,7 @@
-"""A run as a configuration of Olive, which projects of AI Toolkit train with, and back.
+"""Convert a run to a configuration of Olive, which AI Toolkit projects train with, and back.
 
-Keys and defaults are those of Olive 0.13 (olive/passes/pytorch/lora.py); files of older releases,
-whose passes have `lora_r` and `lora_alpha`, are read too.
+Keys and defaults are those of Olive 0.13 (olive/passes/pytorch/lora.py); files of older releases
+with `lora_r` and `lora_alpha` are read too.
 """
 
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from snaketune.config.base import Share
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 
-# What this workflow always does, and Olive only if it is told to.
+# What this workflow always does, and Olive only if configured to.
 ALWAYS: dict[str, Any] = {
     "optim": "adamw_torch",
     "lr_scheduler_type": "cosine_with_min_lr",
@@ -25,13 +25,13 @@ ALWAYS: dict[str, Any] = {
     "output_dir": "models/checkpoints",
 }
 PASSES = ("LoRA", "QLoRA", "DoRA")
-# Of the rest of a file, that it trains a model on data and where the result goes: other files of config/ say so.
+# Model, data and output: set in other files of config/.
 ELSEWHERE = {"input_model", "data_configs", "systems", "engine", "passes", "workflow_id"}
 Whole = Annotated[int, Field(ge=0)]
 
 
 class _Arguments(BaseModel):
-    """What of a pass's `training_args` a technique or an experiment has."""
+    """The `training_args` of a pass that a technique or an experiment also has."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     learning_rate: PositiveFloat = 2e-4
@@ -48,7 +48,7 @@ class _Arguments(BaseModel):
 
 
 class _Pass(BaseModel):
-    """What of a LoRA, QLoRA or DoRA pass a technique has."""
+    """The options of a LoRA, QLoRA or DoRA pass that a technique also has."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     type: str
@@ -64,7 +64,7 @@ class _Pass(BaseModel):
 
 
 def refusal(recipe: dict[str, Any], layers: set[str] | None = None) -> str | None:
-    """Why Olive can't train a recipe of `train.py`, or nothing; ``layers`` names the model's linear ones."""
+    """Return why Olive can't train a run, or None; ``layers`` are the model's linear layers."""
     adapter = recipe["adapter"]
     if adapter is None or adapter["type"] != "lora":
         return f"it trains {adapter['type'] if adapter else 'all weights'}; Olive's passes train {', '.join(PASSES)}"
@@ -81,7 +81,7 @@ def refusal(recipe: dict[str, Any], layers: set[str] | None = None) -> str | Non
 
 
 def carried(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a recipe that a configuration has; rows in memory at once divide the global batch there."""
+    """Return the parameters that a configuration has; its micro-batch must divide the global batch."""
     keys = ("adapter", "base_precision", "learning_rate", "weight_decay", "warmup_share", "max_grad_norm")
     batch = recipe["batch_rows"]
     micro = max(rows for rows in range(1, min(batch, recipe["micro_batch_rows"]) + 1) if batch % rows == 0)
@@ -89,12 +89,12 @@ def carried(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def configuration(recipe: dict[str, Any], model_path: str, longest: int) -> dict[str, Any]:
-    """The olive-config.json of a recipe that isn't refused.
+    """Return the olive-config.json of a run that Olive can train.
 
     Args:
         recipe: of `train.py`, with one learning rate.
         model_path: where the project keeps the base model.
-        longest: a row's tokens; what is beyond is cut.
+        longest: tokens of a row; longer rows are cut.
     """
     known, options = carried(recipe), recipe["adapter"]["options"]
     kind = "QLoRA" if recipe["base_precision"] == "nf4" else "DoRA" if options["use_dora"] else "LoRA"
@@ -138,22 +138,22 @@ def _rows(name: str, longest: int) -> dict[str, Any]:
         "name": name,
         "type": "HuggingfaceContainer",
         "user_script": "finetuning/qlora_user_script.py",
-        # The JSON reader calls every file's one split train.
+        # The JSON reader names the only split of a file train.
         "load_dataset_config": {"data_name": "json", "data_files": f"dataset/{name}.jsonl", "split": "train"},
         "pre_process_data_config": {"type": "answers_of_chats", "longest": longest},
     }
 
 
 def read(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """A configuration as keys of a recipe, and what of it no recipe has, each with its place.
+    """Return a configuration as training parameters, and what has no counterpart here, each with its key.
 
     Raises:
-        UserError: it trains nothing that a technique is, or a value can't be: every fault in one message.
+        UserError: no pass corresponds to a technique, or a value is invalid; one message lists every fault.
     """
     passes = content.get("passes")
     if not isinstance(passes, dict):
         raise UserError(f'{where}: passes: expected an object like {{"qlora": {{"type": "QLoRA", …}}}}')
-    # Olive takes a list of passes under one name too.
+    # Olive accepts a list of passes under one name, too.
     flat = {key: one[0] if isinstance(one, list) and len(one) == 1 else one for key, one in passes.items()}
     kinds = {key: str(one.get("type")) if isinstance(one, dict) else "" for key, one in flat.items()}
     own = {kind.lower(): kind for kind in PASSES}
@@ -164,14 +164,14 @@ def read(content: dict[str, Any], where: str) -> tuple[dict[str, Any], list[str]
         )
     key, place = found[0], f"passes.{found[0]}"
     kind = own[kinds[key].lower()]
-    # Older files have an object of its parameters within the pass.
+    # Older files nest the parameters in an object of the pass.
     nested = flat[key].get("config")
     given = {**flat[key], **nested} if isinstance(nested, dict) else flat[key]
     trained: _Pass = validated(_Pass, given, f"{where}: {place}")
     if trained.quant_type != "nf4":
         raise UserError(f"{where}: {place}.quant_type: {trained.quant_type} can't be trained here: expected nf4")
     left = [
-        f"{name}: this workflow exports by itself" for name in sorted(f"passes.{one}" for one in flat if one != key)
+        f"{name}: this workflow exports models itself" for name in sorted(f"passes.{one}" for one in flat if one != key)
     ]
     left += [f"{name}: unknown" for name in sorted(content.keys() - ELSEWHERE)]
     return _recipe(trained, kind), left + _left_of(trained, kind, place)
@@ -203,7 +203,7 @@ def _recipe(trained: _Pass, kind: str) -> dict[str, Any]:
 
 
 def _left_of(trained: _Pass, kind: str, place: str) -> list[str]:
-    """What a pass says that a technique doesn't; what this workflow does anyway isn't among it."""
+    """List the options of a pass that a technique lacks, unless this workflow does the same anyway."""
     left, arguments = [], trained.training_args
     for name, value in sorted((trained.model_extra or {}).items()):
         if name in ("torch_dtype", "compute_dtype"):

@@ -1,9 +1,9 @@
-"""What lies in a project folder of AI Toolkit: known before any of it exists."""
+"""The files of an AI Toolkit project folder, known before any of them exists."""
 
 OLIVE = "olive-ai==0.13.0"
-# Of the training environment, what a project runs on; Olive imports requests without asking for it.
+# Packages of the training environment that a project needs; Olive imports requests without declaring it.
 LOCKED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "requests")
-# Programs, where they go and what they are copied from.
+# Programs: where they go, and the template they are copied from.
 PROGRAMS = {
     "finetuning/invoke_olive.py": "invoke_olive.py",
     "finetuning/qlora_user_script.py": "qlora_user_script.py",
@@ -17,5 +17,5 @@ FILES = (*MADE, *PROGRAMS, *ROWS)
 
 
 def model_cache(name: str, hub: str | None) -> str:
-    """Where the base model lies: one of the hub is downloaded to it by the project, any other copied."""
+    """Return the folder of the base model: a hub model is downloaded there by the project, any other is copied."""
     return f"model-cache/{hub or name}"
