@@ -256,7 +256,8 @@ def test_no_cluster(asked: Path) -> None:
 # The client in a hurry: what takes a minute in a cluster takes a second here.
 LOOK = """
 import snaketune.platforms.kaito.cluster_client as calls
-calls.TIMEOUT, calls.TRIES, calls.LONGEST_PAUSE = 1, 2, 0.1
+from snaketune.platforms import retries
+calls.TIMEOUT, calls.LONGEST_PAUSE, retries.TRIES = 1, 0.1, 2
 from snaketune.platforms.kaito.workspaces import workspace
 print(workspace(calls.Cluster("default", None, 0.01), "one"))
 """

@@ -23,10 +23,10 @@ from azure.identity import DefaultAzureCredential
 
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.service import SPLITS, Outcome, fault, needed, redacted
+from snaketune.platforms.retries import LONGEST_PAUSE
 
 PLACE = ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZURE_ML_WORKSPACE")
 RETRIES = 8
-LONGEST_PAUSE = 20.0
 ENDED = {"Completed": "succeeded", "Failed": "failed", "NotResponding": "failed", "Canceled": "cancelled"}
 
 

@@ -4,9 +4,7 @@ import base64
 import binascii
 import csv
 import io
-import itertools
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +15,11 @@ import openai
 
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.service import AGAIN, SPLITS, Outcome, fault, needed, redacted, redacted_json
+from snaketune.platforms.retries import retrying
 
 RETRIES = 8
-LONGEST_PAUSE = 20.0
+# The job may have been created all the same.
+UNANSWERED = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
 SCOPE = "https://cognitiveservices.azure.com/.default"
 ENDED = {"succeeded": "succeeded", "failed": "failed", "cancelled": "cancelled"}
 COLUMNS = {"step": "step", "train_loss": "loss", "valid_loss": "validation_loss", "full_valid_loss": "validation_loss"}
@@ -124,25 +124,23 @@ class OpenAiService:
                 extra["metadata"] = {"snaketune": key}
             # The SDK would repeat a POST whose answer was lost, and so pay for a second job.
             once = self.client.with_options(max_retries=0)
-            for number in itertools.count():
-                try:
-                    once.fine_tuning.jobs.create(
-                        model=self.service["model"],
-                        training_file=training,
-                        validation_file=validation,
-                        method={"type": "supervised", "supervised": {"hyperparameters": options}},
-                        seed=recipe["seed"],
-                        suffix=key,
-                        **extra,
-                    )
-                    return
-                except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
-                    hopeless = getattr(error, "code", None) == "insufficient_quota" or number >= RETRIES
-                    time.sleep(0 if hopeless else pause(error, number))
-                    if self.find(key):
-                        return
-                    if hopeless:
-                        raise
+            try:
+                for attempt in retrying(passes, first=0.5):
+                    with attempt:
+                        if attempt.retry_state.attempt_number > 1 and self.find(key):
+                            return
+                        once.fine_tuning.jobs.create(
+                            model=self.service["model"],
+                            training_file=training,
+                            validation_file=validation,
+                            method={"type": "supervised", "supervised": {"hyperparameters": options}},
+                            seed=recipe["seed"],
+                            suffix=key,
+                            **extra,
+                        )
+            except UNANSWERED:
+                if not self.find(key):
+                    raise
 
     def _uploaded(self, key: str, split: str, data: Path) -> str:
         """Upload a split and return its file id, reusing an earlier upload."""
@@ -189,14 +187,9 @@ class OpenAiService:
         return self.client, self.service["deployment"] or model
 
 
-def pause(error: openai.OpenAIError, number: int) -> float:
-    """Return the seconds until the next try: what the service asks for, but limited, because its clock may be wrong."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    with suppress(ValueError):
-        if (asked := headers.get("retry-after-ms")) is not None:
-            return min(float(asked) / 1000, LONGEST_PAUSE)
-        return min(float(headers.get("retry-after", "")), LONGEST_PAUSE)
-    return float(min(0.5 * 2**number, LONGEST_PAUSE))
+def passes(error: BaseException) -> bool:
+    """Whether an error may go away by itself; an exhausted quota doesn't."""
+    return isinstance(error, UNANSWERED) and getattr(error, "code", None) != "insufficient_quota"
 
 
 def curve(content: bytes) -> list[dict[str, Any]]:

@@ -1,19 +1,19 @@
 """Calls of the official Kubernetes client that survive a busy or restarting API server."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from tenacity import RetryCallState
 from urllib3.exceptions import HTTPError
 
 from snaketune.core.errors import UserError
+from snaketune.platforms import retries
 
 PASSING = (429, 500, 502, 503, 504)
-TRIES = 9
 LONGEST_PAUSE = 60.0
 # Seconds for one answer: without a limit the client waits forever on a dead connection.
 TIMEOUT = 60
@@ -50,34 +50,37 @@ class Cluster:
             ApiException: 404 or 409, for the caller to judge.
             UserError: the server refuses, or stays unreachable.
         """
-        reason, renewed = "", False
-        for attempt in range(TRIES):
-            pause = min(LONGEST_PAUSE, self.pause * 2**attempt)
-            try:
-                return function(self)
-            except ApiException as error:
-                if error.status in (404, 409):
-                    raise
-                if error.status == 401 and not renewed:
-                    # A token may expire while the job waits; the kubeconfig can fetch another.
-                    renewed = True
-                    self._connect()
-                    continue
-                if error.status not in PASSING:
-                    raise UserError(f"{what}: {reason_of(error)}") from None
-                reason = reason_of(error)
-                asked = (error.headers or {}).get("Retry-After", "")
-                pause = max(pause, min(LONGEST_PAUSE, float(asked))) if asked.isdecimal() else pause
-            except HTTPError as error:
-                reason = f"the API server doesn't answer ({type(error).__name__})"
-            if attempt + 1 < TRIES:
-                print(f"{what}: {reason}; trying again in {pause:.0f} s", flush=True)
-                time.sleep(pause)
-        raise UserError(f"{what}: {reason}, {TRIES} times: run snakemake again later; nothing is created twice")
+
+        def passing(error: BaseException) -> bool:
+            return isinstance(error, HTTPError) or (isinstance(error, ApiException) and error.status in PASSING)
+
+        def tell(state: RetryCallState) -> None:
+            error, pause = state.outcome and state.outcome.exception(), state.next_action and state.next_action.sleep
+            print(f"{what}: {reason_of(error)}; trying again in {pause:.0f} s", flush=True)
+
+        try:
+            return retries.retrying(passing, self.pause, LONGEST_PAUSE, tell)(self._authorized, function)
+        except (ApiException, HTTPError) as error:
+            if isinstance(error, ApiException) and error.status in (404, 409):
+                raise
+            again = f", {retries.TRIES} times: run snakemake again later; nothing is created twice"
+            raise UserError(f"{what}: {reason_of(error)}" + (again if passing(error) else "")) from None
+
+    def _authorized(self, function: Callable[["Cluster"], Any]) -> Any:
+        try:
+            return function(self)
+        except ApiException as error:
+            if error.status != 401:
+                raise
+            # A token may expire while the job waits; the kubeconfig can fetch another.
+            self._connect()
+            return function(self)
 
 
-def reason_of(error: ApiException) -> str:
+def reason_of(error: Any) -> str:
     """Return an API server's refusal on one line, with what to do."""
+    if not isinstance(error, ApiException):
+        return f"the API server doesn't answer ({type(error).__name__})"
     try:
         message = str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):
