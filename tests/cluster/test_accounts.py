@@ -10,14 +10,14 @@ from runs import TARGET, Runs
 def test_squeue_tells_how_jobs_end_and_a_named_account_is_no_harm(unaccounted: Cluster, runs: Runs) -> None:
     code, printed = runs.run(TARGET)
     assert code == 0, printed
-    assert "squeue is asked how jobs ended" in printed
+    assert "job states are read from squeue" in printed
 
 
 def test_a_full_disk_of_the_controller(unaccounted: Cluster, runs: Runs, small_state: Path) -> None:
     with full(small_state):
         code, printed = runs.run(TARGET)
     assert code == 1, printed
-    assert printed.count("SLURM takes no job at present") == 1, printed
+    assert printed.count("SLURM accepts no jobs at present") == 1, printed
     assert not runs.started()
 
 

@@ -28,7 +28,7 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_submitted(cluster: C
     }
     code, printed = runs.run("--set-resources", *asked, "--", "results/tokens/test-phi3/test-areas/test/manifest.json")
     assert code == 1, printed
-    assert printed.count("SLURM would refuse jobs, so none was submitted") == 1, printed
+    assert printed.count("SLURM would refuse these jobs, so nothing was submitted") == 1, printed
     for argument, words in asked.items():
         assert re.search(f"^  {argument.split(':')[0]}: .*{words}", printed, re.MULTILINE | re.IGNORECASE), printed
     assert "Traceback" not in printed, printed
@@ -61,7 +61,7 @@ def test_a_directory_that_nodes_do_not_see(cluster: Cluster, runs: Runs) -> None
     ran = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     code, printed = ran.returncode, ran.stdout
     assert code == 1, printed
-    assert printed.count(f"a node doesn't see {place}: work in a directory that the nodes share") == 1
+    assert printed.count(f"a node doesn't see {place}: work in a directory that all nodes share") == 1
     assert submitted() == before
 
 
@@ -72,7 +72,7 @@ def test_no_client(cluster: Cluster, runs: Runs) -> None:
         (programs / name).symlink_to(f"/usr/bin/{name}")
     code, printed = runs.run(TARGET, PATH=str(programs))
     assert code == 1, printed
-    assert printed.count("there is no sbatch here: run on a login node") == 1
+    assert printed.count("sbatch isn.t installed here: run on a login node") == 1
     assert "Traceback" not in printed, printed
 
 
