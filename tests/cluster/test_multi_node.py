@@ -29,7 +29,7 @@ def test_two_nodes_then_one(cluster: Cluster, tmp_path: Path) -> None:
     assert [one["node"] for one in cluster.jobs("-j", job)] == ["n[1-2]"]
     subprocess.run(["scancel", "--signal=USR1", job], check=True)
     until(lambda: not cluster.jobs("-j", job), "the job to end", seconds=300)
-    assert log.read_text().count("asked to end by a signal, it stopped after step") == 1
+    assert log.read_text().count("stopped by a signal after step") == 1
     assert list((tmp_path / "told/work").glob("checkpoint-*/state.json"))
 
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
