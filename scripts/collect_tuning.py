@@ -1,11 +1,11 @@
 """Gather the tuning runs into one table and name each technique's best learning rate."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, tables
+from snaketune.core import cli, errors, files, tables
+from snaketune.reporting.params import TuningParams
 
 NEAR_BEST = 1.1
 
@@ -23,7 +23,7 @@ def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, TuningParams)
     parser.add_argument(
         "--curves", type=Path, nargs="+", required=True, help="…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
     )

@@ -1,36 +1,36 @@
-"""Make a folder to ship of one run's genai model: the model, a program that chats with it, its model card.
+"""Package one run's genai model for users: the model, a chat program and a model card.
 
-Beside them lie exact requirements and SHA256SUMS, for `sha256sum -c`. Files are copied, not
-linked: whoever edits or chmods the folder they ship must not change the run that was proven.
+The folder also has exact requirements, and SHA256SUMS for `sha256sum -c`. Files are copied, not linked,
+so that editing the package cannot change the run that was verified.
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, layout, manifest, paths
+from snaketune.core import cli, errors, files, layout, manifest, paths
 from snaketune.core.locks import pins
 from snaketune.core.precisions import backend_of
 from snaketune.reporting import model_card
 from snaketune.reporting.numbers import mib
+from snaketune.reporting.params import PackageParams
 
 CHECKSUMS = "SHA256SUMS"
-# The runtime of the package, then what computes for it.
+# The package needs only the runtime and the library that it computes with.
 REQUIRED = ("onnxruntime-genai", "onnxruntime")
 
 
 def sums(paths: list[Path]) -> str:
-    """Lines of `sha256sum`."""
+    """Return the lines that `sha256sum` prints for the files."""
     return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(paths))
 
 
 def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
-    """Every file that is read below results/, by what it is.
+    """Return the result files that the package is made from, by role.
 
     Raises:
-        UserError: one is missing.
+        UserError: a file is missing, or not the one that its manifest describes.
     """
     run = results / paths.run_path(*recipe["cell"])
     export = run / "onnx" / recipe["precision"]
@@ -46,9 +46,7 @@ def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
     if recipe["cell"][2] != model_card.UNTUNED:
         found |= {name: run / f"{name}.json" for name in ("manifest", "provenance", "resources")}
     if missing := [str(path) for path in found.values() if not path.is_file()]:
-        raise errors.UserError(
-            f"{run}: can't be packaged without {', '.join(missing)}: make {'it' if len(missing) == 1 else 'them'} with `snakemake package`"
-        )
+        raise errors.UserError(f"{run}: can't be packaged without {', '.join(missing)}: run `snakemake package`")
     manifest.prove(found["export"], *layout.GENAI_FILES)
     manifest.prove(found["merged"], "generation_config.json")
     manifest.prove(found["data"], "card.json")
@@ -57,16 +55,13 @@ def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"cell": [model, scenario, technique, seed], "precision": "genai-…", "model", "scenario", …}',
-    )
+    cli.add_recipe(parser, PackageParams)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--template", type=Path, required=True, help="of the model card")
-    parser.add_argument("--program", type=Path, required=True, help="run.py of the package")
-    parser.add_argument("--lock", type=Path, required=True, help="requirements that the model was evaluated with")
+    parser.add_argument("--template", type=Path, required=True, help="template of the model card")
+    parser.add_argument("--program", type=Path, required=True, help="chat program, shipped as run.py")
+    parser.add_argument(
+        "--lock", type=Path, required=True, help="lock file of the environment that evaluated the model"
+    )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, out = arguments.recipe, arguments.output_directory

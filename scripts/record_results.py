@@ -1,22 +1,17 @@
-"""Close the chain: the manifest of all results, and the resolved matrix beside it."""
+"""Record the hash of every result in one manifest, and the resolved matrix in params.yaml."""
 
 import argparse
-import json
 from pathlib import Path
 
 import yaml
 
-from snaketune.core import contract, errors, files, manifest
+from snaketune.core import cli, contract, errors, files, manifest
+from snaketune.reporting.params import RecordParams
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"cells", "precisions", …, "parameters": the resolved matrix}',
-    )
+    cli.add_recipe(parser, RecordParams)
     parser.add_argument("--results", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, results = arguments.recipe, arguments.results

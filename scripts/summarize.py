@@ -1,13 +1,13 @@
 """One row per model, scenario, technique, seed and backend; every pair of techniques compared."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, tables
+from snaketune.core import cli, errors, files, tables
 from snaketune.core.precisions import backend_of
 from snaketune.reporting.comparison import Results, compared
+from snaketune.reporting.params import SummaryParams
 from snaketune.reporting.summary import hosted_rows, local_row
 
 COLUMNS = [
@@ -41,7 +41,7 @@ COLUMNS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, SummaryParams)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--comparisons", type=Path, required=True)

@@ -1,11 +1,11 @@
 """Write the tables that `dvc plots` draws: every loss curve, and quality against its costs."""
 
 import argparse
-import json
 from pathlib import Path
 
-from snaketune.core import errors, files, tables
+from snaketune.core import cli, errors, files, tables
 from snaketune.core.paths import RUN, run_path
+from snaketune.reporting.params import PlotParams
 
 LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
 QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]
@@ -13,7 +13,7 @@ QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seco
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"cells": [[model, scenario, …]]}')
+    cli.add_recipe(parser, PlotParams)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--loss", type=Path, required=True)
     parser.add_argument("--quality", type=Path, required=True)

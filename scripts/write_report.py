@@ -1,7 +1,6 @@
 """Write one self-contained HTML page: the published table, then quality, cost, parity and data of each scenario."""
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -11,38 +10,83 @@ import jinja2
 from markupsafe import Markup
 
 from snaketune.config.claims import differs_from, shown
-from snaketune.core import errors, files, paths, tables
+from snaketune.core import cli, errors, files, paths, tables
+from snaketune.core.tables import Row
 from snaketune.reporting.difference import difference
 from snaketune.reporting.numbers import FILTERS, MIB
+from snaketune.reporting.params import ReportParams
 from snaketune.reporting.plots import against, colours, differences, loss_curves
 from snaketune.reporting.recommend_precision import recommended
 from snaketune.reporting.summary import HOSTED
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 STATES = ("weight", "gradient", "optimizer")
 
 
-def known(of: Callable[[list[float]], float], values: list[Any]) -> float | None:
-    """A figure of values, or None where one of them, or all, wasn't measured."""
-    return of(values) if values and None not in values else None
+def over_seeds(aggregate: Callable[[list[float]], float], values: list[Any]) -> float | None:
+    """Aggregate figures; None if one of them, or every one, was not measured."""
+    return aggregate(values) if values and None not in values else None
 
 
-def cost(resources: Rows, rows: Rows) -> dict[str, Any]:
-    """Over a technique's seeds: the costliest in memory, the mean of times."""
+def cost(resources: Rows, artifact_bytes: str) -> Row:
+    """Return what a technique cost over its seeds: the largest memory and the mean of times."""
+    # A platform reports nothing about its ranks.
     ranks = [rank for one in resources for rank in one["ranks"]]
+    increases = [rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks]
     return {
-        **{name: resources[0][name] for name in ("trainable_parameters", "total_parameters", "world_size")},
-        "peak_memory_bytes": known(max, [one["peak_memory_bytes"] for one in resources]),
-        # A platform that trains elsewhere tells nothing of its ranks.
-        "peak_increase": known(max, [rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in ranks]),
-        "state": {kind: known(max, [rank[f"{kind}_bytes"] for rank in ranks]) for kind in STATES},
-        "seconds": known(mean, [one["seconds"] for one in resources]),
-        "tokens_per_second": known(mean, [one["tokens_per_second"] for one in resources]),
-        "artifact_bytes": float(rows[0]["artifact_bytes"]),
+        **{name: resources[0][name] for name in ("trainable_parameters", "total_parameters", "world_size", "hardware")},
+        "peak_memory_bytes": over_seeds(max, [one["peak_memory_bytes"] for one in resources]),
+        "peak_increase": over_seeds(max, increases),
+        "state": {kind: over_seeds(max, [rank[f"{kind}_bytes"] for rank in ranks]) for kind in STATES},
+        "seconds": over_seeds(mean, [one["seconds"] for one in resources]),
+        "tokens_per_second": over_seeds(mean, [one["tokens_per_second"] for one in resources]),
+        "artifact_bytes": float(artifact_bytes),
     }
 
 
-def pairs(comparison: dict[str, Any]) -> Rows:
+def techniques(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) -> Rows:
+    """Return each technique's quality, difference from the untuned model and cost, over its seeds."""
+    colour = colours(list(recipe["techniques"]))
+    found = []
+    for name in dict.fromkeys(row["technique"] for row in rows if row["technique"] != "base"):
+        own = [row for row in rows if row["technique"] == name]
+        runs = [run_of(results, row) for row in own]
+        found.append(
+            {
+                "technique": name,
+                "colour": colour[name],
+                "elsewhere": "platform" in recipe["techniques"][name],
+                "seeds": [(row["seed"], row["value"]) for row in own],
+                "curve": files.read_jsonl(runs[0] / "train.jsonl"),
+                "difference": difference(comparison, name, "base"),
+                **comparison["values"][name],
+                **cost([files.read_json(run / "resources.json") for run in runs], own[0]["artifact_bytes"]),
+            }
+        )
+    return found
+
+
+def run_of(results: Path, row: Row) -> Path:
+    return results / paths.RUN.format(**row)
+
+
+def exports(rows: Rows, results: Path, recipe: ReportParams) -> Row:
+    """Return the parity figures and the benchmark of each run, with its technique and seed."""
+    found: Row = {"parity": [], "speed": []}
+    for row in rows:
+        run, precisions = run_of(results, row), recipe["precisions"][row["technique"]]
+        if not precisions:
+            continue
+        parity = files.read_json(run / "parity.json")
+        found["parity"].append((row["technique"], row["seed"], parity))
+        if recipe["benchmarked"] and (run / "benchmark.json").is_file():
+            benchmark = files.read_json(run / "benchmark.json")
+            speed = {"benchmark": benchmark, "choice": recommended(precisions, parity, benchmark)}
+            found["speed"].append((row["technique"], row["seed"], speed))
+    return found
+
+
+def pairs(comparison: Row) -> Rows:
     """Return every comparison of two techniques with its verdict, which names the better one."""
     found = []
     for pair in comparison["pairs"]:
@@ -53,38 +97,33 @@ def pairs(comparison: dict[str, Any]) -> Rows:
     return found
 
 
-def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What the template shows of one model and scenario."""
-    model, scenario = comparison["model"], comparison["scenario"]
-    # A service may have a model of the same name.
-    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != HOSTED]
-    torch_rows = [row for row in mine if row["backend"] == "torch"]
-    colour = colours(list(recipe["techniques"]))
-    runs = {(row["technique"], row["seed"]): results / paths.RUN.format(**row) for row in torch_rows}
-    found, curves = [], {}
-    hardware: dict[str, Any] = {}
-    for name in dict.fromkeys(row["technique"] for row in torch_rows if row["technique"] != "base"):
-        own = [row for row in torch_rows if row["technique"] == name]
-        resources = [files.read_json(runs[name, row["seed"]] / "resources.json") for row in own]
-        curves[name] = files.read_jsonl(runs[name, own[0]["seed"]] / "train.jsonl")
-        hardware = hardware if hardware and not resources[0]["ranks"] else resources[0]["hardware"]
-        found.append(
-            {
-                "technique": name,
-                "colour": colour[name],
-                "seeds": [(row["seed"], row["value"]) for row in own],
-                **comparison["values"][name],
-                "difference": difference(comparison, name, "base"),
-                **cost(resources, own),
-            }
-        )
+def plots(comparison: Row, found: Rows) -> Row:
+    """Return the figures of one model and scenario as SVG."""
     metric, untuned = comparison["metric"], comparison["values"]["base"]["value"]
-    log = metric == "perplexity"
-    axes = (
+    costs = (
         ("peak_memory_bytes", "peak memory of the largest rank (MiB)", MIB),
         ("seconds", "training time (s)", 1),
         ("artifact_bytes", "size of adapter or weights (MiB)", MIB),
     )
+    return {
+        "curves": loss_curves(
+            {row["technique"]: row["curve"] for row in found}, {r["technique"]: r["colour"] for r in found}
+        ),
+        "differences": differences(found, metric, comparison["higher_is_better"]),
+        "plots": [
+            against([row for row in found if row[column] is not None], column, label, scale, metric, untuned)
+            for column, label, scale in costs
+        ],
+    }
+
+
+def section(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) -> Row:
+    """Return what the template shows of one model and scenario."""
+    model, scenario = comparison["model"], comparison["scenario"]
+    # A service may have a model of the same name.
+    mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != HOSTED]
+    torch_rows = [row for row in mine if row["backend"] == "torch"]
+    found = techniques(comparison, torch_rows, results, recipe)
     pretraining = results / paths.MODEL.format(model=model) / "pretraining.json"
     return {
         "comparison": comparison,
@@ -96,35 +135,17 @@ def section(comparison: dict[str, Any], rows: Rows, results: Path, recipe: dict[
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,
-        "elsewhere": [row["technique"] for row in found if "platform" in recipe["techniques"][row["technique"]]],
+        "elsewhere": [row["technique"] for row in found if row["elsewhere"]],
+        "hardware": ([row for row in found if not row["elsewhere"]] or found)[-1]["hardware"],
         "pairs": pairs(comparison),
         "backends": mine if any(recipe["precisions"].values()) else [],
-        "parity": [
-            (*key, files.read_json(run / "parity.json")) for key, run in runs.items() if recipe["precisions"][key[0]]
-        ],
-        "speed": [
-            (*key, speed(run, recipe["precisions"][key[0]]))
-            for key, run in runs.items()
-            if (run / "benchmark.json").is_file() and recipe["benchmarked"]
-        ],
-        "hardware": hardware,
-        "curves": loss_curves(curves, colour),
-        "differences": differences(found, metric, comparison["higher_is_better"]),
-        "plots": [
-            against([row for row in found if row[column] is not None], column, label, scale, metric, untuned, log)
-            for column, label, scale in axes
-        ],
+        **exports(torch_rows, results, recipe),
+        **plots(comparison, found),
     }
 
 
-def speed(run: Path, precisions: list[str]) -> dict[str, Any]:
-    """The benchmark of a run, and the precision that follows from it and from its parity."""
-    benchmark = files.read_json(run / "benchmark.json")
-    choice = recommended(precisions, files.read_json(run / "parity.json"), benchmark)
-    return {"benchmark": benchmark, "choice": choice}
-
-
-def render(template: str, table: dict[str, Any], sections: Rows, hosted: Rows, recipe: dict[str, Any]) -> str:
+def render(template: str, table: Row, sections: Rows, hosted: Rows, recipe: ReportParams) -> str:
+    """Return the page as HTML."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -134,7 +155,7 @@ def render(template: str, table: dict[str, Any], sections: Rows, hosted: Rows, r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, ReportParams)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -2,15 +2,15 @@
 
 import argparse
 import collections
-import json
 from pathlib import Path
 from typing import Any
 
 from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
-from snaketune.core import errors, files
+from snaketune.core import cli, errors, files
 from snaketune.core.paths import run_path
 from snaketune.reporting.claim_evidence import PROPERTIES, Runs, Verdict, figure, yes
 from snaketune.reporting.difference import difference
+from snaketune.reporting.params import TableParams
 
 
 def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:
@@ -103,7 +103,7 @@ def table(recipe: dict[str, Any], comparisons: list[dict[str, Any]], runs: Runs)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser, TableParams)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()

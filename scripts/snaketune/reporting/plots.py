@@ -65,13 +65,12 @@ def _plain_numbers(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if few else NullFormatter())
 
 
-def against(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float, logarithmic: bool) -> Any:
-    """Quality with its interval against a cost, one point a technique.
+def against(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
+    """Plot quality with its interval against a cost, one point per technique.
 
     Args:
         found: techniques with value, ci_low, ci_high, colour and the cost, in ``column``.
         untuned: the value of the untuned model.
-        logarithmic: for a metric whose ratios count, such as perplexity.
     """
     figure, axes = plt.subplots(figsize=(4.6, 3.6))
     for row in found:
@@ -84,7 +83,7 @@ def against(found: Rows, column: str, label: str, scale: float, metric: str, unt
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
     axes.annotate("untuned", (1, untuned), fontsize=7, color="gray", **place)
     axes.set(xlabel=label, ylabel=metric)
-    if logarithmic:
+    if metric == "perplexity":  # a difference of perplexities depends on their size, a ratio does not
         axes.set(yscale="log")
         _plain_numbers(axes)
     if len(found) > 8:

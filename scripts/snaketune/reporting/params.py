@@ -1,0 +1,83 @@
+"""Job parameters of the scripts that summarize, report and package results."""
+
+from typing import Any, NotRequired, TypedDict
+
+# [model, scenario, technique, seed]; the untuned model is the technique `base` with seed 0.
+Cell = list[Any]
+
+
+class SummaryParams(TypedDict):
+    """Parameters of summarize.py."""
+
+    cells: list[Cell]
+    scenarios: dict[str, dict[str, Any]]
+    precisions: dict[str, list[str]]
+    bootstrap_samples: int
+    confidence: float
+    hosted: NotRequired[list[dict[str, Any]]]
+
+
+class ReportParams(SummaryParams):
+    """Parameters of write_report.py; the template is there by its digest."""
+
+    benchmarked: bool
+    techniques: dict[str, dict[str, Any]]
+    training: dict[str, Any]
+    models: dict[str, str]
+    cards: dict[str, dict[str, Any]]
+    template: str
+
+
+class TableParams(TypedDict):
+    """Parameters of write_technique_table.py."""
+
+    model: str | None
+    scenarios: list[str]
+    techniques: list[str]
+    confidence: float
+    properties: dict[str, Any] | None
+    property_runs: list[tuple[str, int, int]]
+    ranks: dict[str, int]
+    offloaded: list[str]
+
+
+class PlotParams(TypedDict):
+    """Parameters of write_plots.py: the trained runs."""
+
+    cells: list[Cell]
+
+
+class TuningParams(TypedDict):
+    """Parameters of collect_tuning.py: the learning rates."""
+
+    grid: list[float]
+
+
+class RecordParams(TypedDict):
+    """Parameters of record_results.py; `parameters` is the resolved matrix, written to params.yaml."""
+
+    cells: list[Cell]
+    precisions: dict[str, list[str]]
+    benchmarked: bool
+    corpus: bool
+    built: list[str]
+    prefixed: list[str]
+    with_adapter: list[str]
+    pairs: list[tuple[str, str]]
+    property_runs: list[tuple[str, int, int]]
+    parameters: dict[str, Any]
+    hosted: NotRequired[list[dict[str, Any]]]
+
+
+class PackageParams(TypedDict):
+    """Parameters of package_model.py; template and program are there by their digests."""
+
+    cell: Cell
+    precision: str
+    export: dict[str, Any]
+    model: dict[str, Any]
+    scenario: dict[str, Any]
+    technique: str
+    confidence: float
+    template: str
+    program: str
