@@ -34,7 +34,7 @@ include: "rules/train.smk"
 include: "rules/table.smk"
 include: "rules/evaluate.smk"
 include: "rules/merge.smk"
-include: "rules/ai_toolkit.smk"
+include: "rules/platforms/ai_toolkit.smk"
 include: "rules/report.smk"
 include: "rules/on_request.smk"
 
@@ -59,13 +59,13 @@ if EXPERIMENT.benchmark:
 
 if MATRIX.hosted:
 
-    include: "rules/publish.smk"
-    include: "rules/answers.smk"
+    include: "rules/platforms/hosted.smk"
+    include: "rules/platforms/hosted_answers.smk"
 
 
 if MATRIX.remote or SERVED:
 
-    include: "rules/kaito.smk"
+    include: "rules/platforms/kaito.smk"
 
 
 onstart:

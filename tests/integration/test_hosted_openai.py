@@ -256,7 +256,9 @@ def test_a_job_of_another_service_is_refused(run: Any, submit: Any, tmp_path: Pa
     submit()
     write_json(tmp_path / "job.json", {**read_json(tmp_path / "job.json"), "host": "https://elsewhere.example"})
     waiting = ["--job", "job.json", "--output", "finished.json", "--events", "events.jsonl"]
-    assert "runs at https://elsewhere.example" in message(run("wait_hosted.py", "--recipe", json.dumps(RECIPE), *waiting))
+    assert "runs at https://elsewhere.example" in message(
+        run("wait_hosted.py", "--recipe", json.dumps(RECIPE), *waiting)
+    )
 
 
 def test_clocks_that_differ_by_hours_change_nothing(

@@ -20,7 +20,7 @@ rule ask_hosted:
         **OF_HOSTED,
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     params:
         recipe=lambda wildcards: recipe(
             "ask_hosted.py", "publish", **hosted_jobs.asking_params(MATRIX, wildcards.scenario, wildcards.technique)
@@ -60,7 +60,7 @@ rule score_hosted:
     wildcard_constraints:
         **OF_HOSTED,
     conda:
-        "../envs/train/environment.yaml"
+        "../../envs/train/environment.yaml"
     resources:
         mem_mb=memory_of("table"),
         runtime=minutes_of("table"),

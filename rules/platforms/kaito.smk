@@ -22,7 +22,7 @@ rule write_kaito:
     wildcard_constraints:
         **KAITO_RUN,
     conda:
-        "../envs/train/environment.yaml"
+        "../../envs/train/environment.yaml"
     resources:
         mem_mb=memory_of("tokens"),
         runtime=minutes_of("tokens"),
@@ -59,7 +59,7 @@ rule tune_on_kaito:
     priority: 20
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     # It computes nothing: no core waits with it.
     threads: 0
     params:
@@ -105,7 +105,7 @@ rule receive_adapter:
     wildcard_constraints:
         **KAITO_RUN,
     conda:
-        "../envs/train/environment.yaml"
+        "../../envs/train/environment.yaml"
     threads: threads_of_a_rank
     resources:
         mem_mb=memory_of("torch"),
@@ -146,7 +146,7 @@ rule serve_on_kaito:
         technique=one_of(SERVED),
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     params:
         recipe=serving_recipe,
         adapter=subpath(input.trained, parent=True),

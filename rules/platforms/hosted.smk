@@ -20,7 +20,7 @@ rule convert_hosted:
     wildcard_constraints:
         **OF_HOSTED,
     conda:
-        "../envs/train/environment.yaml"
+        "../../envs/train/environment.yaml"
     resources:
         mem_mb=memory_of("tokens"),
         runtime=minutes_of("tokens"),
@@ -58,7 +58,7 @@ rule submit_hosted:
     priority: 20
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     params:
         recipe=lambda wildcards: hosted_recipe("submit_hosted.py", wildcards),
         rows=subpath(input.manifest, parent=True),
@@ -108,7 +108,7 @@ rule wait_hosted:
         **OF_HOSTED,
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     # It computes nothing: no core waits with it.
     threads: 0
     resources:
@@ -148,7 +148,7 @@ rule fetch_hosted:
         **OF_HOSTED,
     localrule: True
     conda:
-        "../envs/publish/environment.yaml"
+        "../../envs/publish/environment.yaml"
     params:
         recipe=lambda wildcards: hosted_recipe("fetch_hosted.py", wildcards),
         rows=subpath(input.rows, parent=True),

@@ -22,7 +22,7 @@ rule write_ai_toolkit:
         model=one_of([name for name, model in MATRIX.models.items() if model.hub]),
         technique=one_of(MATRIX.techniques),
     conda:
-        "../envs/train/environment.yaml"
+        "../../envs/train/environment.yaml"
     resources:
         mem_mb=memory_of("copy"),
         runtime=minutes_of("copy"),
