@@ -9,18 +9,25 @@ import ast
 import hashlib
 import importlib.metadata
 import inspect
-import json
 import platform
 import pydoc_data.topics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 
 MINIMUM_CHARACTERS = 40
 SHARE_OF_TEST, SHARE_OF_VALIDATION = 0.12, 0.06
+
+
+class CorpusParams(TypedDict):
+    libraries: dict[str, str]
+    """Package of each distribution."""
+    exclude: list[str]
+    """Parts of module names."""
+
 
 Row = dict[str, str]
 
@@ -91,16 +98,11 @@ def language_reference() -> Iterator[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"libraries": {distribution: package}, "exclude": [part of a module name]}',
-    )
+    cli.add_recipe(parser, CorpusParams)
     parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
     parser.add_argument("--threads", type=int, default=1, help="number of processes that parse")
     arguments = parser.parse_args()
-    recipe = arguments.recipe
+    recipe: CorpusParams = arguments.recipe
 
     found = list(sources(recipe["libraries"], recipe["exclude"]))
     print(f"reading {len(found)} files of {len(recipe['libraries'])} libraries", flush=True)

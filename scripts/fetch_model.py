@@ -1,10 +1,9 @@
 """Copy a model from the Hugging Face hub, or from a local directory, into the layout of the workflow."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
@@ -16,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 
 PATTERNS = [
@@ -32,6 +31,13 @@ PATTERNS = [
     "vocab.json",
     "merges.txt",
 ]
+
+
+class ModelParams(TypedDict):
+    hub: str | None
+    revision: str | None
+    path: str | None
+    source_digests: dict[str, str]
 
 
 def download(hub: str, revision: str) -> Path:
@@ -99,17 +105,13 @@ def copy_tokenizer(source: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"hub", "revision", "path": a local directory instead of a hub model, or null, "source_digests": {file: SHA-256}}',
-    )
+    cli.add_recipe(parser, ModelParams)
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    recipe, out = arguments.recipe, arguments.output_directory
+    recipe: ModelParams = arguments.recipe
+    out = arguments.output_directory
 
-    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"], recipe["revision"])
+    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
     manifest.prove_sources(recipe["source_digests"])
     out.mkdir(parents=True, exist_ok=True)
     copy_weights(source, out)

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from snaketune.config.templates import origin
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.hashing import hash_order
 from snaketune.core.layout import SPLITS
 from snaketune.data import gate
 from snaketune.data.examples import Example
 from snaketune.data.findings import Findings
 from snaketune.data.normalize import Normalizer
+from snaketune.data.params import DataParams, ScenarioParams, origin
 from snaketune.data.raw_rows import Faults
 from snaketune.data.read_files import read_rows
 from snaketune.data.tasks import TASKS
@@ -25,7 +25,7 @@ from snaketune.data.tasks import TASKS
 MALFORMED_ON_HUB = 0.01
 
 
-def read_examples(scenario: dict[str, Any], corpus: Path) -> tuple[list[Example], int]:
+def read_examples(scenario: ScenarioParams, corpus: Path) -> tuple[list[Example], int]:
     """Return the examples of a scenario, and how many malformed rows were left out.
 
     ``corpus`` is documentation.jsonl, which built-in corpora read. A few rows of a hub dataset may be
@@ -74,7 +74,7 @@ def lengths(texts: list[str]) -> dict[str, float]:
 
 
 def card(
-    read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: Findings, scenario: Any
+    read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: Findings, scenario: ScenarioParams
 ) -> dict[str, Any]:
     task = TASKS[scenario["task"]]
     counts = {
@@ -121,19 +121,15 @@ def check_sources(paths: list[Path], digests: dict[str, str], builtin: bool) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"scenario": as in config/scenarios/, "source_digests": {file: SHA-256}}',
-    )
+    cli.add_recipe(parser, DataParams)
     parser.add_argument(
         "--source", type=Path, nargs="*", default=[], help="the user's files, or documentation.jsonl for a built-in one"
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    scenario, out, sources = arguments.recipe["scenario"], arguments.output_directory, arguments.source
-    check_sources(sources, arguments.recipe["source_digests"], bool(scenario["source"]["builtin"]))
+    recipe: DataParams = arguments.recipe
+    scenario, out, sources = recipe["scenario"], arguments.output_directory, arguments.source
+    check_sources(sources, recipe["source_digests"], bool(scenario["source"]["builtin"]))
 
     examples, malformed = read_examples(scenario, next(iter(sources), Path()))
     assign_splits(examples, scenario["split"])

@@ -5,13 +5,16 @@ is what the model writes, whereas local backends choose the likeliest label.
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.evaluation.metrics import statistics, summed
+
+
+class ScoreParams(TypedDict):
+    task: str
 
 
 def predictions(
@@ -39,7 +42,7 @@ def predictions(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"task": of the scenario}')
+    cli.add_recipe(parser, ScoreParams)
     parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
     parser.add_argument("--answers", type=Path, required=True, help="answers from ask_hosted.py")
     parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go next to it")

@@ -1,18 +1,27 @@
 """Tokenize a scenario's rows with a model's own tokenizer and chat template, once for all techniques."""
 
 import argparse
-import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
 from snaketune.data.tokens import Rows, answer_start, write_rows
+
+
+class TokensParams(TypedDict):
+    max_tokens: int
+    truncated: float
+    """Largest share of answer tokens that may be cut off."""
+    gate: str
+    novelty: bool
+    """Whether answers are compared with those of the training rows."""
+
 
 Pair = tuple[list[int], list[bool]]
 
@@ -92,7 +101,7 @@ def tokenize(
     return Rows(ids, answers), kept, count
 
 
-def card(counts: dict[str, dict[str, int]], longest: int, recipe: dict[str, Any], name: str) -> dict[str, Any]:
+def card(counts: dict[str, dict[str, int]], longest: int, recipe: TokensParams, name: str) -> dict[str, Any]:
     """Return the counts of what was cut, and the gate's verdict.
 
     Raises:
@@ -140,17 +149,13 @@ def decoding(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"max_tokens", "truncated": largest share of completion tokens that may be cut off, "gate": fail or warn, "novelty": whether answers are compared with the training rows}',
-    )
+    cli.add_recipe(parser, TokensParams)
     parser.add_argument("--base-directory", type=Path, required=True, help="the model, for its tokenizer")
     parser.add_argument("--data-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
+    recipe: TokensParams = arguments.recipe
+    data, out = arguments.data_directory, arguments.output_directory
 
     used = ("config.json", *TOKENIZER_FILES)
     manifest.prove(arguments.base_directory / "manifest.json", *used)

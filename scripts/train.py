@@ -192,7 +192,7 @@ def main() -> None:
         files.write_jsonl(out / "train.jsonl", fit.log)
         files.write_json(out / "resources.json", resources_of(fit, recipe, trainable, total, ranks))
         if recipe["keep_weights"]:
-            manifest.record(out, dict(recipe), inputs, saved)
+            manifest.record(out, recipe, inputs, saved)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(work, ignore_errors=True)

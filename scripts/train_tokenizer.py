@@ -1,27 +1,28 @@
 """Train a byte-level BPE tokenizer with Phi-3's chat tokens on the corpus's training texts."""
 
 import argparse
-import json
 from pathlib import Path
+from typing import TypedDict
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
+
+
+class TokenizerParams(TypedDict):
+    vocabulary: int
+    context: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"vocabulary": number of tokens, "context": number of positions}',
-    )
+    cli.add_recipe(parser, TokenizerParams)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    recipe, out = arguments.recipe, arguments.output_directory
+    recipe: TokenizerParams = arguments.recipe
+    out = arguments.output_directory
     corpus = arguments.corpus.parent / "manifest.json"
     manifest.prove(corpus)
 

@@ -1,8 +1,7 @@
-"""The templates of a scenario, and its source in a few words."""
+"""The fields of a template, and the special tokens that texts and templates must not hold."""
 
 import re
 import string
-from typing import Any
 
 # Tokens that chat templates and tokenizers of the common model families are made of: in a text they
 # would be taken for the end of a turn. Phi, Qwen, Llama 3 and GPT: <|name|>; DeepSeek: <｜name｜>;
@@ -25,12 +24,3 @@ def template_fields(template: str) -> set[str]:
         if field is not None:
             found.add(field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else ""))
     return found
-
-
-def origin(source: dict[str, Any]) -> str:
-    """Describe a scenario's source in a few words."""
-    if source["hub"]:
-        return f"{source['hub']}@{source['revision'][:12]}"
-    if isinstance(source["path"], dict):
-        return ", ".join(dict.fromkeys(sorted(source["path"].values())))
-    return str(source["path"] or source["builtin"])

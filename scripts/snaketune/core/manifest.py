@@ -4,7 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ PACKAGES = (
 )
 
 
-def record(directory: Path, recipe: dict[str, Any], inputs: list[Path], files: list[Path]) -> None:
+def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files: list[Path]) -> None:
     """Write ``directory/manifest.json``: hashes of files and inputs, and the resolved recipe.
 
-    Beside it goes ``provenance.json``: when, where and with which packages it was made.
+    Also write ``provenance.json``: when, where and with which packages it was made.
     """
     _write_provenance(directory)
     write_json(

@@ -3,7 +3,7 @@
 import collections
 from typing import Any
 
-from snaketune.config.templates import MARKUP, origin
+from snaketune.config.templates import MARKUP
 from snaketune.core.errors import UserError
 from snaketune.core.hashing import hash_order
 from snaketune.core.layout import SPLITS
@@ -17,6 +17,7 @@ from snaketune.data.findings import (
     count_shared_groups,
 )
 from snaketune.data.near_duplicates import Duplicates
+from snaketune.data.params import ScenarioParams, origin
 from snaketune.data.pii import masked, personal_data
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tasks import TASKS, Task
@@ -24,7 +25,7 @@ from snaketune.data.tasks import TASKS, Task
 MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
 
 
-def sift(examples: list[Example], scenario: dict[str, Any]) -> tuple[list[Example], Findings]:
+def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Example], Findings]:
     """Return the rows to keep, and the findings among all rows; every example has its split.
 
     Raises:
@@ -89,7 +90,7 @@ def _refuse_personal_labels(examples: list[Example], task: Task) -> None:
     faults.stop()
 
 
-def select(examples: list[Example], scenario: dict[str, Any], findings: Findings) -> list[Example]:
+def select(examples: list[Example], scenario: ScenarioParams, findings: Findings) -> list[Example]:
     """Return examples without duplicates, test first, up to the limits of a split, or of a label and split.
 
     A text that is like one already kept is dropped, so no text is in two splits. A test row leaks
@@ -134,7 +135,7 @@ def _leaks(kept: Example, dropped: Example) -> bool:
     return dropped.given_split == "train" and kept.given_split in ("validation", "test")
 
 
-def judge(findings: Findings, scenario: dict[str, Any]) -> dict[str, Any]:
+def judge(findings: Findings, scenario: ScenarioParams) -> dict[str, Any]:
     """Return {"verdict": passed | over budget, "over_budget": sentences, "not_judged": names}.
 
     In a built-in corpus duplicates and leaks are dropped and counted but not judged: docstrings
@@ -160,7 +161,7 @@ def judge(findings: Findings, scenario: dict[str, Any]) -> dict[str, Any]:
     return {"verdict": "over budget" if over else "passed", "over_budget": over, "not_judged": unjudged}
 
 
-def check_rows(kept: list[Example], scenario: dict[str, Any]) -> None:
+def check_rows(kept: list[Example], scenario: ScenarioParams) -> None:
     """Raise a UserError if the rows are too few, or lack labels in training."""
     name, task = origin(scenario["source"]), TASKS[scenario["task"]]
     for split in SPLITS:

@@ -6,6 +6,7 @@ from snaketune.config.templates import template_fields
 from snaketune.core.layout import SPLITS
 from snaketune.data.examples import Example, Fields
 from snaketune.data.formats import Cell, Format
+from snaketune.data.params import ScenarioParams
 from snaketune.data.raw_rows import Fault, Faults, Row, describe
 from snaketune.data.tasks import TASKS
 
@@ -40,7 +41,7 @@ def get(content: dict[str, Any], path: str) -> Any:
 class Normalizer:
     """Convert rows to examples; what is wrong with a row is added to ``faults``."""
 
-    def __init__(self, scenario: dict[str, Any], faults: Faults):
+    def __init__(self, scenario: ScenarioParams, faults: Faults):
         self.name, self.task, self.faults = scenario["task"], TASKS[scenario["task"]], faults
         self.columns = {key: name for key, name in scenario["source"]["columns"].items() if name}
         self.one_file = isinstance(scenario["source"]["path"], str)

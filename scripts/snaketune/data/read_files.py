@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.layout import SPLITS
+from snaketune.data.params import SourceParams
 from snaketune.data.raw_rows import Faults, Row, describe
 from snaketune.data.read_hub import hub_rows
 from snaketune.data.strict_json import checked, parsed
@@ -15,7 +16,7 @@ from snaketune.data.strict_json import checked, parsed
 LONGEST_LINE = 10 * 2**20
 
 
-def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
+def read_rows(source: SourceParams, faults: Faults) -> Iterator[Row]:
     """Yield the rows of the files or the hub dataset in a scenario's ``source``.
 
     A row has a split if the source names a file, or a split of the hub, for it.
@@ -26,7 +27,7 @@ def read_rows(source: dict[str, Any], faults: Faults) -> Iterator[Row]:
     if source["hub"]:
         yield from hub_rows(source)
         return
-    given = source["path"]
+    given = source["path"] or {}
     # In the order of the splits: the keys of --recipe are sorted.
     files = [(split, given[split]) for split in SPLITS if split in given] if isinstance(given, dict) else [("", given)]
     for split, name in files:

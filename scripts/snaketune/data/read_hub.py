@@ -5,14 +5,15 @@ from typing import Any
 
 from snaketune.core.errors import UserError
 from snaketune.core.layout import SPLITS
+from snaketune.data.params import SourceParams
 from snaketune.data.raw_rows import Row
 
 
-def hub_rows(source: dict[str, Any]) -> Iterator[Row]:
+def hub_rows(source: SourceParams) -> Iterator[Row]:
     """Yield the rows of a hub dataset; none of its code is run."""
     import datasets
 
-    name, revision = source["hub"], source["revision"]
+    name, revision = source["hub"], source["revision"] or ""
     for split in (split for split in SPLITS if split in source["splits"]):
         theirs = source["splits"][split]
         try:
