@@ -128,22 +128,13 @@ def _alpaca(cells: Cells) -> Messages:
     return exchange("\n".join(part for part in parts if part), text(cells["output"]))
 
 
+def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
+    return Format(name, keys(*columns), lambda cells: {"messages": read(cells)}, optional)
+
+
 CONVERSATIONS = (
-    Format("messages", keys("messages"), lambda cells: {"messages": conversation(cells["messages"])}),
-    Format(
-        "conversations (ShareGPT)",
-        keys("conversations"),
-        lambda cells: {"messages": conversation(cells["conversations"])},
-    ),
-    Format(
-        "prompt + completion",
-        keys("prompt", "completion"),
-        lambda cells: {"messages": _prompt_and_completion(cells)},
-    ),
-    Format(
-        "instruction + output (Alpaca)",
-        keys("instruction", "output"),
-        lambda cells: {"messages": _alpaca(cells)},
-        optional=("input",),
-    ),
+    _chat("messages", ("messages",), lambda cells: conversation(cells["messages"])),
+    _chat("conversations (ShareGPT)", ("conversations",), lambda cells: conversation(cells["conversations"])),
+    _chat("prompt + completion", ("prompt", "completion"), _prompt_and_completion),
+    _chat("instruction + output (Alpaca)", ("instruction", "output"), _alpaca, "input"),
 )
