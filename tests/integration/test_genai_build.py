@@ -28,9 +28,10 @@ INT4 = Genai(weights="int4").model_dump()
 WORDS = "<|user|>\nName it: naïve 10 €\n<|end|>\n<|assistant|>\n"
 
 
-def build(model: Path, out: Path, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def build(model: Path, out: Path, options: dict[str, Any], seed: str = "") -> subprocess.CompletedProcess[str]:
     places = ("--model-directory", model, "--output-directory", out)
-    return in_export_environment("scripts/build_genai.py", "--recipe", json.dumps({"options": options}), *places)
+    recipe = json.dumps({"options": options})
+    return in_export_environment("scripts/build_genai.py", "--recipe", recipe, *places, seed=seed)
 
 
 def built(model: Path, out: Path, options: dict[str, Any]) -> Any:
@@ -126,7 +127,8 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
 def test_what_cant_be_built_is_told_in_one_line(
     tmp_path: Path, config: dict[str, Any], template: str | None, options: dict[str, Any], words: str
 ) -> None:
-    failed = build(merged(tmp_path / "merged", template, **config), tmp_path / "out", options)
+    # With a seed no fork server runs it: in a fork the runtime prints lines of its own.
+    failed = build(merged(tmp_path / "merged", template, **config), tmp_path / "out", options, seed="1")
     assert failed.returncode == 1
     [line] = failed.stderr.splitlines()
     assert line.startswith("error: ")
