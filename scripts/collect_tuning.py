@@ -1,4 +1,4 @@
-"""Gather the tuning runs into one table and name each technique's best learning rate."""
+"""Collect the tuning runs in one table and choose each technique's learning rate."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +11,9 @@ NEAR_BEST = 1.1
 
 
 def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The lowest rate whose validation loss is within 10 % of the grid's best.
+    """Return the lowest learning rate whose validation loss is within 10 % of the grid's best.
 
-    One epoch favours rates that diverge in a longer training: among near equals, the lower.
+    One epoch favours rates that diverge in a longer training, so of nearly equal rates the lowest is safer.
     """
     best = min(row["validation_loss"] for row in rows)
     return min(

@@ -21,9 +21,9 @@ CHECKSUMS = "SHA256SUMS"
 REQUIRED = ("onnxruntime-genai", "onnxruntime")
 
 
-def sums(paths: list[Path]) -> str:
+def sums(shipped: list[Path]) -> str:
     """Return the lines that `sha256sum` prints for the files."""
-    return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(paths))
+    return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(shipped))
 
 
 def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""One row per model, scenario, technique, seed and backend; every pair of techniques compared."""
+"""Summarize every run: a row per model, scenario, technique, seed and backend; a comparison of every two techniques."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the tables that `dvc plots` draws: every loss curve, and quality against its costs."""
+"""Write the tables that `dvc plots` draws: every loss curve, and quality against cost."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Measure the published table: yes, no or not measured for each claim and column, with its evidence."""
+"""Measure the published table: each claim about each column is yes, no or not measured, with evidence."""
 
 import argparse
 import collections
@@ -14,7 +14,7 @@ from snaketune.reporting.params import TableParams
 
 
 def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:
-    """Whether the technique beats the untuned model in each of the row's scenarios."""
+    """Decide whether a technique beats the untuned model in each of the row's scenarios."""
     evidence, better = [], []
     for scenario in (name for name in row.scenarios if name in comparisons):
         seen = comparisons[scenario]
@@ -38,7 +38,7 @@ def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]
 
 
 def cell(key: str, column: str, recipe: dict[str, Any], comparisons: dict[str, Any], runs: Runs) -> dict[str, Any]:
-    """A claim about a column: as published, as corrected, as measured."""
+    """Return one claim about one column: as published, as corrected, as measured."""
     row, technique = ROWS[key], COLUMNS[column]
     verdict: Verdict
     if technique not in recipe["techniques"]:
@@ -61,7 +61,7 @@ def cell(key: str, column: str, recipe: dict[str, Any], comparisons: dict[str, A
 
 
 def table(recipe: dict[str, Any], comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
-    """Every cell, the cells that contradict the page, and how many are yes, no and not measured."""
+    """Return every cell, the cells that contradict the published page, and the number of each verdict."""
     of_model = {seen["scenario"]: seen for seen in comparisons if seen["model"] == recipe["model"]}
     rows: list[dict[str, Any]] = [
         {
@@ -85,7 +85,7 @@ def table(recipe: dict[str, Any], comparisons: list[dict[str, Any]], runs: Runs)
         if differs_from(one)
     ]
     count = collections.Counter(one["measured"] for row in rows for one in row["cells"])
-    hardware = next(iter(runs.found.values()))["hardware"] if runs.found else None
+    hardware = next(iter(runs.resources.values()))["hardware"] if runs.resources else None
     return {
         "model": recipe["model"],
         "confidence": recipe["confidence"],

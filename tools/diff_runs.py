@@ -1,7 +1,7 @@
-"""Compare two runs: what differed in what made them, and in what they measure.
+"""Compare two runs: their recipes, inputs, environments, costs and metrics.
 
-A run is a directory like results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1, or REVISION:directory
-for the same of a git revision whose results DVC holds.
+A run is a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1, or REVISION:DIRECTORY
+for one of a git revision whose results DVC has.
 """
 
 import argparse
@@ -25,11 +25,11 @@ HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
 MEASURED = ("peak_memory_bytes", "seconds", "tokens_per_second", "trainable_parameters")
 
 
-def opened(run: str, scratch: Path) -> tuple[Path, Path]:
-    """(directory of a run, the params.yaml beside its results); a revision's small files are fetched first.
+def locate(run: str, scratch: Path) -> tuple[Path, Path]:
+    """Return the directory of a run and the params.yaml of its results; fetch a revision's small files first.
 
     Raises:
-        UserError: DVC doesn't know the revision, or has no such run.
+        UserError: DVC does not know the revision or has no such run in it.
     """
     if ":" not in run:
         directory = Path(run)
@@ -38,7 +38,7 @@ def opened(run: str, scratch: Path) -> tuple[Path, Path]:
 
     revision, _, name = run.partition(":")
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{run}: give the directory as it is called in the repository, results/runs/…")
+        raise UserError(f"{run}: give the directory as the repository names it, results/runs/…")
     try:
         dvc = DVCFileSystem(rev=revision)
         names = [path for path in dvc.find(name) if not path.endswith(HEAVY)]
@@ -48,8 +48,10 @@ def opened(run: str, scratch: Path) -> tuple[Path, Path]:
             target = scratch / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             dvc.get_file(path, str(target))
-    except Exception as error:  # what a remote's own library raises isn't DVC's
-        raise UserError(f"{run}: DVC can't read it ({error}); `dvc fetch --all-commits` brings older results") from None
+    except Exception as error:  # a remote's own library raises its own exceptions
+        raise UserError(
+            f"{run}: DVC can't read it ({error}); `dvc fetch --all-commits` fetches older results"
+        ) from None
     return scratch / name, scratch / "results/params.yaml"
 
 
@@ -61,14 +63,14 @@ def show(title: str, changed: dict[str, tuple[Any, Any]]) -> None:
 
 
 def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: float) -> str:
-    """A backend's metric in both runs and the paired interval of b - a."""
+    """Return a line with a backend's metric in both runs and the paired interval of b - a."""
     one, other = (files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl") for run in (a, b))
     values = [files.read_json(run / f"evaluation/{backend}.json")["metrics"][metric] for run in (a, b)]
     text = f"{backend}: {metric} {values[0]:.3f} → {values[1]:.3f}"
     if [(row["id"], row.get("reference")) for row in one] != [(row["id"], row.get("reference")) for row in other]:
-        return f"{text} (other test rows: no paired interval)"
+        return f"{text} (different test rows: no paired interval)"
     if not all("statistics" in row for row in (*one, *other)):
-        return f"{text} (predictions of an older version, without statistics: no paired interval)"
+        return f"{text} (predictions without statistics, of an older version: no paired interval)"
     draws = Resampling(len(one), 1, samples)
     (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
     delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("b")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        (a, settings), (b, _) = opened(arguments.a, Path(one)), opened(arguments.b, Path(other))
+        (a, settings), (b, _) = locate(arguments.a, Path(one)), locate(arguments.b, Path(other))
         paths = [run_manifest(run) for run in (a, b)]
         made = [manifest.read(path) for path in paths]
         show("recipe, code and environment", differences(made[0]["recipe"], made[1]["recipe"]))
@@ -101,10 +103,12 @@ def main() -> None:
         scored, options = resolved["scenarios"], resolved["experiment"]["evaluation"]
         scenario = a.parts[-3]
         if scenario == b.parts[-3] and scenario not in scored:
-            raise UserError(f"scenario {scenario} isn't in results/params.yaml: run its experiment last")
+            raise UserError(
+                f"scenario {scenario} is not in results/params.yaml, which is of the last experiment: run its experiment again"
+            )
         if scenario != b.parts[-3]:
             raise UserError(
-                f"the runs are of the scenarios {scenario} and {b.parts[-3]}: their metrics can't be compared"
+                f"the runs are of different scenarios, {scenario} and {b.parts[-3]}: give two runs of one scenario"
             )
         print("\nmetrics:")
         for path in sorted((a / "evaluation").glob("*.predictions.jsonl")):

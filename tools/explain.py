@@ -1,4 +1,4 @@
-"""Say what made a file, and why Snakemake would or wouldn't make it again."""
+"""Show what made a file, and why Snakemake would or would not make it again."""
 
 import argparse
 import datetime
@@ -27,12 +27,12 @@ from snaketune.provenance.snakemake_records import (
 
 
 def locks() -> dict[str, str]:
-    """Digest of each lock file there is now, and its name."""
+    """Return the name of each lock file by its digest."""
     return {file_digest(path): str(path) for path in sorted(Path("envs").glob("*/requirements.txt"))}
 
 
 def made(path: Path) -> dict[str, Any]:
-    """Rule, time, recipe, inputs, environment and commit of the file as it is."""
+    """Return what made the file: rule, time, commit, recipe, environment and inputs."""
     record = snakemake_record(path)
     recipe = recipe_of(record)
     provenance = provenance_of(path)
@@ -48,14 +48,14 @@ def made(path: Path) -> dict[str, Any]:
             "log": record["log"],
         },
         "code": recipe.pop("code", None),
-        "environment": f"{environment} ({locks().get(environment or '', 'no lock file is like that now')})",
+        "environment": f"{environment} ({locks().get(environment or '', 'no current lock file has this digest')})",
         "recipe": recipe,
-        "inputs": {name: record["input_checksums"].get(name, "compared by a manifest") for name in record["input"]},
+        "inputs": {name: record["input_checksums"].get(name, "verified by a manifest") for name in record["input"]},
     }
 
 
 def reasons(plan: str) -> list[str]:
-    """A line for each job that would run: what it does, and why; of changed params, which keys."""
+    """Return a line for each job that would run: what it does and why, with the keys of changed params."""
     found = []
     for what, why in re.findall(r"^Job \d+: (.*)\nReason: (.*)$", plan, flags=re.MULTILINE):
         changed = re.search(r"before: (.*?) now: (.*?)(?:;|$)", why)
@@ -66,6 +66,7 @@ def reasons(plan: str) -> list[str]:
 
 
 def changed_keys(before: str, now: str) -> list[str]:
+    """Return each key that differs between two recipes in JSON, or both texts if they are no recipes."""
     try:
         values = [json.loads(text[text.index("{") : text.rindex("}") + 1]) for text in (before, now)]
     except ValueError:
@@ -75,19 +76,19 @@ def changed_keys(before: str, now: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, help="a result, like results/summary.csv")
-    parser.add_argument("--configfile", nargs="+", default=[], help="laid over config/config.yaml")
+    parser.add_argument("file", type=Path, help="a result, such as results/summary.csv")
+    parser.add_argument("--configfile", nargs="+", default=[], help="overlays config/config.yaml")
     arguments = parser.parse_args()
     path = Path(os.path.relpath(arguments.file))
     if not path.is_file():
-        raise errors.UserError(f"{path}: no such file; give the path of a result")
+        raise errors.UserError(f"{path}: no such file: give the path of a result")
     print(yaml.safe_dump(made(path), sort_keys=False, allow_unicode=True, width=100))
     found = reasons(dry_run(*configfiles(arguments.configfile), "--", str(path)))
     if found:
-        print(f"snakemake would run {len(found)} jobs to make it again:")
+        print(f"Snakemake would run {len(found)} job{'s' if len(found) > 1 else ''} to make it again:")
         print("\n".join(f"- {line}" for line in found))
     else:
-        print("snakemake wouldn't make it again: its recipe, code, environment and inputs are as they were")
+        print("Snakemake would not make it again: its recipe, code, environment and inputs are unchanged")
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from make_environment import pip_settings
 
 PYTHON = "3.11"
-# Each lock file, and the one whose versions it takes over.
+# Each lock file, and the one whose versions it must keep.
 LOCKS = {"train": None, "export": None, "publish": None, "workflow": "train", "dev": "workflow"}
 CONDA = ("train", "export", "publish", "workflow")
-# What a torch wheel asks for depends on the wheel (CPU, CUDA): it says so itself.
+# A torch wheel pins these itself, differently for CPU and CUDA.
 LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
 
 
 def normalised(lines: list[str]) -> list[str]:
-    """Pinned requirements, one torch for every build, without what torch's wheel pins itself."""
+    """Return pinned requirements, with one torch for every build and without what its wheel pins itself."""
     kept = [
         line for line in lines if "==" in line and not line.lstrip().startswith("#") and not LEFT_TO_TORCH.match(line)
     ]
@@ -37,7 +37,7 @@ def normalised(lines: list[str]) -> list[str]:
 
 
 def compiled(source: Path, constraint: Path | None, upgrade: bool) -> list[str]:
-    """The lines of a universal lock file: one for every platform and Python from 3.11 on."""
+    """Return the lines of a universal lock file, valid for every platform and Python from 3.11 on."""
     command: list[str | Path] = [
         Path(sys.executable).with_name("uv"),
         "pip",
@@ -60,6 +60,7 @@ def compiled(source: Path, constraint: Path | None, upgrade: bool) -> list[str]:
 
 
 def conda(name: str, pins: list[str]) -> str:
+    """Return the conda environment of a lock file as YAML."""
     environment = {
         "name": f"snaketune-{name}",
         "channels": ["conda-forge", "nodefaults"],
@@ -72,7 +73,7 @@ def conda(name: str, pins: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade", action="store_true", help="take newer versions than the locked ones")
+    parser.add_argument("--upgrade", action="store_true", help="replace the locked versions by the newest ones")
     arguments = parser.parse_args()
     for name, below in LOCKS.items():
         directory = Path("envs") / name

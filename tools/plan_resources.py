@@ -1,7 +1,7 @@
-"""What the jobs that are due would ask for, before any is submitted: a line for each rule and technique.
+"""Show what the pending jobs would request, before any is submitted: a line per rule and technique.
 
-Nothing runs and nothing is written. Memory is of one job; where rows aren't tokenized or a
-model isn't fetched yet it is a bound.
+Nothing runs and nothing is written. Memory is that of one job; it is an upper bound as long as rows are
+not tokenized or a model is not fetched.
 """
 
 import argparse
@@ -19,7 +19,7 @@ COLUMNS = ("step", "jobs", "cores", "GPUs", "memory GB", "minutes", "core-hours"
 
 @dataclass(frozen=True)
 class Job:
-    """One job: memory in MB, minutes of run time."""
+    """A job's requests: memory in MB, run time in minutes."""
 
     rule: str
     technique: str
@@ -30,7 +30,7 @@ class Job:
 
     @classmethod
     def of(cls, record: Any) -> "Job":
-        """From the record that Snakemake logs of a job."""
+        """Read the record that Snakemake logs about a job."""
         asked = record.resources
         return cls(
             record.rule_name,
@@ -43,7 +43,7 @@ class Job:
 
 
 def due(arguments: list[str]) -> tuple[list[Job], int]:
-    """The jobs of a dry run, and Snakemake's exit status; its own messages are shown only of faults."""
+    """Return the jobs of a dry run and Snakemake's exit status; only its warnings and errors are shown."""
     jobs: list[Job] = []
 
     def collect(record: logging.LogRecord) -> bool:
@@ -60,11 +60,12 @@ def due(arguments: list[str]) -> tuple[list[Job], int]:
 
 
 def hours(jobs: list[Job], kind: str) -> float:
+    """Return the core-hours or GPU-hours of jobs; ``kind`` is `cores` or `gpus`."""
     return sum(getattr(job, kind) * job.minutes for job in jobs) / 60
 
 
 def row(name: str, jobs: list[Job]) -> list[str]:
-    """Figures of like jobs: the largest of each, and the sum of their hours."""
+    """Return a line of the table: the largest request of each kind, and the sum of hours."""
     most = {kind: max(getattr(job, kind) for job in jobs) for kind in ("cores", "gpus", "memory", "minutes")}
     return [
         name,
@@ -79,7 +80,7 @@ def row(name: str, jobs: list[Job]) -> list[str]:
 
 
 def steps(jobs: list[Job]) -> dict[str, list[Job]]:
-    """Jobs that ask for the same, by rule; where a rule's techniques ask for different things, by technique."""
+    """Group jobs by rule, or by rule and technique if a rule's jobs request different resources."""
     rules: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         rules[job.rule].append(job)
@@ -92,7 +93,7 @@ def steps(jobs: list[Job]) -> dict[str, list[Job]]:
 
 
 def table(jobs: list[Job]) -> str:
-    """Aligned lines, in the order of the DAG, and what all jobs come to."""
+    """Return aligned lines in the order of the DAG, and a last line for all jobs."""
     rows = [list(COLUMNS), *(row(name, like) for name, like in steps(jobs).items()), row("all", jobs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -106,11 +107,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Every argument goes to Snakemake: targets, --configfile, --profile, --forceall.",
+        epilog="Every argument is passed to Snakemake: targets, --configfile, --profile, --forceall.",
     )
     _, arguments = parser.parse_known_args()
     found, status = due(arguments)
-    # Rules that only collect ask for nothing.
+    # A rule that only collects files requests nothing.
     jobs = [job for job in found if job.minutes]
     if status:
         sys.exit(status)
@@ -118,8 +119,8 @@ def main() -> None:
         print("Nothing to do.")
         return
     print(table(jobs))
-    print("\nMemory and minutes are the largest of a step's jobs; a later attempt is given more.")
-    print("Minutes are what a job is given, at least twice what it should take; hours follow from them.")
+    print("\nMemory and minutes are the largest of a step's jobs; a retry requests more.")
+    print("Minutes are time limits, at least twice what a job should take; hours are computed from them.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""List the results that the last finished run doesn't name any more; --delete removes them."""
+"""List the results that the last finished experiment no longer names; --delete removes them."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from snaketune.provenance import manifest_chain
 
 
 def groups(results: Path, unnamed: list[Path]) -> dict[Path, list[Path]]:
-    """The unnamed files by the highest directory that holds nothing else."""
+    """Group the unnamed files by the highest directory that has no other files."""
     count = Counter(parent for path in unnamed for parent in path.parents)
     every = Counter(parent for path in results.rglob("*") if path.is_file() for parent in path.parents)
     found: dict[Path, list[Path]] = {}

@@ -1,8 +1,7 @@
-"""Bring back the results that dvc.lock names: fetch them, prove every byte, then put them in place.
+"""Restore the results that dvc.lock names: fetch them, verify every hash, then put them in place.
 
-Nothing is overwritten: a local file that isn't what dvc.lock says stops it, as does an object of
-the cache or the remote that is corrupt. Snakemake's own records come back too, so afterwards
-`snakemake -n` has nothing to do.
+Nothing is overwritten: a local file that differs from dvc.lock is an error, and so is a corrupt object in
+the cache or the remote. Snakemake's own records are restored too, so that it has nothing left to do.
 """
 
 import argparse
@@ -24,10 +23,10 @@ from snaketune.provenance.snakemake_records import dry_run, nothing_to_do
 
 
 def dvc(*arguments: str) -> str:
-    """What a DVC command prints.
+    """Return what a DVC command prints.
 
     Raises:
-        UserError: it failed; with its last lines.
+        UserError: it failed; the message has its last lines.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -36,7 +35,7 @@ def dvc(*arguments: str) -> str:
         raise UserError(
             f"`dvc {' '.join(arguments)}` failed:\n  "
             + "\n  ".join(last)
-            + "\n`dvc remote list` shows where it looks; `dvc remote modify --local` sets your own place and credentials"
+            + "\n`dvc remote list` shows the remotes; `dvc remote modify --local` sets your own location and credentials"
         )
     return shown.stdout
 
@@ -44,24 +43,24 @@ def dvc(*arguments: str) -> str:
 def git(*arguments: str) -> str:
     shown = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     if shown.returncode:
-        raise UserError(f"`git {arguments[0]}` failed: {shown.stderr.strip()}; restore works in a git checkout")
+        raise UserError(f"`git {arguments[0]}` failed: {shown.stderr.strip()}; run restore in a git checkout")
     return shown.stdout
 
 
 def check_workplace() -> None:
-    """Raise a UserError where restoring could mix two states."""
+    """Raise a UserError if restoring could mix two states."""
     if not Path("dvc.lock").exists():
-        raise UserError("there is no dvc.lock: no run was recorded in this commit; `dvc repro` records one")
+        raise UserError("there is no dvc.lock, because this commit recorded no run: `dvc repro` records one")
     changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise UserError(
-            f"the work tree has {len(changed)} uncommitted changes ({changed[0][3:]} first), but dvc.lock describes the commit: commit or stash them, then restore"
+            f"{len(changed)} files have uncommitted changes ({changed[0][3:]} first), but dvc.lock describes the commit: commit or stash them, then restore"
         )
     manifest_chain.check_unlocked()
 
 
 def outputs() -> list[dict[str, Any]]:
-    """Path and md5 of every output that dvc.lock and the committed .dvc files name."""
+    """Return the path and MD5 of every output that dvc.lock and the committed .dvc files name."""
     stages = files.read_yaml(Path("dvc.lock"))["stages"].values()
     listed = git("ls-files", "-z", "*.dvc").split("\0")
     found = [out for stage in stages for out in stage["outs"]]
@@ -75,7 +74,7 @@ def object_path(cache: Path, md5: str) -> Path:
 
 
 def contents(out: dict[str, Any], cache: Path) -> dict[Path, str]:
-    """Path and md5 of each file of an output, by the directory object in the cache."""
+    """Return the MD5 of each file of an output, which the cache lists in a directory object."""
     if not out["md5"].endswith(".dir"):
         return {Path(out["path"]): out["md5"]}
     path = object_path(cache, out["md5"])
@@ -90,40 +89,40 @@ def md5_of(path: Path) -> str:
 
 
 def different(expected: dict[Path, str]) -> list[Path]:
-    """The existing files whose md5 isn't the expected one, each read once, on all cores."""
+    """Return the existing files whose MD5 is not the expected one, computed on all cores."""
     existing = [path for path in expected if path.exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [path for path, md5 in zip(existing, pool.map(md5_of, existing), strict=True) if md5 != expected[path]]
 
 
 def check_cache(expected: dict[Path, str], cache: Path) -> None:
-    """Raise a UserError for an object of the cache that isn't what its name says."""
+    """Raise a UserError if an object of the cache is missing or does not match its name."""
     objects = {object_path(cache, md5): (md5, path) for path, md5 in expected.items()}
     if missing := next((path for path in objects if not path.exists()), None):
         raise UserError(
-            f"{objects[missing][1]} is neither in DVC's cache nor in the remote: push it from where it was made"
+            f"{objects[missing][1]} is neither in DVC's cache nor in the remote: run `dvc push` where it was made"
         )
     if corrupt := different({path: md5 for path, (md5, _) in objects.items()}):
         raise UserError(
-            f"{objects[corrupt[0]][1]} isn't what dvc.lock says: its object in DVC's cache, {corrupt[0]}, is corrupt ({len(corrupt)} in all). Nothing was changed; delete it (`rm -f {corrupt[0]}`) and restore again, to fetch it from the remote"
+            f"{objects[corrupt[0]][1]} differs from dvc.lock: its object in DVC's cache, {corrupt[0]}, is corrupt ({len(corrupt)} in all). Nothing was changed; delete it (`rm -f {corrupt[0]}`) and restore again to fetch it from the remote"
         )
 
 
 def check_local(expected: dict[Path, str], outs: list[dict[str, Any]]) -> None:
-    """Raise a UserError where a file that is here now would be overwritten or removed."""
+    """Raise a UserError if a local file would be overwritten or removed."""
     roots = [Path(out["path"]) for out in outs if out["md5"].endswith(".dir")]
     here = (path for root in roots for path in root.rglob("*") if path.is_file() and not files.is_scratch(path, root))
     foreign = sorted({*(path for path in here if path not in expected), *different(expected)})
     if foreign:
         raise UserError(
-            f"{len(foreign)} files here aren't what dvc.lock says, {foreign[0]} first, and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit has recorded them, run tools/restore.py --force"
+            f"{len(foreign)} local files differ from dvc.lock, {foreign[0]} first, and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit has recorded them, run tools/restore.py --force"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--force", action="store_true", help="overwrite local results that differ")
-    parser.add_argument("--remote", help="name of the DVC remote, where it isn't the default one")
+    parser.add_argument("--remote", help="name of the DVC remote, if it is not the default one")
     arguments = parser.parse_args()
 
     check_workplace()
@@ -137,15 +136,15 @@ def main() -> None:
         check_local(expected, outs)
     dvc("checkout", *(["--force"] if arguments.force else []))
     if wrong := [*(path for path in expected if not path.exists()), *different(expected)]:
-        raise UserError(f"{wrong[0]} isn't what dvc.lock says after the checkout ({len(wrong)} in all): restore again")
+        raise UserError(f"{wrong[0]} differs from dvc.lock after the checkout ({len(wrong)} in all): restore again")
     size = sum(path.stat().st_size for path in expected)
-    print(f"{len(expected)} files ({size / 2**20:,.0f} MiB) are what dvc.lock says", flush=True)
+    print(f"{len(expected)} files ({size / 2**20:,.0f} MiB) match dvc.lock", flush=True)
 
     if nothing_to_do(dry_run()):
-        print("snakemake has nothing to do")
+        print("Snakemake has nothing to do")
     else:
         print(
-            "snakemake would still run jobs: this commit's code or configuration is newer than its dvc.lock; `snakemake -n` says which"
+            "Snakemake would still run jobs: this commit's code or configuration is newer than its dvc.lock; `snakemake -n` says which"
         )
 
 

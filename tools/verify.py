@@ -1,7 +1,7 @@
-"""Prove every result: each file against its manifest, each manifest against what was made from it.
+"""Verify the hash of every result, from the raw data to the report.
 
-The chain runs from the raw data to the report: a manifest holds the hashes of its files and of
-its inputs, and the manifest of all results those of every other. Exit code 1 names each break.
+A manifest has the hashes of its files and of its inputs, and results/manifest.json those of every other
+manifest. If a file is missing or has changed, the exit code is 1 and each one is named.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from snaketune.provenance import manifest_chain
 
 
 def hashed(paths: set[Path]) -> dict[Path, str]:
-    """SHA-256 of each existing file, each read once, on all cores (hashlib lets go of the interpreter's lock)."""
+    """Return the SHA-256 of each existing file, computed on all cores: hashlib releases the interpreter's lock."""
     existing = sorted(path for path in paths if path.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(existing, pool.map(files.sha256, existing), strict=True))
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     results = parser.parse_args().results
     if not (results / "manifest.json").exists():
-        raise UserError(f"{results}/manifest.json is missing, the end of the chain: run snakemake (or `make restore`)")
+        raise UserError(f"{results}/manifest.json is missing: run snakemake or `make restore`")
 
     found = list(manifest_chain.links(results))
     digests = hashed({path for path, _, _ in found})
@@ -39,11 +39,11 @@ def main() -> None:
             wrong += 1
             print(f"{fault}; {by} names it", file=sys.stderr)
     if alone := manifest_chain.strangers(results, found):
-        print(f"{len(alone)} files belong to no current run, {alone[0]} first (`make prune` lists them)")
+        print(f"{len(alone)} files belong to no current run, for example {alone[0]} (`make prune` lists them)")
     if wrong:
-        raise UserError(f"{wrong} breaks: delete what has changed and run snakemake, or `make restore`")
+        raise UserError(f"{wrong} files are missing or changed: delete them and run snakemake, or run `make restore`")
     size = sum(path.stat().st_size for path in digests) / 2**20
-    print(f"{len(digests)} files ({size:,.0f} MiB) are what {len(found)} entries of the manifests say")
+    print(f"{len(digests)} files ({size:,.0f} MiB) match all {len(found)} entries of the manifests")
 
 
 if __name__ == "__main__":

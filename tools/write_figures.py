@@ -1,4 +1,4 @@
-"""Write the measured tables of README.md, between its markers: those that the finished run has the figures of."""
+"""Write the measured tables of README.md between their markers, as far as the finished run measured them."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ STEPS = {
 
 
 def quality(rows: Rows, confidence: float) -> str:
-    """One line a technique: quality with its interval, cost, and what each export keeps."""
+    """Return a table with a line per technique: quality with its interval, cost, and the quality of each export."""
     lines = [
         "| technique | torch | gain over untuned | ONNX fp32 | int8 | int4 | parameters trained | peak MiB of a rank | kept file MiB |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -56,7 +56,7 @@ def quality(rows: Rows, confidence: float) -> str:
 
 
 def shares(benchmarks: Path, rows: Rows) -> str:
-    """Each step's share of the core time (time × cores held) of all jobs of these rows' experiment."""
+    """Return a table of each step's share of the processor time of all jobs of these rows' experiment."""
     spent: dict[str, float] = defaultdict(float)
     names = {row[key] for row in rows for key in ("model", "scenario", "technique", "backend")}
     names |= {f"seed-{row['seed']}" for row in rows} | {row["backend"].removeprefix("onnx-") for row in rows}
@@ -70,7 +70,7 @@ def shares(benchmarks: Path, rows: Rows) -> str:
                 float(row["cpu_time"]) for row in tables.read(path, "\t") if row["cpu_time"] not in ("NA", "-")
             )
     if not spent:
-        raise UserError(f"{benchmarks}: no benchmark of a finished run; run `make demo` first")
+        raise UserError(f"{benchmarks}: no benchmark of a finished run: run `make demo` first")
     total = sum(spent.values())
     return "\n".join(
         [
@@ -82,16 +82,16 @@ def shares(benchmarks: Path, rows: Rows) -> str:
 
 
 def published(table: dict[str, Any]) -> str:
-    """The published table as it was measured, what it was measured on, and where it differs from the page."""
+    """Return the published table as measured, what it was measured on, and where it differs from the page."""
     names = [one["column"] for one in table["columns"]]
     lines = [f"| claim | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     lines += [f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} |" for row in table["rows"]]
     rows = ", ".join(f"{name} {seen['n']}" for name, seen in table["scenarios"].items())
     seeds = sorted({seed for seen in table["scenarios"].values() for seed in seen["seeds"]})
-    told = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
+    caption = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
     if properties := table["properties"]:
-        told += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
-    lines += ["", told, ""]
+        caption += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
+    lines += ["", caption, ""]
     if not table["disagreements"]:
         return "\n".join([*lines, "No measured cell differs from the page."])
     lines += ["Where the measurement differs from the page, as published or as corrected since:", ""]
@@ -103,7 +103,7 @@ def published(table: dict[str, Any]) -> str:
 
 
 def between(text: str, name: str, table: str) -> str:
-    """``text`` with the table between the markers of its name.
+    """Return ``text`` with the table between its markers.
 
     Raises:
         UserError: the markers are missing.
@@ -111,7 +111,9 @@ def between(text: str, name: str, table: str) -> str:
     before, start, rest = text.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     if not (start and end):
-        raise UserError(f"the page lacks the lines <!-- {name} --> and <!-- /{name} -->: put them where its table goes")
+        raise UserError(
+            f"the page lacks the lines <!-- {name} --> and <!-- /{name} -->: add them where the table belongs"
+        )
     return f"{before}{start}{table}\n{end}{after}"
 
 
@@ -123,7 +125,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     arguments = parser.parse_args()
     if not arguments.summary.exists():
-        raise UserError(f"{arguments.summary}: no finished run; run `make demo` first")
+        raise UserError(f"{arguments.summary}: no finished run: run `make demo` first")
     rows, table = tables.read(arguments.summary), files.read_json(arguments.table)
     figures: dict[str, str] = {}
     exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
@@ -136,7 +138,7 @@ def main() -> None:
     for name, written in figures.items():
         text = between(text, name, written)
     files.write_text(arguments.readme, text)
-    print(f"{arguments.readme}: {', '.join(figures) or 'no table: this run has the figures of none'}")
+    print(f"{arguments.readme}: {', '.join(figures) or 'no table: this run measured none of them'}")
 
 
 if __name__ == "__main__":

@@ -129,13 +129,13 @@ def test_explain_says_what_made_a_file_and_why_it_would_be_made_again(finished: 
     name = f"{RUNS}/lora/seed-1/adapter/adapter_model.safetensors"
     shown = finished.script("explain.py", name, "--configfile", finished.experiment)
     assert shown.returncode == 0, shown.stderr
-    for part in ("by rule: train_adapter", "lora_alpha: 16", "envs/train/requirements.txt", "snakemake wouldn't make"):
+    for part in ("by rule: train_adapter", "lora_alpha: 16", "envs/train/requirements.txt", "Snakemake would not make"):
         assert part in shown.stdout
     path = finished.path / "config/techniques/lora.yaml"
     with spoiled(path, path.read_bytes().replace(b"r: 8", b"r: 4")):
         shown = finished.script("explain.py", name, "--configfile", finished.experiment)
     assert "adapter.options.r: 8 → 4" in shown.stdout, shown.stdout
-    assert "snakemake would run 1 jobs" in shown.stdout
+    assert "Snakemake would run 1 job " in shown.stdout
 
 
 def test_explain_gives_each_file_its_own_provenance(finished: Workspace) -> None:
@@ -169,7 +169,10 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
         wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", other)
         assert wrong.returncode == 1
         assert "is no finished run" in wrong.stderr
-    for other, message in ((f"HEAD:{finished.path}/{RUNS}/lora/seed-1", "as it is called"), ("none:results", "DVC")):
+    for other, message in (
+        (f"HEAD:{finished.path}/{RUNS}/lora/seed-1", "the repository names"),
+        ("none:results", "DVC"),
+    ):
         wrong = finished.script("diff_runs.py", f"{RUNS}/lora/seed-1", other)
         assert wrong.returncode == 1
         assert message in wrong.stderr
@@ -245,4 +248,4 @@ def test_a_run_that_this_checkout_would_make_otherwise_is_not_reproduced(finishe
     with spoiled(path, path.read_bytes().replace(b"r: 8", b"r: 4")):
         shown = finished.script("reproduce.py", f"{RUNS}/lora/seed-1", "--configfile", finished.experiment)
     assert shown.returncode == 1
-    assert "otherwise than it was made" in shown.stderr
+    assert "differently than it was made" in shown.stderr

@@ -1,4 +1,4 @@
-"""``manifest.json``: what equal runs share. ``provenance.json``: what they need not."""
+"""Write and verify ``manifest.json``, which equal runs share, and ``provenance.json``, in which they may differ."""
 
 import datetime
 import os
@@ -65,10 +65,10 @@ def _write_provenance(directory: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A manifest's content.
+    """Return a manifest's content.
 
     Raises:
-        UserError: it is missing, or no manifest any more.
+        UserError: it is missing or damaged.
     """
     try:
         content: dict[str, Any] = read_json(path)
@@ -83,10 +83,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def prove(path: Path, *names: str) -> None:
-    """Prove that the files a manifest names, or those of the given names, are the ones on disk.
+    """Verify that the files of a manifest, or those of the given names, have the recorded hashes.
 
     Raises:
-        UserError: a file is missing or its content isn't what the manifest says.
+        UserError: a file is missing or has changed.
     """
     expected = read(path)["files"]
     for name in names or expected:
@@ -97,14 +97,14 @@ def prove(path: Path, *names: str) -> None:
 
 
 def prove_sources(digests: dict[str, str]) -> None:
-    """Raise a UserError where a user's file isn't what it was when the job was planned."""
+    """Raise a UserError if a user's file has changed since the job was planned."""
     for name, digest in digests.items():
         if Path(name).exists() and sha256(Path(name)) != digest:
-            raise UserError(f"{name} was changed while its job waited: run snakemake again")
+            raise UserError(f"{name} has changed since the job was planned: run snakemake again")
 
 
 def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | None:
-    """What is wrong with a file whose SHA-256 should be ``expected``, or nothing."""
+    """Return what is wrong with a file whose SHA-256 should be ``expected``, or None."""
     if not path.is_file():
         return f"{path} is missing"
     if (found := digest(path)) != expected:
@@ -113,7 +113,7 @@ def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | 
 
 
 def hardware() -> dict[str, Any]:
-    """Processor name, core count and total memory in bytes of this machine."""
+    """Return this machine's processor name, core count and total memory in bytes."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,4 +1,4 @@
-"""The chain of manifests from the report back to the raw data, and what is outside of it."""
+"""Follow the manifests from the report back to the raw data, and find files that none of them names."""
 
 import re
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ Link = tuple[Path, str, Path]
 
 
 def links(results: Path) -> Iterator[Link]:
-    """(file, expected SHA-256, the manifest that says so), from the manifest of all results backwards.
+    """Yield each file, its expected SHA-256 and the manifest that names it, from the manifest of all results backwards.
 
     Raises:
-        UserError: the manifest of all results, or one on the way, is missing or no manifest.
+        UserError: a manifest is missing or damaged.
     """
     waiting, seen = [results / "manifest.json"], set[Path]()
     while waiting or (waiting := _unseen_on_request(results, seen)):
@@ -42,7 +42,7 @@ def _unseen_on_request(results: Path, seen: set[Path]) -> list[Path]:
 
 
 def on_request(results: Path, named: set[Path]) -> list[Path]:
-    """What was made on request of the runs and models of which a manifest is named."""
+    """Return the directories and files made on request of the runs and models that ``named`` has a manifest of."""
     return [
         made
         for owners, inner in ON_REQUEST.items()
@@ -55,18 +55,18 @@ def on_request(results: Path, named: set[Path]) -> list[Path]:
 
 @cache
 def _kept(results: Path) -> bool:
-    """Whether intermediates of the recorded experiment are kept."""
+    """Tell if the recorded experiment keeps its intermediates."""
     content = files.read_yaml(results / "params.yaml")
     try:
         return bool(content["experiment"]["keep_intermediates"])
     except (TypeError, KeyError):
         raise UserError(
-            f"{results}/params.yaml isn't what a run wrote: delete it and run snakemake to make it again"
+            f"{results}/params.yaml has no experiment.keep_intermediates: delete it and run snakemake to make it again"
         ) from None
 
 
 def strangers(results: Path, found: list[Link]) -> list[Path]:
-    """Files that the chain doesn't name: of an earlier experiment, or put there by hand."""
+    """Return the files that no manifest names: of an earlier experiment, or put there by hand."""
     named = {results / "manifest.json", *(path for path, _, _ in found)}
     named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}
     aside = [path for path in (results / "tuning.csv", results / "tuning") if path.exists()]
@@ -76,8 +76,8 @@ def strangers(results: Path, found: list[Link]) -> list[Path]:
 
 
 def check_unlocked() -> None:
-    """Raise a UserError where Snakemake runs in this directory, or left its lock there."""
+    """Raise a UserError if Snakemake runs in this directory or left a lock there."""
     if any(Path(".snakemake/locks").glob("*")):
         raise UserError(
-            "Snakemake is running here, or was killed: wait for it, or clear what it left with `snakemake --unlock`"
+            "Snakemake is running here or was killed: wait for it to end, or remove its lock with `snakemake --unlock`"
         )

@@ -1,4 +1,4 @@
-"""What made a file: Snakemake's own record of it, and the manifests around it."""
+"""Look up what made a file: Snakemake's own record, and the manifest that names it."""
 
 import ast
 import base64
@@ -14,13 +14,13 @@ from snaketune.core.files import read_json
 
 
 def snakemake_record(path: Path) -> dict[str, Any]:
-    """Snakemake's metadata of an output: rule, input, params, times.
+    """Return Snakemake's metadata of an output: rule, inputs, params, times.
 
     Raises:
         UserError: Snakemake has no record of the file.
     """
     name = base64.urlsafe_b64encode(path.as_posix().encode()).decode()
-    # Longer names than file systems allow are split over folders, each but the last after an @.
+    # Snakemake splits names that are too long for a file system over folders, whose names begin with @.
     parts = [name[i : i + 254] for i in range(0, len(name), 254)]
     record = Path(".snakemake/metadata", *(f"@{part}" for part in parts[:-1]), parts[-1])
     if not record.is_file():
@@ -32,20 +32,20 @@ def snakemake_record(path: Path) -> dict[str, Any]:
 
 
 def dry_run(*arguments: str) -> str:
-    """What `snakemake --dry-run` prints.
+    """Return what `snakemake --dry-run` prints.
 
     Raises:
-        UserError: Snakemake can't plan; with the end of what it says.
+        UserError: Snakemake can't plan; the message ends with its output.
     """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *arguments]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     if shown.returncode:
-        raise UserError(f"snakemake can't plan what is left to do:\n{shown.stderr[-2000:]}")
+        raise UserError(f"snakemake --dry-run failed; correct what it reports:\n{shown.stderr[-2000:]}")
     return shown.stdout + shown.stderr
 
 
 def configfiles(paths: list[str]) -> list[str]:
-    """Snakemake's arguments for files laid over config/config.yaml, to be called from anywhere."""
+    """Return Snakemake's arguments for files that overlay config/config.yaml, valid in any directory."""
     return ["--configfile", *(str(Path(path).absolute()) for path in paths)] if paths else []
 
 
@@ -54,13 +54,13 @@ def nothing_to_do(plan: str) -> bool:
 
 
 def recipe_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The recipe among a record's params, which Snakemake keeps as a sorted list of reprs."""
+    """Return the recipe from a record's params, which Snakemake stores as a sorted list of reprs."""
     values = (ast.literal_eval(value) for value in record["params"])
     return next((json.loads(value) for value in values if str(value).startswith("{")), {})
 
 
 def run_manifest(run: Path) -> Path:
-    """The manifest of a run's directory; of the untuned model, that of its merged model.
+    """Return the manifest of a run, or of its merged model if the run is the untuned model.
 
     Raises:
         UserError: the directory isn't a finished run.
@@ -68,13 +68,13 @@ def run_manifest(run: Path) -> Path:
     for path in (run / "manifest.json", run / "merged/manifest.json"):
         if run.name.startswith("seed-") and path.exists():
             return path
-    raise UserError(f"{run} is no finished run: give a directory like results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
+    raise UserError(f"{run} is no finished run: give a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
-    """When, where and by which commit a file was made: what lies beside the manifest that names it.
+    """Return the provenance.json of the manifest that names a file: when, where and by which commit it was made.
 
-    Small results are named by the manifest of all results: theirs is the commit that recorded them last.
+    The manifest of all results names small results; their commit is the one that recorded them last.
     """
     for directory in path.parents:
         names = directory / "manifest.json"

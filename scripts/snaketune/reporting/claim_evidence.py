@@ -1,4 +1,4 @@
-"""What short runs of equal work show of a technique: cost, memory, parameters, sharing over ranks."""
+"""Measure a technique's cost, memory, parameters and sharing over ranks on short runs of equal work."""
 
 import statistics
 from collections.abc import Callable
@@ -14,15 +14,18 @@ from snaketune.reporting.numbers import MIB
 
 STATES = ("weight", "gradient", "optimizer")
 Figure = dict[str, Any]
-# What a cell is found to be, the figures that show it, and why it isn't measured.
+# yes, no or not-measured; the figures that show it; the reason if it is not measured.
 Verdict = tuple[str, list[Figure], str | None]
 Resources = dict[str, Any]
 
 
-def figure(name: str, values: list[float], unit: str, n: int, of: str, **found: Any) -> Figure:
-    """One measured figure; ``values`` holds it and the ends of its interval, where it has one.
+def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: Any) -> Figure:
+    """Return one measured figure as the technique table writes it.
 
-    ``decides`` tells the figures that a verdict rests on from those that only explain it.
+    Args:
+        values: the figure, and the ends of its interval if it has one.
+        n: the number of observations, and ``of`` what they are.
+        more: further keys; ``decides=False`` marks a figure that explains a verdict without deciding it.
     """
     low_high = f" [{values[1]:.3g}, {values[2]:.3g}]" if len(values) == 3 else ""
     return {
@@ -34,17 +37,17 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **found: 
         "of": of,
         "decides": True,
         "text": f"{name}: {values[0]:.3g}{low_high} {unit}, n = {n} {of}",
-        **found,
+        **more,
     }
 
 
 class Runs:
-    """The short runs of the properties, by technique, ranks and round."""
+    """The short runs that measure properties, by technique, ranks and round."""
 
     def __init__(self, results: Path, recipe: dict[str, Any]):
         self.recipe = recipe
         self.seeds = recipe["properties"]["seeds"] if recipe["properties"] else []
-        self.found: dict[tuple[str, int, int], Resources] = {
+        self.resources: dict[tuple[str, int, int], Resources] = {
             (technique, ranks, number): files.read_json(
                 results / property_path(technique, ranks, number) / "resources.json"
             )
@@ -52,11 +55,12 @@ class Runs:
         }
 
     def rounds(self, technique: str) -> list[Resources]:
-        """At the technique's own number of ranks."""
+        """Return the runs of every round with the technique's own number of ranks."""
         own = self.recipe["ranks"][technique]
-        return [self.found[technique, own, n + 1] for n in range(self.recipe["properties"]["rounds"])]
+        return [self.resources[technique, own, n + 1] for n in range(self.recipe["properties"]["rounds"])]
 
     def names(self, technique: str) -> list[str]:
+        """Return the directories of a technique's runs and of the reference's."""
         own = self.recipe["ranks"]
         return [
             property_path(name, own[name], n + 1)
@@ -65,10 +69,10 @@ class Runs:
         ]
 
     def against_full(
-        self, name: str, technique: str, of: Callable[[Resources], float], decides: bool = False
+        self, name: str, technique: str, measure: Callable[[Resources], float], decides: bool = False
     ) -> Figure:
-        """The ratio of a figure to full's of the same round: the median over rounds, the least and the greatest."""
-        mine, full = ([of(one) for one in self.rounds(each)] for each in (technique, REFERENCE))
+        """Return the ratio of a figure to full's in the same round: its median, least and greatest over rounds."""
+        mine, full = ([measure(run) for run in self.rounds(each)] for each in (technique, REFERENCE))
         ratios = [a / b for a, b in zip(mine, full, strict=True)]
         values = [statistics.median(ratios), min(ratios), max(ratios)]
         own = {
@@ -80,41 +84,41 @@ class Runs:
         return figure(name, values, "× full", len(ratios), "rounds", runs=self.names(technique), **own)
 
 
-def core_seconds(one: Resources) -> float:
-    """Occupied for each token."""
-    return float(one["seconds"] * one["world_size"] * one["threads_per_rank"] / one["train_tokens"])
+def core_seconds(run: Resources) -> float:
+    """Return the core-seconds that training occupied per token."""
+    return float(run["seconds"] * run["world_size"] * run["threads_per_rank"] / run["train_tokens"])
 
 
-def beyond_imports(one: Resources) -> float:
-    """Bytes of the rank that grew most."""
-    return float(max(rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in one["ranks"]))
+def beyond_imports(run: Resources) -> float:
+    """Return the largest growth of a rank's memory after its imports, in bytes."""
+    return float(max(rank["peak_memory_bytes"] - rank["imported_memory_bytes"] for rank in run["ranks"]))
 
 
-def state(one: Resources, kinds: tuple[str, ...] = STATES) -> int:
-    """Bytes of weights, gradients and optimizer states of the rank that holds most of all three, or some of them."""
-    largest = max(one["ranks"], key=lambda rank: sum(rank[f"{kind}_bytes"] for kind in STATES))
+def state(run: Resources, kinds: tuple[str, ...] = STATES) -> int:
+    """Return the bytes of weights, gradients and optimizer states, or some of them, of the rank that holds most."""
+    largest = max(run["ranks"], key=lambda rank: sum(rank[f"{kind}_bytes"] for kind in STATES))
     return int(sum(largest[f"{kind}_bytes"] for kind in kinds))
 
 
-def elsewhere(runs: Runs, technique: str) -> str | None:
-    """Why runs can't be compared, where full's were made on another machine: restored, or made before a move."""
-    machines = [one["hardware"] for name in (technique, REFERENCE) for one in runs.rounds(name)]
-    if all(one == machines[0] for one in machines):
+def incomparable(runs: Runs, technique: str) -> str | None:
+    """Return why a technique's runs can't be compared with full's, or None: restored runs may be of another machine."""
+    machines = [run["hardware"] for name in (technique, REFERENCE) for run in runs.rounds(name)]
+    if all(machine == machines[0] for machine in machines):
         return None
     return f"its runs and {REFERENCE}'s were made on different machines: delete results/properties and run again"
 
 
-def yes(found: bool) -> str:
-    return "yes" if found else "no"
+def yes(shown: bool) -> str:
+    return "yes" if shown else "no"
 
 
 def cost(runs: Runs, technique: str) -> Verdict:
     occupied = runs.against_full("core-seconds per token", technique, core_seconds, True)
     others = [
-        runs.against_full("tokens per second", technique, lambda one: one["tokens_per_second"]),
-        runs.against_full("processor seconds of rank 0", technique, lambda one: one["cpu_seconds_of_rank_0"]),
+        runs.against_full("tokens per second", technique, lambda run: run["tokens_per_second"]),
+        runs.against_full("processor seconds of rank 0", technique, lambda run: run["cpu_seconds_of_rank_0"]),
     ]
-    if reason := elsewhere(runs, technique):
+    if reason := incomparable(runs, technique):
         return "not-measured", [occupied, *others], reason
     return yes(occupied["interval"][1] < 1), [occupied, *others], None
 
@@ -126,13 +130,13 @@ def memory(runs: Runs, technique: str) -> Verdict:
     evidence += [
         runs.against_full(f"{kind} bytes of that rank", technique, partial(state, kinds=(kind,))) for kind in STATES
     ]
-    evidence.append(runs.against_full("whole peak of a rank", technique, lambda one: one["peak_memory_bytes"]))
-    if reason := elsewhere(runs, technique):
+    evidence.append(runs.against_full("whole peak of a rank", technique, lambda run: run["peak_memory_bytes"]))
+    if reason := incomparable(runs, technique):
         return "not-measured", evidence, reason
     if technique in runs.recipe["offloaded"] and not runs.rounds(technique)[0]["hardware"]["gpu"]:
         reason = "it offloads its optimizer from the GPU to the host, and no GPU was there to be relieved; the figures are the host's"
         return "not-measured", evidence, reason
-    return yes(all(one["interval"][1] < 1 for one in (peak, held))), evidence, None
+    return yes(all(figure["interval"][1] < 1 for figure in (peak, held))), evidence, None
 
 
 def parameters(runs: Runs, technique: str) -> Verdict:
@@ -145,13 +149,15 @@ def parameters(runs: Runs, technique: str) -> Verdict:
         "value_of_full": full["trainable_parameters"],
         "text": text,
     }
-    found = figure("share of the parameters trained", [share], "of all", 1, "run", runs=runs.names(technique), **values)
-    return yes(mine["trainable_parameters"] < full["trainable_parameters"]), [found], None
+    evidence = figure(
+        "share of the parameters trained", [share], "of all", 1, "run", runs=runs.names(technique), **values
+    )
+    return yes(mine["trainable_parameters"] < full["trainable_parameters"]), [evidence], None
 
 
 def aggregate(runs: Runs, technique: str) -> Verdict:
     ranks = runs.recipe["properties"]["ranks"]
-    held = {count: state(runs.found[technique, count, 1]) for count in ranks}
+    held = {count: state(runs.resources[technique, count, 1]) for count in ranks}
     evidence = [
         figure(
             f"state of a rank from {a} to {b} ranks ({held[a] / MIB:,.0f} to {held[b] / MIB:,.0f} MiB)",

@@ -1,4 +1,4 @@
-"""Each technique against the untuned model and against each other, over test rows and seeds."""
+"""Compare every technique with the untuned model and with each other, over test rows and seeds."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ Cell = list[Any]
 
 
 class Results:
-    """The measured files of an experiment, by cell: model, scenario, technique, seed."""
+    """The measured files of an experiment. A cell is [model, scenario, technique, seed]."""
 
     def __init__(self, root: Path, recipe: dict[str, Any]):
         self.root, self.recipe = root, recipe
@@ -28,7 +28,7 @@ class Results:
         return self.root / run_path(*cell)
 
     def statistics(self, cell: Cell, backend: str) -> np.ndarray:
-        """Of the scenario's primary metric: (test rows, statistics)."""
+        """Return the statistics of the scenario's primary metric, (test rows, statistics)."""
         return row_statistics(self.run(cell), backend, self.metric[cell[1]])
 
     def resources(self, cell: Cell) -> Any:
@@ -36,12 +36,16 @@ class Results:
 
 
 def row_statistics(run: Path, backend: str, metric: str) -> np.ndarray:
+    """Return what each test row adds to a metric, (test rows, statistics)."""
     rows = files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
     return np.array([row["statistics"][metric] for row in rows], dtype=np.float64)
 
 
-def drawn_by_technique(results: Results, cells: list[Cell]) -> dict[str, tuple[float, np.ndarray]]:
-    """Each technique's metric over its seeds with torch, and its resamples: the same draws for all."""
+def resampled(results: Results, cells: list[Cell]) -> dict[str, tuple[float, np.ndarray]]:
+    """Return each technique's metric over its seeds with torch, and its value in each resample.
+
+    Every technique gets the same resamples, so that differences are paired.
+    """
     metric = results.metric[cells[0][1]]
     found = {
         name: [results.statistics(cell, "torch") for cell in cells if cell[2] == name]
@@ -53,9 +57,9 @@ def drawn_by_technique(results: Results, cells: list[Cell]) -> dict[str, tuple[f
 
 
 def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
-    """The comparison of one model and scenario; its intervals of differences hold all together."""
+    """Return the comparison of one model and scenario; its intervals of differences hold simultaneously."""
     cells = [cell for cell in results.recipe["cells"] if cell[:2] == [model, scenario]]
-    found = drawn_by_technique(results, cells)
+    found = resampled(results, cells)
     higher = results.recipe["scenarios"][scenario]["higher_is_better"]
     names = list(itertools.combinations(found, 2))
     differences = [found[a][0] - found[b][0] for a, b in names]
@@ -94,7 +98,7 @@ def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
 
 
 def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str]) -> dict[str, Any]:
-    """The technique with the lowest last validation loss, mean over seeds: chosen without the test rows."""
+    """Return the technique with the lowest final validation loss, averaged over seeds: chosen without test rows."""
     losses: dict[str, list[float]] = {}
     for cell in cells:
         if cell[2] != "base":
@@ -106,12 +110,12 @@ def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str])
 
 
 def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[float, float]]:
-    """Peak memory over all ranks and seconds of each technique: of its costliest seed."""
+    """Return each technique's peak memory in bytes, over all ranks, and seconds, both of its costliest seed."""
     found: dict[str, tuple[float, float]] = {}
     for cell in cells:
         if cell[2] != "base":
             resources = results.resources(cell)
-            # What wasn't measured is never the least.
+            # A cost that was not measured must not win.
             peak, seconds = (resources[key] or math.inf for key in ("peak_memory_bytes", "seconds"))
             mine = (peak * resources["world_size"], seconds)
             found[cell[2]] = max(found.get(cell[2], (0, 0.0)), mine)
@@ -121,7 +125,14 @@ def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[float, float]]:
 def recommend(
     gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[float, float]]
 ) -> dict[str, Any]:
-    """The best technique; among its equals that beat the untuned model, the one with the least memory."""
+    """Recommend the best technique; if others are not shown worse, the one of them with the least memory.
+
+    Args:
+        gained: techniques that beat the untuned model; only these are recommended.
+        quality: of every technique, larger is better.
+        better: tells if its first technique is shown better than its second.
+        cost: peak memory and seconds; ties in memory go to the faster one.
+    """
     if not gained:
         return {
             "recommended": None,

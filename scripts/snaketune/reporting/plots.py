@@ -1,4 +1,4 @@
-"""The report's plots, as inline SVG."""
+"""Plots of the report, as inline SVG."""
 
 import io
 import math
@@ -11,17 +11,17 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogFormatter, NullFormatter
 
 Rows = list[dict[str, Any]]
-# One in ten dark, then one in ten light: neighbours in the list are told apart.
+# Ten dark colours, then ten light ones, so that neighbours in the list are easy to distinguish.
 PALETTE = [*matplotlib.color_sequences["tab20"][::2], *matplotlib.color_sequences["tab20"][1::2]]
 
 
 def colours(techniques: list[str]) -> dict[str, Any]:
-    """The same colour for a technique in every plot."""
+    """Give each technique a colour, the same in every plot."""
     return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(techniques)}
 
 
 def svg(figure: Any) -> str:
-    """A figure as inline SVG; equal data gives equal bytes."""
+    """Return a figure as inline SVG; equal data gives equal bytes."""
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "snaketune"}):
         figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -30,13 +30,13 @@ def svg(figure: Any) -> str:
 
 
 def smoothed(values: list[float], window: int) -> list[float]:
-    return [
-        sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1]) for i in range(len(values))
-    ]
+    """Return the mean of each value and up to ``window`` values before it."""
+    recent = [values[max(0, i - window) : i + 1] for i in range(len(values))]
+    return [sum(part) / len(part) for part in recent]
 
 
 def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
-    """Training loss (running mean) and validation loss (dots) against tokens seen."""
+    """Plot training loss (running mean) and validation loss (dots) against training tokens."""
     figure, axes = plt.subplots(figsize=(8, 4))
     for name, entries in curves.items():
         tokens = [entry["tokens"] / 1000 for entry in entries]
@@ -58,19 +58,19 @@ def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
 
 
 def _plain_numbers(axes: Any) -> None:
-    """On a logarithmic axis: 2, 3, 5, not powers of ten; on all small ticks where it spans less than a decade."""
+    """Label a logarithmic y axis with plain numbers instead of powers of ten; every minor tick below one decade."""
     low, high = axes.get_ylim()
     axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-    few = math.log10(high / low) < 1
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if few else NullFormatter())
+    short = math.log10(high / low) < 1
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if short else NullFormatter())
 
 
 def against(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
     """Plot quality with its interval against a cost, one point per technique.
 
     Args:
-        found: techniques with value, ci_low, ci_high, colour and the cost, in ``column``.
-        untuned: the value of the untuned model.
+        found: techniques with value, ci_low, ci_high, colour, and the cost in ``column``.
+        untuned: the untuned model's value.
     """
     figure, axes = plt.subplots(figsize=(4.6, 3.6))
     for row in found:
@@ -94,7 +94,7 @@ def against(found: Rows, column: str, label: str, scale: float, metric: str, unt
 
 
 def differences(found: Rows, metric: str, higher: bool) -> str:
-    """Each technique's difference from the untuned model, with its simultaneous interval."""
+    """Plot each technique's difference from the untuned model with its simultaneous interval."""
     figure, axes = plt.subplots(figsize=(8, 0.5 + 0.35 * len(found)))
     for position, row in enumerate(reversed(found)):
         value, low, high = row["difference"].value, row["difference"].low, row["difference"].high

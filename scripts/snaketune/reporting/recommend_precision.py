@@ -1,4 +1,4 @@
-"""Which precision of a run to ship: within its parity budget, then the fastest."""
+"""Recommend the precision of a run to ship: the fastest one within its parity budget."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from snaketune.core.precisions import backend_of
 
 
 def decode_rates(benchmark: dict[str, Any], batch: int, prompt: int) -> dict[str, float]:
-    """Median decode tokens/s of each system at one shape."""
+    """Return each system's median decode rate, in tokens/s, at one batch size and prompt length."""
     return {
         name: shape["decode_tokens_per_second"]["median"]
         for name, system in benchmark["systems"].items()
@@ -16,13 +16,13 @@ def decode_rates(benchmark: dict[str, Any], batch: int, prompt: int) -> dict[str
 
 
 def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
-    """The precision whose every hop is within budget and that decodes fastest, and what looks odd.
+    """Return the fastest precision whose every conversion step is within budget.
 
-    Measured at the smallest batch and the longest prompt. A precision whose spread overlaps the
-    fastest one's isn't told apart from it: of those the smallest file is taken.
+    Rates are those of the smallest batch and the longest prompt. Precisions whose spread overlaps that of the
+    fastest one count as equally fast; of these the smallest file wins.
 
     Returns:
-        ``precision`` (None where none is within budget), ``reason`` and ``warnings``, sentences.
+        ``precision`` (None if none is within budget), ``reason``, and ``warnings`` as sentences.
     """
     shapes = [
         (shape["batch"], -shape["prompt_tokens"])
@@ -34,10 +34,10 @@ def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[s
     batch, prompt = min(shapes)[0], -min(shapes)[1]
     rates = decode_rates(benchmark, batch, prompt)
     sizes = {name: system["file_bytes"] for name, system in benchmark["systems"].items()}
-    unfit = {hop.removeprefix("onnx-fp32-") for hop in parity["over_budget_hops"] + parity["without_budget"]}
-    # What an exported model is made of has no better parity than its parent.
-    spoilt = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
-    kept = [] if spoilt else [name for name in precisions if name not in unfit]
+    failed = {step.removeprefix("onnx-fp32-") for step in parity["over_budget_hops"] + parity["without_budget"]}
+    # No export can be closer to the trained model than the form that it was exported from.
+    parent_failed = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
+    kept = [] if parent_failed else [name for name in precisions if name not in failed]
     where = f"batch {batch}, prompt of {prompt} tokens"
     if not kept:
         return {
@@ -46,7 +46,9 @@ def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[s
             "warnings": slower(precisions, rates, sizes, where),
         }
     fastest = max(kept, key=lambda name: rates[backend_of(name)])
-    equals = [name for name in kept if not apart(benchmark, backend_of(fastest), backend_of(name), batch, prompt)]
+    equals = [
+        name for name in kept if not clearly_faster(benchmark, backend_of(fastest), backend_of(name), batch, prompt)
+    ]
     chosen = min(equals, key=lambda name: sizes[backend_of(name)])
     others = [name for name in equals if name != chosen]
     return {
@@ -56,8 +58,8 @@ def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[s
     }
 
 
-def apart(benchmark: dict[str, Any], fast: str, slow: str, batch: int, prompt: int) -> bool:
-    """Whether the slowest round of one beats the fastest of the other."""
+def clearly_faster(benchmark: dict[str, Any], fast: str, slow: str, batch: int, prompt: int) -> bool:
+    """Tell if the slowest round of one system beats the fastest round of the other."""
     one, other = (
         next(
             shape["decode_tokens_per_second"]
@@ -70,7 +72,7 @@ def apart(benchmark: dict[str, Any], fast: str, slow: str, batch: int, prompt: i
 
 
 def slower(precisions: list[str], rates: dict[str, float], sizes: dict[str, int], where: str) -> list[str]:
-    """A sentence for each precision with a smaller file than fp32's that decodes slower."""
+    """Return a sentence for each precision that decodes slower than fp32 although its file is smaller."""
     full = backend_of("fp32")
     return [
         f"{name} is smaller than fp32 ({sizes[backend_of(name)] / sizes[full]:.2f} of its bytes), but decodes at {rates[backend_of(name)] / rates[full]:.2f}× its rate ({where})"

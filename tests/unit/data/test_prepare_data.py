@@ -277,5 +277,5 @@ def test_entities_begin_with_b_and_go_on_with_i(tags: list[str], entities: list[
 def test_a_file_that_changed_after_the_job_was_planned_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("{}\n")
-    with pytest.raises(UserError, match="was changed while its job waited"):
+    with pytest.raises(UserError, match="has changed since the job was planned"):
         prepare_data.check_sources([path], {str(path): "0" * 64}, builtin=False)
