@@ -13,7 +13,7 @@ from typing import Any
 from snaketune.core import errors, files
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.connect import connect
-from snaketune.platforms.hosted.openai_service import asked, plainly
+from snaketune.platforms.hosted.openai_service import answer, user_errors
 
 
 def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def main() -> None:
     files.claim(arguments.work)
     service = connect(recipe["service"])
     tuned = files.read_json(arguments.model)["model"] if arguments.model else None
-    with plainly(service.host):
+    with user_errors(service.host):
         client, name = service.answerer(tuned)
     limit = {recipe["service"].get("answer_limit", "max_tokens"): recipe["max_new_tokens"]}
     keys = [key_of(service.host, name, row["messages"][:-1], recipe) for row in rows]
@@ -64,7 +64,7 @@ def main() -> None:
     with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:
         # The last line may be cut: the next answer needs a line of its own.
         file.write("\n")
-        waiting = {pool.submit(asked, client, service.host, name, one, limit): key for key, one in missing.items()}
+        waiting = {pool.submit(answer, client, service.host, name, one, limit): key for key, one in missing.items()}
         failed: UserError | None = None
         for done in as_completed(waiting):
             try:

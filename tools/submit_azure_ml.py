@@ -32,7 +32,7 @@ from snaketune.core.errors import UserError
 from snaketune.platforms import azure_ml_job
 from snaketune.platforms.azure_ml_job import Job
 from snaketune.platforms.hosted.azure_ml_service import ENDED, connected
-from snaketune.platforms.hosted.azure_ml_service import plainly as for_snakemake
+from snaketune.platforms.hosted.azure_ml_service import user_errors as for_snakemake
 from snaketune.platforms.hosted.service import redacted
 
 # The SDK logs a warning about every experimental class that it loads; none is used here.
@@ -40,7 +40,7 @@ logging.getLogger("azure").setLevel(logging.ERROR)
 
 
 @contextmanager
-def plainly(host: str) -> Iterator[None]:
+def user_errors(host: str) -> Iterator[None]:
     """Turn what the SDK raises into one message that names this program."""
     try:
         with for_snakemake(host):
@@ -72,7 +72,7 @@ def loaded(document: dict[str, Any], directory: Path) -> Any:
 
 def check_compute(client: MLClient, job: Job, host: str) -> None:
     """Raise a UserError if the workspace has no such cluster, or one with other machines."""
-    with plainly(host):
+    with user_errors(host):
         try:
             found = client.compute.get(job.compute)
         except ResourceNotFoundError:
@@ -87,7 +87,7 @@ def check_compute(client: MLClient, job: Job, host: str) -> None:
 
 
 def status_of(client: MLClient, key: str, host: str) -> str | None:
-    with plainly(host):
+    with user_errors(host):
         try:
             found = client.jobs.get(key).status
             # An enumeration of strings, whose str() would be its Python name.
@@ -97,7 +97,7 @@ def status_of(client: MLClient, key: str, host: str) -> str | None:
 
 
 def submit(client: MLClient, sdk_job: Any, key: str, host: str) -> None:
-    with plainly(host):
+    with user_errors(host):
         try:
             client.jobs.create_or_update(sdk_job)
         except (HttpResponseError, ServiceResponseError):
@@ -129,7 +129,7 @@ def fetch(client: MLClient, uri: str, directory: Path, host: str) -> int:
     """
     _, _, place = uri.partition("datastores/")
     store, _, prefix = place.partition("/paths/")
-    with plainly(host):
+    with user_errors(host):
         found = client.datastores.get(store)
         account = f"{found.protocol}://{found.account_name}.blob.{found.endpoint}"
         container = ContainerClient(account, found.container_name, credential=DefaultAzureCredential())

@@ -38,7 +38,7 @@ class PatientTransport(RequestsTransport):
 
 
 @contextmanager
-def plainly(host: str) -> Iterator[None]:
+def user_errors(host: str) -> Iterator[None]:
     """Turn what the SDK raises after its retries into one message."""
     try:
         yield
@@ -59,7 +59,7 @@ def connected() -> tuple[MLClient, str]:
     subscription, group, workspace = needed(*PLACE)
     host = f"azureml:{group}/{workspace}"
     options = {"retry_total": RETRIES, "retry_status": RETRIES, "enable_telemetry": False}
-    with plainly(host):
+    with user_errors(host):
         credential, transport = DefaultAzureCredential(), PatientTransport()
         return MLClient(credential, subscription, group, workspace, transport=transport, **options), host
 
@@ -72,7 +72,7 @@ class AzureMlService:
         self.client, self.host = connected()
 
     def check(self) -> None:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = self.client.workspaces.get(self.client.workspace_name)
         here = (found.location or "").replace(" ", "").lower()
         if here != self.service["region"]:
@@ -81,7 +81,7 @@ class AzureMlService:
             )
 
     def find(self, key: str) -> str | None:
-        with plainly(self.host):
+        with user_errors(self.host):
             try:
                 return str(self.client.jobs.get(key).name)
             except ResourceNotFoundError:
@@ -91,7 +91,7 @@ class AzureMlService:
         model = f"azureml://registries/azureml/models/{self.service['model']}/versions/{self.service['version']}"
         options = {"num_train_epochs": recipe["epochs"], **recipe["hyperparameters"]}
         training, validation = (str((data / f"{split}.jsonl").absolute()) for split in SPLITS)
-        with plainly(self.host):
+        with user_errors(self.host):
             job = create_finetuning_job(
                 model=model,
                 task=FineTuningTaskType.CHAT_COMPLETION,
@@ -111,17 +111,17 @@ class AzureMlService:
                     raise
 
     def state(self, job: str) -> tuple[str, str]:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = self.client.jobs.get(job)
-        told = (found.properties or {}).get("ErrorMessage") or found.status
-        return ENDED.get(found.status, "running"), redacted(told)
+        reason = (found.properties or {}).get("ErrorMessage") or found.status
+        return ENDED.get(found.status, "running"), redacted(reason)
 
     def events(self, job: str) -> list[dict[str, Any]]:
         """Return nothing: this SDK has no log of events."""
         return []
 
     def outcome(self, job: str) -> Outcome:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = self.client.jobs.get(job)
         output = (found.outputs or {}).get("registered_model")
         times = [(found.properties or {}).get(name) for name in ("StartTimeUtc", "EndTimeUtc")]
@@ -129,7 +129,7 @@ class AzureMlService:
 
     def answerer(self, model: str | None) -> tuple[Any, str]:
         name = self.service["untuned_endpoint" if model is None else "endpoint"]
-        with plainly(self.host):
+        with user_errors(self.host):
             try:
                 endpoint = self.client.serverless_endpoints.get(name)
             except ResourceNotFoundError:

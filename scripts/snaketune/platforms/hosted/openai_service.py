@@ -47,7 +47,7 @@ def client_of(kind: str) -> openai.OpenAI:
 
 
 @contextmanager
-def plainly(host: str) -> Iterator[None]:
+def user_errors(host: str) -> Iterator[None]:
     """Turn what the SDK raises after its retries into one message."""
     try:
         yield
@@ -66,7 +66,7 @@ def plainly(host: str) -> Iterator[None]:
         # Raised by the SDK if a file is still being processed after half an hour.
         raise fault("overloaded", host, error) from None
     except Exception as error:
-        # azure-identity may not be installed beside another openai.
+        # azure-identity isn't installed where another service is used.
         if type(error).__module__.startswith("azure."):
             raise fault("credential", host, error) from None
         raise
@@ -77,7 +77,7 @@ class OpenAiService:
 
     def __init__(self, service: dict[str, Any]):
         self.service = service
-        with plainly(service["client"]):
+        with user_errors(service["client"]):
             self.client = client_of(service["client"])
         address = urlsplit(str(self.client.base_url))
         # Without a user's name and password, which an address may hold.
@@ -85,7 +85,7 @@ class OpenAiService:
 
     def check(self) -> None:
         model = self.service["model"]
-        with plainly(self.host), suppress(openai.NotFoundError):
+        with user_errors(self.host), suppress(openai.NotFoundError):
             # Compatible services may have no such list.
             known = [found.id for found in self.client.models.list()]
             if known and model not in known:
@@ -95,7 +95,7 @@ class OpenAiService:
                 )
 
     def find(self, key: str) -> str | None:
-        with plainly(self.host):
+        with user_errors(self.host):
             names = {f"{key}.{split}.jsonl" for split in SPLITS}
             sent = {file.id for file in self.client.files.list() if file.filename in names}
             found = [job for job in self.client.fine_tuning.jobs.list() if self._ours(job, key, sent)]
@@ -114,7 +114,7 @@ class OpenAiService:
         return marked or getattr(job, "user_provided_suffix", None) == key or job.training_file in sent
 
     def create(self, key: str, data: Path, recipe: dict[str, Any]) -> None:
-        with plainly(self.host):
+        with user_errors(self.host):
             training, validation = (self._uploaded(key, split, data) for split in SPLITS)
             options = {"n_epochs": recipe["epochs"], **recipe["hyperparameters"]}
             extra: dict[str, Any] = {}
@@ -151,23 +151,23 @@ class OpenAiService:
         if file.status not in ("processed", "error"):
             file = self.client.files.wait_for_processing(file.id, poll_interval=1, max_wait_seconds=1800)
         if file.status == "error":
-            told = redacted(getattr(file, "status_details", None) or "no reason given")
-            raise UserError(f"{self.host} rejects {path} ({told}): fix the scenario's data; no job was started")
+            reason = redacted(getattr(file, "status_details", None) or "no reason given")
+            raise UserError(f"{self.host} rejects {path} ({reason}): fix the scenario's data; no job was started")
         return str(file.id)
 
     def state(self, job: str) -> tuple[str, str]:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = self.client.fine_tuning.jobs.retrieve(job)
         why = getattr(found.error, "message", None) if found.error else None
         return ENDED.get(found.status, "running"), redacted(why or found.status)
 
     def events(self, job: str) -> list[dict[str, Any]]:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = [event.to_dict() for event in self.client.fine_tuning.jobs.list_events(job)]
         return [redacted_json(event) for event in reversed(found)]
 
     def outcome(self, job: str) -> Outcome:
-        with plainly(self.host):
+        with user_errors(self.host):
             found = self.client.fine_tuning.jobs.retrieve(job)
             if not found.fine_tuned_model:
                 raise UserError(f"{self.host}: the job {job} succeeded but names no model; {AGAIN}")
@@ -204,9 +204,9 @@ def curve(content: bytes) -> list[dict[str, Any]]:
     ]
 
 
-def asked(client: Any, host: str, name: str, messages: list[dict[str, str]], limit: dict[str, int]) -> dict[str, Any]:
+def answer(client: Any, host: str, name: str, messages: list[dict[str, str]], limit: dict[str, int]) -> dict[str, Any]:
     """Return the greedy answer to a dialogue; one that a content filter withholds is empty."""
-    with plainly(host):
+    with user_errors(host):
         try:
             found = client.chat.completions.create(model=name, messages=messages, temperature=0, **limit)
         except openai.BadRequestError as error:

@@ -81,11 +81,11 @@ def key_of(recipe: dict[str, Any], data: Path) -> str:
 
 def redacted(text: object) -> str:
     """Return a service's message on one line, with every secret that it echoes masked."""
-    told = " ".join(str(text).split())
+    line = " ".join(str(text).split())
     for name, value in os.environ.items():
         if len(value) >= 8 and SECRET.search(name):
-            told = told.replace(value, f"[{name}]")
-    return re.sub(r"(?i)(bearer )\S+", r"\1[token]", told)
+            line = line.replace(value, f"[{name}]")
+    return re.sub(r"(?i)(bearer )\S+", r"\1[token]", line)
 
 
 def redacted_json(value: Any) -> Any:
@@ -97,7 +97,7 @@ def redacted_json(value: Any) -> Any:
     return redacted(value) if isinstance(value, str) else value
 
 
-def fault(kind: str, host: str, told: object) -> UserError:
+def fault(kind: str, host: str, reason: object) -> UserError:
     """Return the UserError for a failed call of a service."""
     words = {
         "credential": "rejects the credential: it is wrong, expired or lacks a permission; set a new one or log in again",
@@ -105,7 +105,7 @@ def fault(kind: str, host: str, told: object) -> UserError:
         "overloaded": "is overloaded and stayed so through all retries",
         "unreachable": "can't be reached",
     }
-    return UserError(f"{host} {words[kind]} ({redacted(told)[:600]}); {AGAIN}")
+    return UserError(f"{host} {words[kind]} ({redacted(reason)[:600]}); {AGAIN}")
 
 
 def read_job(path: Path, host: str) -> str:
