@@ -13,21 +13,7 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-include: "rules/common.smk"
-
-
-# Before the rules: read after them, it makes Snakemake forget the constraints of outputs in an object storage.
-wildcard_constraints:
-    model=one_of(MATRIX.models),
-    scenario=one_of(MATRIX.scenarios),
-    technique=one_of(MATRIX.techniques),
-    precision=one_of(MATRIX.exports),
-    seed=r"\d+",
-    rate=r"[0-9.e-]+",
-
-
-include: "rules/recipes.smk"
-include: "rules/resources.smk"
+include: "rules/setup.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/train.smk"
@@ -66,10 +52,6 @@ if MATRIX.hosted:
 if MATRIX.remote or SERVED:
 
     include: "rules/platforms/kaito.smk"
-
-
-onstart:
-    prepare_cluster()
 
 
 rule all:

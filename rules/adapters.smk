@@ -23,10 +23,10 @@ rule export_switchable_base:
     conda:
         "../envs/export/environment.yaml"
     resources:
-        mem_mb=memory_of("quantize"),
-        runtime=minutes_of("quantize"),
+        mem_mb=needs.memory("quantize"),
+        runtime=needs.minutes("quantize"),
     params:
-        recipe=switchable_recipe,
+        recipe=job_params.switchable_base,
         base=subpath(input.base, parent=True),
         merged=subpath(input.merged, parent=True),
         export=subpath(input.export, parent=True),
@@ -88,10 +88,10 @@ rule export_adapter:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("merge"),
-        runtime=minutes_of("merge"),
+        mem_mb=needs.memory("merge"),
+        runtime=needs.minutes("merge"),
     params:
-        recipe=recipe("export_adapter.py"),
+        recipe=job_params.encode("export_adapter.py"),
         base=subpath(input.base, parent=True),
         switchable=subpath(input.switchable, parent=True),
         adapter=subpath(input.adapter, parent=True),
@@ -137,10 +137,10 @@ rule check_adapter:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     resources:
-        mem_mb=memory_of("onnx"),
-        runtime=minutes_of("onnx"),
+        mem_mb=needs.memory("onnx"),
+        runtime=needs.minutes("onnx"),
     params:
-        recipe=adapter_parity_recipe,
+        recipe=job_params.adapter_parity,
         tokens=subpath(input.tokens, parent=True),
     message:
         "Comparing the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with its merged model"

@@ -22,12 +22,12 @@ rule benchmark_exports:
         technique=one_of(MATRIX.merged),
     conda:
         "../envs/train/environment.yaml"
-    threads: every_core(lambda wildcards: EXPERIMENT.benchmark.threads)
+    threads: needs.every_core(lambda wildcards: EXPERIMENT.benchmark.threads)
     resources:
-        mem_mb=memory_of("benchmark"),
-        runtime=minutes_of("benchmark"),
+        mem_mb=needs.memory("benchmark"),
+        runtime=needs.minutes("benchmark"),
     params:
-        recipe=lambda wildcards: recipe("benchmark.py", **MATRIX.benchmark_recipe(wildcards.technique)),
+        recipe=job_params.benchmark,
         run=subpath(output.figures, parent=True),
         tokens=subpath(input.tokens, parent=True),
     message:

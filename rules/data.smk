@@ -18,10 +18,10 @@ rule collect_documentation:
         "../envs/train/environment.yaml"
     threads: 2
     resources:
-        mem_mb=memory_of("data"),
-        runtime=minutes_of("data"),
+        mem_mb=needs.memory("data"),
+        runtime=needs.minutes("data"),
     params:
-        recipe=recipe("collect_documentation.py", **EXPERIMENT.corpus.model_dump()),
+        recipe=job_params.encode("collect_documentation.py", **EXPERIMENT.corpus.model_dump()),
     message:
         "Collecting the docstrings of the locked libraries"
     shell:
@@ -49,10 +49,10 @@ rule prepare_data:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("data"),
-        runtime=minutes_of("data"),
+        mem_mb=needs.memory("data"),
+        runtime=needs.minutes("data"),
     params:
-        recipe=data_recipe,
+        recipe=job_params.data,
         directory=subpath(output.manifest, parent=True),
     message:
         "Preparing the data of {wildcards.scenario}"
@@ -84,10 +84,10 @@ rule tokenize_data:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("tokens"),
-        runtime=minutes_of("tokens"),
+        mem_mb=needs.memory("tokens"),
+        runtime=needs.minutes("tokens"),
     params:
-        recipe=lambda wildcards: recipe("tokenize_data.py", **MATRIX.tokens_recipe(wildcards.scenario)),
+        recipe=job_params.tokens,
         base=subpath(input.base, parent=True),
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, ancestor=2),

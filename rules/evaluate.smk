@@ -24,10 +24,10 @@ rule evaluate_torch:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     resources:
-        mem_mb=memory_of("torch"),
-        runtime=minutes_of("torch"),
+        mem_mb=needs.memory("torch"),
+        runtime=needs.minutes("torch"),
     params:
-        recipe=lambda wildcards: evaluation_recipe(wildcards, probe=PROBE),
+        recipe=job_params.evaluation_with_logits,
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
@@ -66,10 +66,10 @@ rule evaluate_onnx:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     resources:
-        mem_mb=memory_of("onnx"),
-        runtime=minutes_of("onnx"),
+        mem_mb=needs.memory("onnx"),
+        runtime=needs.minutes("onnx"),
     params:
-        recipe=lambda wildcards: evaluation_recipe(wildcards),
+        recipe=job_params.evaluation,
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"

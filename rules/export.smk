@@ -24,10 +24,10 @@ rule export_onnx:
     conda:
         "../envs/export/environment.yaml"
     resources:
-        mem_mb=memory_of("export"),
-        runtime=minutes_of("export"),
+        mem_mb=needs.memory("export"),
+        runtime=needs.minutes("export"),
     params:
-        recipe=recipe("export_onnx.py", environment="export"),
+        recipe=job_params.encode("export_onnx.py", environment="export"),
         merged=subpath(input.merged, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
@@ -62,12 +62,10 @@ rule quantize_onnx:
     conda:
         "../envs/export/environment.yaml"
     resources:
-        mem_mb=memory_of("quantize"),
-        runtime=minutes_of("quantize"),
+        mem_mb=needs.memory("quantize"),
+        runtime=needs.minutes("quantize"),
     params:
-        recipe=lambda wildcards: recipe(
-            "quantize_onnx.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
-        ),
+        recipe=job_params.quantization,
         calibration=lambda wildcards, input: [str(Path(path).parent) for path in input.calibration[:1]],
         directory=subpath(output.manifest, parent=True),
     message:
@@ -102,12 +100,10 @@ rule build_genai:
     conda:
         "../envs/export/environment.yaml"
     resources:
-        mem_mb=memory_of("genai"),
-        runtime=minutes_of("genai"),
+        mem_mb=needs.memory("genai"),
+        runtime=needs.minutes("genai"),
     params:
-        recipe=lambda wildcards: recipe(
-            "build_genai.py", environment="export", **MATRIX.export_recipe(wildcards.precision)
-        ),
+        recipe=job_params.genai,
         merged=subpath(input.merged, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
@@ -143,10 +139,10 @@ rule add_prefix:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("quantize"),
-        runtime=minutes_of("quantize"),
+        mem_mb=needs.memory("quantize"),
+        runtime=needs.minutes("quantize"),
     params:
-        recipe=recipe("add_prefix.py"),
+        recipe=job_params.encode("add_prefix.py"),
         base=subpath(input.base, parent=True),
         prefix=subpath(input.prefix, parent=True),
         directory=subpath(output.manifest, parent=True),

@@ -27,12 +27,12 @@ rule merge_adapter:
         technique=one_of([name for name in MATRIX.with_adapter if name in MATRIX.merged]),
     conda:
         "../envs/train/environment.yaml"
-    threads: threads_of_a_rank
+    threads: needs.rank_cores
     resources:
-        mem_mb=memory_of("merge"),
-        runtime=minutes_of("merge"),
+        mem_mb=needs.memory("merge"),
+        runtime=needs.minutes("merge"),
     params:
-        recipe=lambda wildcards: recipe("merge_adapter.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
+        recipe=job_params.merge,
         base=subpath(input.base, parent=True),
         adapter=subpath(input.adapter, parent=True),
         tokens=subpath(input.tokens, parent=True),
@@ -74,12 +74,12 @@ rule extract_prefix:
         technique=one_of(MATRIX.prefixed),
     conda:
         "../envs/train/environment.yaml"
-    threads: threads_of_a_rank
+    threads: needs.rank_cores
     resources:
-        mem_mb=memory_of("merge"),
-        runtime=minutes_of("merge"),
+        mem_mb=needs.memory("merge"),
+        runtime=needs.minutes("merge"),
     params:
-        recipe=lambda wildcards: recipe("extract_prefix.py", probe=PROBE, **MATRIX.merge_recipe(wildcards.technique)),
+        recipe=job_params.prefix,
         base=subpath(input.base, parent=True),
         adapter=subpath(input.adapter, parent=True),
         tokens=subpath(input.tokens, parent=True),
@@ -119,10 +119,10 @@ rule copy_model:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("copy"),
-        runtime=minutes_of("copy"),
+        mem_mb=needs.memory("copy"),
+        runtime=needs.minutes("copy"),
     params:
-        recipe=recipe("copy_model.py"),
+        recipe=job_params.encode("copy_model.py"),
         base=subpath(input.base, parent=True),
         trained=subpath(input.weights, parent=True),
         directory=subpath(output.manifest, parent=True),
@@ -154,7 +154,7 @@ use rule copy_model as copy_untuned_model with:
     wildcard_constraints:
         model=one_of(MATRIX.models),
     params:
-        recipe=recipe("copy_model.py"),
+        recipe=job_params.encode("copy_model.py"),
         base=subpath(input.base, parent=True),
         trained=subpath(input.base, parent=True),
         directory=subpath(output.manifest, parent=True),

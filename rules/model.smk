@@ -21,12 +21,10 @@ rule train_tokenizer:
         "../envs/train/environment.yaml"
     threads: 2
     resources:
-        mem_mb=memory_of("data"),
-        runtime=minutes_of("data"),
+        mem_mb=needs.memory("data"),
+        runtime=needs.minutes("data"),
     params:
-        recipe=lambda wildcards: recipe(
-            "train_tokenizer.py", **MATRIX.models[wildcards.model].build.model_dump(include={"vocabulary", "context"})
-        ),
+        recipe=job_params.tokenizer,
         directory=subpath(output.manifest, parent=True),
     message:
         "Training the tokenizer of {wildcards.model}"
@@ -60,16 +58,16 @@ rule pretrain_model:
         model=one_of(MATRIX.built),
     conda:
         "../envs/train/environment.yaml"
-    threads: lambda wildcards: MATRIX.pretraining_recipe(wildcards.model)["threads"]
+    threads: needs.pretraining_cores
     resources:
-        mem_mb=pretraining_memory,
-        runtime=pretraining_minutes,
+        mem_mb=needs.pretraining_memory,
+        runtime=needs.pretraining_minutes,
     params:
-        recipe=lambda wildcards: recipe("pretrain_model.py", **MATRIX.pretraining_recipe(wildcards.model)),
+        recipe=job_params.pretraining,
         tokenizer=subpath(input.tokenizer, parent=True),
         directory=subpath(output.figures, parent=True),
         work="work/pretraining/{model}",
-        checkpoint_steps=pretraining_checkpoint_steps,
+        checkpoint_steps=not_a_trigger(job_params.pretraining_checkpoint_steps),
     message:
         "Pre-training {wildcards.model}"
     # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
@@ -105,10 +103,10 @@ rule fetch_model:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("fetch"),
-        runtime=minutes_of("fetch"),
+        mem_mb=needs.memory("fetch"),
+        runtime=needs.minutes("fetch"),
     params:
-        recipe=model_recipe,
+        recipe=job_params.fetched_model,
         directory=subpath(output.manifest, parent=True),
     message:
         "Fetching {wildcards.model}"

@@ -33,10 +33,10 @@ rule package_model:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("copy"),
-        runtime=minutes_of("copy"),
+        mem_mb=needs.memory("copy"),
+        runtime=needs.minutes("copy"),
     params:
-        recipe=package_recipe,
+        recipe=job_params.package,
         directory=subpath(output.manifest, parent=True),
     message:
         "Packaging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"

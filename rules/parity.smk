@@ -27,12 +27,10 @@ rule check_parity:
         "../envs/train/environment.yaml"
     threads: EXPERIMENT.evaluation.threads
     resources:
-        mem_mb=memory_of("parity"),
-        runtime=minutes_of("parity"),
+        mem_mb=needs.memory("parity"),
+        runtime=needs.minutes("parity"),
     params:
-        recipe=lambda wildcards: recipe(
-            "check_parity.py", **MATRIX.parity_recipe(wildcards.scenario, wildcards.technique)
-        ),
+        recipe=job_params.parity,
         run=subpath(output.parity, parent=True),
         tokens=subpath(input.tokens, parent=True),
         evidence="work/parity/{model}/{scenario}/{technique}/seed-{seed}.json",

@@ -26,10 +26,10 @@ rule summarize:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=recipe("summarize.py", **MATRIX.summary_recipe()),
+        recipe=job_params.encode("summarize.py", **MATRIX.summary_recipe()),
     message:
         "Summarizing every run"
     shell:
@@ -66,13 +66,10 @@ rule write_report:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        # A function, because Snakemake would take braces in descriptions for wildcards.
-        recipe=lambda wildcards: recipe(
-            "write_report.py", template=file_digest(ROOT / TEMPLATE), **MATRIX.report_recipe()
-        ),
+        recipe=job_params.report,
     message:
         "Writing the report"
     shell:
@@ -101,10 +98,10 @@ rule write_plots:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=recipe("write_plots.py", cells=[cell for cell in MATRIX.cells if cell[2] != "base"]),
+        recipe=job_params.encode("write_plots.py", cells=[cell for cell in MATRIX.cells if cell[2] != "base"]),
     message:
         "Writing the tables that `dvc plots` draws"
     shell:
@@ -132,10 +129,10 @@ rule record_results:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=lambda wildcards: recipe("record_results.py", **MATRIX.record_recipe()),
+        recipe=job_params.record,
     message:
         "Recording the hash of every result"
     shell:
@@ -160,10 +157,10 @@ rule collect_tuning:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=recipe("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
+        recipe=job_params.encode("collect_tuning.py", grid=EXPERIMENT.learning_rate_grid),
     message:
         "Choosing each technique's learning rate on validation"
     shell:

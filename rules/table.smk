@@ -27,18 +27,16 @@ if EXPERIMENT.properties:
             ranks=r"\d+",
             round=r"\d+",
         priority: 0
-        threads: every_core(training_cores)
+        threads: needs.every_core(needs.training_cores)
         params:
-            recipe=lambda wildcards: recipe(
-                "train.py", **MATRIX.property_recipe(wildcards.technique, int(wildcards.ranks))
-            ),
-            launcher=launcher,
+            recipe=job_params.property_run,
+            launcher=job_params.launcher,
             base=subpath(input.base, parent=True),
             tokens=subpath(input.tokens, parent=True),
             directory=subpath(output.curve, parent=True),
             work="work/properties/{technique}/ranks-{ranks}/round-{round}",
-            checkpoint_steps=lambda wildcards, output: EXPERIMENT.properties.steps,
-            live=lambda wildcards, output: [],
+            checkpoint_steps=not_a_trigger(EXPERIMENT.properties.steps),
+            live=not_a_trigger([]),
         message:
             "Measuring {wildcards.technique} on {wildcards.ranks} ranks, round {wildcards.round}"
 
@@ -57,10 +55,10 @@ rule write_technique_table:
     conda:
         "../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=recipe("write_technique_table.py", **MATRIX.table_recipe()),
+        recipe=job_params.encode("write_technique_table.py", **MATRIX.table_recipe()),
     message:
         "Measuring the published table"
     shell:

@@ -27,20 +27,20 @@ rule train_adapter:
     priority: 10
     conda:
         "../envs/train/environment.yaml"
-    threads: training_cores
+    threads: needs.training_cores
     resources:
-        mem_mb=training_memory,
-        runtime=training_minutes,
-        gpu=training_gpus,
+        mem_mb=needs.training_memory,
+        runtime=needs.training_minutes,
+        gpu=needs.training_gpus,
     params:
-        recipe=training_recipe,
-        launcher=launcher,
+        recipe=job_params.training,
+        launcher=job_params.launcher,
         base=subpath(input.base, parent=True),
         tokens=subpath(input.tokens, parent=True),
         directory=subpath(output.manifest, parent=True),
         work="work/training/{model}/{scenario}/{technique}/seed-{seed}",
-        checkpoint_steps=checkpoint_steps,
-        live=live_options,
+        checkpoint_steps=not_a_trigger(EXPERIMENT.training.checkpoint_steps),
+        live=not_a_trigger(job_params.live_options),
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
@@ -81,13 +81,13 @@ use rule train_adapter as train_at_rate with:
     wildcard_constraints:
         technique=one_of(MATRIX.techniques),
     params:
-        recipe=lambda wildcards: training_recipe(wildcards, rate=float(wildcards.rate)),
-        launcher=launcher,
+        recipe=job_params.training_at_rate,
+        launcher=job_params.launcher,
         base=subpath(input.base, parent=True),
         tokens=subpath(input.tokens, parent=True),
         directory=subpath(output.curve, parent=True),
         work="work/tuning/{model}/{scenario}/{technique}/{rate}",
-        checkpoint_steps=checkpoint_steps,
-        live=live_options,
+        checkpoint_steps=not_a_trigger(EXPERIMENT.training.checkpoint_steps),
+        live=not_a_trigger(job_params.live_options),
     message:
         "Trying {wildcards.technique} of {wildcards.model} on {wildcards.scenario} at learning rate {wildcards.rate}"

@@ -4,6 +4,12 @@ Needs: results/data/{scenario}/; results/models/{model}/base/ of a model that is
 Makes: ai-toolkit/ of each run, when `ai_toolkit` is asked for.
 """
 
+from snaketune.platforms.olive import jobs as olive_jobs
+from snaketune.platforms.olive import project
+from snaketune.platforms.olive.job_params import AiToolkitParams
+
+ai_toolkit_params = AiToolkitParams(MATRIX, ROOT)
+
 
 rule write_ai_toolkit:
     input:
@@ -24,10 +30,10 @@ rule write_ai_toolkit:
     conda:
         "../../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("copy"),
-        runtime=minutes_of("copy"),
+        mem_mb=needs.memory("copy"),
+        runtime=needs.minutes("copy"),
     params:
-        recipe=ai_toolkit_recipe,
+        recipe=ai_toolkit_params.project,
         data=subpath(input.data, parent=True),
         base=[],
         directory=subpath(output.manifest, parent=True),
@@ -63,7 +69,7 @@ use rule write_ai_toolkit as write_ai_toolkit_and_copy_base with:
         model=one_of([name for name, model in MATRIX.models.items() if not model.hub]),
         technique=one_of(MATRIX.techniques),
     params:
-        recipe=ai_toolkit_recipe,
+        recipe=ai_toolkit_params.project,
         data=subpath(input.data, parent=True),
         base=["--base-directory", BASE],
         directory=subpath(output.manifest, parent=True),

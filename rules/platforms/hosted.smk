@@ -4,15 +4,24 @@ Needs: results/data/{scenario}/; credentials in the environment, and `publish: {
 Makes: rows/ of each hosted technique; job.json, model.json, resources.json, … of each run.
 """
 
+from snaketune.platforms.hosted.job_params import HostedParams
+
+hosted_params = HostedParams(MATRIX, ROOT)
+OF_HOSTED = {
+    "model": one_of(sorted({one.row_model for one in MATRIX.hosted.values()})),
+    "technique": one_of(MATRIX.hosted),
+    "part": r"seed-\d+|untuned",
+}
+
 
 rule convert_hosted:
     input:
         card=f"{DATA}/card.json",
         rows=ancient(files_in(DATA, ["train.jsonl", "validation.jsonl", "manifest.json"])),
     output:
-        rows=files_in(f"{HOSTED}/rows", ["train.jsonl", "validation.jsonl"]),
-        manifest=f"{HOSTED}/rows/manifest.json",
-        provenance=f"{HOSTED}/rows/provenance.json",
+        rows=files_in(f"{RUNS}/rows", ["train.jsonl", "validation.jsonl"]),
+        manifest=f"{RUNS}/rows/manifest.json",
+        provenance=f"{RUNS}/rows/provenance.json",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/convert.log",
     benchmark:
@@ -22,12 +31,10 @@ rule convert_hosted:
     conda:
         "../../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("tokens"),
-        runtime=minutes_of("tokens"),
+        mem_mb=needs.memory("tokens"),
+        runtime=needs.minutes("tokens"),
     params:
-        recipe=lambda wildcards: recipe(
-            "convert_hosted.py", limits=MATRIX.hosted[wildcards.technique].limits.model_dump()
-        ),
+        recipe=hosted_params.rows,
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
@@ -44,10 +51,10 @@ rule convert_hosted:
 
 rule submit_hosted:
     input:
-        rows=ancient(files_in(f"{HOSTED}/rows", ["train.jsonl", "validation.jsonl"])),
-        manifest=f"{HOSTED}/rows/manifest.json",
+        rows=ancient(files_in(f"{RUNS}/rows", ["train.jsonl", "validation.jsonl"])),
+        manifest=f"{RUNS}/rows/manifest.json",
     output:
-        job=f"{HOSTED}/seed-{{seed}}/job.json",
+        job=f"{RUNS}/seed-{{seed}}/job.json",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/submit.log",
     benchmark:
@@ -60,9 +67,9 @@ rule submit_hosted:
     conda:
         "../../envs/publish/environment.yaml"
     params:
-        recipe=lambda wildcards: hosted_recipe("submit_hosted.py", wildcards),
+        recipe=hosted_params.submission,
         rows=subpath(input.manifest, parent=True),
-        confirm=confirmation,
+        confirm=not_a_trigger(CONFIRM),
     message:
         "Starting {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
@@ -79,15 +86,13 @@ rule submit_hosted:
 
 use rule submit_hosted as plan_hosted_run with:
     output:
-        job=f"{HOSTED}/seed-{{seed}}/plan.json",
+        job=f"{RUNS}/seed-{{seed}}/plan.json",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/plan.log",
     benchmark:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/plan.tsv"
     params:
-        recipe=lambda wildcards: hosted_recipe(
-            "submit_hosted.py", wildcards, **hosted_jobs.price_params(MATRIX, wildcards.technique)
-        ),
+        recipe=hosted_params.plan,
         rows=subpath(input.manifest, parent=True),
         confirm="--dry-run",
     message:
@@ -96,10 +101,10 @@ use rule submit_hosted as plan_hosted_run with:
 
 rule wait_hosted:
     input:
-        job=f"{HOSTED}/seed-{{seed}}/job.json",
+        job=f"{RUNS}/seed-{{seed}}/job.json",
     output:
-        finished=f"{HOSTED}/seed-{{seed}}/finished.json",
-        events=f"{HOSTED}/seed-{{seed}}/events.jsonl",
+        finished=f"{RUNS}/seed-{{seed}}/finished.json",
+        events=f"{RUNS}/seed-{{seed}}/events.jsonl",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/wait.log",
     benchmark:
@@ -114,8 +119,8 @@ rule wait_hosted:
     resources:
         hosted_waits=1,
     params:
-        recipe=lambda wildcards: hosted_recipe("wait_hosted.py", wildcards),
-        poll=lambda wildcards, output: EXPERIMENT.publish.poll_seconds,
+        recipe=hosted_params.wait,
+        poll=not_a_trigger(EXPERIMENT.publish.poll_seconds),
     message:
         "Waiting for {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
@@ -133,13 +138,13 @@ rule wait_hosted:
 
 rule fetch_hosted:
     input:
-        rows=f"{HOSTED}/rows/manifest.json",
-        job=f"{HOSTED}/seed-{{seed}}/job.json",
-        finished=f"{HOSTED}/seed-{{seed}}/finished.json",
-        events=f"{HOSTED}/seed-{{seed}}/events.jsonl",
+        rows=f"{RUNS}/rows/manifest.json",
+        job=f"{RUNS}/seed-{{seed}}/job.json",
+        finished=f"{RUNS}/seed-{{seed}}/finished.json",
+        events=f"{RUNS}/seed-{{seed}}/events.jsonl",
     output:
-        files_in(f"{HOSTED}/seed-{{seed}}", ["train.jsonl", "resources.json", "model.json", "provenance.json"]),
-        manifest=f"{HOSTED}/seed-{{seed}}/manifest.json",
+        files_in(f"{RUNS}/seed-{{seed}}", ["train.jsonl", "resources.json", "model.json", "provenance.json"]),
+        manifest=f"{RUNS}/seed-{{seed}}/manifest.json",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/seed-{seed}/fetch.log",
     benchmark:
@@ -150,7 +155,7 @@ rule fetch_hosted:
     conda:
         "../../envs/publish/environment.yaml"
     params:
-        recipe=lambda wildcards: hosted_recipe("fetch_hosted.py", wildcards),
+        recipe=hosted_params.fetch,
         rows=subpath(input.rows, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:

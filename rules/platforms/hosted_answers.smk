@@ -11,7 +11,7 @@ rule ask_hosted:
         card=f"{DATA}/card.json",
         rows=ancient(f"{DATA}/test.jsonl"),
     output:
-        answers=f"{HOSTED}/{{part}}/evaluation/hosted.answers.jsonl",
+        answers=f"{RUNS}/{{part}}/evaluation/hosted.answers.jsonl",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/{part}/ask.log",
     benchmark:
@@ -22,12 +22,10 @@ rule ask_hosted:
     conda:
         "../../envs/publish/environment.yaml"
     params:
-        recipe=lambda wildcards: recipe(
-            "ask_hosted.py", "publish", **hosted_jobs.asking_params(MATRIX, wildcards.scenario, wildcards.technique)
-        ),
+        recipe=hosted_params.asking,
         work="work/hosted/{model}/{scenario}/{technique}/{part}",
-        at_once=lambda wildcards, output: EXPERIMENT.publish.requests_at_once,
-        confirm=confirmation,
+        at_once=not_a_trigger(EXPERIMENT.publish.requests_at_once),
+        confirm=not_a_trigger(CONFIRM),
     message:
         "Asking {wildcards.model} by {wildcards.technique} the test rows of {wildcards.scenario}: {wildcards.part}"
     shell:
@@ -47,12 +45,12 @@ rule ask_hosted:
 
 rule score_hosted:
     input:
-        answers=f"{HOSTED}/{{part}}/evaluation/hosted.answers.jsonl",
+        answers=f"{RUNS}/{{part}}/evaluation/hosted.answers.jsonl",
         card=f"{DATA}/card.json",
         rows=ancient(files_in(DATA, ["train.jsonl", "test.jsonl", "manifest.json"])),
     output:
-        figures=f"{HOSTED}/{{part}}/evaluation/hosted.json",
-        predictions=f"{HOSTED}/{{part}}/evaluation/hosted.predictions.jsonl",
+        figures=f"{RUNS}/{{part}}/evaluation/hosted.json",
+        predictions=f"{RUNS}/{{part}}/evaluation/hosted.predictions.jsonl",
     log:
         "logs/hosted/{model}/{scenario}/{technique}/{part}/score.log",
     benchmark:
@@ -62,10 +60,10 @@ rule score_hosted:
     conda:
         "../../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("table"),
-        runtime=minutes_of("table"),
+        mem_mb=needs.memory("table"),
+        runtime=needs.minutes("table"),
     params:
-        recipe=lambda wildcards: recipe("score_hosted.py", task=MATRIX.scenarios[wildcards.scenario].task),
+        recipe=hosted_params.scoring,
         data=subpath(input.card, parent=True),
     message:
         "Scoring the answers of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}: {wildcards.part}"

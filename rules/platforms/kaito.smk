@@ -4,6 +4,9 @@ Needs: results/data/{scenario}/; a kubeconfig and `publish: {confirm: true}` to 
 Makes: kaito/ of each run, then adapter/ and the records as training here does; kaito-serving/ where asked for.
 """
 
+from snaketune.platforms.kaito.job_params import KaitoParams
+
+kaito_params = KaitoParams(MATRIX, ROOT)
 KAITO_RUN = {"technique": one_of(MATRIX.remote)}
 
 
@@ -24,10 +27,10 @@ rule write_kaito:
     conda:
         "../../envs/train/environment.yaml"
     resources:
-        mem_mb=memory_of("tokens"),
-        runtime=minutes_of("tokens"),
+        mem_mb=needs.memory("tokens"),
+        runtime=needs.minutes("tokens"),
     params:
-        recipe=lambda wildcards: recipe("write_kaito.py", **of_kaito(wildcards)),
+        recipe=kaito_params.manifests,
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
@@ -64,9 +67,9 @@ rule tune_on_kaito:
     threads: 0
     params:
         # Neither is compared: what decides the adapter is in tuning.yaml, and other code must not train it anew.
-        platform=lambda wildcards, output: json.dumps(of_kaito(wildcards)),
-        confirm=confirmation,
-        poll=lambda wildcards, output: EXPERIMENT.publish.poll_seconds,
+        platform=not_a_trigger(kaito_params.platform),
+        confirm=not_a_trigger(CONFIRM),
+        poll=not_a_trigger(EXPERIMENT.publish.poll_seconds),
         directory=subpath(output.status, parent=True),
     message:
         "Tuning {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}, with KAITO"
@@ -106,12 +109,12 @@ rule receive_adapter:
         **KAITO_RUN,
     conda:
         "../../envs/train/environment.yaml"
-    threads: threads_of_a_rank
+    threads: needs.rank_cores
     resources:
-        mem_mb=memory_of("torch"),
-        runtime=minutes_of("torch"),
+        mem_mb=needs.memory("torch"),
+        runtime=needs.minutes("torch"),
     params:
-        recipe=received_recipe,
+        recipe=kaito_params.received,
         base=subpath(input.base, parent=True),
         tokens=subpath(input.tokens, parent=True),
         tuned=subpath(input.status, parent=True),
@@ -148,10 +151,10 @@ rule serve_on_kaito:
     conda:
         "../../envs/publish/environment.yaml"
     params:
-        recipe=serving_recipe,
+        recipe=kaito_params.serving,
         adapter=subpath(input.trained, parent=True),
         # Compared, unlike elsewhere: what was only written is made once there is leave.
-        confirm=lambda wildcards: confirmation(wildcards, None),
+        confirm=CONFIRM,
         directory=subpath(output.manifest, parent=True),
     message:
         "Writing how KAITO serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"

@@ -42,8 +42,8 @@ def test_a_profile_sets_the_ranks_of_its_machine(form: object, edited: Workspace
     ("name", "old", "new"),
     [
         ("scripts/snaketune/dag/estimates.py", "FRAGMENTATION = 1.4", "FRAGMENTATION = 2.8"),
-        ("rules/resources.smk", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
-        ("rules/merge.smk", 'mem_mb=memory_of("merge")', "mem_mb=99"),
+        ("scripts/snaketune/dag/resources.py", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
+        ("rules/merge.smk", 'mem_mb=needs.memory("merge")', "mem_mb=99"),
     ],
 )
 def test_other_resources_run_nothing_again(edited: Workspace, name: str, old: str, new: str) -> None:

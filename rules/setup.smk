@@ -1,0 +1,60 @@
+"""The experiment, checked, and the names that every rules file uses.
+
+`inputs`, `job_params` and `needs` hold the functions of wildcards, `targets` the lists of files; all
+four are in scripts/snaketune/dag/. Directories of results/ are in capitals (dag/patterns.py).
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from snaketune.core.errors import UserError
+from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, PREFIX_FILE
+from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
+from snaketune.dag import process
+from snaketune.dag.inputs import Inputs
+from snaketune.dag.job_params import JobParams, not_a_trigger
+from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN, RUNS
+from snaketune.dag.patterns import SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING, UNTUNED
+from snaketune.dag.patterns import files_in, one_of
+from snaketune.dag.resources import JobResources
+from snaketune.dag.targets import Targets, required
+from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE
+from snaketune.platforms.kaito import jobs as kaito_jobs
+from snaketune.platforms.registry import read_matrix
+
+try:
+    MATRIX = read_matrix(config, Path())
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+process.set_up(workflow)
+EXPERIMENT = MATRIX.experiment
+inputs, job_params, needs, targets = (
+    Inputs(MATRIX),
+    JobParams(MATRIX, ROOT),
+    JobResources(MATRIX, workflow),
+    Targets(MATRIX),
+)
+SERVED = kaito_jobs.served(MATRIX)
+CONFIRM = "--confirm" if EXPERIMENT.publish.confirm else ""
+# Every scenario's untuned model has the same weights: one of them is enough.
+EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
+
+
+# Before the rules: read after them, it makes Snakemake forget the constraints of outputs in an object storage.
+wildcard_constraints:
+    model=one_of(MATRIX.models),
+    scenario=one_of(MATRIX.scenarios),
+    technique=one_of(MATRIX.techniques),
+    precision=one_of(MATRIX.exports),
+    seed=r"\d+",
+    rate=r"[0-9.e-]+",
+
+
+onstart:
+    process.prepare_cluster(workflow)

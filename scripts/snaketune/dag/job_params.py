@@ -1,0 +1,160 @@
+"""The parameters of each job, as the one JSON text that its script is given: functions of wildcards."""
+
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.digest import code_digest
+from snaketune.core.file_digests import FileDigests, file_digest
+from snaketune.dag.inputs import Inputs
+from snaketune.dag.params import Recipes
+from snaketune.dag.patterns import CARD, PROGRAM, TEMPLATE
+from snaketune.export.runtime_adapters.files import parts_of_all
+
+
+class JobParams:
+    """Everything that can change a job's result, besides its inputs."""
+
+    def __init__(self, matrix: Recipes, root: Path):
+        self.matrix, self.root = matrix, root
+        self.probe = matrix.experiment.parity.probe.model_dump()
+
+    def encode(self, script: str, environment: str = "train", **values: Any) -> str:
+        """Return parameters with digests of the script's code and of its environment's lock file.
+
+        They are one value because Snakemake compares params as a set without names: values that are
+        swapped between two of them would go unseen.
+        """
+        digests = {
+            "code": code_digest(self.root / "scripts" / script),
+            "environment": file_digest(self.root / "envs" / environment / "requirements.txt"),
+        }
+        return json.dumps(values | digests, sort_keys=True)
+
+    @cached_property
+    def _digests(self) -> FileDigests:
+        return FileDigests(Path("work/digests.json"))
+
+    def _digests_of(self, paths: Iterable[Any]) -> dict[str, str]:
+        """Return the digest of each of the user's files, whose times can't be trusted (`cp -p`, `git checkout`)."""
+        return {str(path): self._digests.of(Path(path)) for path in paths if path}
+
+    def data(self, wildcards: Any) -> str:
+        source = self.matrix.scenarios[wildcards.scenario].source
+        # The corpus is imported by name, which the script's own digest can't see.
+        path = self.root / f"scripts/snaketune/corpora/{source.builtin}.py"
+        return self.encode(
+            "prepare_data.py",
+            **self.matrix.data_recipe(wildcards.scenario),
+            source_digests=self._digests_of(source.paths),
+            corpus_code=code_digest(path, self.root / "scripts") if source.builtin else None,
+        )
+
+    def tokens(self, wildcards: Any) -> str:
+        return self.encode("tokenize_data.py", **self.matrix.tokens_recipe(wildcards.scenario))
+
+    def tokenizer(self, wildcards: Any) -> str:
+        build = self.matrix.models[wildcards.model].build
+        assert build
+        return self.encode("train_tokenizer.py", **build.model_dump(include={"vocabulary", "context"}))
+
+    def pretraining(self, wildcards: Any) -> str:
+        return self.encode("pretrain_model.py", **self.matrix.pretraining_recipe(wildcards.model))
+
+    def fetched_model(self, wildcards: Any) -> str:
+        origin = self.matrix.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
+        local = Inputs(self.matrix).local_model(wildcards)
+        return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
+
+    def training(self, wildcards: Any) -> str:
+        recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, int(wildcards.seed))
+        return self.encode("train.py", **recipe)
+
+    def training_at_rate(self, wildcards: Any) -> str:
+        """Return the parameters of a training of the learning-rate grid, with the first seed."""
+        seed, rate = self.matrix.experiment.seeds[0], float(wildcards.rate)
+        return self.encode("train.py", **self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate))
+
+    def property_run(self, wildcards: Any) -> str:
+        return self.encode("train.py", **self.matrix.property_recipe(wildcards.technique, int(wildcards.ranks)))
+
+    def merge(self, wildcards: Any) -> str:
+        return self.encode("merge_adapter.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
+
+    def prefix(self, wildcards: Any) -> str:
+        return self.encode("extract_prefix.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
+
+    def evaluation_with_logits(self, wildcards: Any) -> str:
+        return self.encode("evaluate.py", probe=self.probe, **self.matrix.evaluation_recipe(wildcards.scenario))
+
+    def evaluation(self, wildcards: Any) -> str:
+        return self.encode("evaluate.py", **self.matrix.evaluation_recipe(wildcards.scenario))
+
+    def quantization(self, wildcards: Any) -> str:
+        return self.encode("quantize_onnx.py", "export", **self.matrix.export_recipe(wildcards.precision))
+
+    def genai(self, wildcards: Any) -> str:
+        return self.encode("build_genai.py", "export", **self.matrix.export_recipe(wildcards.precision))
+
+    def parity(self, wildcards: Any) -> str:
+        return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario, wildcards.technique))
+
+    def benchmark(self, wildcards: Any) -> str:
+        return self.encode("benchmark.py", **self.matrix.benchmark_recipe(wildcards.technique))
+
+    def package(self, wildcards: Any) -> str:
+        cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
+        digests = {"template": file_digest(self.root / CARD), "program": file_digest(self.root / PROGRAM)}
+        return self.encode("package_model.py", **digests, **self.matrix.package_recipe(*cell))
+
+    def switchable_base(self, wildcards: Any) -> str:
+        adapters = [self.matrix.techniques[name].model_dump()["adapter"] for name in self.matrix.switched]
+        return self.encode("export_base_for_adapters.py", "export", parts=parts_of_all(adapters))
+
+    def adapter_parity(self, wildcards: Any) -> str:
+        experiment = self.matrix.experiment
+        budget = experiment.parity.budgets.get("merged-onnx-fp32")
+        return self.encode(
+            "check_adapter.py",
+            probe=self.probe,
+            threads=experiment.evaluation.threads,
+            gate=experiment.parity.gate,
+            largest_logit_difference=budget and budget.largest_logit_difference,
+        )
+
+    def report(self, wildcards: Any) -> str:
+        """Return the report's parameters from a function: Snakemake takes braces in a text for wildcards."""
+        return self.encode("write_report.py", template=file_digest(self.root / TEMPLATE), **self.matrix.report_recipe())
+
+    def record(self, wildcards: Any) -> str:
+        return self.encode("record_results.py", **self.matrix.record_recipe())
+
+    def pretraining_checkpoint_steps(self, wildcards: Any) -> int:
+        build = self.matrix.models[wildcards.model].build
+        return build.pretraining.checkpoint_steps if build and build.pretraining else 1
+
+    def launcher(self, wildcards: Any, resources: Any) -> str:
+        """Return what starts a training: several ranks, or DeepSpeed, need a launcher.
+
+        As a function of `resources` it is no trigger: on how many nodes a job runs changes no result.
+        """
+        technique = self.matrix.techniques[wildcards.technique]
+        ranks, nodes = int(wildcards.get("ranks", technique.world_size)), int(resources.get("nodes") or 1)
+        if ranks == 1 and technique.engine.type == "torch":
+            return "python"
+        return f"python scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
+
+    def live_options(self, wildcards: Any) -> list[str]:
+        names = "/".join(str(value) for value in dict(wildcards).values())
+        return ["--live", f"work/live/{names}"] if self.matrix.experiment.tracking == "dvclive" else []
+
+
+def not_a_trigger(value: Any) -> Any:
+    """Return a param whose changes re-run nothing: Snakemake doesn't compare params from functions of `output`."""
+
+    def param(wildcards: Any, output: Any) -> Any:
+        return value(wildcards) if callable(value) else value
+
+    return param

@@ -1,0 +1,47 @@
+"""What Snakemake's own process needs before its jobs start."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from snaketune.core.errors import UserError
+from snaketune.core.files import prefer_programs_of
+from snaketune.dag import slurm_preflight
+
+
+def set_up(workflow: Any) -> None:
+    """Let jobs find this environment's programs without an activated shell, and hear SLURM's warning."""
+    signal.signal(signal.SIGUSR1, _pass_on)
+    # Conda brings its own programs.
+    if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
+        prefer_programs_of(Path(sys.executable).parent)
+        # Under a fork server (snaketune/core/fork_server.py) jobs start in a tenth of a second.
+        if forks := os.environ.get("SNAKETUNE_FORK_SERVER"):
+            prefer_programs_of(Path(forks) / "bin")
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Send a signal to every process below this one: SLURM warns only the first process of a job, or all of them."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def prepare_cluster(workflow: Any) -> None:
+    """Check, before anything is submitted to SLURM, what the jobs that are due ask of it."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    dag = workflow.dag
+    jobs = dict.fromkeys(dag.get_job_group(job) or job for job in dag.needrun_jobs() if not job.is_local)
+    try:
+        slurm_preflight.prepare(jobs, workflow.executor_settings, Path(workflow.workdir_init), logger)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

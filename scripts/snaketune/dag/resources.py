@@ -1,0 +1,162 @@
+"""What each job asks of a machine: from its parameters, its model's shape, and its rows once they are tokenized.
+
+Snakemake asks again before it submits a job: what was a bound before a model was fetched or rows
+were tokenized is exact by then. Resources re-run nothing.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+
+from snaketune.config.technique import Technique
+from snaketune.dag.estimates import (
+    NEEDS,
+    UNKNOWN,
+    Shape,
+    adapter_parameters,
+    megabytes,
+    minutes,
+    training_bytes,
+    training_seconds,
+)
+from snaketune.dag.params import Recipes
+from snaketune.dag.patterns import BASE, TRAINING
+
+ROWS_UNKNOWN = 2000
+# MB, measured: two Snakemakes of 140 MB start in every job of a cluster, whatever it then does.
+SNAKEMAKES = 280
+# What training all weights of a built model is like.
+PRETRAINING = {
+    "adapter": None,
+    "base_precision": "fp32",
+    "engine": {"type": "torch", "zero_stage": 0, "offload": "none"},
+    "world_size": 1,
+}
+
+
+class JobResources:
+    """Functions of wildcards for `threads` and `resources`."""
+
+    def __init__(self, matrix: Recipes, workflow: Any):
+        self.matrix, self.workflow = matrix, workflow
+        self._figures: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def memory(self, kind: str) -> Callable[..., int]:
+        """Return the megabytes of a job of a kind of NEEDS."""
+        return lambda wildcards, attempt: rising(megabytes(NEEDS[kind].bytes(self._parameters(wildcards))), attempt)
+
+    def minutes(self, kind: str) -> Callable[..., int]:
+        return lambda wildcards, attempt: attempt * minutes(NEEDS[kind].seconds(self._parameters(wildcards)))
+
+    def training_memory(self, wildcards: Any, input: Any, attempt: int, threads: int, rulename: str) -> int:
+        """Return the megabytes of each node: SLURM asks the same of all of them."""
+        recipe, shape, longest, _ = self._training(wildcards)
+        nodes = self._nodes(rulename, wildcards=wildcards, input=input, attempt=attempt, threads=threads)
+        return rising(megabytes(training_bytes(recipe, shape, longest) / nodes), attempt)
+
+    def training_minutes(self, wildcards: Any, attempt: int) -> int:
+        recipe, shape, _, tokens = self._training(wildcards)
+        adapter = adapter_parameters(shape, recipe["adapter"]) if recipe["adapter"] else 0
+        cores, gpus = recipe["world_size"] * recipe["threads"], self.training_gpus(wildcards)
+        return attempt * minutes(training_seconds(shape.parameters + adapter, tokens, cores, gpus))
+
+    def training_gpus(self, wildcards: Any) -> int:
+        """Return one GPU for each rank if the profile says how many there are: `resources: [gpu=8]`."""
+        counted = "gpu" in self.workflow.resource_settings.resources
+        return self._training(wildcards)[0]["world_size"] if counted else 0
+
+    def pretraining_memory(self, wildcards: Any, attempt: int) -> int:
+        recipe = {"batch_rows": 1, "sequence_length": 1, **self.matrix.pretraining_recipe(wildcards.model)}
+        recipe |= {**PRETRAINING, "micro_batch_rows": recipe["batch_rows"]}
+        needed = training_bytes(recipe, self.shape(wildcards.model), recipe["sequence_length"])
+        return rising(megabytes(needed + NEEDS["data"].memory), attempt)
+
+    def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
+        recipe, parameters = self.matrix.pretraining_recipe(wildcards.model), self.shape(wildcards.model).parameters
+        return attempt * minutes(training_seconds(parameters, recipe["tokens"], recipe["threads"]))
+
+    def pretraining_cores(self, wildcards: Any) -> int:
+        return int(self.matrix.pretraining_recipe(wildcards.model)["threads"])
+
+    def training_cores(self, wildcards: Any) -> int:
+        technique = self._technique(wildcards)
+        return int(wildcards.get("ranks", technique.world_size)) * technique.threads
+
+    def rank_cores(self, wildcards: Any) -> int:
+        """Return the cores of one rank of a technique's training."""
+        return self._technique(wildcards).threads
+
+    def every_core(self, used: Callable[[Any], int]) -> Callable[[Any], int]:
+        """Return all cores, so that nothing else runs; on a cluster, whose profile asks for a whole node, those used."""
+
+        def cores(wildcards: Any) -> int:
+            try:
+                if self.workflow.local_exec:
+                    return int(self.workflow.cores)
+            except WorkflowError:
+                pass
+            return used(wildcards)
+
+        return cores
+
+    def shape(self, model: str) -> Shape:
+        """Return a model's shape from config/models/ or its config.json; of Phi-3-mini until one is fetched."""
+        chosen = self.matrix.models[model]
+        if built := chosen.build:
+            sizes = {"vocab_size": built.vocabulary, "max_position_embeddings": built.context}
+            return Shape.of({**built.architecture.model_dump(), **sizes, "tie_word_embeddings": True})
+        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json")
+        return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
+
+    def _technique(self, wildcards: Any) -> Technique:
+        return self.matrix.techniques[wildcards.technique]
+
+    def _rows(self, model: str, scenario: str) -> tuple[int, int]:
+        """Return the tokens of the longest row and of all training rows; a bound until they are tokenized."""
+        most = min(self.matrix.scenarios[scenario].max_tokens, self.shape(model).context)
+        card = self._read(f"{TRAINING.format(model=model, scenario=scenario)}/card.json")
+        if not card:
+            return most, most * ROWS_UNKNOWN
+        longest = max(split["longest"] for split in card["splits"].values())
+        return min(longest, most), card["splits"]["train"]["tokens"]
+
+    def _training(self, wildcards: Any) -> tuple[dict[str, Any], Shape, int, int]:
+        """Return the parameters, shape, longest row and tokens of a training job."""
+        experiment = self.matrix.experiment
+        if "ranks" in wildcards.keys():  # noqa: SIM118 (Snakemake's wildcards are a list of values)
+            assert experiment.properties
+            model, scenario = experiment.properties.model, experiment.properties.scenario
+            recipe = self.matrix.property_recipe(wildcards.technique, int(wildcards.ranks))
+            longest = self._rows(model, scenario)[0]
+            return recipe, self.shape(model), longest, recipe["steps"] * recipe["batch_rows"] * longest
+        seed, rate = int(wildcards.get("seed", experiment.seeds[0])), wildcards.get("rate")
+        recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate and float(rate))
+        longest, tokens = self._rows(wildcards.model, wildcards.scenario)
+        return recipe, self.shape(wildcards.model), longest, tokens * recipe["epochs"]
+
+    def _nodes(self, rulename: str, **given: Any) -> int:
+        """Return the nodes that a cluster's profile asks for; Snakemake lets no resource depend on another."""
+        asked = self.workflow.get_rule(rulename).resources.get("nodes")
+        return (asked and asked.evaluate(rulename=rulename, async_run=self.workflow.async_run, **given).value) or 1
+
+    def _parameters(self, wildcards: Any) -> int:
+        """Return the parameters of the model that a job loads, 0 for a service's own."""
+        return self.shape(wildcards.model).parameters if wildcards.get("model") in self.matrix.models else 0
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Return a JSON file's content, read again only if it changes; nothing if it isn't there yet."""
+        try:
+            key = (name, Path(name).stat().st_mtime_ns)
+            if key not in self._figures:
+                self._figures[key] = json.loads(Path(name).read_text())
+            return self._figures[key]
+        except (OSError, ValueError):
+            return {}
+
+
+def rising(needed: int, attempt: int) -> int:
+    """Add Snakemake's own memory, and half as much more with each attempt: a job killed for its memory gets more."""
+    return (needed + SNAKEMAKES) * (1 + attempt) // 2
