@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from snaketune.core import errors, files, layout, manifest
@@ -43,7 +43,7 @@ def check_configuration(configuration: dict[str, Any], recipe: dict[str, Any], w
         raise UserError(f"{where}: its base is {base}, this run's is {recipe['hub']}")
 
 
-def check_weights(weights: Weights, base: dict[str, torch.Size], options: dict[str, Any], where: Path) -> None:
+def check_weights(weights: Weights, base: dict[str, tuple[int, int]], options: dict[str, Any], where: Path) -> None:
     """Raise a UserError unless the adapter has exactly the layers and widths of its base model.
 
     Args:
@@ -110,10 +110,10 @@ def main() -> None:
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{tuned}: incomplete ({error}); fetch it again") from None
     check_configuration(configuration, recipe, tuned / layout.ADAPTER_FILES[1])
-    matrices = load_file(arguments.base_directory / "model.safetensors")
-    shapes = {name.removesuffix(".weight"): one.shape for name, one in matrices.items() if one.dim() == 2}
-    del matrices
-    check_weights(weights, shapes, recipe["options"], file)
+    with safe_open(arguments.base_directory / "model.safetensors", framework="pt") as base:
+        shapes = {name.removesuffix(".weight"): base.get_slice(name).get_shape() for name in base.keys()}  # noqa: SIM118
+    matrices = {module: (shape[0], shape[1]) for module, shape in shapes.items() if len(shape) == 2}
+    check_weights(weights, matrices, recipe["options"], file)
 
     rows, validation = (read_rows(arguments.tokens_directory / f"{one}.safetensors") for one in ("train", "validation"))
     steps = curve(state, sum(len(ids) for ids in rows.ids))
