@@ -1,7 +1,7 @@
-"""A project folder of AI Toolkit from the recipe of each run that Olive can train.
+"""An AI Toolkit project for each run that Olive can train.
 
-Needs: results/data/{scenario}/; results/models/{model}/base/ of a model that isn't of the hub.
-Makes: ai-toolkit/ of each run, when `ai_toolkit` is asked for.
+Needs: results/data/{scenario}/; results/models/{model}/base/ of a model that isn't on the hub.
+Makes: ai-toolkit/ of each run, when `ai_toolkit` is requested.
 """
 
 from snaketune.platforms.olive import jobs as olive_jobs
@@ -38,7 +38,7 @@ rule write_ai_toolkit:
         base=[],
         directory=subpath(output.manifest, parent=True),
     message:
-        "Writing a project of AI Toolkit: {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+        "Writing an AI Toolkit project: {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
         python scripts/write_ai_toolkit.py \
@@ -52,7 +52,7 @@ rule write_ai_toolkit:
         """
 
 
-# A model of the hub is downloaded by the project itself.
+# A hub model is downloaded by the project itself.
 use rule write_ai_toolkit as write_ai_toolkit_and_copy_base with:
     input:
         base=f"{BASE}/manifest.json",

@@ -1,4 +1,4 @@
-"""Fine-tuning by hosted services: rows go there, a job is started once, and what it made is named here.
+"""Fine-tuning by hosted services: rows are uploaded, a job is started once, and its results are fetched.
 
 Needs: results/data/{scenario}/; credentials in the environment, and `publish: {confirm: true}`.
 Makes: rows/ of each hosted technique; job.json, model.json, resources.json, … of each run.
@@ -38,7 +38,7 @@ rule convert_hosted:
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Writing the rows of {wildcards.scenario} as {wildcards.technique} sends them"
+        "Converting the rows of {wildcards.scenario} for {wildcards.technique}"
     shell:
         """
         python scripts/convert_hosted.py \
@@ -61,7 +61,7 @@ rule submit_hosted:
         "logs/benchmarks/hosted/{model}/{scenario}/{technique}/seed-{seed}/submit.tsv"
     wildcard_constraints:
         **OF_HOSTED,
-    # First of all, as services train while this machine does other things.
+    # First, because services train while this machine does other work.
     priority: 20
     localrule: True
     conda:
@@ -114,7 +114,7 @@ rule wait_hosted:
     localrule: True
     conda:
         "../../envs/publish/environment.yaml"
-    # It computes nothing: no core waits with it.
+    # It only waits, and needs no core.
     threads: 0
     resources:
         hosted_waits=1,
@@ -159,7 +159,7 @@ rule fetch_hosted:
         rows=subpath(input.rows, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Fetching the figures of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+        "Fetching the results of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
         python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \

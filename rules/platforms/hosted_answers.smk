@@ -1,7 +1,7 @@
-"""Hosted models answer the test rows, and are scored as every other backend is.
+"""Hosted models answer the test rows and are scored like every other backend.
 
 Needs: model.json of each hosted run, results/data/{scenario}/; credentials in the environment.
-Makes: evaluation/hosted.json, .predictions.jsonl and .answers.jsonl of each run, and untuned/ beside them.
+Makes: evaluation/hosted.json, .predictions.jsonl and .answers.jsonl of each run, and of the base model in untuned/.
 """
 
 
@@ -27,7 +27,7 @@ rule ask_hosted:
         at_once=not_a_trigger(EXPERIMENT.publish.requests_at_once),
         confirm=not_a_trigger(CONFIRM),
     message:
-        "Asking {wildcards.model} by {wildcards.technique} the test rows of {wildcards.scenario}: {wildcards.part}"
+        "Asking {wildcards.model} of {wildcards.technique} the test rows of {wildcards.scenario}: {wildcards.part}"
     shell:
         """
         python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \

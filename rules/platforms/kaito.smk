@@ -1,7 +1,7 @@
-"""Fine-tuning by a KAITO operator: manifests, a Workspace made once, its adapter laid out as a run's.
+"""Fine-tuning by a KAITO operator: manifests, a Workspace that is created once, and the adapter that it trains.
 
-Needs: results/data/{scenario}/; a kubeconfig and `publish: {confirm: true}` to apply anything.
-Makes: kaito/ of each run, then adapter/ and the records as training here does; kaito-serving/ where asked for.
+Needs: results/data/{scenario}/; a kubeconfig and `publish: {confirm: true}` to create anything.
+Makes: kaito/ of each run, then adapter/ and the records of a local run; kaito-serving/ on request.
 """
 
 from snaketune.platforms.kaito.job_params import KaitoParams
@@ -58,12 +58,12 @@ rule tune_on_kaito:
         "logs/benchmarks/kaito/{model}/{scenario}/{technique}/seed-{seed}/tune.tsv"
     wildcard_constraints:
         **KAITO_RUN,
-    # First of all, as the cluster trains while this machine does other things.
+    # First, because the cluster trains while this machine does other work.
     priority: 20
     localrule: True
     conda:
         "../../envs/publish/environment.yaml"
-    # It computes nothing: no core waits with it.
+    # It only waits, and needs no core.
     threads: 0
     params:
         # Neither is compared: what decides the adapter is in tuning.yaml, and other code must not train it anew.
@@ -120,7 +120,7 @@ rule receive_adapter:
         tuned=subpath(input.status, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Proving the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
+        "Checking the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
         python scripts/receive_adapter.py \
@@ -157,7 +157,7 @@ rule serve_on_kaito:
         confirm=CONFIRM,
         directory=subpath(output.manifest, parent=True),
     message:
-        "Writing how KAITO serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+        "Writing the Workspace that serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
         python scripts/make_environment.py --lock envs/publish/requirements.txt --unless kubernetes -- \
