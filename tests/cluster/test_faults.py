@@ -72,7 +72,7 @@ def test_no_client(cluster: Cluster, runs: Runs) -> None:
         (programs / name).symlink_to(f"/usr/bin/{name}")
     code, printed = runs.run(TARGET, PATH=str(programs))
     assert code == 1, printed
-    assert printed.count("sbatch isn.t installed here: run on a login node") == 1
+    assert printed.count("sbatch isn't installed here: run on a login node") == 1
     assert "Traceback" not in printed, printed
 
 
