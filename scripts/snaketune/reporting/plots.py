@@ -50,7 +50,7 @@ def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
         dots = [(entry["tokens"] / 1000, entry["validation_loss"]) for entry in entries if "validation_loss" in entry]
         if dots:
             axes.plot(*zip(*dots, strict=True), "o", color=colour[name], markersize=4)
-    axes.set(xlabel="training tokens (thousands)", ylabel="loss per answer token (nats)", yscale="log")
+    axes.set(xlabel="training tokens (thousands)", ylabel="loss per completion token (nats)", yscale="log")
     _plain_numbers(axes)
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")

@@ -116,25 +116,25 @@ def test_one_seed_has_no_column_of_seeds(tmp_path: Path) -> None:
 
 def test_without_an_export_there_are_no_tables_of_exports(tmp_path: Path) -> None:
     text = page(tmp_path, ["qa"], [1])
-    assert "What each export keeps" not in text
+    assert "Quality of each export" not in text
     assert "Parity" not in text
 
 
 def test_exports_are_told_by_run_and_backend(tmp_path: Path) -> None:
     text = page(tmp_path, ["qa"], [1, 2], ["fp32", "int8"])
-    told = [tuple(row[:3]) for row in rows(text, "What each export keeps")[1:]]
+    told = [tuple(row[:3]) for row in rows(text, "Quality of each export")[1:]]
     assert len(told) == (1 + 3 * 2) * 3
     assert ("lora", "2", "onnx-int8") in told
-    assert len(rows(text, "Parity of each hop")) == 1 + 7
+    assert len(rows(text, "Parity of each conversion step")) == 1 + 7
 
 
 def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: Path) -> None:
     text = page(tmp_path, ["qa"], [1])
     told = re.sub("<[^>]*>", "", text)
     assert "before any test row was seen: full" in told
-    assert "on the test rows it is better than the untuned model" in told
+    assert "On the test rows it is better than the untuned model" in told
     text = page(tmp_path / "b", ["qa"], [1], skills={"base": 0.3, "peft-ia3": 0.31})
-    assert "on the test rows it is not shown better than the untuned model" in text
+    assert "On the test rows it is not shown to be better than the untuned model" in text
 
 
 def test_data_without_labels_tell_their_gate(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_data_without_labels_tell_their_gate(tmp_path: Path) -> None:
     assert re.search(r"Data gate: <span[^>]*>passed</span>", text)
     assert "leaks 0.70 % of 140" in text
     assert "majority" not in text
-    assert "always answering the commonest scores 0.500" in page(tmp_path / "b", ["classification"], [1])
+    assert "always answering the most common one scores 0.500" in page(tmp_path / "b", ["classification"], [1])
 
 
 def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenced(tmp_path: Path) -> None:
