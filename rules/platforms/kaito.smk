@@ -66,7 +66,7 @@ rule tune_on_kaito:
     # It only waits, and needs no core.
     threads: 0
     params:
-        # Neither is compared: what decides the adapter is in tuning.yaml, and other code must not train it anew.
+        # No re-run triggers: tuning.yaml has all that decides the adapter, and other code must not train it again.
         platform=not_a_trigger(kaito_params.platform),
         confirm=not_a_trigger(CONFIRM),
         poll=not_a_trigger(EXPERIMENT.publish.poll_seconds),
@@ -153,7 +153,7 @@ rule serve_on_kaito:
     params:
         recipe=kaito_params.serving,
         adapter=subpath(input.trained, parent=True),
-        # Compared, unlike elsewhere: what was only written is made once there is leave.
+        # A re-run trigger here: the Workspace is created once you consent.
         confirm=CONFIRM,
         directory=subpath(output.manifest, parent=True),
     message:
