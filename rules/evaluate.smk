@@ -1,7 +1,7 @@
 """Deterministic evaluation of every backend on the same test rows.
 
 Needs: merged/ or prefix/, and onnx/{precision}/, of each run, results/tokens/{model}/{scenario}/test/.
-Makes: evaluation/{backend}.json and .predictions.jsonl of each run.
+Makes: evaluation/{backend}.json, .predictions.jsonl and .logits.safetensors of each run.
 """
 
 
@@ -27,7 +27,7 @@ rule evaluate_torch:
         mem_mb=needs.memory("torch"),
         runtime=needs.minutes("torch"),
     params:
-        recipe=job_params.evaluation_with_logits,
+        recipe=job_params.evaluation,
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
@@ -38,7 +38,6 @@ rule evaluate_torch:
             --model {input.model:q} \
             --prefix {input.prefix:q} \
             --tokens-directory {params.tokens:q} \
-            --logits {output.logits:q} \
             --output {output.figures:q} \
             &> {log:q}
         """
@@ -55,6 +54,7 @@ rule evaluate_onnx:
     output:
         figures=f"{RUN}/evaluation/onnx-{{precision}}.json",
         predictions=f"{RUN}/evaluation/onnx-{{precision}}.predictions.jsonl",
+        logits=f"{RUN}/evaluation/onnx-{{precision}}.logits.safetensors",
     log:
         "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/onnx-{precision}.log",
     benchmark:
@@ -96,6 +96,7 @@ use rule evaluate_onnx as evaluate_genai with:
     output:
         figures=f"{RUN}/evaluation/{{precision}}.json",
         predictions=f"{RUN}/evaluation/{{precision}}.predictions.jsonl",
+        logits=f"{RUN}/evaluation/{{precision}}.logits.safetensors",
     log:
         "logs/evaluate/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
     benchmark:

@@ -17,7 +17,7 @@ from snaketune.core import errors, files, manifest
 from snaketune.data.tokens import read_rows
 from snaketune.export.runtime_adapters.files import INPUTS_FILE
 from snaketune.inference.adapter_backend import adapter_backend
-from snaketune.inference.decoding import probe_logits
+from snaketune.inference.decoding import run_probe
 
 
 def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:
@@ -45,7 +45,7 @@ def main() -> None:
 
     manifest.prove(model.with_name("manifest.json"), "model.onnx", "model.onnx_data", INPUTS_FILE)
     manifest.prove(arguments.tokens_directory / "manifest.json")
-    rows = read_rows(arguments.tokens_directory / "test.safetensors").ids[: recipe["probe"]["rows"]]
+    rows = read_rows(arguments.tokens_directory / "test.safetensors")
     backend, loading = seconds(adapter_backend, model, recipe["threads"])
     _, first = seconds(backend.load, adapter)
     found: dict[str, float] = {}
@@ -57,7 +57,7 @@ def main() -> None:
         ("merged", adapter, arguments.merged_logits),
     ):
         switching.append(seconds(backend.switch, switched)[1])
-        logits = probe_logits(backend, rows, recipe["probe"]["positions"])
+        logits = run_probe(backend, rows, recipe["probe"])["logits"]
         # Unlike max() of Python, this keeps a NaN.
         apart = np.abs(logits.astype(np.float64) - load_file(expected)["logits"]).max()
         found[name] = float(np.maximum(found.get(name, 0.0), apart))

@@ -1,9 +1,9 @@
 """Compare each form of a run's model with its parent: adapter, merged, ONNX fp32, every other precision.
 
-Logits are compared over the probe, the last positions of held-out rows; perplexity and the
-scenario's metric over all test rows; what a package's own tokenizer makes of each prompt with
-what the model was trained on. A hop over its budget fails, with the evidence kept, unless the gate
-is `warn`; one whose logits aren't finite numbers fails always.
+Reads only what the evaluations wrote. Logits are compared over the probe, the last positions of
+held-out rows; perplexity and the scenario's metric over all test rows; and the prompts of a genai
+package with the tokens used in training. A conversion step over its budget fails and its figures
+are kept, unless the gate is `warn`; a step whose logits aren't finite numbers always fails.
 """
 
 import argparse
@@ -11,61 +11,57 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune.core import errors, files, manifest
 from snaketune.core.precisions import backend_of
-from snaketune.data.tokens import Rows, read_rows
 from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
-from snaketune.inference.decoding import Backend, probe_logits
-from snaketune.inference.load import load, prove
-from snaketune.training.prefix import prefix_beside
 
 
-def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Share of the chats whose prompt a package's own template and tokenizer turn into the tokens trained on."""
-    encode = getattr(backend, "encode", None)
-    chats = [(prompt, row["messages"]) for prompt, row in zip(tokens.prompts, rows, strict=True) if "messages" in row]
-    if encode is None or not chats:
-        return {}
-    equal = [list(prompt) == list(encode(messages[:-1])) for prompt, messages in chats]
-    return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
+def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of every conversion step, by its name.
 
+    Args:
+        run: directory whose ``evaluation/`` is compared.
+        exports: manifest.json of each precision's directory.
+        adapter_logits: probe of base and adapter, if they were merged.
+    """
+    how = (recipe["bootstrap_samples"], recipe["confidence"])
 
-def hops_of(run: Path, tokens: Path, adapter_logits: Path | None, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The figures of every hop, by its name."""
-    probe, how = recipe["probe"], (recipe["bootstrap_samples"], recipe["confidence"])
-    held_out, rows = read_rows(tokens / "test.safetensors"), files.read_jsonl(tokens / "test.jsonl")
-    probed = held_out.ids[: probe["rows"]]
-    positions = [min(probe["positions"], len(row)) for row in probed]
-    merged = load_file(run / "evaluation/torch.logits.safetensors")["logits"]
-    hops: dict[str, Any] = {}
+    def probed(backend: str) -> dict[str, Any]:
+        return load_file(run / f"evaluation/{backend}.logits.safetensors")
+
+    def predicted(backend: str) -> list[dict[str, Any]]:
+        return files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
+
+    parent, above = probed("torch"), predicted("torch")
+    positions = parent["positions"].tolist()
+    steps: dict[str, Any] = {}
     if adapter_logits:
-        unmerged = load_file(adapter_logits)["logits"]
-        hops["adapter-merged"] = compare_logits(unmerged, merged, positions, *how)
+        unmerged = load_file(adapter_logits)
+        steps["adapter-merged"] = compare_logits(unmerged["logits"], parent["logits"], positions, *how)
     # fp32 comes first: it is the parent of the others.
-    parent, above = merged, "torch"
-    for precision in sorted(recipe["precisions"], key=lambda name: name != "fp32"):
-        directory = run / "onnx" / precision
-        model = directory / "model.onnx"
-        backend = None  # frees the last one's weights first
-        backend = load(model, prefix_beside(model), recipe["threads"])
-        logits = probe_logits(backend, probed, probe["positions"])
-        before, after = (
-            files.read_jsonl(run / f"evaluation/{name}.predictions.jsonl") for name in (above, backend_of(precision))
-        )
-        hops["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
-            **compare_logits(parent, logits, positions, *how),
-            **compare_answers(recipe["primary_metric"], before, after, *how),
-            **prompt_agreement(backend, held_out, rows),
-            "bytes": sum(path.stat().st_size for path in directory.glob("model.onnx*")),
-            "share_of_fp32_bytes": (directory / "model.onnx_data").stat().st_size
-            / (run / "onnx/fp32/model.onnx_data").stat().st_size,
+    sizes = {path.parent.name: sizes_of(path) for path in exports}
+    for precision in sorted(sizes, key=lambda name: name != "fp32"):
+        backend = backend_of(precision)
+        child, below = probed(backend), predicted(backend)
+        tokenized = files.read_json(run / f"evaluation/{backend}.json")
+        steps["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
+            **compare_logits(parent["logits"], child["logits"], positions, *how),
+            **compare_answers(recipe["primary_metric"], above, below, *how),
+            **{key: tokenized[key] for key in ("prompt_agreement", "prompts") if key in tokenized},
+            "bytes": sum(sizes[precision].values()),
+            "share_of_fp32_bytes": sizes[precision]["model.onnx_data"] / sizes["fp32"]["model.onnx_data"],
         }
         if precision == "fp32":
-            parent, above = logits, "onnx-fp32"
-    return hops
+            parent, above = child, below
+    return steps
+
+
+def sizes_of(export: Path) -> dict[str, int]:
+    """Return the bytes of an export's graph and weights, by the manifest of its directory."""
+    named = manifest.read(export)["files"]
+    return {name: named[name]["bytes"] for name in ("model.onnx", "model.onnx_data")}
 
 
 def main() -> None:
@@ -74,33 +70,33 @@ def main() -> None:
         "--recipe",
         type=json.loads,
         required=True,
-        help='JSON: {"precisions", "probe", "threads", "primary_metric", "budgets": {hop: {figure: limit}}, "gate", …}',
+        help='JSON: {"primary_metric", "budgets": {step: {figure: limit}}, "gate", "bootstrap_samples", "confidence"}',
     )
     parser.add_argument("--run-directory", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
+    parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
     parser.add_argument(
-        "--adapter-logits", type=Path, nargs="?", help="of base and adapter, unmerged; none for all weights"
+        "--adapter-logits",
+        type=Path,
+        nargs="?",
+        help="probe of base and adapter before merging, if there is an adapter",
     )
     parser.add_argument("--evidence", type=Path, required=True, help="where the figures stay when the gate fails")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, run = arguments.recipe, arguments.run_directory
 
-    manifest.prove(arguments.tokens_directory / "manifest.json")
-    for precision in recipe["precisions"]:
-        prove(run / "onnx" / precision / "model.onnx")
-    hops = hops_of(run, arguments.tokens_directory, arguments.adapter_logits, recipe)
-    faults = {hop: over_budget(hop, found, recipe["budgets"].get(hop, {})) for hop, found in hops.items()}
-    useless = [hop for hop, found in hops.items() if broken(found)]
-    for hop in useless:
-        faults[hop].append(f"{hop}: logits aren't finite numbers")
+    steps = steps_of(run, arguments.exports, arguments.adapter_logits, recipe)
+    faults = {step: over_budget(step, found, recipe["budgets"].get(step, {})) for step, found in steps.items()}
+    useless = [step for step, found in steps.items() if broken(found)]
+    for step in useless:
+        faults[step].append(f"{step}: logits aren't finite numbers")
     wrong = [line for lines in faults.values() for line in lines]
     result = {
         "gate": recipe["gate"],
-        "hops": {hop: without_nan(found) for hop, found in hops.items()},
+        "hops": {step: without_nan(found) for step, found in steps.items()},
         "over_budget": wrong,
-        "over_budget_hops": [hop for hop, lines in faults.items() if lines],
-        "without_budget": [hop for hop in hops if not recipe["budgets"].get(hop)],
+        "over_budget_hops": [step for step, lines in faults.items() if lines],
+        "without_budget": [step for step in steps if not recipe["budgets"].get(step)],
         "passed": not wrong,
     }
     if useless or (wrong and recipe["gate"] == "fail"):
@@ -108,13 +104,13 @@ def main() -> None:
         arguments.output.unlink(missing_ok=True)
         otherwise = "" if useless else ", raise its budget in the experiment's `parity:`, or set `gate: warn`"
         raise errors.UserError(
-            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Mend the hop{otherwise}"
+            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Fix the export{otherwise}"
         )
     arguments.evidence.unlink(missing_ok=True)
     files.write_json(arguments.output, result)
-    for hop, found in hops.items():
+    for step, found in steps.items():
         print(
-            f"{hop}: largest logit difference {found['largest_logit_difference']:.2g}, greedy agreement {found['greedy_agreement']:.3f}, KL {found['kl_divergence']:.2g}"
+            f"{step}: largest logit difference {found['largest_logit_difference']:.2g}, greedy agreement {found['greedy_agreement']:.3f}, KL {found['kl_divergence']:.2g}"
         )
 
 

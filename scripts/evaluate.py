@@ -27,6 +27,16 @@ from snaketune.inference.decoding import (
 from snaketune.inference.load import load, prove
 
 
+def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the share of chats whose prompt a package's own tokenizer and template turn into the tokens trained on."""
+    encode = getattr(backend, "encode", None)
+    chats = [(prompt, row["messages"]) for prompt, row in zip(tokens.prompts, rows, strict=True) if "messages" in row]
+    if encode is None or not chats:
+        return {}
+    equal = [list(prompt) == list(encode(messages[:-1])) for prompt, messages in chats]
+    return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
+
+
 def answers(
     backend: Backend, tokens: Rows, decoding: dict[str, Any], tokenizer: Tokenizer, recipe: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -96,8 +106,12 @@ def main() -> None:
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
     parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="evaluation/BACKEND.json; predictions go next to it")
-    parser.add_argument("--logits", type=Path, help="also write the logits of the parity probe")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
+    )
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
     prove(model)
@@ -120,14 +134,14 @@ def main() -> None:
     ]
     rate, first = greedy_speed(backend, asked[: recipe["speed_prompts"]], recipe["speed_tokens"])
 
-    if arguments.logits:
-        write_probe(arguments.logits, backend, tokens, recipe["probe"])
+    write_probe(arguments.output.with_suffix(".logits.safetensors"), backend, tokens, recipe["probe"])
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
     files.write_json(
         arguments.output,
         {
             "metrics": metrics,
             "n": len(predicted),
+            **prompt_agreement(backend, tokens, rows),
             "decode_tokens_per_second": rate,
             "latency_p50_ms": first,
             "hardware": manifest.hardware(),

@@ -106,10 +106,12 @@ def contract() -> dict[str, set[str]]:
                 | after_onnx(technique, precision)
                 for name in ONNX_FILES
             }
-        for name in ("torch.json", "torch.predictions.jsonl", "torch.logits.safetensors"):
-            files[f"{run}/evaluation/{name}"] = {f"evaluate_torch {technique}", f"check_parity {technique}"} | END
-        for precision in ("fp32", *QUANTIZED):
-            for name in ("json", "predictions.jsonl"):
+        for name in ("json", "predictions.jsonl", "logits.safetensors"):
+            files[f"{run}/evaluation/torch.{name}"] = {
+                f"evaluate_torch {technique}",
+                f"check_parity {technique}",
+            } | END
+            for precision in ("fp32", *QUANTIZED):
                 files[f"{run}/evaluation/onnx-{precision}.{name}"] = after_onnx(technique, precision)
         files[f"{run}/parity.json"] = {f"check_parity {technique}"} | REPORT
     files[f"{RUN}/lora/seed-1/evaluation/adapter.logits.safetensors"] = {"merge_adapter lora"} | after_merged("lora")

@@ -287,39 +287,31 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     (run / "merged/config.json").write_text(json.dumps(config))
     record(run / "merged", {}, [], [path for path in (run / "merged").iterdir() if path.name in MODEL_FILES])
     recipe = yaml.safe_load((root / "config/config.yaml").read_text())["parity"] | {
-        "threads": 1,
         "primary_metric": "accuracy",
-        "precisions": ["fp32"],
         "bootstrap_samples": 100,
         "confidence": 0.95,
         "budgets": {"merged-onnx-fp32": {"largest_logit_difference": 1e-3}},
     }
-    rows = ["--tokens-directory", "results/tokens/test-phi3/test-areas/test"]
+    figures = {"task": "classification", "threads": 1, "speed_prompts": 1, "speed_tokens": 1, "probe": recipe["probe"]}
+    tokens = "results/tokens/test-phi3/test-areas/test"
 
     def script(name: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
-        command = [python(), f"scripts/{name}", *map(str, arguments), *rows]
+        command = [python(), f"scripts/{name}", *map(str, arguments)]
         return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
-    measured = json.dumps(
-        {"task": "classification", "threads": 1, "speed_prompts": 1, "speed_tokens": 1, "probe": recipe["probe"]}
-    )
-    evaluated = script(
-        "evaluate.py",
-        "--recipe",
-        measured,
-        "--model",
-        run / "merged/model.safetensors",
-        "--output",
-        run / "evaluation/torch.json",
-        "--logits",
-        run / "evaluation/torch.logits.safetensors",
-    )
-    assert evaluated.returncode == 0, evaluated.stderr
+    def evaluate(model: str, backend: str) -> None:
+        told = ["--model", run / model, "--output", run / f"evaluation/{backend}.json", "--tokens-directory", tokens]
+        evaluated = script("evaluate.py", "--recipe", json.dumps(figures), *told)
+        assert evaluated.returncode == 0, evaluated.stderr
+
+    evaluate("merged/model.safetensors", "torch")
     check = [
         "--recipe",
         json.dumps(recipe),
         "--run-directory",
         run,
+        "--exports",
+        run / "onnx/fp32/manifest.json",
         "--evidence",
         tmp_path / "evidence.json",
         "--output",
@@ -327,6 +319,7 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     ]
 
     export(finished, run, honest=False)
+    evaluate("onnx/fp32/model.onnx", "onnx-fp32")
     caught = script("check_parity.py", *check)
     assert caught.returncode == 1
     assert "merged-onnx-fp32: largest_logit_difference is" in caught.stderr
@@ -335,6 +328,7 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
     assert not (tmp_path / "parity.json").exists()
 
     export(finished, run, honest=True)
+    evaluate("onnx/fp32/model.onnx", "onnx-fp32")
     passed = script("check_parity.py", *check)
     assert passed.returncode == 0, passed.stderr
     assert read(tmp_path / "parity.json")["hops"]["merged-onnx-fp32"]["largest_logit_difference"] < 1e-3

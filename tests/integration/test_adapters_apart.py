@@ -344,7 +344,7 @@ import sys
 import numpy as np, onnx
 from onnx import TensorProto, helper, numpy_helper
 sys.path.insert(0, "scripts")
-from snaketune.switching import make_switchable
+from snaketune.export.runtime_adapters.graph import make_switchable
 random = np.random.default_rng(0)
 value = helper.make_tensor_value_info
 halves = [random.normal(size=(4, 6)).astype(np.float32) for _ in range(2)]

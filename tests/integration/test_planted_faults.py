@@ -9,13 +9,26 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from support.exported_runs import HOPS, PARITY, PRECISIONS, Place, build, change_weight, export, quantize, told_of
+from support.exported_runs import (
+    EVALUATION,
+    HOPS,
+    PARITY,
+    PRECISIONS,
+    Place,
+    build,
+    change_weight,
+    export,
+    quantize,
+    told_of,
+)
 from support.random_models import merged
 
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import MODEL_FILES
+from snaketune.data.tokens import read_rows
+from snaketune.inference.decoding import write_probe
 from snaketune.inference.onnx_backend import OnnxBackend
 
 
@@ -152,8 +165,10 @@ def test_what_isnt_a_number_is_refused_by_evaluation_and_by_the_gate_even_if_it_
     with pytest.raises(UserError, match=rf"{precision}/model\.onnx: row 0: .* is (nan|inf), expected a finite number"):
         place.evaluate(fault, precision)
     assert not (place.root / fault / evaluated).exists()
-    # The gate trusts no evaluation: these answers are of the model before its fault.
+    # The gate looks at the logits, too: these answers are of the model before its fault.
     shutil.copyfile(place.root / "control" / evaluated, place.root / fault / evaluated)
+    logits, rows = f"evaluation/onnx-{precision}.logits.safetensors", read_rows(place.tokens / "test.safetensors")
+    write_probe(place.root / fault / logits, OnnxBackend(directory / "model.onnx", 1), rows, EVALUATION["probe"])
     for gate in ("warn", "fail"):
         monkeypatch.setitem(PARITY, "gate", gate)
         monkeypatch.setitem(PARITY, "budgets", PARITY["budgets"] if gate == "fail" else {})
@@ -204,14 +219,10 @@ def test_a_package_without_its_chat_template_is_caught(place: Place) -> None:
     config = read_json(place.root / "control/onnx/genai-fp32/tokenizer_config.json")
     del config["chat_template"]
     place.change_package("no template", "tokenizer_config.json", config)
-    place.evaluate("no template", "genai-fp32")
-    failed = place.check("no template", ["fp32", "genai-fp32"])
-    assert failed.returncode == 1
-    [line] = failed.stderr.splitlines()
-    assert re.match(
-        r"error: .*genai-fp32/tokenizer_config\.json: onnxruntime-genai can't apply its `chat_template`", line
-    )
-    assert not (place.root / "no template/parity.json").exists()
+    refused = r"genai-fp32/tokenizer_config\.json: onnxruntime-genai can't apply its `chat_template`"
+    with pytest.raises(UserError, match=refused):
+        place.evaluate("no template", "genai-fp32")
+    assert not (place.root / "no template/evaluation/genai-fp32.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PRECISIONS = ["fp32", "fp16", "int8", "int4", "genai-fp32", "genai-int4"]
 MATRIX = Recipes(SHIPPED | {"precisions": PRECISIONS}, ROOT)
-PARITY = MATRIX.parity_recipe("classification", "lora")
+PARITY = MATRIX.parity_recipe("classification")
 EVALUATION = MATRIX.evaluation_recipe("classification") | {"speed_prompts": 1, "speed_tokens": 2}
 # As many dimensions as the model has make both factors square: one that is transposed still fits.
 ADAPTER = {"type": "lora", "options": {"r": 64, "lora_alpha": 64, "target_modules": ["o_proj"]}}
@@ -103,7 +103,7 @@ class Place:
         return self.root / run / "adapter"
 
     def merge(self, run: str, base: Path | None = None) -> None:
-        recipe = {"base_precision": "fp32", "threads": 1, "probe": PARITY["probe"]}
+        recipe = {"base_precision": "fp32", "threads": 1, "probe": EVALUATION["probe"]}
         run_script(
             merge_adapter,
             *("--recipe", json.dumps(recipe), "--base-directory", base or self.base),
@@ -115,21 +115,18 @@ class Place:
     def evaluate(self, run: str, precision: str | None = None) -> None:
         """By torch, or an export."""
         directory = self.root / run
-        told: list[Any] = ["--model", directory / "merged/model.safetensors", "--output", "torch"]
-        told += ["--logits", directory / "evaluation/torch.logits.safetensors"]
-        recipe = EVALUATION | {"probe": PARITY["probe"]}
+        model, backend = directory / "merged/model.safetensors", "torch"
         if precision:
-            told = ["--model", directory / f"onnx/{precision}/model.onnx", "--output", backend_of(precision)]
-            recipe = EVALUATION
-        told[3] = directory / f"evaluation/{told[3]}.json"
-        run_script(evaluate, "--recipe", json.dumps(recipe), *told, "--prefix", "--tokens-directory", self.tokens)
+            model, backend = directory / f"onnx/{precision}/model.onnx", backend_of(precision)
+        told = ["--model", model, "--output", directory / f"evaluation/{backend}.json"]
+        run_script(evaluate, "--recipe", json.dumps(EVALUATION), *told, "--prefix", "--tokens-directory", self.tokens)
 
     def check(self, run: str, precisions: list[str], adapter: str = "control") -> subprocess.CompletedProcess[str]:
         directory = self.root / run
         command = [
             "scripts/check_parity.py",
-            *("--recipe", json.dumps(PARITY | {"precisions": precisions})),
-            *("--run-directory", directory, "--tokens-directory", self.tokens),
+            *("--recipe", json.dumps(PARITY), "--run-directory", directory),
+            *("--exports", *(directory / f"onnx/{name}/manifest.json" for name in precisions)),
             *("--adapter-logits", self.root / adapter / "evaluation/adapter.logits.safetensors"),
             *("--evidence", directory / "evidence.json", "--output", directory / "parity.json"),
         ]

@@ -84,9 +84,10 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
     if recipe["benchmarked"] and not prefixed:
         yield Folder(run, alone=("benchmark.json",))
     for backend in ("torch", *map(backend_of, precisions)):
-        yield Folder(f"{run}/evaluation", alone=(f"{backend}.json", f"{backend}.predictions.jsonl"))
-    logits = ("torch.logits.safetensors", "adapter.logits.safetensors")
-    yield Folder(f"{run}/evaluation", alone=logits[: 1 + adapted])
+        ends = ("json", "predictions.jsonl", "logits.safetensors")
+        yield Folder(f"{run}/evaluation", alone=tuple(f"{backend}.{end}" for end in ends))
+    if adapted:
+        yield Folder(f"{run}/evaluation", alone=("adapter.logits.safetensors",))
     if prefixed:
         yield Folder(f"{run}/prefix", (layout.PREFIX_FILE,))
     else:

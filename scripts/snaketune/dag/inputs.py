@@ -52,11 +52,6 @@ class Inputs:
     def exported_prefix(self, wildcards: Any) -> str | list[str]:
         return f"{RUN}/onnx/{{precision}}/{PREFIX_FILE}" if wildcards.technique in self.matrix.prefixed else []
 
-    def exported_prefixes(self, wildcards: Any) -> list[str]:
-        prefixed = wildcards.technique in self.matrix.prefixed
-        names = self.matrix.precisions_of(wildcards.technique) if prefixed else []
-        return [f"{RUN}/onnx/{name}/{PREFIX_FILE}" for name in names]
-
     def exports(self, wildcards: Any) -> dict[str, Any]:
         """Return every export of a run."""
         names = self.matrix.precisions_of(wildcards.technique)
@@ -66,9 +61,15 @@ class Inputs:
             "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", read[name])]),
         }
 
-    def evaluations(self, wildcards: Any) -> list[str]:
-        backends = ["torch", *map(backend_of, self.matrix.precisions_of(wildcards.technique))]
-        return [f"{RUN}/evaluation/{name}{end}" for name in backends for end in (".json", ".predictions.jsonl")]
+    def evaluations(self, wildcards: Any) -> dict[str, Any]:
+        """Return what a parity check compares; logits change only together with the figures next to them."""
+        precisions = self.matrix.precisions_of(wildcards.technique)
+        backends = [f"{RUN}/evaluation/{name}" for name in ("torch", *map(backend_of, precisions))]
+        return {
+            "exports": [f"{RUN}/onnx/{name}/manifest.json" for name in precisions],
+            "evaluations": [f"{path}{end}" for path in backends for end in (".json", ".predictions.jsonl")],
+            "logits": ancient([f"{path}.logits.safetensors" for path in backends]),
+        }
 
     def calibration_tokens(self, wildcards: Any) -> list[str]:
         """Return training rows, for a precision whose scales are found on them."""

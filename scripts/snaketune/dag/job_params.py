@@ -86,9 +86,6 @@ class JobParams:
     def prefix(self, wildcards: Any) -> str:
         return self.encode("extract_prefix.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
 
-    def evaluation_with_logits(self, wildcards: Any) -> str:
-        return self.encode("evaluate.py", probe=self.probe, **self.matrix.evaluation_recipe(wildcards.scenario))
-
     def evaluation(self, wildcards: Any) -> str:
         return self.encode("evaluate.py", **self.matrix.evaluation_recipe(wildcards.scenario))
 
@@ -99,7 +96,7 @@ class JobParams:
         return self.encode("build_genai.py", "export", **self.matrix.export_recipe(wildcards.precision))
 
     def parity(self, wildcards: Any) -> str:
-        return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario, wildcards.technique))
+        return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario))
 
     def benchmark(self, wildcards: Any) -> str:
         return self.encode("benchmark.py", **self.matrix.benchmark_recipe(wildcards.technique))

@@ -82,6 +82,7 @@ class Recipes(Cells):
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """How one backend is scored; which of the task's metrics count isn't in it."""
         evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
+        evaluation["probe"] = self.experiment.parity.probe.model_dump()
         return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
 
     @property
@@ -106,13 +107,11 @@ class Recipes(Cells):
     def export_recipe(self, precision: str) -> dict[str, Any]:
         return self.exports[precision].model_dump(exclude={"description"})
 
-    def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
-        how = {"threads", "bootstrap_samples", "confidence"}
+    def parity_recipe(self, scenario: str) -> dict[str, Any]:
         return {
-            **self.experiment.parity.model_dump(exclude_none=True),
-            **self.experiment.evaluation.model_dump(include=how),
+            **self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True),
+            **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
             "primary_metric": self.scenarios[scenario].primary_metric,
-            "precisions": self.precisions_of(technique),
         }
 
     def benchmark_recipe(self, technique: str) -> dict[str, Any]:

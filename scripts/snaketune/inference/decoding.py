@@ -15,6 +15,8 @@ from snaketune.data.tokens import Rows
 
 BATCH_ROWS = 32
 TOKENS_AT_ONCE = 2048
+# With its header, a file of probe logits stays below 16 MB.
+PROBE_BYTES = 15_900_000
 
 
 class Backend(Protocol):
@@ -137,11 +139,33 @@ def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np
     )
 
 
+def fit_probe(probe: dict[str, int], vocabulary: int) -> tuple[int, int]:
+    """Return how many rows, and positions of each, fit into PROBE_BYTES: positions are cut first, then rows.
+
+    Rows are what the parity check resamples; the logits stay fp32, because budgets go down to 1e-3.
+    """
+    most = max(1, PROBE_BYTES // (4 * vocabulary))
+    rows = min(probe["rows"], most)
+    return rows, min(probe["positions"], most // rows)
+
+
+def run_probe(backend: Backend, rows: Rows, probe: dict[str, int]) -> dict[str, np.ndarray]:
+    """Run the parity probe: the last ``positions`` positions of each of the first ``rows`` rows, as far as they fit.
+
+    Returns:
+        ``logits`` (all positions, vocabulary; float32) and ``positions`` (rows; int64), how many each row has.
+    """
+    vocabulary = backend.forward(rows.ids[0][None, :1].astype(np.int64), None, 1)[0].shape[-1]
+    count, positions = fit_probe(probe, vocabulary)
+    chosen = rows.ids[:count]
+    lengths = np.array([min(positions, len(row)) for row in chosen], dtype=np.int64)
+    return {"logits": probe_logits(backend, chosen, positions), "positions": lengths}
+
+
 def write_probe(path: Path, backend: Backend, rows: Rows, probe: dict[str, int]) -> None:
-    """Keep the logits of the parity probe: {"rows": of the first rows, "positions": of each the last}."""
-    logits = probe_logits(backend, rows.ids[: probe["rows"]], probe["positions"])
+    """Write what ``run_probe`` returns as safetensors."""
     with written_whole(path) as aside:
-        save_file({"logits": logits}, aside)
+        save_file(run_probe(backend, rows, probe), aside)
 
 
 def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from snaketune.core import manifest
 from snaketune.core.files import written_whole
 from snaketune.core.layout import PREFIX_FILE
 
@@ -24,16 +23,3 @@ def read_prefix(path: Path) -> list[Layer]:
     """Read keys and values of each layer."""
     tensors = load_file(path)
     return [(tensors[f"key.{i}"], tensors[f"value.{i}"]) for i in range(len(tensors) // 2)]
-
-
-def prefix_beside(model: Path) -> Path | None:
-    """Return the prefix that the manifest in a model's directory lists, or None.
-
-    Raises:
-        UserError: the prefix differs from its manifest.
-    """
-    names = model.with_name("manifest.json")
-    if PREFIX_FILE not in manifest.read(names)["files"]:
-        return None
-    manifest.prove(names, PREFIX_FILE)
-    return model.with_name(PREFIX_FILE)

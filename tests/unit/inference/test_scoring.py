@@ -15,9 +15,10 @@ from snaketune.inference.decoding import (
     answer_likelihoods,
     candidate_likelihoods,
     equal_lengths,
+    fit_probe,
     generate,
     log_softmax,
-    probe_logits,
+    run_probe,
 )
 
 VOCABULARY = 11
@@ -108,4 +109,16 @@ def test_log_softmax_equals_scipys(logits: list[list[float]]) -> None:
 
 def test_the_probe_takes_the_last_positions_of_each_row() -> None:
     rows = [np.array([1, 2, 3]), np.array([4, 5])]
-    np.testing.assert_array_equal(probe_logits(SumBackend(), rows, 2), TABLE[[3, 6, 4, 9]])
+    probed = run_probe(SumBackend(), Rows(rows, []), {"rows": 9, "positions": 2})
+    np.testing.assert_array_equal(probed["logits"], TABLE[[3, 6, 4, 9]])
+    assert probed["positions"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "fitting"), [(2_000, (32, 16)), (49_152, (32, 2)), (128_256, (30, 1)), (200_064, (19, 1))]
+)
+def test_the_probe_of_a_large_vocabulary_has_fewer_positions_and_then_fewer_rows(
+    vocabulary: int, fitting: tuple[int, int]
+) -> None:
+    assert fit_probe({"rows": 32, "positions": 16}, vocabulary) == fitting
+    assert fitting[0] * fitting[1] * vocabulary * 4 < 16_000_000

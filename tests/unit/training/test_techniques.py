@@ -36,7 +36,7 @@ from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
 from snaketune.training.memory import model_state_bytes
-from snaketune.training.prefix import prefix_beside, read_prefix, write_prefix
+from snaketune.training.prefix import read_prefix, write_prefix
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
@@ -288,19 +288,6 @@ def test_likelihoods_after_a_prefix_are_the_loss_it_was_trained_on(base: Path, p
     with torch.no_grad():
         loss = float(answer_loss(prefixed.model, *collate(ROWS, list(range(len(ROWS))), 0, CPU)))
     assert found.sum() == pytest.approx(loss, rel=1e-5)
-
-
-def test_only_a_prefix_that_the_manifest_names_is_used_and_as_it_was_made(tmp_path: Path, prefixed: Trained) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(b"")
-    (tmp_path / PREFIX_FILE).write_bytes((prefixed.out / PREFIX_FILE).read_bytes())
-    manifest.record(tmp_path, {}, [], [model])
-    assert prefix_beside(model) is None
-    manifest.record(tmp_path, {}, [], [model, tmp_path / PREFIX_FILE])
-    assert prefix_beside(model) == tmp_path / PREFIX_FILE
-    (tmp_path / PREFIX_FILE).write_bytes(b"other")
-    with pytest.raises(UserError, match=r"prefix\.safetensors has changed"):
-        prefix_beside(model)
 
 
 KINDS = {
