@@ -5,7 +5,8 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def convert_to_float16(source: Path, _: dict[str, Any], __: Rows) -> onnx.ModelP
     return fp16.convert(source)
 
 
+@contextmanager
+def temporary_files_in(directory: Path) -> Iterator[None]:
+    """Let ONNX Runtime write copies of the model to ``directory``: /tmp may be a small disk."""
+    before, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
     "float16": convert_to_float16,
     "dynamic-int8": quantize_dynamic_int8,
@@ -65,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, source, out = arguments.recipe, arguments.model, arguments.output_directory
     onnxruntime.disable_telemetry_events()
-    logging.disable(logging.WARNING)  # ONNX Runtime's quantizers tell of every node
+    logging.disable(logging.WARNING)  # ONNX Runtime's quantizers report every node
 
     weights = source.with_name("model.onnx_data").stat().st_size
     files.need_space(out, 3 * weights, "quantization")
@@ -81,10 +92,7 @@ def main() -> None:
         manifest.prove(path)
     if calibrates(recipe):
         rows = calibration.calibration_rows(arguments.calibration_directory, recipe["options"]["calibration_rows"])
-    with files.scratch(out / ".quantize") as directory:
-        # ONNX Runtime writes beside its input and to the temporary directory: neither must be
-        # the parent's directory, or a small disk.
-        tempfile.tempdir = str(directory)
+    with files.scratch(out / ".quantize") as directory, temporary_files_in(directory):
         for name in layout.ONNX_FILES[:2]:
             shutil.copyfile(source.with_name(name), directory / name)
         if recipe["method"] != "float16":

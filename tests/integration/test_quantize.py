@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
+from support import integers
 from support.export_environment import in_export_environment
 from support.models import tiny_phi3
 
@@ -156,7 +157,7 @@ def test_onnx_runtime_computes_linear_layers_as_integers_do(told: dict[str, Any]
     found = told["layers"]
     assert found["layers"] == 2 * 4 + 1
     assert found["values"] > 1000
-    assert 0 < found["accumulator"] < power_of_two.EXACT
+    assert 0 < found["accumulator"] < integers.EXACT
     assert found["different"] == dict.fromkeys(found["different"], 0)
 
 
@@ -186,20 +187,20 @@ def test_a_shift_rounds_half_to_even(
     product = activation.astype(np.float64) @ weight.astype(np.float64)
     one, two, three = exponents
     expected = np.clip(np.round(product * 2.0 ** (one + two - three)), -128, 127)
-    np.testing.assert_array_equal(power_of_two.linear(activation, weight, exponents), expected)
+    np.testing.assert_array_equal(integers.linear(activation, weight, exponents), expected)
 
 
 @given(st.floats(1e-30, 1e30))
 def test_the_power_of_two_above(value: float) -> None:
     found = power_of_two.power_of_two_at_least(value)
     assert found / 2 < value <= found
-    assert 2.0 ** power_of_two.exponent_of(found) == found
+    assert 2.0 ** integers.exponent_of(found) == found
 
 
 def test_a_scale_that_is_no_power_of_two() -> None:
     assert power_of_two.power_of_two_at_least(0) == 1
     with pytest.raises(ValueError, match=r"0\.75 is no power of two"):
-        power_of_two.exponent_of(0.75)
+        integers.exponent_of(0.75)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import integers
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +19,7 @@ from scripts_within import run
 
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
-from snaketune.export import gptq, power_of_two
+from snaketune.export import gptq, int8
 from snaketune.export.calibration import Feeds, calibration_rows
 from snaketune.export.graphs import initializers, linear_nodes
 
@@ -52,7 +53,7 @@ def gemms(source: Path, target: Path) -> None:
 
 
 def layers(path: Path, tokens: Path) -> dict[str, Any]:
-    """Each quantized linear layer alone: ONNX Runtime's bits against those of power_of_two.linear."""
+    """Each quantized linear layer alone: ONNX Runtime's bits against those of integers.linear."""
     model = onnx.load(path)
     held = initializers(model.graph)
     makers = {output: node for node in model.graph.node for output in node.output}
@@ -72,12 +73,12 @@ def layers(path: Path, tokens: Path) -> dict[str, Any]:
     for (left, right, node, after), activation in zip(chains, given, strict=True):
         scales = [float(numpy_helper.to_array(held[part.input[1]])) for part in (left, right, after)]
         weight = numpy_helper.to_array(held[right.input[0]])
-        one, two, three = map(power_of_two.exponent_of, scales)
-        expected = power_of_two.linear(activation, weight, (one, two, three))
+        one, two, three = map(integers.exponent_of, scales)
+        expected = integers.linear(activation, weight, (one, two, three))
         found["layers"] += 1
         found["values"] += expected.size
         found["accumulator"] = max(
-            found["accumulator"], int(np.abs(power_of_two.accumulate(activation, weight)).max(initial=0))
+            found["accumulator"], int(np.abs(integers.accumulate(activation, weight)).max(initial=0))
         )
         graph = helper.make_graph(
             [left, right, node, after],
@@ -112,7 +113,7 @@ def refusals(path: Path) -> list[str]:
             value = np.array(0.3, np.float32) if spoil == "scale" else np.array(1, np.int8)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         try:
-            power_of_two.check_power_of_two(model)
+            int8.check_power_of_two(model)
         except UserError as error:
             said.append(str(error))
     return said

@@ -13,9 +13,10 @@ from onnx import numpy_helper, version_converter
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
+from snaketune.core.errors import UserError
 from snaketune.export.calibration import METHODS, observed_ranges
 from snaketune.export.graphs import initializers, linear_nodes
-from snaketune.export.power_of_two import OPSET, check_power_of_two, power_of_two_at_least
+from snaketune.export.power_of_two import OPSET, power_of_two_at_least
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
@@ -98,3 +99,28 @@ def _of_weight(weight: np.ndarray) -> float:
         return float(np.square(np.clip(np.round(weight / scale), -128, 127) * scale - weight, dtype=np.float64).sum())
 
     return min((whole, whole / 2), key=error)
+
+
+def check_power_of_two(model: onnx.ModelProto) -> None:
+    """Prove that every quantized tensor is symmetric int8 by a power of two, at opset 17.
+
+    Raises:
+        UserError: one isn't, or nothing is quantized; names the tensor.
+    """
+    versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
+    if versions != [OPSET]:
+        raise UserError(f"power_of_two: opset is {versions}, expected {OPSET}")
+    held = initializers(model.graph)
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if not pairs:
+        raise UserError("power_of_two: no tensor is quantized; does the model have an operator of op_types?")
+    for node in pairs:
+        tensor, scale, *zero = node.input
+        if scale not in held or not zero or zero[0] not in held:
+            raise UserError(f"power_of_two: scale or zero point of {tensor} isn't a constant")
+        scales, zeros = numpy_helper.to_array(held[scale]), numpy_helper.to_array(held[zero[0]])
+        if held[zero[0]].data_type != onnx.TensorProto.INT8 or zeros.any():
+            raise UserError(f"power_of_two: zero point of {tensor} is {zeros.dtype} {zeros.tolist()}, expected int8 0")
+        # frexp is exact; inf, nan, 0 and what is negative have other fractions.
+        if not np.all(np.frexp(scales)[0] == 0.5):
+            raise UserError(f"power_of_two: scale of {tensor} is {scales.tolist()}, expected a power of two")
