@@ -1,4 +1,4 @@
-"""Lay a trained prefix beside an ONNX model of its base: ONNX Runtime starts from it."""
+"""Combine a trained prefix with an ONNX model of its base, so that ONNX Runtime can start from it."""
 
 import argparse
 import json
@@ -18,11 +18,11 @@ def main() -> None:
     arguments = parser.parse_args()
     model, prefix, out = arguments.model_directory, arguments.prefix_directory, arguments.output_directory
 
-    files.need_space(out, (model / "model.onnx_data").stat().st_size, "the ONNX model beside its prefix")
+    files.need_space(out, (model / "model.onnx_data").stat().st_size, "the ONNX model with its prefix")
     inputs = [model / "manifest.json", prefix / "manifest.json"]
     for path in inputs:
         manifest.prove(path)
-    # Copies: a hard link would share its time of change with the original, and Snakemake compares times.
+    # Copied: a hard link would share its modification time with the original, and Snakemake compares times.
     with files.written_together(out) as aside:
         for source in [*(model / name for name in ONNX_FILES), prefix / PREFIX_FILE]:
             shutil.copyfile(source, aside / source.name)

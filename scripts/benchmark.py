@@ -1,7 +1,7 @@
 """Measure how fast each form of a run's model generates on this machine: torch, ONNX Runtime, onnxruntime-genai.
 
-Each form has a process of its own; all are loaded, and take turns at each prompt length and batch
-size, so that they see the same machine. Times are of this machine: what holds elsewhere is their ratio.
+Each form has a process of its own; all are loaded and take turns at each prompt length and batch
+size, so that they see the same machine. Absolute times hold for this machine only; ratios carry further.
 """
 
 import argparse
@@ -42,12 +42,14 @@ def main() -> None:
     config = files.read_json(run / "merged/config.json")
     context = config.get("max_position_embeddings") or config.get("n_positions")
     if context is None:
-        raise errors.UserError(f"{run / 'merged/config.json'}: no max_position_embeddings, so the context isn't known")
+        raise errors.UserError(
+            f"{run / 'merged/config.json'}: no max_position_embeddings or n_positions, so the context isn't known: add one"
+        )
     systems = ["torch-fp32", "torch-bf16", *map(backend_of, recipe["precisions"])]
     needed, free = sum(file_bytes(run, name) for name in systems), psutil.virtual_memory().available
     if needed > free:
         raise errors.UserError(
-            f"{run}: all {len(systems)} forms together take more than {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free: leave precisions or `benchmark:` out of the experiment, or take a larger machine"
+            f"{run}: all {len(systems)} forms together need more than {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free: leave precisions or `benchmark:` out of the experiment, or use a larger machine"
         )
 
     servers: dict[str, Server] = {}

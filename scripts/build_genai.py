@@ -1,7 +1,7 @@
 """Build a merged transformers model as onnxruntime-genai's own ONNX graph: fp32, int8 or int4.
 
-Runs in envs/export, whose older transformers doesn't read all that a newer one saves: the
-configuration is rewritten for it, and the parity gate proves the result.
+Runs in envs/export, whose older transformers can't read everything that a newer one saves: the
+configuration is rewritten for it, and the parity check verifies the result.
 """
 
 import argparse
@@ -24,48 +24,48 @@ import transformers
 
 from snaketune.core import errors, files, layout, manifest
 from snaketune.export import onnx_files
-from snaketune.export.legacy_config import lay_model, with_older_keys
+from snaketune.export.legacy_config import link_model, with_older_keys
 
 
 def extra_options(options: dict[str, Any]) -> list[str]:
-    """The options of exports.Genai in the builder's words, KEY=VALUE."""
-    # A cache of the window alone can't be rewound, as scoring several answers to a prompt does.
-    told: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
-    # One product of the same numbers instead of two: threads meet less often.
-    told["fuse_mlp_gate_up"] = "true"
+    """Return the options of a genai precision as the builder's KEY=VALUE."""
+    # Scoring several answers to one prompt rewinds the cache; one that keeps only the window can't be rewound.
+    found: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
+    # One larger product instead of two: threads synchronize less often.
+    found["fuse_mlp_gate_up"] = "true"
     if options["weights"] != "fp32":
-        told |= {
+        found |= {
             "algo_config": options["algorithm"],
             "block_size": options["block_size"],
             "is_symmetric": str(options["symmetric"]).lower(),
             "accuracy_level": options["accuracy_level"],
         }
         if options["quantize_embeddings"]:
-            told["op_types_to_quantize"] = "MatMul/Gather"
+            found["op_types_to_quantize"] = "MatMul/Gather"
         else:
-            told |= {"op_types_to_quantize": "MatMul", "shared_embeddings": "false"}
+            found |= {"op_types_to_quantize": "MatMul", "shared_embeddings": "false"}
         if options["mixed_precision"]:
-            told["matmul_mixed_precision"] = options["mixed_precision"]
-    return [f"{key}={value}" for key, value in told.items()]
+            found["matmul_mixed_precision"] = options["mixed_precision"]
+    return [f"{key}={value}" for key, value in found.items()]
 
 
-def mend(config: Any) -> None:
-    """Say in a configuration what the builder would overlook, or stumble over."""
-    # Version 4 has None for no scaling, over which the builder would iterate.
+def adjust(config: Any) -> None:
+    """Change in a configuration what the builder would overlook or fail on."""
+    # transformers 4 has None for no scaling, and the builder would iterate over it.
     if getattr(config, "rope_scaling", {}) is None:
         config.rope_scaling = {}
-    # Without types of layers, as in Phi-3's and Mistral's, it would drop the window of attention.
+    # Without layer types, as in Phi-3's and Mistral's configurations, it would drop the attention window.
     if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
         config.layer_types = ["sliding_attention"] * config.num_hidden_layers
 
 
 def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
-    """Write the graph, its weights and genai_config.json into ``out``; what the builder prints is dropped.
+    """Write the graph, its weights and genai_config.json into ``out``; the builder's output is dropped.
 
     Raises:
-        Exception: of many kinds, where it can't, or where the runtime can't load or run what it wrote.
+        Exception: of many kinds, if it can't, or if the runtime can't load or run the result.
     """
-    # It imports these to tell families apart; in this environment they are too new to exist.
+    # The builder imports these classes to distinguish families; in this environment they are too new to exist.
     for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
         if not hasattr(transformers, newer):
             setattr(transformers, newer, None)
@@ -73,19 +73,19 @@ def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
 
     where = (str(model), str(out), options["weights"], "cpu", str(out / "cache"))
     logging.disable(logging.ERROR)
-    # Of a block of zeros the quantizer divides by zero, and then takes zero.
+    # For a block of zeros the quantizer divides by zero, then uses zero.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        told = parse_extra_options("", *where, extra_options(options))
-        mend(told["hf_details"]["hf_config"])
-        create_model("", *where, **told)
+        parsed = parse_extra_options("", *where, extra_options(options))
+        adjust(parsed["hf_details"]["hf_config"])
+        create_model("", *where, **parsed)
     try_token(out)
 
 
 def try_token(package: Path) -> None:
-    """Let the runtime read one token: only so it tells what it can't compute.
+    """Let the runtime read one token: only then does it report what it can't compute.
 
-    Some options together make a graph that lacks a tensor (of a tied head, say, at 8 bits by
-    `default`), and its attention takes heads of a multiple of 16 alone.
+    Some combinations of options give a graph that lacks a tensor (for example of a tied head, at 8
+    bits with `default`), and its attention needs a head size that is a multiple of 16.
     """
     onnxruntime_genai.disable_telemetry_events()
     config = onnxruntime_genai.Config(str(package))
@@ -107,14 +107,14 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
     tokenizer = files.read_json(model / "tokenizer_config.json")
     if not tokenizer.get("chat_template"):
         raise errors.UserError(
-            f"{model / 'tokenizer_config.json'}: no `chat_template`, which onnxruntime-genai needs: take a model whose tokenizer has one, or no genai precision"
+            f"{model / 'tokenizer_config.json'}: no `chat_template`, which onnxruntime-genai needs: choose a model whose tokenizer has one, or no genai precision"
         )
     with files.scratch(out / ".export") as directory:
         older, built = directory / "model", directory / "genai"
         config = with_older_keys(files.read_json(model / "config.json"))
-        lay_model(model, older, config)
+        link_model(model, older, config)
         shutil.copyfile(model / "tokenizer.json", older / "tokenizer.json")
-        # Version 5 names classes that version 4 hasn't; both read tokenizer.json.
+        # transformers 5 names classes that version 4 lacks; both read tokenizer.json.
         files.write_json(older / "tokenizer_config.json", {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"})
         try:
             run_builder(older, built, options)
@@ -122,7 +122,7 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].replace(str(older), str(model))
             architecture = ", ".join(config.get("architectures") or ["(none)"])
             raise errors.UserError(
-                f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Take another model or other options, or no genai precision"
+                f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Choose another model, other options, or no genai precision"
             ) from error
         onnx_files.save(onnx.load(built / "model.onnx"), out)
         settings = files.read_json(built / "genai_config.json")

@@ -1,6 +1,6 @@
-"""Prove that a switchable base with an adapter computes what the merged model does, and without it what the base does.
+"""Check that a switchable base computes what the merged model does with an adapter, and what the base does without.
 
-The probe is that of the parity gate: the last positions of held-out rows.
+The logits compared are those of the parity probe: the last positions of held-out rows.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
     _, first = seconds(backend.load, adapter)
     found: dict[str, float] = {}
     switching = []
-    # To the adapter twice: what was switched off must be whole when it is back.
+    # The adapter comes twice: it must still be intact after it was switched off.
     for name, switched, expected in (
         ("merged", adapter, arguments.merged_logits),
         ("base", None, arguments.base_logits),
@@ -58,18 +58,18 @@ def main() -> None:
     ):
         switching.append(seconds(backend.switch, switched)[1])
         logits = run_probe(backend, rows, recipe["probe"])["logits"]
-        # Unlike max() of Python, this keeps a NaN.
-        apart = np.abs(logits.astype(np.float64) - load_file(expected)["logits"]).max()
-        found[name] = float(np.maximum(found.get(name, 0.0), apart))
+        # Unlike Python's max(), this keeps a NaN.
+        distance = np.abs(logits.astype(np.float64) - load_file(expected)["logits"]).max()
+        found[name] = float(np.maximum(found.get(name, 0.0), distance))
 
     limit = recipe["largest_logit_difference"]
-    passed = limit is None or all(apart <= limit for apart in found.values())
-    told = f"largest logit difference from the merged model {found['merged']:.2g}, without the adapter from the base {found['base']:.2g}"
+    passed = limit is None or all(distance <= limit for distance in found.values())
+    summary = f"largest logit difference from the merged model {found['merged']:.2g}, without the adapter from the base {found['base']:.2g}"
     if not all(map(math.isfinite, found.values())):
         raise errors.UserError(f"{adapter}: logits aren't finite numbers: make the adapter again")
     if not passed and recipe["gate"] == "fail":
         raise errors.UserError(
-            f"{adapter}: {told}, expected at most {limit:g}: raise the budget of merged-onnx-fp32 in the experiment's `parity:`, or set `gate: warn`"
+            f"{adapter}: {summary}, expected at most {limit:g}: raise the budget of merged-onnx-fp32 in the experiment's `parity:`, or set `gate: warn`"
         )
     figures: dict[str, Any] = {
         "largest_logit_difference": found,
@@ -83,7 +83,9 @@ def main() -> None:
         "seconds_to_switch": max(switching),
     }
     files.write_json(arguments.output, figures)
-    print(f"{told}; loading the base took {loading:.3f} s, the adapter {first:.4f} s, a switch {max(switching):.6f} s")
+    print(
+        f"{summary}; loading the base took {loading:.3f} s, the adapter {first:.4f} s, a switch {max(switching):.6f} s"
+    )
 
 
 if __name__ == "__main__":

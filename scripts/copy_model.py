@@ -1,4 +1,4 @@
-"""Lay out a run's trained weights, or the untuned base, as one plain transformers model."""
+"""Copy a run's trained weights, with the base's tokenizer, to one plain transformers model."""
 
 import argparse
 import json

@@ -74,7 +74,7 @@ def predictions(
     for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
         if not math.isfinite(nll):
             raise errors.UserError(
-                f"row {row['id']}: the negative log-likelihood of its answer is {nll:g}, expected a finite number: a weight or a scale of the model is wrong or overflows; make the model again or choose another precision"
+                f"row {row['id']}: the negative log-likelihood of its answer is {nll:g}, expected a finite number: a weight or scale of the model is wrong or overflows: make the model again or choose another precision"
             )
         entry = {
             "id": row["id"],
@@ -102,7 +102,7 @@ def main() -> None:
         "--model",
         type=Path,
         required=True,
-        help="model.safetensors of a merged model, or model.onnx; next to a genai_config.json, onnxruntime-genai runs it",
+        help="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
     parser.add_argument("--tokens-directory", type=Path, required=True)

@@ -1,7 +1,6 @@
-"""Write a trained adapter as one small file that ONNX Runtime switches to on a switchable base.
+"""Write a trained adapter as one small file that ONNX Runtime can switch to on a switchable base.
 
-One trained on a quantized base is refused: what it was trained on are other weights than the
-switchable base's.
+An adapter trained on a quantized base is refused: the switchable base has other weights.
 """
 
 import argparse
@@ -18,9 +17,9 @@ from snaketune.export.runtime_adapters.tensors import Trained
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=json.loads, required=True)
-    parser.add_argument("--base-directory", type=Path, required=True, help="what the adapter was trained on")
-    parser.add_argument("--switchable-directory", type=Path, required=True, help="the base that is to take it")
-    parser.add_argument("--adapter-directory", type=Path, required=True, help="as peft saved it: adapter/ of a run")
+    parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapter was trained on")
+    parser.add_argument("--switchable-directory", type=Path, required=True, help="the base that will load it")
+    parser.add_argument("--adapter-directory", type=Path, required=True, help="adapter/ of a run, as peft saved it")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     base, switchable, adapter = arguments.base_directory, arguments.switchable_directory, arguments.adapter_directory
@@ -30,7 +29,7 @@ def main() -> None:
     check_base(base, *inputs[1:])
     if (precision := manifest.read(trained)["recipe"]["base_precision"]) != "fp32":
         raise errors.UserError(
-            f"{adapter} was trained on the {precision} form of {base}, whose weights aren't those of the switchable base: export its merged model"
+            f"{adapter} was trained on the {precision} form of {base}, but the switchable base has fp32 weights: export its merged model instead"
         )
     manifest.prove(inputs[0], "model.safetensors")
     manifest.prove(inputs[1], INPUTS_FILE)
@@ -40,7 +39,7 @@ def main() -> None:
     content = AdapterFormat()
     content.set_adapter_version(1)
     content.set_model_version(1)
-    # In the order of names: the file's bytes follow it.
+    # Sorted by name, because the order decides the file's bytes.
     content.set_parameters({name: OrtValue.ortvalue_from_numpy(tensor.numpy()) for name, tensor in tensors.items()})
     with files.written_whole(out / ADAPTER_FILE) as aside:
         content.export_adapter(str(aside))

@@ -1,4 +1,4 @@
-"""Make an fp32 ONNX model of the untuned base take adapters at run time, without a change of its weights."""
+"""Make an fp32 ONNX model of the base accept adapters at run time, without changing its weights."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ from snaketune.export.runtime_adapters.graph import make_switchable
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"parts": {target module: [input, …]}}')
-    parser.add_argument("--base-directory", type=Path, required=True, help="what the adapters were trained on")
+    parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapters were trained on")
     parser.add_argument(
         "--merged-directory", type=Path, required=True, help="merged/ of the untuned run: the base, laid out for export"
     )
-    parser.add_argument("--model-directory", type=Path, required=True, help="the fp32 export of it")
+    parser.add_argument("--model-directory", type=Path, required=True, help="its fp32 export")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     base, merged, model = arguments.base_directory, arguments.merged_directory, arguments.model_directory

@@ -1,7 +1,7 @@
 """Export a merged transformers model to ONNX fp32 with optimum: model.onnx and model.onnx_data.
 
-Runs in envs/export, whose older transformers doesn't read all that a newer one saves: the
-configuration is rewritten for it, and the parity gate proves the result.
+Runs in envs/export, whose older transformers can't read everything that a newer one saves: the
+configuration is rewritten for it, and the parity check verifies the result.
 """
 
 import argparse
@@ -17,19 +17,19 @@ from optimum.exporters.onnx import main_export
 
 from snaketune.core import errors, files, layout, manifest
 from snaketune.export import onnx_files
-from snaketune.export.legacy_config import lay_model, with_older_keys
+from snaketune.export.legacy_config import link_model, with_older_keys
 
 
 def export(model: Path, out: Path) -> None:
     """Write ``out/model.onnx`` and ``out/model.onnx_data``, cache of past keys and values included.
 
     Raises:
-        UserError: optimum, or the transformers beside it, doesn't know the architecture.
+        UserError: optimum, or its version of transformers, doesn't know the architecture.
     """
     config = with_older_keys(files.read_json(model / "config.json"))
     with files.scratch(out / ".export") as directory:
         older, exported = directory / "model", directory / "onnx"
-        lay_model(model, older, config)
+        link_model(model, older, config)
         try:
             main_export(
                 str(older),
@@ -44,7 +44,7 @@ def export(model: Path, out: Path) -> None:
             architecture = ", ".join(config.get("architectures") or ["(none)"])
             reason = str(error).strip().partition("\n")[0].replace(str(older), str(model))
             raise errors.UserError(
-                f"{model / 'config.json'}: optimum can't export `architectures` {architecture}: {reason.rstrip('.')}. Take another model, or leave `precisions` of the experiment empty"
+                f"{model / 'config.json'}: optimum can't export `architectures` {architecture}: {reason.rstrip('.')}. Choose another model, or leave `precisions` of the experiment empty"
             ) from error
         onnx_files.save(onnx.load(exported / "model.onnx"), out)
 

@@ -1,6 +1,6 @@
-"""Write a trained prefix as plain keys and values; keep the logits of base and prefix to compare.
+"""Write a trained prefix as plain keys and values, and the probe logits of base and prefix for the parity check.
 
-A prefix can't be merged into weights: the run's model is its base, started from these.
+A prefix can't be merged into weights: the run's model is its base, which starts from these.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--adapter-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--logits", type=Path, required=True, help="of base and prefix by peft, on the parity probe")
+    parser.add_argument("--logits", type=Path, required=True, help="probe of base and prefix, computed by peft")
     arguments = parser.parse_args()
     recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
     out = arguments.output_directory

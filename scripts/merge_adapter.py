@@ -1,4 +1,4 @@
-"""Merge an adapter into its base as one plain fp32 model; keep the unmerged logits to compare."""
+"""Merge an adapter into its base as one plain fp32 model, and write the unmerged probe logits for the parity check."""
 
 import argparse
 import shutil
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--adapter-directory", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--logits", type=Path, required=True, help="of base and adapter, unmerged, on the parity probe")
+    parser.add_argument("--logits", type=Path, required=True, help="probe of base and adapter before merging")
     arguments = parser.parse_args()
     recipe, base, adapter, out = (
         arguments.recipe,

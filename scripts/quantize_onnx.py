@@ -24,7 +24,7 @@ Rows = list[np.ndarray]
 
 
 def quantize_dynamic_int8(source: Path, options: dict[str, Any], _: Rows) -> onnx.ModelProto:
-    """8-bit weights, activations quantized at run time; 7 bits with a scale for each output, as in int8."""
+    """Quantize to 8-bit weights, and activations at run time; 7 bits with a scale for each output, as in int8."""
     made = source.with_name("quantized.onnx")
     quantize_dynamic(
         source,
@@ -70,7 +70,7 @@ def main() -> None:
         "--calibration-directory",
         type=Path,
         nargs="?",
-        help="tokens of the training split, for static-int8 and gptq: others read none",
+        help="tokens of the training split, for static-int8 and gptq; other methods read none",
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()

@@ -263,7 +263,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 def test_an_adapter_of_other_layers_than_the_base_takes_is_refused(base: Base) -> None:
     check_taken(["model.layers.0.mlp.down_proj.lora_A"], base.switchable)
-    with pytest.raises(UserError, match=r"takes no lm_head\.lora_A: it was made for other target modules"):
+    with pytest.raises(UserError, match=r"has no input lm_head\.lora_A: it was made for other target modules"):
         check_taken(["model.layers.0.mlp.down_proj.lora_A", "lm_head.lora_A"], base.switchable)
 
 
@@ -271,7 +271,7 @@ def test_an_adapter_of_another_base_is_refused(base: Base, exported: dict[str, P
     shutil.copytree(base.adapters / "lora", tmp_path / "run")
     content = manifest.read(tmp_path / "run/manifest.json")
     write_json(tmp_path / "run/manifest.json", {**content, "inputs": {"another/manifest.json": "0" * 64}})
-    with pytest.raises(UserError, match="was made of another base than"):
+    with pytest.raises(UserError, match="was made from another base than"):
         export(base, tmp_path / "run")
     content = manifest.read(tmp_path / "run/exported/manifest.json")
     write_json(tmp_path / "run/exported/manifest.json", {**content, "inputs": {"another/manifest.json": "0" * 64}})

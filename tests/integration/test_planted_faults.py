@@ -244,6 +244,6 @@ def test_an_adapter_of_another_base_isnt_merged(place: Place, tmp_path: Path) ->
     for name in ("adapter", "manifest.json"):
         source = place.root / "control" / name
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, run.mkdir(exist_ok=True) or run / name)
-    with pytest.raises(UserError, match=f"{run} was made of another base than {other}"):
+    with pytest.raises(UserError, match=f"{run} was made from another base than {other}"):
         place.merge(run.name, other)
     assert {path.name for path in run.iterdir()} == {"adapter", "manifest.json"}

@@ -13,7 +13,7 @@ BLOCK = 500
 
 @lru_cache(2)
 def row_draws(rows: int, samples: int) -> np.ndarray:
-    """How often each row is drawn in each resample: (samples, rows)."""
+    """Return how often each row is drawn in each resample: (samples, rows)."""
     random = np.random.default_rng([SEED, 0])
     drawn = np.empty((samples, rows), dtype=np.uint16)
     for start in range(0, samples, BLOCK):
@@ -23,20 +23,20 @@ def row_draws(rows: int, samples: int) -> np.ndarray:
 
 
 def row_sums(draws: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The sum of each resample, (samples, …): `draws` of `row_draws`, values (rows, …)."""
+    """Return the sum over each resample, (samples, …): `draws` from `row_draws`, values (rows, …)."""
     blocks = range(0, len(draws), BLOCK)
     return np.concatenate([draws[start : start + BLOCK].astype(np.float64) @ values for start in blocks])
 
 
 def seed_weights(seeds: int, samples: int) -> np.ndarray:
-    """Each seed's share of each resample, spread so that few seeds vary as the mean of so many does: (samples, seeds)."""
+    """Return each seed's share of each resample: (samples, seeds), spread so that the mean of few seeds varies enough."""
     random = np.random.default_rng([SEED, 1])
     shares = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=samples) / seeds
     return 1 / seeds + (shares - 1 / seeds) * (seeds / max(1, seeds - 1)) ** 0.5
 
 
 class Resampling:
-    """The same draws of rows and of seeds for every system, so that differences are paired.
+    """Draws the same rows and seeds for every system, so that differences are paired.
 
     Rows and seeds are crossed, each drawn with replacement (the pigeonhole bootstrap of Owen
     2007, Annals of Applied Statistics 1(2)). With one seed it is the percentile bootstrap of
@@ -48,7 +48,7 @@ class Resampling:
         self.rows, self.seeds = row_draws(rows, samples), seed_weights(seeds, samples)
 
     def values(self, metric: str, statistics: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-        """A metric averaged over seeds, and the same of each resample.
+        """Return a metric averaged over seeds, and the same for each resample.
 
         Args:
             metric: its name.
@@ -66,7 +66,7 @@ class Resampling:
 
 
 def percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The ends of a percentile interval."""
+    """Return both ends of a percentile interval."""
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""How far a form of a model is from its parent, each figure with its interval, and what breaks a budget."""
+"""Compare a form of a model with its parent, with an interval for each figure, and check the budgets."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ POSITIONS_AT_ONCE = 64
 def compare_logits(
     parent: np.ndarray, child: np.ndarray, positions: Sequence[int], samples: int, confidence: float
 ) -> dict[str, Any]:
-    """Logit differences, greedy agreement and KL divergence over the probe.
+    """Return logit differences, greedy agreement and KL divergence over the probe.
 
     Args:
         parent: logits, (all positions, vocabulary).
         child: logits of the same positions.
-        positions: how many of them are of each row; rows are what is resampled for the intervals.
+        positions: how many of them each row has; the intervals resample rows.
 
     Returns:
         ``kl_divergence`` is the mean over positions of KL(parent || child), in nats; ``*_ci`` are
@@ -34,14 +34,14 @@ def compare_logits(
     agreed, divergence = np.zeros(len(parent)), np.zeros(len(parent))
     for start in range(0, len(parent), POSITIONS_AT_ONCE):
         part = slice(start, start + POSITIONS_AT_ONCE)
-        apart = np.abs(parent[part].astype(np.float64) - child[part])
+        distance = np.abs(parent[part].astype(np.float64) - child[part])
         p, q = log_softmax(parent[part]), log_softmax(child[part])
         divergence[part] = (np.exp(p) * (p - q)).sum(-1)
         # Unlike max(), this keeps a NaN.
-        largest = float(np.maximum(largest, apart.max()))
-        difference += float(apart.mean(-1).sum())
-        # Of a row with a NaN, argmax is the NaN's place, which may be the right token.
-        agreed[part] = (parent[part].argmax(-1) == child[part].argmax(-1)) & np.isfinite(apart).all(-1)
+        largest = float(np.maximum(largest, distance.max()))
+        difference += float(distance.mean(-1).sum())
+        # The argmax of a row with a NaN is the place of the NaN, which may be the right token.
+        agreed[part] = (parent[part].argmax(-1) == child[part].argmax(-1)) & np.isfinite(distance).all(-1)
     starts = np.cumsum([0, *positions[:-1]])
     drawn = row_draws(len(positions), samples)
     found: dict[str, Any] = {
@@ -60,7 +60,7 @@ def compare_logits(
 def compare_answers(
     metric: str, parent: list[dict[str, Any]], child: list[dict[str, Any]], samples: int, confidence: float
 ) -> dict[str, Any]:
-    """Change of perplexity and of a metric from the parent's predictions to the child's, paired by row.
+    """Return the change of perplexity and of a metric from the parent's predictions to the child's, paired by row.
 
     Args:
         metric: the scenario's primary one.
@@ -91,12 +91,12 @@ def compare_answers(
 
 
 def broken(found: dict[str, Any]) -> bool:
-    """Whether the logits of a hop's parent or child aren't all finite: no budget allows for that."""
+    """Return true if a logit of parent or child isn't finite: no budget allows for that."""
     return not math.isfinite(found["largest_logit_difference"])
 
 
 def without_nan(found: dict[str, Any]) -> dict[str, Any]:
-    """Figures for JSON, which has neither NaN nor infinity: None in their place."""
+    """Replace NaN and infinity, which JSON lacks, with None."""
 
     def kept(value: Any) -> Any:
         if isinstance(value, list):
@@ -106,8 +106,8 @@ def without_nan(found: dict[str, Any]) -> dict[str, Any]:
     return {name: kept(value) for name, value in found.items()}
 
 
-def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:
-    """A sentence for each figure of a hop that breaks its budget; NaN breaks it, what wasn't measured doesn't."""
+def over_budget(step: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:
+    """Return a line for each figure of a conversion step over its budget; NaN is over it, a missing figure isn't."""
     wrong = []
     for key, limit in budget.items():
         name = key.removeprefix("smallest_")
@@ -115,5 +115,5 @@ def over_budget(hop: str, found: dict[str, Any], budget: dict[str, float]) -> li
             continue
         least = key != name
         if not (found[name] >= limit if least else found[name] <= limit):
-            wrong.append(f"{hop}: {name} is {found[name]:.3g}, expected at {'least' if least else 'most'} {limit:g}")
+            wrong.append(f"{step}: {name} is {found[name]:.3g}, expected at {'least' if least else 'most'} {limit:g}")
     return wrong

@@ -1,4 +1,4 @@
-"""How fast and how large each form of a model is: one process for each, all in turn."""
+"""Measure how fast and how large each form of a model is: one process for each, taking turns."""
 
 import importlib
 import multiprocessing
@@ -17,7 +17,7 @@ from snaketune.inference.load import load
 
 
 class Looped:
-    """Greedy generation by a scoring.Backend."""
+    """Generates greedily with a decoding.Backend."""
 
     clock = staticmethod(time.perf_counter)
 
@@ -25,7 +25,7 @@ class Looped:
         self.backend = backend
 
     def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
-        """Seconds to the first token of each prompt, and from there to the last: prompts (batch, length)."""
+        """Return seconds to the first token of each prompt and from there to the last; prompts: (batch, length)."""
         started = self.clock()
         logits, past = self.backend.forward(prompts, None, 1)
         token = logits[:, -1].argmax(-1)
@@ -36,20 +36,20 @@ class Looped:
         return first - started, self.clock() - first
 
     def logits(self, prompts: np.ndarray) -> np.ndarray:
-        """Of the token after each prompt: (batch, vocabulary)."""
+        """Return the logits of the token after each prompt: (batch, vocabulary)."""
         return np.stack([self.backend.forward(prompt[None], None, 1)[0][0, -1] for prompt in prompts])
 
 
 class Native(Looped):
-    """Greedy generation by onnxruntime-genai's own loop."""
+    """Generates greedily with onnxruntime-genai's own loop."""
 
     def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
-        """As `Looped.generate`."""
+        """Return the same as `Looped.generate`."""
         import onnxruntime_genai
 
         length = prompts.shape[1] + new_tokens
         parameters = onnxruntime_genai.GeneratorParams(self.backend.model)
-        # No answer may end before the others do.
+        # All answers must have the same length.
         parameters.set_search_options(batch_size=len(prompts), min_length=length, max_length=length, do_sample=False)
         generator = onnxruntime_genai.Generator(self.backend.model, parameters)
         started = self.clock()
@@ -62,7 +62,7 @@ class Native(Looped):
 
 
 def loaded(system: str, run: Path, threads: int) -> Looped:
-    """What generates: ``torch-fp32`` or ``torch-bf16`` of merged/, else a precision of onnx/."""
+    """Load ``torch-fp32`` or ``torch-bf16`` from merged/, or a precision from onnx/."""
     if system.startswith("torch-"):
         backend: Any = load(run / "merged/model.safetensors", None, threads)
         if system == "torch-bf16":
@@ -73,13 +73,13 @@ def loaded(system: str, run: Path, threads: int) -> Looped:
 
 
 def file_bytes(run: Path, system: str) -> int:
-    """Size of the weights and the graph on disk; bf16 would take half of merged/'s fp32."""
+    """Return the size of weights and graph on disk; bf16 counts as half of merged/'s fp32."""
     if system.startswith("torch-"):
         return (run / "merged/model.safetensors").stat().st_size // (2 if system == "torch-bf16" else 1)
     return sum(path.stat().st_size for path in (run / "onnx" / system.removeprefix("onnx-")).glob("model.onnx*"))
 
 
-# What a system's first word runs on: imported before the clock starts, as it takes seconds for any model.
+# The runtime for a system's first word, imported before the clock starts: that takes seconds for any model.
 RUNTIMES = {
     "torch": ["snaketune.training.base_model", "snaketune.inference.torch_backend"],
     "onnx": ["snaketune.inference.onnx_backend"],
@@ -88,7 +88,7 @@ RUNTIMES = {
 
 
 def _serve(connection: Any, load: Callable[[], Looped], runtime: list[str]) -> None:
-    """Load a model, then answer each (method, arguments) with what it returns, until it is stopped."""
+    """Load a model, then answer each (method, arguments) until the process is stopped."""
     try:
         for module in runtime:
             importlib.import_module(module)
@@ -100,16 +100,16 @@ def _serve(connection: Any, load: Callable[[], Looped], runtime: list[str]) -> N
         while True:
             method, arguments = connection.recv()
             connection.send(getattr(model, method)(*arguments))
-    except Exception as error:  # the other side tells it, with the system's name
+    except Exception as error:  # the parent process reports it, with the system's name
         connection.send(UserError(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"))
 
 
 class Server:
-    """A form of a model, which ``load`` returns, in a process of its own."""
+    """Runs the model that ``load`` returns in a process of its own."""
 
     def __init__(self, system: str, load: Callable[[], Looped]):
         self.system = system
-        # A fork would share memory, and torch's threads don't outlive one.
+        # A fork would share memory, and torch's threads don't survive one.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
@@ -123,7 +123,9 @@ class Server:
         try:
             answer = self.connection.recv()
         except EOFError:
-            raise UserError(f"{self.system}: its process died; is memory short?") from None
+            raise UserError(
+                f"{self.system}: its process died, perhaps for lack of memory: look into the log, or leave a precision out"
+            ) from None
         if isinstance(answer, UserError):
             raise UserError(f"{self.system}: {answer}")
         return answer
@@ -142,7 +144,7 @@ class Server:
 
 
 def prompts_of(text: np.ndarray, batch: int, length: int) -> np.ndarray:
-    """Prompts of one length from a stretch of tokens, each from elsewhere: (batch, length), int64."""
+    """Cut prompts of one length from different places of a text: (batch, length), int64."""
     starts = np.arange(batch) * length
     return np.take(text, starts[:, None] + np.arange(length), mode="wrap").astype(np.int64)
 
@@ -152,7 +154,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def in_turns(systems: list[str], rounds: int) -> Iterator[list[str]]:
-    """The systems' order in each round: each begins as often as another, so that none profits from its place."""
+    """Yield the systems' order in each round; each comes first equally often, so that none gains from its place."""
     for number in range(rounds):
         at = number % len(systems)
         yield systems[at:] + systems[:at]
@@ -162,7 +164,7 @@ Times = dict[tuple[int, int], list[tuple[float, float]]]
 
 
 def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: dict[str, Any]) -> dict[str, Times]:
-    """What `Looped.generate` returns of each system, by turns: of each (prompt tokens, batch), a pair a round.
+    """Let the systems take turns; return, by system and (prompt tokens, batch), a pair of `Looped.generate` per round.
 
     A shape beyond the model's context isn't measured.
     """
@@ -172,7 +174,7 @@ def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: di
     for length, batch in shapes:
         prompts = prompts_of(text, batch, length)
         for name in servers:
-            # Buffers and kernels are made at the first call.
+            # The first call allocates buffers and prepares kernels.
             servers[name].generate(prompts, 2)
         for order in in_turns(list(servers), recipe["rounds"]):
             for name in order:
@@ -182,11 +184,11 @@ def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: di
 
 
 def measure(servers: dict[str, Server], text: np.ndarray, context: int, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Time to the first token and decode rate of each system at each shape, by turns.
+    """Measure time to the first token and decode rate of each system at each shape.
 
     Returns:
-        Of each system a list of shapes: ``prompt_tokens``, ``batch``, and of ``first_token_ms``
-        and ``decode_tokens_per_second`` (of the whole batch) the median, least and most.
+        By system a list of shapes: ``prompt_tokens``, ``batch``, and median, least and most of
+        ``first_token_ms`` and ``decode_tokens_per_second`` (of the whole batch).
     """
     return {
         name: [

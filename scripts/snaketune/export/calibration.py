@@ -1,4 +1,4 @@
-"""Training rows as the feeds of an exported decoder: what a quantizer sees of the data."""
+"""Calibration: training rows as inputs of an exported decoder, and the ranges that they cause."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +19,10 @@ METHODS = {
 
 
 def calibration_rows(directory: Path, count: int) -> list[np.ndarray]:
-    """Token ids of the first ``count`` rows of the training split that have any.
+    """Return the token ids of the first ``count`` rows of the training split, without empty rows.
 
     Raises:
-        UserError: there is none.
+        UserError: no row is left.
     """
     path = directory / "train.safetensors"
     rows = [ids for ids in read_rows(path).ids[:count] if len(ids)]
@@ -32,7 +32,7 @@ def calibration_rows(directory: Path, count: int) -> list[np.ndarray]:
 
 
 class Feeds(CalibrationDataReader):
-    """Each row as one prefill after an empty past, as evaluation begins."""
+    """Feeds each row as one prefill with an empty cache, which is how evaluation starts."""
 
     def __init__(self, graph: onnx.GraphProto, rows: list[np.ndarray]):
         """Feed ``rows``, token ids of any integer type, to the inputs of ``graph``."""
@@ -46,7 +46,7 @@ class Feeds(CalibrationDataReader):
         return len(self.rows)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Go on with these rows: what ONNX Runtime calls to hold few activations at once."""
+        """Continue with these rows; ONNX Runtime calls this to hold few activations at once."""
         self.left: Iterator[np.ndarray] = iter(self.rows[start_index:end_index])
 
     def get_next(self) -> dict[str, np.ndarray]:
@@ -73,9 +73,9 @@ class Feeds(CalibrationDataReader):
 def observed_ranges(
     source: Path, op_types: list[str], rows: list[np.ndarray], method: str = "minmax", symmetric: bool = False
 ) -> TensorsData:
-    """The range of each input and output of these operators over ``rows``, by tensor name.
+    """Return the range of each input and output of these operators over ``rows``, by tensor name.
 
-    The activations of one row are held at once. Writes beside ``source``.
+    Holds the activations of one row at a time. Writes files next to ``source``.
     """
     calibrator = create_calibrator(
         source,

@@ -1,4 +1,4 @@
-"""16-bit floating point, with what that can't hold kept at 32."""
+"""Convert to 16-bit floating point, except for the computations that need 32."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ TOKENS = 64
 
 
 def convert(source: Path) -> onnx.ModelProto:
-    """The model in fp16; inputs, outputs and cache stay fp32. Writes beside ``source``.
+    """Return the model in fp16, with inputs, outputs and cache in fp32. Writes files next to ``source``.
 
-    In fp32 stay the angles of the rotary embedding (fp16 counts to 2048) and the mean square of
-    the norms (256 squared is beyond fp16).
+    The angles of the rotary embedding (fp16 counts only to 2048) and the mean square of the norms
+    (256 squared is beyond fp16) stay in fp32.
 
     Raises:
         UserError: a weight or, on a row of tokens from all over the vocabulary, an activation is
@@ -41,7 +41,7 @@ def convert(source: Path) -> onnx.ModelProto:
 
 
 def _exact(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes that stay fp32: to the cosines and sines, and from the squares to the roots of the norms."""
+    """Return the nodes that stay fp32: up to the cosines and sines, and from square to root in the norms."""
     angles = [output for node in graph.node if node.op_type in ("Cos", "Sin") for output in node.output]
     kept = ancestors(graph, angles)
     squares = [node for node in graph.node if node.op_type == "Pow"]
@@ -54,7 +54,7 @@ def _exact(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _join_casts(graph: onnx.GraphProto) -> None:
-    """Drop what the converter puts between two nodes that stay fp32: a cast to fp16 and back, for each reader."""
+    """Remove the casts to fp16 and back that the converter puts between two fp32 nodes, for each reader."""
     makers = {output: node for node in graph.node for output in node.output}
     joined = {}
     for node in graph.node:
@@ -88,12 +88,14 @@ def _check_activations(source: Path, graph: onnx.GraphProto, exact: set[str]) ->
     held = initializers(graph)
     size = next((held[node.input[0]].dims[0] for node in graph.node if reads_table(node, held)), None)
     if size is None:
-        raise UserError(f"float16: {source} reads no table of embeddings by input_ids: this architecture isn't known")
+        raise UserError(
+            f"float16: {source} reads no table of embeddings by input_ids: its architecture isn't supported: choose another precision"
+        )
     row = np.unique(np.linspace(0, size - 1, TOKENS).astype(np.int64))
     inside = {output for node in graph.node if node.name in exact for output in node.output}
     for name, data in observed_ranges(source, ["MatMul", "Mul", "Add"], [row]).items():
         low, high = (float(np.max(end)) for end in data.range_value)
-        # The mask is as low as fp32 goes; as low as fp16 goes masks as well.
+        # The attention mask is the lowest fp32 value; the lowest fp16 value masks as well.
         largest = max(high, -low if low > MASK else 0)
         if name not in inside and not largest <= LARGEST:
             raise UserError(

@@ -1,7 +1,7 @@
-"""GPTQ (arXiv 2210.17323): round a weight input by input, and let the inputs to come make up for the error.
+"""GPTQ (arXiv 2210.17323): round a weight input by input, and let the remaining inputs compensate for the error.
 
-ONNX Runtime's own spreads no error (it reads the wrong triangle of the Cholesky factor), so that
-its weights are those of rounding to nearest.
+ONNX Runtime's own implementation spreads no error (it reads the wrong triangle of the Cholesky
+factor), so its weights are the same as those of rounding to nearest.
 """
 
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ import onnxruntime
 
 from snaketune.export.calibration import Feeds
 
-# Of the inputs' second moments that are held at once.
+# Second moments of the inputs held in memory at once.
 BYTES_AT_ONCE = 2**31
 DAMPING = 0.01
 
 
 def second_moments(source: Path, names: dict[str, int], rows: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """For each tensor of ``names`` (name: width), the sum over all tokens of x xᵀ: (width, width), float64.
+    """Yield for each tensor of ``names`` (name: width) the sum over all tokens of x xᵀ: (width, width), float64.
 
-    Writes beside ``source`` a graph that also gives these tensors.
+    Writes a graph with these tensors as further outputs next to ``source``.
     """
     model = onnx.load(source, load_external_data=False)
     outputs = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    beside = source.with_name("observed.onnx")
-    onnx.save(model, beside)
+    observed = source.with_name("observed.onnx")
+    onnx.save(model, observed)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(beside, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(observed, options, providers=["CPUExecutionProvider"])
     for group in _groups(names):
         moments = {name: np.zeros((names[name], names[name])) for name in group}
         for feed in Feeds(model.graph, rows):
@@ -54,7 +54,7 @@ def _groups(names: dict[str, int]) -> Iterator[list[str]]:
 def quantize(
     weight: np.ndarray, moments: np.ndarray, block: int, symmetric: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """4-bit codes that keep the layer's output, not its weights, close.
+    """Return 4-bit codes that keep the layer's output, rather than its weights, close to the original.
 
     Args:
         weight: (inputs, outputs).
@@ -88,10 +88,10 @@ def quantize(
 
 
 def _scale(part: np.ndarray, symmetric: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point of each column; the float32 that is stored, so that errors are the true ones."""
+    """Return scale and zero point of each column, rounded to the float32 that is stored, so that errors are exact."""
     low, high = np.minimum(part.min(0), 0), np.maximum(part.max(0), 0)
     if symmetric:
-        # The end that is farther from zero gets code 0, which is one step farther than 15.
+        # The end farther from zero gets code 0, which is one step farther out than code 15.
         scale = np.where(-low > high, low, high) / -8
         zero = np.full(part.shape[1], 8)
     else:

@@ -1,4 +1,4 @@
-"""Finding things in an ONNX graph."""
+"""Find and replace nodes of an ONNX graph."""
 
 import onnx
 
@@ -6,12 +6,12 @@ from snaketune.core.errors import UserError
 
 
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The constants by name."""
+    """Return the constants by name."""
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
 def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Matrix products with a constant weight (inputs, outputs); those of attention have none."""
+    """Return the matrix products with a constant weight (inputs, outputs); attention's products have none."""
     held = initializers(graph)
     return [
         node
@@ -21,7 +21,7 @@ def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def reads_table(node: onnx.NodeProto, held: dict[str, onnx.TensorProto]) -> bool:
-    """Whether a node looks up the tokens in a table (vocabulary, width)."""
+    """Return true if a node looks up the tokens in a table (vocabulary, width)."""
     return (
         node.op_type == "Gather"
         and node.input[1] == "input_ids"
@@ -31,10 +31,10 @@ def reads_table(node: onnx.NodeProto, held: dict[str, onnx.TensorProto]) -> bool
 
 
 def check_known(graph: onnx.GraphProto) -> None:
-    """Prove that most weights are of layers which a quantizer finds: MatMul, and the table of tokens.
+    """Check that most weights belong to layers that a quantizer finds: MatMul, and the embedding table.
 
     Raises:
-        UserError: they aren't, and the model would stay nearly as it is.
+        UserError: they don't, so the model would stay almost unquantized.
     """
     held = initializers(graph)
     sizes = {
@@ -52,7 +52,7 @@ def check_known(graph: onnx.GraphProto) -> None:
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Drop the constants that no node reads any more."""
+    """Remove the constants that no node reads."""
     read = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
@@ -60,7 +60,7 @@ def remove_unused(graph: onnx.GraphProto) -> None:
 
 
 def replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: list[onnx.NodeProto]) -> None:
-    """Put other nodes where ``node`` is."""
+    """Replace ``node`` with other nodes, in the same place."""
     at = next(i for i, other in enumerate(graph.node) if other.output == node.output)
     after = list(graph.node)[at + 1 :]
     del graph.node[at:]
@@ -68,7 +68,7 @@ def replace(graph: onnx.GraphProto, node: onnx.NodeProto, made: list[onnx.NodePr
 
 
 def ancestors(graph: onnx.GraphProto, names: list[str]) -> list[onnx.NodeProto]:
-    """All nodes that these tensors are computed by."""
+    """Return all nodes that these tensors are computed from."""
     makers = {output: node for node in graph.node for output in node.output}
     found: dict[str, onnx.NodeProto] = {}
     waiting = list(names)

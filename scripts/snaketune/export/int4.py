@@ -14,9 +14,9 @@ from snaketune.export.graphs import initializers, linear_nodes, reads_table, rem
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
-    """The model with every linear layer and the embedding table in 4 bits; ``rows`` are for gptq.
+    """Return the model with every linear layer and the embedding table in 4 bits; only gptq reads ``rows``.
 
-    A head that is tied to the table keeps one copy for both.
+    A head that is tied to the table shares its copy.
 
     Raises:
         UserError: k-quant can't pack a layer of this width in blocks of this size.
@@ -95,7 +95,7 @@ def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any]
 
 
 def _pack(codes: np.ndarray, block: int) -> np.ndarray:
-    """Codes (inputs, outputs) as bytes of two, lower one first: (outputs, blocks, bytes of a block)."""
+    """Pack two codes (inputs, outputs) per byte, lower half first: (outputs, blocks, bytes of a block)."""
     odd = block + block % 2
     padded = np.pad(codes.T, ((0, 0), (0, -len(codes) % block))).reshape(codes.shape[1], -1, block)
     padded = np.pad(padded, ((0, 0), (0, 0), (0, odd - block)))
@@ -108,7 +108,7 @@ def _tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _tied_head(graph: onnx.GraphProto) -> str | None:
-    """The output of the linear layer whose weight is the embedding table, transposed."""
+    """Return the output of the linear layer whose weight is the transposed embedding table, if there is one."""
     held = initializers(graph)
     for table in _tables(graph):
         weight = numpy_helper.to_array(held[table.input[0]])
@@ -120,9 +120,9 @@ def _tied_head(graph: onnx.GraphProto) -> str | None:
 
 
 def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str | None) -> None:
-    """Read the table's rows out of 4-bit blocks: the tied head's own, or else rounded to nearest.
+    """Read the table's rows from 4-bit blocks: those of the tied head, or else rounded to nearest.
 
-    hqq's zero points are fractions, which GatherBlockQuantized doesn't take.
+    hqq has fractional zero points, which GatherBlockQuantized doesn't accept.
     """
     held, block = initializers(graph), options["block_size"]
     for node in _tables(graph):
@@ -134,7 +134,7 @@ def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str |
             parts = list(head.input[1:])
         else:
             rounding = nbits.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=options["symmetric"])
-            # The kernel takes the memory as it lies.
+            # The kernel ignores strides.
             packed = nbits.DefaultWeightOnlyQuantizer(rounding).qbits_block_quant(np.ascontiguousarray(table.T))
             parts = [f"{node.input[0]}_{kind}" for kind in ("Q4", "scales", "zero_points")]
             parts = parts[: 2 if options["symmetric"] else 3]

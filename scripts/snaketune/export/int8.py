@@ -1,7 +1,7 @@
-"""8-bit weights and activations, with scales found beforehand on training rows, as QDQ pairs.
+"""Static int8: 8-bit weights and activations as QDQ pairs, with scales calibrated on training rows.
 
-Only matrix products with a constant weight and the embedding table are quantized: the products of
-attention, whose operands vary most, and everything between stay in fp32.
+Only matrix products with a constant weight and the embedding table are quantized. The products of
+attention, whose operands vary most, and everything in between stay in fp32.
 """
 
 from pathlib import Path
@@ -20,11 +20,11 @@ from snaketune.export.power_of_two import OPSET, power_of_two_at_least
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
-    """The model in QDQ format; writes beside ``source``, which it may change.
+    """Return the model in QDQ format; writes files next to ``source`` and may change it.
 
     Activations are asymmetric uint8 and the layers' outputs stay fp32: residual stream and logits
-    have outliers that would take an 8-bit scale for themselves. A weight with a scale for each
-    output has 7 bits: with 8, the kernels of x86 processors without VNNI saturate at 16 bits.
+    have outliers that would use up an 8-bit scale. A weight with a scale for each output has 7
+    bits: with 8, the kernels of x86 processors without VNNI saturate at 16 bits.
     With ``power_of_two`` both are symmetric int8, outputs included, and every scale is a power of
     two.
 
@@ -33,7 +33,7 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
     """
     shifts = options["power_of_two"]
     if shifts:
-        # Without its weights, which protobuf may not hold.
+        # Without its weights, which may be more than protobuf can hold.
         graph_only = onnx.load(source, load_external_data=False)
         onnx.save(version_converter.convert_version(graph_only, OPSET), source)
     ranges = observed_ranges(source, options["op_types"], rows, options["calibration"], symmetric=shifts)
@@ -73,7 +73,7 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
 
 
 def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[str, Any]]]:
-    """A power-of-two scale for each tensor to quantize."""
+    """Return a power-of-two scale for each tensor to quantize."""
     held = initializers(graph)
     scales = {
         name: power_of_two_at_least(float(np.abs(np.asarray(data.range_value, np.float64)).max()) / 127)
@@ -92,7 +92,7 @@ def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[
 
 
 def _of_weight(weight: np.ndarray) -> float:
-    """The power of two with the smaller squared error: one that clips nothing, or half of it."""
+    """Return the power of two with the smaller squared error: the one that clips nothing, or half of it."""
     whole = power_of_two_at_least(float(np.abs(weight).max()) / 127)
 
     def error(scale: float) -> float:
@@ -102,7 +102,7 @@ def _of_weight(weight: np.ndarray) -> float:
 
 
 def check_power_of_two(model: onnx.ModelProto) -> None:
-    """Prove that every quantized tensor is symmetric int8 by a power of two, at opset 17.
+    """Check that every quantized tensor is symmetric int8 with a power-of-two scale, at opset 17.
 
     Raises:
         UserError: one isn't, or nothing is quantized; names the tensor.

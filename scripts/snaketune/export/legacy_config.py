@@ -1,4 +1,4 @@
-"""A model directory that the export environment's older transformers reads."""
+"""Make a model directory readable for the older transformers of the export environment."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from snaketune.core.files import write_json
 
 
 def older_scaling(rope: dict[str, Any]) -> dict[str, Any]:
-    """The `rope_scaling` of transformers 4; Phi-3's long-rope must have just these three keys."""
+    """Return the `rope_scaling` of transformers 4; Phi-3's long-rope must have exactly these three keys."""
     kind = rope.get("rope_type", rope.get("type"))
     if kind == "longrope":
         return {"type": kind, "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
@@ -16,10 +16,10 @@ def older_scaling(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """A model configuration with the rope and dtype keys that transformers 4 reads.
+    """Add the rope and dtype keys that transformers 4 reads to a model configuration.
 
-    transformers 5 saves `rope_parameters`; version 4 ignores it and would fall back to the
-    default rope without a word.
+    transformers 5 saves `rope_parameters`; version 4 ignores that and would silently fall back to
+    the default rope.
     """
     older = dict(config)
     rope = dict(older.get("rope_parameters") or {})
@@ -36,8 +36,8 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
     return older
 
 
-def lay_model(model: Path, directory: Path, config: dict[str, Any]) -> None:
-    """Make ``directory``, with links to the weights of ``model`` and another configuration."""
+def link_model(model: Path, directory: Path, config: dict[str, Any]) -> None:
+    """Make ``directory`` with links to the weights of ``model`` and another configuration."""
     directory.mkdir()
     for path in model.glob("*.safetensors"):
         (directory / path.name).symlink_to(path.absolute())

@@ -1,4 +1,4 @@
-"""One layout for every exported model: model.onnx and all weights in model.onnx_data."""
+"""Save every exported model in one layout: model.onnx, and all weights in model.onnx_data."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from snaketune.core.files import written_together
 
 
 def save(graph: onnx.ModelProto, out: Path) -> None:
-    """Write ``out/model.onnx`` and ``out/model.onnx_data``; both appear only when whole."""
+    """Write ``out/model.onnx`` and ``out/model.onnx_data``; both appear only once complete."""
     with written_together(out) as aside:
         onnx.save_model(
             graph,

@@ -1,4 +1,4 @@
-"""What a power-of-two int8 export claims, and its scales.
+"""Power-of-two int8 exports: their scales, and what such an export claims.
 
 Claimed, and checked: the format (QDQ at opset 17, symmetric int8, zero points 0, every scale a
 power of two); the accuracy, which is measured like any export's; and, in a test, that each linear
@@ -15,7 +15,7 @@ OPSET = 17
 
 
 def power_of_two_at_least(value: float) -> float:
-    """The smallest power of two that isn't below ``value``; 1 for a tensor that is always 0."""
+    """Return the smallest power of two that isn't below ``value``; 1 for a tensor that is always 0."""
     if value == 0:
         return 1.0
     fraction, exponent = math.frexp(value)

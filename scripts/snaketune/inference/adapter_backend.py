@@ -1,4 +1,4 @@
-"""A switchable base, loaded once, and the adapters that it computes with in turn."""
+"""Backends that load a switchable base once and switch between adapters."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from snaketune.inference.onnx_backend import OnnxBackend
 
 
 def check_adapter(adapter: Path, model: Path) -> None:
-    """Raise a UserError where an adapter isn't what its manifest says, or was made for another base."""
+    """Raise a UserError if an adapter isn't what its manifest says, or was made for another base."""
     records = adapter.with_name("manifest.json")
     manifest.prove(records, adapter.name)
     made, base = (set(manifest.read(path)["inputs"].values()) for path in (records, model.with_name("manifest.json")))
@@ -23,7 +23,7 @@ def check_adapter(adapter: Path, model: Path) -> None:
 
 
 class _Adapted:
-    """A session each of whose runs has the active adapter."""
+    """A session that passes the active adapter to each run."""
 
     def __init__(self, session: onnxruntime.InferenceSession):
         self.session = session
@@ -34,7 +34,7 @@ class _Adapted:
 
 
 class OnnxAdapterBackend(OnnxBackend):
-    """A base in ONNX Runtime alone."""
+    """Runs a switchable base with ONNX Runtime."""
 
     def __init__(self, model: Path, threads: int, provider: str = "CPUExecutionProvider"):
         super().__init__(model, threads, None, provider)
@@ -43,13 +43,13 @@ class OnnxAdapterBackend(OnnxBackend):
         self.adapters: dict[Path, onnxruntime.LoraAdapter] = {}
 
     def load(self, adapter: Path) -> None:
-        """Map an exported adapter into memory, beside those that are there."""
+        """Map an exported adapter into memory, in addition to those already loaded."""
         check_adapter(adapter, self.path)
         self.adapters[adapter] = onnxruntime.LoraAdapter()
         self.adapters[adapter].Load(str(adapter))
 
     def switch(self, adapter: Path | None) -> None:
-        """Let the next calls compute with a loaded adapter, or with the base alone."""
+        """Use a loaded adapter in the next calls, or with None the base alone."""
         self.adapted.options = None
         if adapter:
             self.adapted.options = onnxruntime.RunOptions()
@@ -57,7 +57,7 @@ class OnnxAdapterBackend(OnnxBackend):
 
 
 class GenaiAdapterBackend(GenaiBackend):
-    """A base in onnxruntime-genai; a past keeps the adapter that it was begun with."""
+    """Runs a switchable base with onnxruntime-genai; a past keeps the adapter it was started with."""
 
     def __init__(self, model: Path, threads: int):
         super().__init__(model, threads)
@@ -66,12 +66,12 @@ class GenaiAdapterBackend(GenaiBackend):
         self.active: Path | None = None
 
     def load(self, adapter: Path) -> None:
-        """Map an exported adapter into memory, beside those that are there."""
+        """Map an exported adapter into memory, in addition to those already loaded."""
         check_adapter(adapter, self.path)
         self.adapters.load(str(adapter), str(adapter))
 
     def switch(self, adapter: Path | None) -> None:
-        """Let texts that begin from now on compute with a loaded adapter, or with the base alone."""
+        """Use a loaded adapter for texts that start from now on, or with None the base alone."""
         self.active = adapter
 
     def _generator(self) -> Any:
@@ -82,6 +82,6 @@ class GenaiAdapterBackend(GenaiBackend):
 
 
 def adapter_backend(model: Path, threads: int) -> OnnxAdapterBackend | GenaiAdapterBackend:
-    """Implements scoring.Backend, and ``load`` and ``switch``, over model.onnx of a switchable base."""
+    """Return a decoding.Backend with ``load`` and ``switch`` for model.onnx of a switchable base."""
     kind = GenaiAdapterBackend if is_package(model) else OnnxAdapterBackend
     return kind(model, threads)

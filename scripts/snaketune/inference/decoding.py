@@ -1,4 +1,4 @@
-"""Deterministic decoding over any backend: which candidate answer is the likeliest."""
+"""Deterministic decoding and scoring with any backend."""
 
 import statistics
 import time
@@ -27,8 +27,8 @@ class Backend(Protocol):
     ) -> tuple[np.ndarray, Any]:
         """Run ids (rows, length; int64) after ``past`` (None at first).
 
-        ``mask`` (rows, past and ids; int64) is 0 where a row is padded in front. ``past`` is spent,
-        unless it is to be gone on from ``again``.
+        ``mask`` (rows, past and ids; int64) is 0 where a row is padded on the left. ``past`` can't be
+        used again, unless ``again`` asks for that.
 
         Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
         and the longer past.
@@ -37,13 +37,13 @@ class Backend(Protocol):
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities over the last axis, in float64."""
+    """Return log-probabilities over the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
-    """Row numbers in batches of prompts of one length: no padding, so no mask to get wrong."""
+    """Yield batches of row numbers whose prompts have one length: no padding, so no mask to get wrong."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
         by_length[len(prompt)].append(number)
@@ -53,7 +53,7 @@ def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
 
 
 def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]) -> np.ndarray:
-    """Log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates)."""
+    """Return the log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates)."""
     scores = np.zeros((len(prompts), len(candidates)))
     for numbers in equal_lengths(prompts):
         ids = np.stack([prompts[n] for n in numbers]).astype(np.int64)
@@ -72,7 +72,7 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
 
 
 def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of token ids aligned to the right, and their mask: both (rows, longest), int64."""
+    """Return rows of token ids padded on the left, and their mask: both (rows, longest), int64."""
     longest = max(map(len, rows))
     ids, mask = np.zeros((2, len(rows), longest), dtype=np.int64)
     for number, row in enumerate(rows):
@@ -81,7 +81,7 @@ def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_length(rows: list[np.ndarray], tokens: int, more: int = 0) -> Iterator[list[int]]:
-    """Row numbers in batches of like lengths, of at most so many tokens or one row; each grows by ``more``."""
+    """Yield batches of row numbers by length, of at most ``tokens`` tokens or one row; ``more`` are added to each row."""
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
         if batch and (len(batch) + 1) * (len(rows[number]) + more) > tokens:
@@ -93,19 +93,19 @@ def by_length(rows: list[np.ndarray], tokens: int, more: int = 0) -> Iterator[li
 
 
 def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
-    """Negative log-likelihood of each row's answers, in nats, given what comes before: (rows,)."""
+    """Return the negative log-likelihood of each row's answers in nats, given what precedes them: (rows,)."""
     found = np.zeros(len(rows))
     for numbers in by_length(rows.ids, TOKENS_AT_ONCE):
         ids, mask = padded([rows.ids[n] for n in numbers])
-        told, _ = padded([rows.answers[n] for n in numbers])
-        told[:, 0] = 0
-        told[np.arange(len(numbers)), (mask == 0).sum(1)] = 0
-        first = int(told.any(0).argmax())
+        counted, _ = padded([rows.answers[n] for n in numbers])
+        counted[:, 0] = 0
+        counted[np.arange(len(numbers)), (mask == 0).sum(1)] = 0
+        first = int(counted.any(0).argmax())
         keep = ids.shape[1] - first + 1
         logits = backend.forward(ids, None, keep, mask)[0][:, -keep:-1]
         for row, number in enumerate(numbers):
             # One row at a time: in float64, all of a batch would take gigabytes for a large vocabulary.
-            at = np.flatnonzero(told[row, first:])
+            at = np.flatnonzero(counted[row, first:])
             likely = log_softmax(logits[row, at])
             found[number] = -np.take_along_axis(likely, ids[row, first + at, None], -1).sum()
     return found
@@ -114,7 +114,7 @@ def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
 def generate(
     backend: Backend, prompts: list[np.ndarray], ends: set[int], new_tokens: int
 ) -> list[tuple[list[int], bool]]:
-    """Greedy answers: token ids without the end token, and whether one ended them."""
+    """Return greedy answers: token ids without the end token, and whether there was one."""
     answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
     for numbers in by_length(prompts, 4 * TOKENS_AT_ONCE, new_tokens):
         ids, mask = padded([prompts[n] for n in numbers])
@@ -133,7 +133,7 @@ def generate(
 
 
 def probe_logits(backend: Backend, rows: list[np.ndarray], positions: int) -> np.ndarray:
-    """Logits of the last ``positions`` positions of each row: (rows * positions, vocabulary)."""
+    """Return the logits of the last ``positions`` positions of each row: (rows * positions, vocabulary)."""
     return np.concatenate(
         [backend.forward(row[None].astype(np.int64), None, positions)[0][0, -positions:] for row in rows]
     )
@@ -169,7 +169,7 @@ def write_probe(path: Path, backend: Backend, rows: Rows, probe: dict[str, int])
 
 
 def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:
-    """Median greedy decode rate in tokens/s, and median time to the first token in ms, one row at a time."""
+    """Return the median greedy decode rate in tokens/s and time to the first token in ms, one row at a time."""
     rates, firsts = [], []
     for prompt in prompts:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A model that onnxruntime-genai built, run by its own runtime."""
+"""Run a model that onnxruntime-genai built with its own runtime."""
 
 import json
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from snaketune.core.errors import UserError
 
 @dataclass(frozen=True)
 class Past:
-    """A generator for each row, which holds its cache, and how many tokens each had read."""
+    """One generator per row, which holds its cache, and how many tokens each had read."""
 
     generators: list[Any]
     counts: list[int]
 
 
 class GenaiBackend:
-    """Implements scoring.Backend with a generator for each row.
+    """Implements decoding.Backend with one generator per row.
 
-    The runtime would take padding for text, goes on from a batch only by generating, and rewinds
+    The runtime would read padding as text, can continue a batch only by generating, and rewinds
     only a single row.
     """
 
     def __init__(self, model: Path, threads: int, **session: Any):
-        """Load ``model`` with the genai_config.json and the tokenizer beside it.
+        """Load ``model`` with the genai_config.json and the tokenizer in its directory.
 
         Args:
             session: further options of its ONNX Runtime session, as genai_config.json has them.
@@ -81,13 +81,13 @@ class GenaiBackend:
     ) -> tuple[np.ndarray, Any]:
         past = past or Past([self._generator() for _ in ids], [0] * len(ids))
         if [generator.token_count() for generator in past.generators] != past.counts:
-            raise ValueError("this past is spent: its generators have gone on")
+            raise ValueError("this past was used before: its generators have moved on")
         keep = min(keep, ids.shape[1])
         rows = []
         for number, generator in enumerate(past.generators):
-            told = ids[number] if mask is None else ids[number][mask[number, -ids.shape[1] :] == 1]
-            logits = self._logits(generator, told, keep)
-            # Nobody may read what is in the place of padding.
+            kept = ids[number] if mask is None else ids[number][mask[number, -ids.shape[1] :] == 1]
+            logits = self._logits(generator, kept, keep)
+            # NaN marks padding, which must never be read.
             rows.append(np.pad(logits, ((keep - len(logits), 0), (0, 0)), constant_values=np.nan))
         longer = Past(past.generators, [generator.token_count() for generator in past.generators])
         if again:

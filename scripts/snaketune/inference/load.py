@@ -1,4 +1,4 @@
-"""What runs a model, by the files beside it: torch, ONNX Runtime or onnxruntime-genai."""
+"""Choose what runs a model by the files in its directory: torch, ONNX Runtime or onnxruntime-genai."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from snaketune.inference.decoding import Backend
 
 
 def is_package(model: Path) -> bool:
-    """Whether onnxruntime-genai built what is beside ``model``."""
+    """Return true if onnxruntime-genai built ``model``."""
     return model.with_name("genai_config.json").is_file()
 
 
 def prove(model: Path) -> None:
-    """Prove what ``load`` reads of a model against its manifest.
+    """Check the files that ``load`` reads against the model's manifest.
 
     Raises:
         UserError: a file is missing or its content isn't what the manifest says.
@@ -25,7 +25,7 @@ def prove(model: Path) -> None:
 
 
 def load(model: Path, prefix: Path | None, threads: int) -> Backend:
-    """onnxruntime-genai for its package, ONNX Runtime for another .onnx file, else torch; each imports only what it needs."""
+    """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported."""
     if is_package(model):
         from snaketune.inference.genai_backend import GenaiBackend
 

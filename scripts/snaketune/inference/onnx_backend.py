@@ -1,4 +1,4 @@
-"""A decoder exported to ONNX, run by ONNX Runtime alone."""
+"""Run a decoder that was exported to ONNX with ONNX Runtime alone."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from snaketune.training.prefix import read_prefix
 
 
 class OnnxBackend:
-    """Implements scoring.Backend over a `text-generation-with-past` export."""
+    """Implements decoding.Backend for a `text-generation-with-past` export."""
 
     def __init__(self, model: Path, threads: int, prefix: Path | None = None, provider: str = "CPUExecutionProvider"):
-        """Load ``model``, and the trained keys and values of ``prefix`` where it starts from any.
+        """Load ``model``, and the trained keys and values of ``prefix`` if it starts from any.
 
         Raises:
-            UserError: the execution provider isn't there, or doesn't start; there is no silent fall-back.
+            UserError: the execution provider is missing or doesn't start; there is no silent fallback.
         """
         if provider not in onnxruntime.get_available_providers():
             raise UserError(
@@ -30,7 +30,7 @@ class OnnxBackend:
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, providers=[provider])
         if provider not in self.session.get_providers():
-            # Where its driver or a library is missing, ONNX Runtime goes on with the CPU.
+            # If its driver or a library is missing, ONNX Runtime silently continues on the CPU.
             raise UserError(
                 f"execution provider {provider} doesn't start here (ONNX Runtime took {', '.join(self.session.get_providers())}): install what it needs"
             )

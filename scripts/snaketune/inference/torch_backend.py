@@ -1,4 +1,4 @@
-"""A transformers model as a backend: the parent that every export is compared with."""
+"""Run a transformers model: the parent that every export is compared with."""
 
 import copy
 from pathlib import Path
@@ -12,10 +12,10 @@ from snaketune.training.prefix import read_prefix
 
 
 class TorchBackend:
-    """Implements scoring.Backend over a causal language model of transformers."""
+    """Implements decoding.Backend for a causal language model of transformers."""
 
     def __init__(self, model: Any, prefix: Path | None = None):
-        """Run ``model``, from the trained keys and values of ``prefix`` where there are any."""
+        """Run ``model``, starting from the trained keys and values of ``prefix`` if there are any."""
         self.model = model.eval()
         self.prefix = [tuple(map(torch.from_numpy, layer)) for layer in read_prefix(prefix)] if prefix else []
         self.virtual_tokens = self.prefix[0][0].shape[1] if self.prefix else 0

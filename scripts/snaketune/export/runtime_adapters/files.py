@@ -16,7 +16,7 @@ ADAPTER_FILE = "adapter.onnx_adapter"
 
 
 def parts_of(adapter: dict[str, Any]) -> dict[str, list[str]]:
-    """Which inputs each target module of an adapter (``{"type", "options"}`` of kinds.py) needs.
+    """Return which inputs each target module of an adapter (``{"type", "options"}`` of a technique) needs.
 
     lora_A and lora_B are A and B, transposed; input_scale is t, output_scale s.
     """
@@ -29,7 +29,7 @@ def parts_of(adapter: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def parts_of_all(adapters: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """The inputs that let a base take any of the adapters."""
+    """Return the inputs that let a base accept any of the adapters."""
     found: dict[str, set[str]] = {}
     for adapter in adapters:
         for target, parts in parts_of(adapter).items():
@@ -38,19 +38,19 @@ def parts_of_all(adapters: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def check_taken(inputs: Iterable[str], switchable: Path) -> None:
-    """Raise a UserError where the graph of a switchable base lacks an input of these."""
+    """Raise a UserError if the graph of a switchable base lacks one of these inputs."""
     taken = files.read_json(switchable / INPUTS_FILE)
     if missing := sorted(set(inputs) - taken.keys()):
         raise UserError(
-            f"{switchable} takes no {missing[0]}: it was made for other target modules; name the adapter's technique in the experiment and run snakemake to make it again"
+            f"{switchable} has no input {missing[0]}: it was made for other target modules; add the adapter's technique to the experiment and run snakemake to make it again"
         )
 
 
 def check_base(base: Path, *made: Path) -> None:
-    """Raise a UserError where a manifest of ``made`` doesn't name the base's among its inputs."""
+    """Raise a UserError if a manifest of ``made`` doesn't name the base's manifest among its inputs."""
     digest = files.sha256(base / "manifest.json")
     for path in made:
         if digest not in manifest.read(path)["inputs"].values():
             raise UserError(
-                f"{path.parent} was made of another base than {base} (its manifest.json isn't among the inputs of {path}): an adapter only goes with the base it was trained on"
+                f"{path.parent} was made from another base than {base} (its manifest.json isn't among the inputs of {path}): an adapter works only with the base it was trained on"
             )

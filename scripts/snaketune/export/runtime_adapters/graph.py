@@ -6,14 +6,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from snaketune.core.errors import UserError
 
-# Of onnxruntime-genai's builder, which cuts a layer of transformers in two.
+# onnxruntime-genai's builder splits these layers of transformers in two.
 HALVES = {"gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """The products with a weight, by the layer's path in transformers.
+    """Return the products with a weight, by the layer's path in transformers.
 
-    Exporters name a node by its module's path; a layer that the builder cut has both halves, in order.
+    Exporters name a node after its module's path; a layer that the builder split has both halves, in order.
     """
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     found: dict[str, list[onnx.NodeProto]] = {}
@@ -30,11 +30,11 @@ def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict[str, list[int | None]]:
-    """Let the layers that adapters target take what they add, in place.
+    """Give the layers that adapters target their inputs, in place.
 
     Args:
         model: with its weights.
-        parts: by target module, as in adapter_inputs.parts_of_all.
+        parts: by target module, as ``parts_of_all`` returns it.
 
     Returns:
         The shape of each new input, None where it is the adapter's rank.
@@ -55,7 +55,7 @@ def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict
         for path in matching:
             made, names = _inputs(model.graph, path, layers[path], wanted)
             shapes |= made
-            first += _cut(path, names, len(layers[path]))
+            first += _split(path, names, len(layers[path]))
             for number, node in enumerate(layers[path]):
                 around[node.name] = _adapted(node, {part: values[number] for part, values in names.items()})
     nodes = [step for node in model.graph.node for step in _in_order(node, around.get(node.name))]
@@ -73,7 +73,7 @@ def _in_order(
 def _inputs(
     graph: onnx.GraphProto, path: str, nodes: list[onnx.NodeProto], parts: list[str]
 ) -> tuple[dict[str, list[int | None]], dict[str, list[str]]]:
-    """Add a layer's inputs, whose defaults change nothing: their shapes, and the value for each node by part."""
+    """Add a layer's inputs, whose defaults change nothing; return their shapes, and each node's value by part."""
     sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
     taken, given = sizes[nodes[0].input[1]][0], sum(sizes[node.input[1]][1] for node in nodes)
     shapes: dict[str, list[int | None]] = {}
@@ -95,8 +95,8 @@ def _inputs(
     return shapes, names
 
 
-def _cut(path: str, names: dict[str, list[str]], pieces: int) -> list[onnx.NodeProto]:
-    """What belongs to outputs is cut like them: one adapter then fits both graphs."""
+def _split(path: str, names: dict[str, list[str]], pieces: int) -> list[onnx.NodeProto]:
+    """Split what belongs to the outputs like the layer itself, so that one adapter fits both graphs."""
     if pieces == 1:
         return []
     return [
@@ -109,7 +109,7 @@ def _cut(path: str, names: dict[str, list[str]], pieces: int) -> list[onnx.NodeP
 
 
 def _adapted(node: onnx.NodeProto, names: dict[str, str]) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
-    """Turn y = W x into y = s * (W (t * x) + B A (t * x)): the steps before and after the node."""
+    """Turn y = W x into y = s * (W (t * x) + B A (t * x)); return the nodes before and after this one."""
     before, after, result = [], [], node.output[0]
 
     def step(kind: str, inputs: list[str], name: str) -> onnx.NodeProto:

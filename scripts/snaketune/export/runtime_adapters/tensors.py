@@ -1,4 +1,4 @@
-"""A trained adapter as the tensors that a switchable base takes."""
+"""Convert a trained adapter to the input tensors of a switchable base."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from snaketune.core import files
 from snaketune.core.errors import UserError
 
 SAVED_BY_PEFT = "base_model.model."
-# Of a configuration of peft, what would change the computation or its layers, and the value that doesn't.
+# Settings of peft that would change the computation or its layers, with the value that doesn't.
 PLAIN: dict[str, Any] = {
     "rank_pattern": {},
     "alpha_pattern": {},
@@ -32,7 +32,7 @@ class Trained:
         """Read ``adapter_config.json`` and ``adapter_model.safetensors`` of a directory.
 
         Raises:
-            UserError: its configuration asks for what the graph doesn't compute.
+            UserError: its configuration asks for something that the graph doesn't compute.
         """
         self.base, self.adapter = base, adapter
         self.config = files.read_json(adapter / "adapter_config.json")
@@ -45,10 +45,10 @@ class Trained:
             )
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """The tensors to feed, fp32, by the name of the input: ``{module}.{part}``.
+        """Return the tensors to feed, fp32, by the name of the input: ``{module}.{part}``.
 
         Raises:
-            UserError: a tensor is missing, of another shape than the base's layer asks, or of no use.
+            UserError: a tensor is missing, unused, or has another shape than the base's layer.
         """
         convert = {"LORA": self._lora, "IA3": self._ia3, "VERA": self._vera}[self.config["peft_type"]]
         with safe_open(self.base / "model.safetensors", "pt") as self.weights:
