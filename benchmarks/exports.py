@@ -207,9 +207,10 @@ def main() -> None:
             f"--prompt-tokens and --new-tokens are more than the context of the model, {context}: lower them"
         )
     with tempfile.TemporaryDirectory() as directory:
-        own = ["torch-fp32", "torch-bf16", *(name for name in arguments.systems if name not in GGUF)]
-        loaders = {name: partial(speed.loaded, name, run, threads) for name in own}
-        sizes = {name: speed.file_bytes(run, name) for name in own}
+        exports = [run / f"onnx/{name}/model.onnx" for name in PRECISIONS if backend_of(name) in arguments.systems]
+        own = speed.systems_of(run / "merged/model.safetensors", exports)
+        loaders = {name: partial(speed.loaded, name, path, threads) for name, path in own.items()}
+        sizes = {name: speed.file_bytes(name, path) for name, path in own.items()}
         if others := [name for name in GGUF if name in arguments.systems]:
             # The processes of the systems inherit this path.
             sys.path.append(str(arguments.packages or packages()))

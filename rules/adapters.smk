@@ -9,9 +9,8 @@ compute what the merged model does.
 rule export_switchable_base:
     input:
         base=f"{BASE}/manifest.json",
-        merged=f"{EXPORTED_BASE}/merged/manifest.json",
-        export=f"{EXPORTED_BASE}/onnx/fp32/manifest.json",
-        model=ancient(files_in(f"{EXPORTED_BASE}/onnx/fp32", ONNX_FILES)),
+        export=f"{MODEL}/onnx/fp32/manifest.json",
+        model=ancient(files_in(f"{MODEL}/onnx/fp32", ONNX_FILES)),
     output:
         model=files_in(f"{SWITCHABLE}/fp32", [*ONNX_FILES, INPUTS_FILE]),
         manifest=f"{SWITCHABLE}/fp32/manifest.json",
@@ -28,7 +27,6 @@ rule export_switchable_base:
     params:
         recipe=job_params.switchable_base,
         base=subpath(input.base, parent=True),
-        merged=subpath(input.merged, parent=True),
         export=subpath(input.export, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
@@ -39,7 +37,6 @@ rule export_switchable_base:
             scripts/export_base_for_adapters.py \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
-            --merged-directory {params.merged:q} \
             --model-directory {params.export:q} \
             --output-directory {params.directory:q} \
             &> {log:q}
@@ -49,9 +46,8 @@ rule export_switchable_base:
 use rule export_switchable_base as export_switchable_genai with:
     input:
         base=f"{BASE}/manifest.json",
-        merged=f"{EXPORTED_BASE}/merged/manifest.json",
-        export=f"{EXPORTED_BASE}/onnx/{{precision}}/manifest.json",
-        model=ancient(files_in(f"{EXPORTED_BASE}/onnx/{{precision}}", GENAI_FILES)),
+        export=f"{MODEL}/onnx/{{precision}}/manifest.json",
+        model=ancient(files_in(f"{MODEL}/onnx/{{precision}}", GENAI_FILES)),
     output:
         model=files_in(f"{SWITCHABLE}/{{precision}}", [*GENAI_FILES, INPUTS_FILE]),
         manifest=f"{SWITCHABLE}/{{precision}}/manifest.json",
@@ -120,7 +116,7 @@ rule check_adapter:
         merged=f"{RUN}/merged/manifest.json",
         evaluations=[f"{RUN}/evaluation/torch.json", f"{UNTUNED}/evaluation/torch.json"],
         logits=ancient(f"{RUN}/evaluation/torch.logits.safetensors"),
-        untuned=f"{UNTUNED}/merged/manifest.json",
+        untuned=f"{BASE}/manifest.json",
         untuned_logits=ancient(f"{UNTUNED}/evaluation/torch.logits.safetensors"),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(f"{TEST}/test.safetensors"),

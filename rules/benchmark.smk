@@ -1,6 +1,6 @@
 """How fast each form of a run's model generates on this machine.
 
-Needs: merged/ and onnx/{precision}/ of each run, results/tokens/{model}/{scenario}/test/.
+Needs: merged/ of each run or models/{model}/base/, onnx/{precision}/, results/tokens/{model}/{scenario}/test/.
 Makes: benchmark.json of each run.
 """
 
@@ -8,8 +8,7 @@ Makes: benchmark.json of each run.
 rule benchmark_exports:
     input:
         unpack(inputs.exports),
-        merged=f"{RUN}/merged/manifest.json",
-        weights=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
+        unpack(inputs.evaluated_model),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(f"{TEST}/test.safetensors"),
     output:
@@ -28,7 +27,6 @@ rule benchmark_exports:
         runtime=needs.minutes("benchmark"),
     params:
         recipe=job_params.benchmark,
-        run=subpath(output.figures, parent=True),
         tokens=subpath(input.tokens, parent=True),
     message:
         "Measuring the speed of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
@@ -36,7 +34,8 @@ rule benchmark_exports:
         """
         python scripts/benchmark.py \
             --recipe {params.recipe:q} \
-            --run-directory {params.run:q} \
+            --model {input.model:q} \
+            --exports {input.exports:q} \
             --tokens-directory {params.tokens:q} \
             --output {output.figures:q} \
             &> {log:q}

@@ -1,6 +1,6 @@
 """Deterministic evaluation of every backend on the same test rows.
 
-Needs: merged/ or prefix/, and onnx/{precision}/, of each run, results/tokens/{model}/{scenario}/test/.
+Needs: merged/ or prefix/ of each run or models/{model}/base/, onnx/{precision}/, results/tokens/{model}/{scenario}/test/.
 Makes: evaluation/{backend}.json, .predictions.jsonl and .logits.safetensors of each run.
 """
 
@@ -45,10 +45,7 @@ rule evaluate_torch:
 
 rule evaluate_onnx:
     input:
-        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
-        model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
-        files=ancient(files_in(f"{RUN}/onnx/{{precision}}", ["model.onnx_data", "tokenizer.json"])),
-        prefix=ancient(inputs.exported_prefix),
+        unpack(inputs.evaluated_export),
         tokens=f"{TEST}/manifest.json",
         rows=ancient(files_in(TEST, TEST_FILES)),
     output:
@@ -86,13 +83,6 @@ rule evaluate_onnx:
 
 
 use rule evaluate_onnx as evaluate_genai with:
-    input:
-        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
-        model=ancient(f"{RUN}/onnx/{{precision}}/model.onnx"),
-        files=ancient(files_in(f"{RUN}/onnx/{{precision}}", GENAI_FILES[1:])),
-        prefix=[],
-        tokens=f"{TEST}/manifest.json",
-        rows=ancient(files_in(TEST, TEST_FILES)),
     output:
         figures=f"{RUN}/evaluation/{{precision}}.json",
         predictions=f"{RUN}/evaluation/{{precision}}.predictions.jsonl",

@@ -1,26 +1,25 @@
-"""From a merged model to quantized ONNX Runtime models.
+"""Exports merged models to quantized ONNX Runtime models.
 
-A prefix goes with the untuned model's ONNX files: its base is the same.
+A run's exports are in its onnx/. The untuned model is exported once, to onnx/ of the model, whatever
+the scenarios; only its calibrated precisions are made for each scenario, in its run. A prefix is
+combined with the untuned model's ONNX files, because its base is the same.
 
-Needs: merged/ or prefix/ of each run, training rows where a precision is calibrated.
-Makes: onnx/{precision}/ of each run.
+Needs: merged/ or prefix/ of each run, models/{model}/base/, training rows if a precision is calibrated.
+Makes: onnx/{precision}/ of each run and model.
 """
 
 
 rule export_onnx:
     input:
-        merged=f"{RUN}/merged/manifest.json",
-        model=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
+        unpack(inputs.weights_to_export),
     output:
-        model=targets.intermediate(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
-        manifest=f"{RUN}/onnx/fp32/manifest.json",
-        provenance=f"{RUN}/onnx/fp32/provenance.json",
+        model=targets.intermediate(files_in(f"{EXPORTS}/fp32", ONNX_FILES)),
+        manifest=f"{EXPORTS}/fp32/manifest.json",
+        provenance=f"{EXPORTS}/fp32/provenance.json",
     log:
-        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.log",
+        "logs/export/{tree}/{model}{run}/fp32.log",
     benchmark:
-        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
-    wildcard_constraints:
-        technique=one_of(MATRIX.merged),
+        "logs/benchmarks/export/{tree}/{model}{run}/fp32.tsv"
     conda:
         "../envs/export/environment.yaml"
     resources:
@@ -31,7 +30,7 @@ rule export_onnx:
         merged=subpath(input.merged, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Exporting {wildcards.technique} of {wildcards.model} on {wildcards.scenario} to ONNX"
+        "Exporting {wildcards.model}{wildcards.run} to ONNX"
     shell:
         """
         python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
@@ -45,19 +44,16 @@ rule export_onnx:
 
 rule quantize_onnx:
     input:
-        fp32=f"{RUN}/onnx/fp32/manifest.json",
-        model=ancient(files_in(f"{RUN}/onnx/fp32", ONNX_FILES)),
-        calibration=inputs.calibration_tokens,
+        unpack(inputs.fp32_to_quantize),
     output:
-        model=files_in(f"{RUN}/onnx/{{precision}}", ONNX_FILES),
-        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
-        provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
+        model=files_in(f"{EXPORTS}/{{precision}}", ONNX_FILES),
+        manifest=f"{EXPORTS}/{{precision}}/manifest.json",
+        provenance=f"{EXPORTS}/{{precision}}/provenance.json",
     log:
-        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+        "logs/export/{tree}/{model}{run}/{precision}.log",
     benchmark:
-        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+        "logs/benchmarks/export/{tree}/{model}{run}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(MATRIX.merged),
         precision=one_of(MATRIX.quantized),
     conda:
         "../envs/export/environment.yaml"
@@ -69,7 +65,7 @@ rule quantize_onnx:
         calibration=lambda wildcards, input: [str(Path(path).parent) for path in input.calibration[:1]],
         directory=subpath(output.manifest, parent=True),
     message:
-        "Quantizing {wildcards.technique} of {wildcards.model} on {wildcards.scenario} to {wildcards.precision}"
+        "Quantizing {wildcards.model}{wildcards.run} to {wildcards.precision}"
     shell:
         """
         python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
@@ -84,18 +80,16 @@ rule quantize_onnx:
 
 rule build_genai:
     input:
-        merged=f"{RUN}/merged/manifest.json",
-        model=ancient(files_in(f"{RUN}/merged", MODEL_FILES)),
+        unpack(inputs.weights_to_export),
     output:
-        model=files_in(f"{RUN}/onnx/{{precision}}", GENAI_FILES),
-        manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
-        provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
+        model=files_in(f"{EXPORTS}/{{precision}}", GENAI_FILES),
+        manifest=f"{EXPORTS}/{{precision}}/manifest.json",
+        provenance=f"{EXPORTS}/{{precision}}/provenance.json",
     log:
-        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+        "logs/export/{tree}/{model}{run}/{precision}.log",
     benchmark:
-        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+        "logs/benchmarks/export/{tree}/{model}{run}/{precision}.tsv"
     wildcard_constraints:
-        technique=one_of(MATRIX.merged),
         precision=one_of(MATRIX.genai),
     conda:
         "../envs/export/environment.yaml"
@@ -107,7 +101,7 @@ rule build_genai:
         merged=subpath(input.merged, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Building {wildcards.precision} of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} for onnxruntime-genai"
+        "Building {wildcards.precision} of {wildcards.model}{wildcards.run} for onnxruntime-genai"
     shell:
         """
         python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
@@ -121,8 +115,7 @@ rule build_genai:
 
 rule add_prefix:
     input:
-        base=f"{UNTUNED}/onnx/{{precision}}/manifest.json",
-        model=ancient(files_in(f"{UNTUNED}/onnx/{{precision}}", ONNX_FILES)),
+        unpack(inputs.untuned_export),
         prefix=f"{RUN}/prefix/manifest.json",
         keys_and_values=ancient(f"{RUN}/prefix/{PREFIX_FILE}"),
     output:
@@ -130,9 +123,9 @@ rule add_prefix:
         manifest=f"{RUN}/onnx/{{precision}}/manifest.json",
         provenance=f"{RUN}/onnx/{{precision}}/provenance.json",
     log:
-        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
+        "logs/export/runs/{model}/{scenario}/{technique}/seed-{seed}/{precision}.log",
     benchmark:
-        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
+        "logs/benchmarks/export/runs/{model}/{scenario}/{technique}/seed-{seed}/{precision}.tsv"
     wildcard_constraints:
         technique=one_of(MATRIX.prefixed),
         precision=one_of(MATRIX.quantized),
@@ -147,7 +140,7 @@ rule add_prefix:
         prefix=subpath(input.prefix, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as {wildcards.precision}"
+        "Combining the prefix of {wildcards.technique} on {wildcards.scenario} with {wildcards.model} as {wildcards.precision}"
     shell:
         """
         python scripts/add_prefix.py \
@@ -161,8 +154,7 @@ rule add_prefix:
 
 use rule add_prefix as add_prefix_to_fp32 with:
     input:
-        base=f"{UNTUNED}/onnx/fp32/manifest.json",
-        model=ancient(files_in(f"{UNTUNED}/onnx/fp32", ONNX_FILES)),
+        unpack(inputs.untuned_export),
         prefix=f"{RUN}/prefix/manifest.json",
         keys_and_values=ancient(f"{RUN}/prefix/{PREFIX_FILE}"),
     output:
@@ -170,10 +162,10 @@ use rule add_prefix as add_prefix_to_fp32 with:
         manifest=f"{RUN}/onnx/fp32/manifest.json",
         provenance=f"{RUN}/onnx/fp32/provenance.json",
     log:
-        "logs/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.log",
+        "logs/export/runs/{model}/{scenario}/{technique}/seed-{seed}/fp32.log",
     benchmark:
-        "logs/benchmarks/export/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
+        "logs/benchmarks/export/runs/{model}/{scenario}/{technique}/seed-{seed}/fp32.tsv"
     wildcard_constraints:
         technique=one_of(MATRIX.prefixed),
     message:
-        "Laying the prefix of {wildcards.technique} on {wildcards.scenario} beside {wildcards.model} as fp32"
+        "Combining the prefix of {wildcards.technique} on {wildcards.scenario} with {wildcards.model} as fp32"

@@ -137,26 +137,3 @@ rule copy_model:
             --output-directory {params.directory:q} \
             &> {log:q}
         """
-
-
-use rule copy_model as copy_untuned_model with:
-    input:
-        base=f"{BASE}/manifest.json",
-        base_files=ancient(files_in(BASE, MODEL_FILES)),
-    output:
-        model=targets.intermediate(files_in(f"{UNTUNED}/merged", MODEL_FILES)),
-        manifest=f"{UNTUNED}/merged/manifest.json",
-        provenance=f"{UNTUNED}/merged/provenance.json",
-    log:
-        "logs/merge/{model}/{scenario}/base/seed-0.log",
-    benchmark:
-        "logs/benchmarks/merge/{model}/{scenario}/base/seed-0.tsv"
-    wildcard_constraints:
-        model=one_of(MATRIX.models),
-    params:
-        recipe=job_params.encode("copy_model.py"),
-        base=subpath(input.base, parent=True),
-        trained=subpath(input.base, parent=True),
-        directory=subpath(output.manifest, parent=True),
-    message:
-        "Laying out the untuned {wildcards.model} for {wildcards.scenario}"

@@ -8,11 +8,8 @@ Makes: package/ of each run, when `package` is asked for.
 
 rule package_model:
     input:
-        export=f"{RUN}/onnx/{MATRIX.packaged}/manifest.json",
-        model=ancient(files_in(f"{RUN}/onnx/{MATRIX.packaged}", GENAI_FILES)),
+        unpack(inputs.packaged),
         evaluation=f"{RUN}/evaluation/{MATRIX.packaged}.json",
-        merged=f"{RUN}/merged/manifest.json",
-        generation=ancient(f"{RUN}/merged/generation_config.json"),
         parity=f"{RUN}/parity.json",
         training=inputs.training_records,
         summary=SUMMARY[:2],

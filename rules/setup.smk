@@ -18,9 +18,9 @@ from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, 
 from snaketune.dag import process
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
-from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN, RUNS
-from snaketune.dag.patterns import SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING, UNTUNED
-from snaketune.dag.patterns import files_in, one_of
+from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN
+from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING
+from snaketune.dag.patterns import UNTUNED, files_in, one_of
 from snaketune.dag.resources import JobResources
 from snaketune.dag.targets import Targets, required
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE
@@ -42,8 +42,6 @@ inputs, job_params, needs, targets = (
 )
 SERVED = kaito_jobs.served(MATRIX)
 CONFIRM = "--confirm" if EXPERIMENT.publish.confirm else ""
-# Every scenario's untuned model has the same weights: one of them is enough.
-EXPORTED_BASE = UNTUNED.replace("{scenario}", EXPERIMENT.scenarios[0])
 
 
 # Before the rules: read after them, it makes Snakemake forget the constraints of outputs in an object storage.
@@ -53,6 +51,8 @@ wildcard_constraints:
     technique=one_of(MATRIX.techniques),
     precision=one_of(MATRIX.exports),
     seed=r"\d+",
+    tree="models|runs",
+    run=rf"|/({one_of(MATRIX.scenarios)})/({one_of(MATRIX.merged)})/seed-\d+",
     rate=r"[0-9.e-]+",
 
 

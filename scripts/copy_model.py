@@ -18,21 +18,21 @@ def main() -> None:
         "--trained-directory",
         type=Path,
         required=True,
-        help="weights and config.json: model/ of a run, or the base itself",
+        help="weights and config.json: model/ of a run",
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     base, trained, out = arguments.base_directory, arguments.trained_directory, arguments.output_directory
 
     files.need_space(out, (trained / "model.safetensors").stat().st_size, "the plain model")
-    inputs = {base / "manifest.json", (trained if trained == base else trained.parent) / "manifest.json"}
+    inputs = [base / "manifest.json", trained.parent / "manifest.json"]
     for path in inputs:
         manifest.prove(path)
     with files.written_together(out) as aside:
         for name in layout.MODEL_FILES:
             source = trained if name in layout.MODEL_FILES[:2] else base
             shutil.copyfile(source / name, aside / name)
-    manifest.record(out, arguments.recipe, sorted(inputs), [out / name for name in layout.MODEL_FILES])
+    manifest.record(out, arguments.recipe, inputs, [out / name for name in layout.MODEL_FILES])
 
 
 if __name__ == "__main__":

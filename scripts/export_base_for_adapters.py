@@ -17,19 +17,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"parts": {target module: [input, …]}}')
     parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapters were trained on")
-    parser.add_argument(
-        "--merged-directory", type=Path, required=True, help="merged/ of the untuned run: the base, laid out for export"
-    )
     parser.add_argument("--model-directory", type=Path, required=True, help="its fp32 export")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
-    base, merged, model = arguments.base_directory, arguments.merged_directory, arguments.model_directory
-    out = arguments.output_directory
+    base, model, out = arguments.base_directory, arguments.model_directory, arguments.output_directory
 
     files.need_space(out, (model / "model.onnx_data").stat().st_size, "the switchable base")
     manifest.prove(model / "manifest.json")
-    check_base(base, merged / "manifest.json")
-    check_base(merged, model / "manifest.json")
+    check_base(base, model / "manifest.json")
     graph = onnx.load(model / "model.onnx")
     shapes = make_switchable(graph, arguments.recipe["parts"])
     onnx_files.save(graph, out)

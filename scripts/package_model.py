@@ -33,10 +33,11 @@ def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
         UserError: a file is missing, or not the one that its manifest describes.
     """
     run = results / paths.run_path(*recipe["cell"])
-    export = run / "onnx" / recipe["precision"]
+    # A genai precision is never calibrated.
+    export = results / paths.export_path(*recipe["cell"], precision=recipe["precision"], calibrated=())
     found = {
         "export": export / "manifest.json",
-        "merged": run / "merged/manifest.json",
+        "weights": results / paths.weights_path(*recipe["cell"]) / "manifest.json",
         "data": results / paths.DATA.format(scenario=recipe["cell"][1]) / "manifest.json",
         "parity": run / "parity.json",
         "evaluation": run / f"evaluation/{backend_of(recipe['precision'])}.json",
@@ -48,7 +49,7 @@ def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
     if missing := [str(path) for path in found.values() if not path.is_file()]:
         raise errors.UserError(f"{run}: can't be packaged without {', '.join(missing)}: run `snakemake package`")
     manifest.prove(found["export"], *layout.GENAI_FILES)
-    manifest.prove(found["merged"], "generation_config.json")
+    manifest.prove(found["weights"], "generation_config.json")
     manifest.prove(found["data"], "card.json")
     return found
 
@@ -69,7 +70,7 @@ def main() -> None:
     inputs = inputs_of(arguments.results, recipe)
     content = model_card.content(arguments.results, recipe)
     export = inputs["export"].parent
-    sources = [*(export / name for name in layout.GENAI_FILES), inputs["merged"].parent / "generation_config.json"]
+    sources = [*(export / name for name in layout.GENAI_FILES), inputs["weights"].parent / "generation_config.json"]
     files.need_space(out, sum(path.stat().st_size for path in sources), "the package")
     with files.written_together(out) as aside:
         for path in [*sources, arguments.program]:

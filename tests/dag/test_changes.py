@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.experiments import UNTRAINED
-from support.workspace import REPOSITORY, Workspace
+from support.workspace import REPOSITORY, Workspace, jobs_due
 
 from make_environment import pip_settings
 
@@ -42,10 +42,6 @@ def trained(technique: str) -> set[str]:
     return first[technique] | after_merged(technique)
 
 
-def untuned() -> set[str]:
-    return {"copy_untuned_model base"} | after_merged("base")
-
-
 RUNS = trained("lora") | trained("full")
 EVALUATIONS = {f"evaluate_torch {t}" for t in ("base", "lora", "full")} | {
     f"evaluate_onnx {t} {p}" for t in ("base", "lora", "full") for p in ("fp32", *QUANTIZED)
@@ -53,7 +49,7 @@ EVALUATIONS = {f"evaluate_torch {t}" for t in ("base", "lora", "full")} | {
 PARITY = {f"check_parity {t}" for t in ("base", "lora", "full")}
 FROM_TOKENS = RUNS | EVALUATIONS | PARITY | {"tokenize_data"}
 FROM_DATA = {"prepare_data"} | FROM_TOKENS
-FROM_BASE = {"pretrain_model"} | untuned() | FROM_TOKENS
+FROM_BASE = {"pretrain_model"} | after_merged("base") | FROM_TOKENS
 EVERYTHING = {"collect_documentation", "train_tokenizer"} | FROM_DATA | FROM_BASE
 RUN = "results/runs/tiny-phi3/classification"
 
@@ -91,18 +87,17 @@ def contract() -> dict[str, set[str]]:
     ):
         names = [*weights, "train.jsonl", "resources.json", "manifest.json", "provenance.json"]
         files |= {f"{RUN}/{technique}/seed-1/{name}": trained(technique) for name in names}
-    for technique, seed, merge in (
-        ("base", 0, "copy_untuned_model base"),
-        ("lora", 1, "merge_adapter lora"),
-        ("full", 1, "copy_model full"),
-    ):
+    for technique, merge in (("lora", "merge_adapter lora"), ("full", "copy_model full")):
+        merged = f"{RUN}/{technique}/seed-1/merged"
+        files |= {f"{merged}/{name}": {merge} | after_merged(technique) for name in MODEL_FILES}
+    for technique, seed in (("base", 0), ("lora", 1), ("full", 1)):
         run = f"{RUN}/{technique}/seed-{seed}"
-        files |= {f"{run}/merged/{name}": {merge} | after_merged(technique) for name in MODEL_FILES}
+        onnx = "results/models/tiny-phi3/onnx" if technique == "base" else f"{run}/onnx"
         exported = {f"export_onnx {technique}"} | (after_merged(technique) - {f"evaluate_torch {technique}"})
-        files |= {f"{run}/onnx/fp32/{name}": exported for name in ONNX_FILES}
+        files |= {f"{onnx}/fp32/{name}": exported for name in ONNX_FILES}
         for precision in QUANTIZED:
             files |= {
-                f"{run}/onnx/{precision}/{name}": {f"quantize_onnx {technique} {precision}"}
+                f"{onnx}/{precision}/{name}": {f"quantize_onnx {technique} {precision}"}
                 | after_onnx(technique, precision)
                 for name in ONNX_FILES
             }
@@ -370,7 +365,16 @@ def test_a_benchmark_measures_every_merged_run_and_runs_nothing_else(edited: Wor
 def test_a_renamed_scenario_is_made_under_its_name_from_the_same_base(edited: Workspace) -> None:
     (edited.path / SCENARIO).rename(edited.path / "config/scenarios/areas.yaml")
     edited.edit(edited.experiment, "seeds:", "scenarios:\n- areas\nseeds:")
-    assert edited.pending() == FROM_DATA | untuned()
+    assert edited.pending() == FROM_DATA
+
+
+def test_another_scenario_in_front_exports_no_untuned_model_again(edited: Workspace) -> None:
+    shutil.copyfile(edited.path / SCENARIO, edited.path / "config/scenarios/areas.yaml")
+    edited.edit(edited.experiment, "seeds:", "scenarios:\n- areas\n- classification\nseeds:")
+    assert edited.pending() == FROM_DATA
+    switchable = jobs_due(edited.plans("export_adapters"))
+    assert "export_switchable_base" in switchable
+    assert "export_onnx base" not in switchable
 
 
 def test_the_number_of_cores_and_the_profile_run_nothing(edited: Workspace) -> None:
@@ -434,7 +438,7 @@ def test_another_revision_of_a_model_is_fetched_and_trained_again(edited_others:
     text = (edited_others.path / "config/models/phi-4-mini-instruct.yaml").read_text()
     revision = yaml.safe_load(text)["revision"]
     edited_others.edit("config/models/phi-4-mini-instruct.yaml", revision, revision[::-1])
-    assert edited_others.pending() == {"fetch_model"} | untuned() | FROM_TOKENS
+    assert edited_others.pending() == {"fetch_model"} | after_merged("base") | FROM_TOKENS
 
 
 def restored(finished: Workspace, path: Path) -> Workspace:

@@ -24,7 +24,6 @@ COMMANDS = {
     "train_at_rate": ("train.py", "results/tuning/"),
     "merge_adapter": ("merge_adapter.py", ""),
     "copy_model": ("copy_model.py", "/zero3/"),
-    "copy_untuned_model": ("copy_model.py", "/base/seed-0"),
     "evaluate_torch": ("evaluate.py", "evaluation/torch.json"),
     "evaluate_onnx": ("evaluate.py", "evaluation/onnx-"),
     "export_onnx": ("export_onnx.py", ""),

@@ -35,11 +35,10 @@ def lives(workspace: Workspace) -> dict[str, float]:
         "train_all_weights": "train/*/*/zero3/*",
         "merge_adapter": "merge/*/*/lora/*",
         "copy_model": "merge/*/*/zero3/*",
-        "copy_untuned_model": "merge/*/*/base/*",
         "evaluate_torch": "evaluate/*/*/lora/*/torch",
         "evaluate_onnx": "evaluate/*/*/lora/*/onnx-int8",
-        "export_onnx": "export/*/*/lora/*/fp32",
-        "quantize_onnx": "export/*/*/lora/*/int8",
+        "export_onnx": "export/runs/*/*/lora/*/fp32",
+        "quantize_onnx": "export/runs/*/*/lora/*/int8",
     }.items():
         for path in (workspace.path / "logs/benchmarks").rglob("*.tsv"):
             name = path.relative_to(workspace.path / "logs/benchmarks").with_suffix("")

@@ -281,6 +281,7 @@ ROPES = {
 def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace, tmp_path: Path, rope: str) -> None:
     run, root = tmp_path / "run", finished.path
     shutil.copytree(run_of(finished, "base"), run)
+    shutil.copytree(root / "results/models/test-phi3/base", run / "merged")
     config = read(run / "merged/config.json")
     config["rope_parameters"] = ROPES[rope]
     config["original_max_position_embeddings"] = 256

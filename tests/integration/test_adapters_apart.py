@@ -18,7 +18,6 @@ from tokenizers.models import BPE
 from transformers import Phi3Config, Phi3ForCausalLM
 
 import check_adapter
-import copy_model
 import export_adapter
 from snaketune.config.export import Genai
 from snaketune.core import manifest
@@ -93,10 +92,7 @@ class Base:
         tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": CHAT_TEMPLATE}
         write_json(self.directory / MODEL_FILES[4], tokenizer)
         manifest.record(self.directory, {}, [], [self.directory / name for name in MODEL_FILES])
-        with pytest.MonkeyPatch.context() as patch:
-            here = {"base_directory": self.directory, "trained_directory": self.directory}
-            call(copy_model, patch, recipe="{}", **here, output_directory=path / "merged")
-        both = ("--model-directory", path / "merged", "--output-directory", path / "onnx")
+        both = ("--model-directory", self.directory, "--output-directory", path / "onnx")
         in_export("scripts/export_onnx.py", "--recipe", "{}", *both)
         self.make_switchable(path / "onnx", self.switchable)
 
@@ -104,8 +100,7 @@ class Base:
         in_export(
             "scripts/export_base_for_adapters.py",
             *("--recipe", json.dumps({"parts": parts_of_all(ADAPTERS.values())})),
-            *("--base-directory", self.directory, "--merged-directory", self.directory.parent / "merged"),
-            *("--model-directory", model, "--output-directory", out),
+            *("--base-directory", self.directory, "--model-directory", model, "--output-directory", out),
         )
 
     def train(self, name: str, adapter: dict[str, Any], base_precision: str = "fp32") -> Path:
@@ -325,7 +320,7 @@ def test_onnxruntime_genai_switches_to_the_same_files(
     base: Base, exported: dict[str, Path], expected: dict[str | None, np.ndarray], tmp_path: Path
 ) -> None:
     recipe = json.dumps({"options": Genai(weights="fp32").model_dump()})
-    merged = ("--model-directory", base.directory.parent / "merged", "--output-directory", tmp_path / "built")
+    merged = ("--model-directory", base.directory, "--output-directory", tmp_path / "built")
     in_export("scripts/build_genai.py", "--recipe", recipe, *merged)
     base.make_switchable(tmp_path / "built", tmp_path / "switchable")
     backend = adapter_backend(tmp_path / "switchable/model.onnx", 1)

@@ -72,16 +72,17 @@ def save_run(run: Path, metric: str, skill: float, precisions: list[str], rows: 
     backends = ["torch", *(f"onnx-{name}" for name in precisions)]
     for backend in backends:
         save_evaluation(run, backend, metric, skill, rows, seed)
-    manifests = ["manifest.json", "merged/manifest.json", *(f"onnx/{name}/manifest.json" for name in precisions)]
-    for name in manifests:
+    untuned = run.parent.name == "base"
+    owner, trained = (run.parents[4] / "models/tiny", "base/") if untuned else (run, "")
+    for name in [f"{trained}manifest.json", *(f"onnx/{name}/manifest.json" for name in precisions)]:
         weights = "model.onnx_data" if "onnx" in name else "model.safetensors"
-        write_json(run / name, {"files": {weights: {"bytes": (1 + number) * MIB}}})
+        write_json(owner / name, {"files": {weights: {"bytes": (1 + number) * MIB}}})
     if precisions:
         hop = {"largest_logit_difference": 1e-5, "greedy_agreement": 1.0, "kl_divergence": 1e-9}
         write_json(
             run / "parity.json", {"hops": {"merged-onnx-fp32": hop}, "over_budget_hops": [], "without_budget": []}
         )
-    if run.parent.name != "base":
+    if not untuned:
         curve = [
             {"step": step, "loss": 4 - 3 * skill * step / 20, "tokens": 100 * step, "learning_rate": 0.1}
             for step in range(1, 21)
@@ -130,6 +131,7 @@ def save_experiment(
             for name in scenarios
         },
         "precisions": dict.fromkeys(skills, precisions),
+        "calibrated": [],
         "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,

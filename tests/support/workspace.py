@@ -200,6 +200,8 @@ def jobs_due(plans: dict[str, tuple[str, bool]]) -> set[str]:
 def job_of(rule: str, path: str) -> str:
     """A short name of the job that makes a file: `quantize_onnx lora int4`."""
     parts = Path(path).parts
+    if parts[1] == "models" and parts[3] == "onnx":
+        return f"{rule} base" + (f" {parts[4]}" if rule != "export_onnx" else "")
     if parts[:2] != ("results", "runs"):
         return rule
     seed = parts[5].removeprefix("seed-")

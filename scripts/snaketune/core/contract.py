@@ -49,8 +49,12 @@ def every_file(recipe: dict[str, Any], keep_intermediates: bool) -> Iterator[str
             yield from folder.files
 
 
-def folders(recipe: dict[str, Any]) -> Iterator[Folder]:
-    """Yield every directory below results/ of the recorded experiment."""
+def folders(recipe: dict[str, Any]) -> list[Folder]:
+    """Return every directory below results/ of the recorded experiment; several runs may share one."""
+    return list(dict.fromkeys(_folders(recipe)))
+
+
+def _folders(recipe: dict[str, Any]) -> Iterator[Folder]:
     if recipe["corpus"]:
         yield Folder(paths.CORPUS, ("documentation.jsonl",))
     for model in dict.fromkeys(pair[0] for pair in recipe["pairs"]):
@@ -90,12 +94,13 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
         yield Folder(f"{run}/evaluation", alone=("adapter.logits.safetensors",))
     if prefixed:
         yield Folder(f"{run}/prefix", (layout.PREFIX_FILE,))
-    else:
+    elif technique != "base":
         yield Folder(f"{run}/merged", layout.MODEL_FILES, temporary=True)
     for name in precisions:
         files = layout.GENAI_FILES if backend_of(name) == name else layout.ONNX_FILES
         beside = (layout.PREFIX_FILE,) if prefixed else ()
-        yield Folder(f"{run}/onnx/{name}", (*files, *beside), temporary=name == "fp32")
+        path = paths.export_path(model, scenario, technique, seed, precision=name, calibrated=recipe["calibrated"])
+        yield Folder(path, (*files, *beside), temporary=name == "fp32")
 
 
 def hosted_folders(hosted: list[dict[str, Any]]) -> list[Folder]:

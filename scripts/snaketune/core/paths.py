@@ -1,5 +1,7 @@
 """Where results are, below results/."""
 
+from collections.abc import Collection
+
 Cell = tuple[str, str, str, int]
 
 CORPUS = "corpus"
@@ -20,6 +22,25 @@ REPORT = "report.html"
 
 def run_path(model: str, scenario: str, technique: str, seed: int) -> str:
     return RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+
+
+def weights_path(model: str, scenario: str, technique: str, seed: int) -> str:
+    """Return the directory of the plain model that a run ends with; the untuned one is the base itself."""
+    run = run_path(model, scenario, technique, seed)
+    return BASE.format(model=model) if technique == "base" else f"{run}/merged"
+
+
+def export_path(
+    model: str, scenario: str, technique: str, seed: int, *, precision: str, calibrated: Collection[str]
+) -> str:
+    """Return the directory of an export.
+
+    The untuned model is the same in every scenario, so its exports belong to the model, unless their
+    precision is among those ``calibrated`` on a scenario's rows.
+    """
+    shared = technique == "base" and precision not in calibrated
+    owner = MODEL.format(model=model) if shared else run_path(model, scenario, technique, seed)
+    return f"{owner}/onnx/{precision}"
 
 
 def property_path(technique: str, ranks: int, number: int) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 from snakemake.io import ancient
 
 from snaketune.config.corpora import DOCUMENTATION
-from snaketune.core.layout import MODEL_FILES, PREFIX_FILE, model_files
-from snaketune.core.paths import property_path
-from snaketune.core.precisions import backend_of, calibrates, files_read
+from snaketune.core.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES, PREFIX_FILE, model_files
+from snaketune.core.paths import export_path, property_path, weights_path
+from snaketune.core.precisions import backend_of, files_read
 from snaketune.dag.params import Recipes
-from snaketune.dag.patterns import BASE, CORPUS, RESULTS, RUN, RUNS, TRAINING, files_in
+from snaketune.dag.patterns import BASE, CORPUS, EXPORTS, MODEL, RESULTS, RUN, RUNS, TRAINING, files_in
 
 
 class Inputs:
@@ -31,17 +31,14 @@ class Inputs:
         path = self.matrix.models[wildcards.model].path
         return list(map(str, model_files(Path(path)))) if path else []
 
-    def final_manifest(self, wildcards: Any) -> str:
-        """Return the manifest of the model that a run ends with."""
-        return f"{RUN}/{'prefix' if wildcards.technique in self.matrix.prefixed else 'merged'}/manifest.json"
-
     def evaluated_model(self, wildcards: Any) -> dict[str, Any]:
         """Return a merged model; or, as a prefix can't be merged, the base that starts from it."""
         if wildcards.technique in self.matrix.prefixed:
             directory, prefix = BASE, [f"{RUN}/prefix/{PREFIX_FILE}"]
             manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
         else:
-            directory, prefix, manifests = f"{RUN}/merged", [], [f"{RUN}/merged/manifest.json"]
+            directory, prefix = self.weights(wildcards), []
+            manifests = [f"{directory}/manifest.json"]
         return {
             "manifests": manifests,
             "model": ancient(f"{directory}/{MODEL_FILES[0]}"),
@@ -49,16 +46,70 @@ class Inputs:
             "prefix": ancient(prefix),
         }
 
-    def exported_prefix(self, wildcards: Any) -> str | list[str]:
-        return f"{RUN}/onnx/{{precision}}/{PREFIX_FILE}" if wildcards.technique in self.matrix.prefixed else []
+    def weights(self, wildcards: Any) -> str:
+        """Return the directory of the plain model that a run ends with."""
+        cell = (wildcards.model, wildcards.scenario, wildcards.technique, wildcards.seed)
+        return f"{RESULTS}/{weights_path(*cell)}"
+
+    def export(self, wildcards: Any, precision: str, technique: str | None = None) -> str:
+        """Return the directory of an export of a run, or of the untuned model that it started from."""
+        run = ("base", 0) if technique == "base" else (wildcards.technique, wildcards.seed)
+        cell = (wildcards.model, wildcards.scenario, *run)
+        return f"{RESULTS}/{export_path(*cell, precision=precision, calibrated=self.matrix.calibrated)}"
+
+    def weights_to_export(self, wildcards: Any) -> dict[str, Any]:
+        """Return a merged model, or the base for an export of the untuned model."""
+        directory = f"{RESULTS}/{{tree}}/{{model}}{{run}}/merged" if wildcards.run else BASE
+        return {"merged": f"{directory}/manifest.json", "model": ancient(files_in(directory, MODEL_FILES))}
+
+    def fp32_to_quantize(self, wildcards: Any) -> dict[str, Any]:
+        """Return the fp32 export of the same weights; training rows too if scales are found on them."""
+        untuned = wildcards.run.endswith("/base/seed-0")
+        directory = f"{MODEL}/onnx/fp32" if untuned else f"{EXPORTS}/fp32"
+        calibration: list[str] = []
+        if wildcards.precision in self.matrix.calibrated:
+            tokens = TRAINING.format(model=wildcards.model, scenario=wildcards.run.split("/")[1])
+            calibration = [f"{tokens}/manifest.json", ancient(f"{tokens}/train.safetensors")]
+        return {
+            "fp32": f"{directory}/manifest.json",
+            "model": ancient(files_in(directory, ONNX_FILES)),
+            "calibration": calibration,
+        }
+
+    def untuned_export(self, wildcards: Any) -> dict[str, Any]:
+        """Return the export of the base that a prefix is added to."""
+        directory = self.export(wildcards, wildcards.get("precision", "fp32"), "base")
+        return {"base": f"{directory}/manifest.json", "model": ancient(files_in(directory, ONNX_FILES))}
+
+    def packaged(self, wildcards: Any) -> dict[str, Any]:
+        """Return what a package copies: a genai export, and generation_config.json of its weights."""
+        export, weights = self.export(wildcards, self.matrix.packaged or ""), self.weights(wildcards)
+        return {
+            "manifests": [f"{export}/manifest.json", f"{weights}/manifest.json"],
+            "model": ancient(files_in(export, GENAI_FILES)),
+            "generation": ancient(f"{weights}/generation_config.json"),
+        }
+
+    def evaluated_export(self, wildcards: Any) -> dict[str, Any]:
+        """Return what a backend reads of an export."""
+        directory = self.export(wildcards, wildcards.precision)
+        model, *others = files_read(wildcards.precision in self.matrix.genai)
+        prefixed = wildcards.technique in self.matrix.prefixed
+        return {
+            "manifest": f"{directory}/manifest.json",
+            "model": ancient(f"{directory}/{model}"),
+            "files": ancient(files_in(directory, others)),
+            "prefix": ancient([f"{directory}/{PREFIX_FILE}"] if prefixed else []),
+        }
 
     def exports(self, wildcards: Any) -> dict[str, Any]:
         """Return every export of a run."""
-        names = self.matrix.precisions_of(wildcards.technique)
-        read = {name: files_read(name in self.matrix.genai) for name in names}
+        found = {name: self.export(wildcards, name) for name in self.matrix.precisions_of(wildcards.technique)}
+        read = {name: files_read(name in self.matrix.genai) for name in found}
         return {
-            "manifests": [f"{RUN}/onnx/{name}/manifest.json" for name in names],
-            "models": ancient([path for name in names for path in files_in(f"{RUN}/onnx/{name}", read[name])]),
+            "manifests": [f"{path}/manifest.json" for path in found.values()],
+            "exports": ancient([f"{path}/{read[name][0]}" for name, path in found.items()]),
+            "files": ancient([file for name, path in found.items() for file in files_in(path, read[name][1:])]),
         }
 
     def evaluations(self, wildcards: Any) -> dict[str, Any]:
@@ -66,16 +117,10 @@ class Inputs:
         precisions = self.matrix.precisions_of(wildcards.technique)
         backends = [f"{RUN}/evaluation/{name}" for name in ("torch", *map(backend_of, precisions))]
         return {
-            "exports": [f"{RUN}/onnx/{name}/manifest.json" for name in precisions],
+            "exports": [f"{self.export(wildcards, name)}/manifest.json" for name in precisions],
             "evaluations": [f"{path}{end}" for path in backends for end in (".json", ".predictions.jsonl")],
             "logits": ancient([f"{path}.logits.safetensors" for path in backends]),
         }
-
-    def calibration_tokens(self, wildcards: Any) -> list[str]:
-        """Return training rows, for a precision whose scales are found on them."""
-        if not calibrates(self.matrix.export_recipe(wildcards.precision)):
-            return []
-        return [f"{TRAINING}/manifest.json", ancient(f"{TRAINING}/train.safetensors")]
 
     def adapter_logits(self, wildcards: Any) -> str | list[str]:
         adapted = wildcards.technique in self.matrix.with_adapter

@@ -99,7 +99,7 @@ class JobParams:
         return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario))
 
     def benchmark(self, wildcards: Any) -> str:
-        return self.encode("benchmark.py", **self.matrix.benchmark_recipe(wildcards.technique))
+        return self.encode("benchmark.py", **self.matrix.benchmark_recipe())
 
     def package(self, wildcards: Any) -> str:
         cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))

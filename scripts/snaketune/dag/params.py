@@ -4,6 +4,7 @@ from typing import Any
 
 from snaketune.config.matrix import measured
 from snaketune.config.tasks import TASKS
+from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
 
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
@@ -52,6 +53,7 @@ class Recipes(Cells):
         return {
             "cells": self.cells,
             "precisions": self.exported,
+            "calibrated": self.calibrated,
             "benchmarked": self.experiment.benchmark is not None,
             "corpus": self.uses_corpus,
             "built": self.built,
@@ -104,6 +106,11 @@ class Recipes(Cells):
     def merge_recipe(self, technique: str) -> dict[str, Any]:
         return self.techniques[technique].model_dump(include={"base_precision", "threads"})
 
+    @property
+    def calibrated(self) -> list[str]:
+        """Precisions whose scales are found on a scenario's training rows."""
+        return [name for name in self.exports if calibrates(self.export_recipe(name))]
+
     def export_recipe(self, precision: str) -> dict[str, Any]:
         return self.exports[precision].model_dump(exclude={"description"})
 
@@ -114,10 +121,10 @@ class Recipes(Cells):
             "primary_metric": self.scenarios[scenario].primary_metric,
         }
 
-    def benchmark_recipe(self, technique: str) -> dict[str, Any]:
+    def benchmark_recipe(self) -> dict[str, Any]:
         benchmark = self.experiment.benchmark
         assert benchmark is not None
-        return {**benchmark.model_dump(), "precisions": self.precisions_of(technique)}
+        return benchmark.model_dump()
 
     def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
         """What a model card tells of the configuration."""
@@ -148,6 +155,7 @@ class Recipes(Cells):
             "cells": self.cells,
             "scenarios": scored,
             "precisions": self.exported,
+            "calibrated": self.calibrated,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
             **({"hosted": self.hosted_cells} if self.hosted else {}),
         }

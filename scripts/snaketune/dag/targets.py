@@ -40,8 +40,9 @@ class Targets:
         return [path for name in names for path in self.runs(name, self.matrix.techniques)]
 
     def merged_manifests(self) -> list[str]:
-        """Return the manifests of merged models; a run that ends with a prefix shares the untuned one."""
-        return self.runs("merged/manifest.json", self.matrix.merged)
+        """Return the manifests of plain models; a run that ends with a prefix shares the untuned one."""
+        found = [paths.weights_path(*cell) for cell in self.matrix.cells if cell[2] in self.matrix.merged]
+        return [f"{RESULTS}/{path}/manifest.json" for path in dict.fromkeys(found)]
 
     def evaluations(self, suffix: str) -> list[str]:
         return [
@@ -51,11 +52,12 @@ class Targets:
         ]
 
     def exports(self, name: str) -> list[str]:
-        return [
-            f"{RESULTS}/{paths.run_path(*cell)}/onnx/{precision}/{name}"
+        found = [
+            paths.export_path(*cell, precision=precision, calibrated=self.matrix.calibrated)
             for cell in self.matrix.cells
             for precision in self.matrix.precisions_of(cell[2])
         ]
+        return [f"{RESULTS}/{path}/{name}" for path in dict.fromkeys(found)]
 
     def parities(self) -> list[str]:
         """Return the comparison of every run's exports with what they were exported from."""

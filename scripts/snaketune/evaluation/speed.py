@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 
 from snaketune.core.errors import UserError
+from snaketune.core.precisions import backend_of
 from snaketune.inference.load import load
 
 
@@ -61,22 +62,24 @@ class Native(Looped):
         return first - started, self.clock() - first
 
 
-def loaded(system: str, run: Path, threads: int) -> Looped:
-    """Load ``torch-fp32`` or ``torch-bf16`` from merged/, or a precision from onnx/."""
-    if system.startswith("torch-"):
-        backend: Any = load(run / "merged/model.safetensors", None, threads)
-        if system == "torch-bf16":
-            backend.model.bfloat16()
-        return Looped(backend)
-    backend = load(run / "onnx" / system.removeprefix("onnx-") / "model.onnx", None, threads)
+def systems_of(model: Path, exports: list[Path]) -> dict[str, Path]:
+    """Return the model file of each system: ``torch-fp32`` and ``torch-bf16`` of weights, and every export."""
+    return {"torch-fp32": model, "torch-bf16": model, **{backend_of(path.parent.name): path for path in exports}}
+
+
+def loaded(system: str, model: Path, threads: int) -> Looped:
+    """Load a system of ``systems_of``."""
+    backend: Any = load(model, None, threads)
+    if system == "torch-bf16":
+        backend.model.bfloat16()
     return Native(backend) if system.startswith("genai-") else Looped(backend)
 
 
-def file_bytes(run: Path, system: str) -> int:
-    """Return the size of weights and graph on disk; bf16 counts as half of merged/'s fp32."""
-    if system.startswith("torch-"):
-        return (run / "merged/model.safetensors").stat().st_size // (2 if system == "torch-bf16" else 1)
-    return sum(path.stat().st_size for path in (run / "onnx" / system.removeprefix("onnx-")).glob("model.onnx*"))
+def file_bytes(system: str, model: Path) -> int:
+    """Return the size of weights and graph on disk; bf16 counts as half of the fp32 weights."""
+    if model.suffix == ".safetensors":
+        return model.stat().st_size // (2 if system == "torch-bf16" else 1)
+    return sum(path.stat().st_size for path in model.parent.glob("model.onnx*"))
 
 
 # The runtime for a system's first word, imported before the clock starts: that takes seconds for any model.

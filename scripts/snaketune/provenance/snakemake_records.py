@@ -11,6 +11,7 @@ from typing import Any
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
+from snaketune.core.paths import BASE
 
 
 def snakemake_record(path: Path) -> dict[str, Any]:
@@ -60,14 +61,16 @@ def recipe_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_manifest(run: Path) -> Path:
-    """Return the manifest of a run, or of its merged model if the run is the untuned model.
+    """Return the manifest of a run's directory; for the untuned model, that of the base.
 
     Raises:
         UserError: the directory isn't a finished run.
     """
-    for path in (run / "manifest.json", run / "merged/manifest.json"):
-        if run.name.startswith("seed-") and path.exists():
-            return path
+    path = run / "manifest.json"
+    if run.parent.name == "base" and len(run.parents) > 4:
+        path = run.parents[4] / BASE.format(model=run.parents[2].name) / "manifest.json"
+    if run.name.startswith("seed-") and path.exists():
+        return path
     raise UserError(f"{run} is no finished run: give a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
 
 

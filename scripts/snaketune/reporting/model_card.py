@@ -127,6 +127,8 @@ def content(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """
     model, scenario, technique, seed = recipe["cell"]
     run, precision = results / paths.run_path(*recipe["cell"]), recipe["precision"]
+    # A genai precision is never calibrated.
+    export = results / paths.export_path(*recipe["cell"], precision=precision, calibrated=())
     rows = [summary_row(results / "summary.csv", recipe, name) for name in ("torch", backend_of(precision))]
     comparison = next(
         one
@@ -156,7 +158,7 @@ def content(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         "training": training_of(run, recipe),
         "card": files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
         "measured_on": files.read_json(run / f"evaluation/{backend_of(precision)}.json"),
-        "context": files.read_json(run / f"onnx/{precision}/genai_config.json")["model"]["context_length"],
+        "context": files.read_json(export / "genai_config.json")["model"]["context_length"],
     }
 
 

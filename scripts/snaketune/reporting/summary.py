@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.core import files
+from snaketune.core.paths import export_path, run_path, weights_path
 from snaketune.core.tables import Row
 from snaketune.evaluation.bootstrap import Resampling, percentiles
 from snaketune.reporting.comparison import Cell, Results, row_statistics
@@ -54,12 +55,13 @@ def quality(
     return found
 
 
-def artifact_bytes(run: Path, untuned: bool, backend: str) -> int:
+def artifact_bytes(results: Results, cell: Cell, backend: str) -> int:
     """Return the size of what a user keeps: the adapter or all weights for torch, otherwise the ONNX files."""
-    if backend == "torch":
-        manifest = run / ("merged/manifest.json" if untuned else "manifest.json")
+    if backend != "torch":
+        path = export_path(*cell, precision=backend.removeprefix("onnx-"), calibrated=results.recipe["calibrated"])
     else:
-        manifest = run / f"onnx/{backend.removeprefix('onnx-')}/manifest.json"
+        path = weights_path(*cell) if cell[2] == "base" else run_path(*cell)
+    manifest = results.root / path / "manifest.json"
     entries = files.read_json(manifest)["files"]
     return sum(
         entry["bytes"] for name, entry in entries.items() if name.endswith((".safetensors", ".onnx", ".onnx_data"))
@@ -73,7 +75,7 @@ def local_row(results: Results, cell: Cell, backend: str) -> Row:
     figures = files.read_json(run / f"evaluation/{backend}.json")
     before = None if untuned else results.statistics([model, scenario, "base", 0], backend)
     found = quality(results, cell, backend, results.statistics(cell, backend), before)
-    found["artifact_bytes"] = artifact_bytes(run, untuned, backend)
+    found["artifact_bytes"] = artifact_bytes(results, cell, backend)
     found |= {name: figures[name] for name in ("decode_tokens_per_second", "latency_p50_ms")}
     if not untuned:
         resources = results.resources(cell)

@@ -6,7 +6,6 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from snaketune.core.files import written_whole
-from snaketune.core.layout import PREFIX_FILE
 
 # Keys and values of one layer, each (heads, virtual tokens, head size), fp32.
 Layer = tuple[np.ndarray, np.ndarray]

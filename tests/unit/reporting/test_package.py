@@ -157,7 +157,9 @@ def test_the_untuned_model_has_a_card_without_training(results: Path) -> None:
     run = results / packages.RUN
     base = run.parents[1] / "base/seed-0"
     base.parent.mkdir()
+    (results / "models/tiny").mkdir(parents=True)
     run.rename(base)
+    (base / "onnx").rename(results / "models/tiny/onnx")
     for name in ("manifest.json", "provenance.json", "resources.json"):
         (base / name).unlink()
     summary = results / "summary.csv"
