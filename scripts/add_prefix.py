@@ -1,17 +1,16 @@
 """Combine a trained prefix with an ONNX model of its base, so that ONNX Runtime can start from it."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import ONNX_FILES, PREFIX_FILE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser)
     parser.add_argument("--model-directory", type=Path, required=True, help="onnx/{precision} of the untuned model")
     parser.add_argument("--prefix-directory", type=Path, required=True)
     parser.add_argument("--output-directory", type=Path, required=True)

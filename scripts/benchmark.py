@@ -5,7 +5,6 @@ size, so that they see the same machine. Absolute times hold for this machine on
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,16 @@ from typing import Any
 import numpy as np
 import psutil
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import read_rows
+from snaketune.evaluation.params import BenchmarkParams
 from snaketune.evaluation.speed import Server, file_bytes, loaded, measure, systems_of
 from snaketune.inference.load import prove
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"threads", "prompt_lengths", "batch_sizes", "new_tokens", "rounds"}',
-    )
+    cli.add_recipe(parser, BenchmarkParams)
     parser.add_argument("--model", type=Path, required=True, help="model.safetensors of the run's plain model")
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="model.onnx of each precision")
     parser.add_argument("--tokens-directory", type=Path, required=True, help="test rows, for prompts of real text")

@@ -22,9 +22,10 @@ import onnx
 import onnxruntime_genai
 import transformers
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.export import onnx_files
 from snaketune.export.legacy_config import link_model, with_older_keys
+from snaketune.export.params import ExportParams
 
 
 def extra_options(options: dict[str, Any]) -> list[str]:
@@ -134,9 +135,7 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"options": {"weights", "algorithm", …}, …}'
-    )
+    cli.add_recipe(parser, ExportParams)
     parser.add_argument("--model-directory", type=Path, required=True, help="merged/ of the run")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()

@@ -4,7 +4,6 @@ The logits compared are those of the parity probe: the last positions of held-ou
 """
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import read_rows
+from snaketune.evaluation.params import AdapterParityParams
 from snaketune.export.runtime_adapters.files import INPUTS_FILE
 from snaketune.inference.adapter_backend import adapter_backend
 from snaketune.inference.decoding import run_probe
@@ -28,12 +28,7 @@ def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"probe", "threads", "largest_logit_difference": limit or null, "gate": fail or warn}',
-    )
+    cli.add_recipe(parser, AdapterParityParams)
     parser.add_argument("--model", type=Path, required=True, help="model.onnx of the switchable base")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--tokens-directory", type=Path, required=True)

@@ -7,14 +7,14 @@ are kept, unless the gate is `warn`; a step whose logits aren't finite numbers a
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.precisions import backend_of
+from snaketune.evaluation.params import ParityParams
 from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
 
@@ -66,12 +66,7 @@ def sizes_of(export: Path) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"primary_metric", "budgets": {step: {figure: limit}}, "gate", "bootstrap_samples", "confidence"}',
-    )
+    cli.add_recipe(parser, ParityParams)
     parser.add_argument("--run-directory", type=Path, required=True)
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
     parser.add_argument(

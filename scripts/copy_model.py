@@ -1,16 +1,15 @@
 """Copy a run's trained weights, with the base's tokenizer, to one plain transformers model."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser)
     parser.add_argument(
         "--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer"
     )

@@ -5,7 +5,6 @@ likelihood of the reference answers is measured for every task.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
 from snaketune.evaluation.metrics import statistics, summed
+from snaketune.evaluation.params import EvaluationParams
 from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
@@ -95,9 +95,7 @@ def predictions(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"task", "max_new_tokens", "threads", …}'
-    )
+    cli.add_recipe(parser, EvaluationParams)
     parser.add_argument(
         "--model",
         type=Path,

@@ -4,19 +4,18 @@ An adapter trained on a quantized base is refused: the switchable base has other
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from onnxruntime import AdapterFormat, OrtValue
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, check_base, check_taken
 from snaketune.export.runtime_adapters.tensors import Trained
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser)
     parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapter was trained on")
     parser.add_argument("--switchable-directory", type=Path, required=True, help="the base that will load it")
     parser.add_argument("--adapter-directory", type=Path, required=True, help="adapter/ of a run, as peft saved it")

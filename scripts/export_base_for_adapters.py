@@ -1,21 +1,21 @@
 """Make an fp32 ONNX model of the base accept adapters at run time, without changing its weights."""
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
 import onnx
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.export import onnx_files
+from snaketune.export.params import SwitchableParams
 from snaketune.export.runtime_adapters.files import INPUTS_FILE, check_base
 from snaketune.export.runtime_adapters.graph import make_switchable
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"parts": {target module: [input, …]}}')
+    cli.add_recipe(parser, SwitchableParams)
     parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapters were trained on")
     parser.add_argument("--model-directory", type=Path, required=True, help="its fp32 export")
     parser.add_argument("--output-directory", type=Path, required=True)

@@ -5,7 +5,6 @@ configuration is rewritten for it, and the parity check verifies the result.
 """
 
 import argparse
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 import onnx
 from optimum.exporters.onnx import main_export
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.export import onnx_files
 from snaketune.export.legacy_config import link_model, with_older_keys
 
@@ -51,7 +50,7 @@ def export(model: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True)
+    cli.add_recipe(parser)
     parser.add_argument("--model-directory", type=Path, required=True, help="merged/ of the run")
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()

@@ -1,7 +1,6 @@
 """Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static) or int4 (weight-only)."""
 
 import argparse
-import json
 import logging
 import shutil
 import tempfile
@@ -15,10 +14,11 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.precisions import calibrates
 from snaketune.export import calibration, fp16, int4, int8, onnx_files
 from snaketune.export.graphs import check_known
+from snaketune.export.params import ExportParams
 
 Rows = list[np.ndarray]
 
@@ -62,9 +62,7 @@ METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"method", "options"} of config/exports/*.yaml'
-    )
+    cli.add_recipe(parser, ExportParams)
     parser.add_argument("--model", type=Path, required=True, help="model.onnx at fp32")
     parser.add_argument(
         "--calibration-directory",

@@ -12,6 +12,7 @@ class SummaryParams(TypedDict):
     cells: list[Cell]
     scenarios: dict[str, dict[str, Any]]
     precisions: dict[str, list[str]]
+    calibrated: list[str]
     bootstrap_samples: int
     confidence: float
     hosted: NotRequired[list[dict[str, Any]]]
@@ -58,6 +59,7 @@ class RecordParams(TypedDict):
 
     cells: list[Cell]
     precisions: dict[str, list[str]]
+    calibrated: list[str]
     benchmarked: bool
     corpus: bool
     built: list[str]

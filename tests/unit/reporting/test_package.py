@@ -160,6 +160,7 @@ def test_the_untuned_model_has_a_card_without_training(results: Path) -> None:
     (results / "models/tiny").mkdir(parents=True)
     run.rename(base)
     (base / "onnx").rename(results / "models/tiny/onnx")
+    (base / "merged").rename(results / "models/tiny/base")
     for name in ("manifest.json", "provenance.json", "resources.json"):
         (base / name).unlink()
     summary = results / "summary.csv"
