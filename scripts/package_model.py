@@ -7,7 +7,6 @@ so that editing the package cannot change the run that was verified.
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 from snaketune.core import cli, errors, files, layout, manifest, paths
 from snaketune.core.locks import pins
@@ -26,7 +25,7 @@ def sums(shipped: list[Path]) -> str:
     return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(shipped))
 
 
-def inputs_of(results: Path, recipe: dict[str, Any]) -> dict[str, Path]:
+def inputs_of(results: Path, recipe: PackageParams) -> dict[str, Path]:
     """Return the result files that the package is made from, by role.
 
     Raises:

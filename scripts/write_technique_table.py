@@ -13,7 +13,7 @@ from snaketune.reporting.difference import difference
 from snaketune.reporting.params import TableParams
 
 
-def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]) -> Verdict:
+def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict:
     """Decide whether a technique beats the untuned model in each of the row's scenarios."""
     evidence, better = [], []
     for scenario in (name for name in row.scenarios if name in comparisons):
@@ -29,7 +29,7 @@ def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]
                 "test rows",
                 better=better[-1],
                 seeds=seen["seeds"],
-                runs=[run_path(model, scenario, technique, seed) for seed in seen["seeds"]],
+                runs=[run_path(seen["model"], scenario, technique, seed) for seed in seen["seeds"]],
             )
         )
     if missing := [name for name in row.scenarios if name not in comparisons]:
@@ -37,14 +37,14 @@ def capability(row: Row, technique: str, model: str, comparisons: dict[str, Any]
     return yes(all(better)), evidence, None
 
 
-def cell(key: str, column: str, recipe: dict[str, Any], comparisons: dict[str, Any], runs: Runs) -> dict[str, Any]:
+def cell(key: str, column: str, recipe: TableParams, comparisons: dict[str, Any], runs: Runs) -> dict[str, Any]:
     """Return one claim about one column: as published, as corrected, as measured."""
     row, technique = ROWS[key], COLUMNS[column]
     verdict: Verdict
     if technique not in recipe["techniques"]:
         verdict = "not-measured", [], f"{technique} is no technique of this experiment"
     elif key not in PROPERTIES:
-        verdict = capability(row, technique, recipe["model"], comparisons)
+        verdict = capability(row, technique, comparisons)
     elif not recipe["properties"]:
         verdict = "not-measured", [], "the experiment has no `properties`"
     else:
@@ -60,7 +60,7 @@ def cell(key: str, column: str, recipe: dict[str, Any], comparisons: dict[str, A
     }
 
 
-def table(recipe: dict[str, Any], comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
+def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
     """Return every cell, the cells that contradict the published page, and the number of each verdict."""
     of_model = {seen["scenario"]: seen for seen in comparisons if seen["model"] == recipe["model"]}
     rows: list[dict[str, Any]] = [

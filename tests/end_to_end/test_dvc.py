@@ -125,7 +125,11 @@ def test_metrics_params_and_plots_are_read_by_dvc(clone: Workspace) -> None:
     shown = dvc(clone.path, "plots", "show", "--out", "plots").stdout
     page = Path(shown.strip().removeprefix("file://"))
     text = page.read_text()
-    for part in ("test-phi3/test-areas/zero3/seed-1", "Quality against peak memory", "Training loss per answer token"):
+    for part in (
+        "test-phi3/test-areas/zero3/seed-1",
+        "Quality against peak memory",
+        "Training loss per completion token",
+    ):
         assert part in text
     assert text.count('"backend": "torch"') + text.count('"backend":"torch"') >= 8
 

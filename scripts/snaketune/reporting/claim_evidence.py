@@ -11,6 +11,7 @@ from snaketune.config.claims import REFERENCE
 from snaketune.core import files
 from snaketune.core.paths import property_path
 from snaketune.reporting.numbers import MIB
+from snaketune.reporting.params import TableParams
 
 STATES = ("weight", "gradient", "optimizer")
 Figure = dict[str, Any]
@@ -44,9 +45,10 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: A
 class Runs:
     """The short runs that measure properties, by technique, ranks and round."""
 
-    def __init__(self, results: Path, recipe: dict[str, Any]):
+    def __init__(self, results: Path, recipe: TableParams):
         self.recipe = recipe
-        self.seeds = recipe["properties"]["seeds"] if recipe["properties"] else []
+        self.properties: dict[str, Any] = recipe["properties"] or {}
+        self.seeds = self.properties.get("seeds", [])
         self.resources: dict[tuple[str, int, int], Resources] = {
             (technique, ranks, number): files.read_json(
                 results / property_path(technique, ranks, number) / "resources.json"
@@ -57,7 +59,7 @@ class Runs:
     def rounds(self, technique: str) -> list[Resources]:
         """Return the runs of every round with the technique's own number of ranks."""
         own = self.recipe["ranks"][technique]
-        return [self.resources[technique, own, n + 1] for n in range(self.recipe["properties"]["rounds"])]
+        return [self.resources[technique, own, n + 1] for n in range(self.properties["rounds"])]
 
     def names(self, technique: str) -> list[str]:
         """Return the directories of a technique's runs and of the reference's."""
@@ -65,7 +67,7 @@ class Runs:
         return [
             property_path(name, own[name], n + 1)
             for name in dict.fromkeys((technique, REFERENCE))
-            for n in range(self.recipe["properties"]["rounds"])
+            for n in range(self.properties["rounds"])
         ]
 
     def against_full(
@@ -156,7 +158,7 @@ def parameters(runs: Runs, technique: str) -> Verdict:
 
 
 def aggregate(runs: Runs, technique: str) -> Verdict:
-    ranks = runs.recipe["properties"]["ranks"]
+    ranks = runs.properties["ranks"]
     held = {count: state(runs.resources[technique, count, 1]) for count in ranks}
     evidence = [
         figure(

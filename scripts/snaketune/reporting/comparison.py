@@ -12,14 +12,13 @@ from snaketune.core.paths import run_path
 from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
 from snaketune.reporting.difference import Difference
 from snaketune.reporting.numbers import MIB
-
-Cell = list[Any]
+from snaketune.reporting.params import Cell, SummaryParams
 
 
 class Results:
     """The measured files of an experiment. A cell is [model, scenario, technique, seed]."""
 
-    def __init__(self, root: Path, recipe: dict[str, Any]):
+    def __init__(self, root: Path, recipe: SummaryParams):
         self.root, self.recipe = root, recipe
         self.metric = {name: scenario["primary_metric"] for name, scenario in recipe["scenarios"].items()}
         self.samples, self.confidence = recipe["bootstrap_samples"], recipe["confidence"]

@@ -14,6 +14,7 @@ from snaketune.core.nested import flat
 from snaketune.core.precisions import backend_of
 from snaketune.reporting.difference import Difference
 from snaketune.reporting.numbers import FILTERS
+from snaketune.reporting.params import PackageParams
 
 # Those of https://huggingface.co/docs/hub/repositories-licenses that models and data here may have.
 HUB_LICENCES = {
@@ -31,7 +32,7 @@ def hub_licence(*stated: str) -> str:
     return names.pop() if len(names) == 1 and names <= HUB_LICENCES else "other"
 
 
-def front_matter(recipe: dict[str, Any], row: tables.Row) -> str:
+def front_matter(recipe: PackageParams, row: tables.Row) -> str:
     """Return the card's metadata for the Hugging Face Hub as YAML, with the measured metric of the shipped model."""
     model, scenario = recipe["model"], recipe["scenario"]
     technique = recipe["cell"][2]
@@ -63,7 +64,7 @@ def front_matter(recipe: dict[str, Any], row: tables.Row) -> str:
     return f"{data.to_yaml()}\n"
 
 
-def summary_row(path: Path, recipe: dict[str, Any], backend: str) -> dict[str, Any]:
+def summary_row(path: Path, recipe: PackageParams, backend: str) -> dict[str, Any]:
     """Return the run's row of one backend, its figures as numbers.
 
     Raises:
@@ -106,7 +107,7 @@ def conversion_steps(parity: dict[str, Any], precision: str, path: Path) -> dict
     }
 
 
-def training_of(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+def training_of(run: Path, recipe: PackageParams) -> dict[str, Any] | None:
     """Return the options, costs and packages of a run's training; None for the untuned model."""
     if recipe["cell"][2] == UNTUNED:
         return None
@@ -119,7 +120,7 @@ def training_of(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def content(results: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+def content(results: Path, recipe: PackageParams) -> dict[str, Any]:
     """Return what the template shows, except the shipped files.
 
     Raises:

@@ -8,7 +8,8 @@ from snaketune.core import files
 from snaketune.core.paths import export_path, run_path, weights_path
 from snaketune.core.tables import Row
 from snaketune.evaluation.bootstrap import Resampling, percentiles
-from snaketune.reporting.comparison import Cell, Results, row_statistics
+from snaketune.reporting.comparison import Results, row_statistics
+from snaketune.reporting.params import Cell
 
 HOSTED = "hosted"
 TRAINING = (
