@@ -1,4 +1,4 @@
-"""How fast each form of a run's model generates on this machine.
+"""The generation speed of each form of a run's model on this machine.
 
 Needs: merged/ of each run or models/{model}/base/, onnx/{precision}/, results/tokens/{model}/{scenario}/test/.
 Makes: benchmark.json of each run.

@@ -1,6 +1,6 @@
-"""From raw text to chats, split and checked.
+"""Raw text turned into chats, split and checked.
 
-Needs: the locked libraries, or the user's file.
+Needs: the locked libraries, a Hugging Face dataset or the user's files.
 Makes: results/corpus/, results/data/{scenario}/.
 """
 
@@ -70,7 +70,7 @@ rule tokenize_data:
     input:
         base=f"{BASE}/manifest.json",
         tokenizer=ancient(files_in(BASE, MODEL_FILES[1:])),
-        # It holds the hashes of the splits, and unlike the manifest not that of the code.
+        # The card holds hashes of the splits and, unlike the manifest, no digest of the code.
         card=f"{DATA}/card.json",
         splits=ancient(files_in(DATA, [*(f"{split}.jsonl" for split in SPLITS), "manifest.json"])),
     output:

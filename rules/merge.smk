@@ -1,4 +1,4 @@
-"""From what a run trained to one plain transformers model, or to a prefix beside its base.
+"""What a run trained, turned into one plain transformers model, or into a prefix for its base model.
 
 Needs: adapter/ or model/ of each run, the base model, the tokens of the parity probe.
 Makes: merged/ or prefix/ of each run.
@@ -127,7 +127,7 @@ rule copy_model:
         trained=subpath(input.weights, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Laying out all weights of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
+        "Copying the trained weights of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
         python scripts/copy_model.py \

@@ -1,6 +1,6 @@
-"""The base models: pre-trained here, or brought from the hub or a local directory.
+"""Base models: pre-trained here, or copied from the Hugging Face hub or a local directory.
 
-Needs: results/corpus/, or the network, or a directory.
+Needs: results/corpus/, the network, or a local directory.
 Makes: results/models/{model}/base/.
 """
 
@@ -70,7 +70,7 @@ rule pretrain_model:
         checkpoint_steps=not_a_trigger(job_params.pretraining_checkpoint_steps),
     message:
         "Pre-training {wildcards.model}"
-    # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
+    # On SIGTERM or SIGUSR1 the shell and tee stay alive until the training has saved its checkpoint.
     shell:
         """
         trap : TERM USR1

@@ -1,7 +1,7 @@
 """Targets that are made only when asked for by name.
 
-An experiment that has none of the files ends planning with the reason. The inputs are functions, so
-that nobody else is told.
+If an experiment makes none of a target's files, planning ends with the reason. The inputs are
+functions, which Snakemake calls only if the target is asked for.
 """
 
 

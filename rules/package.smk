@@ -1,4 +1,4 @@
-"""A folder to ship of each run that ends with one model: the model, a program, its model card.
+"""A folder to ship for each run that ends with one model: the model, a program and a model card.
 
 Needs: onnx/{precision}/ of the experiment's package.precision, parity.json, merged/ and the records
 of each run; results/summary.csv, results/data/{scenario}/card.json.

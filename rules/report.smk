@@ -1,4 +1,4 @@
-"""From measurements to one table and one page.
+"""Measurements summarized in one table and one page.
 
 Needs: evaluation/, parity.json and resources.json of each run.
 Makes: results/summary.csv, comparisons.json, metrics.json, plots/, report.html, params.yaml and

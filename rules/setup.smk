@@ -1,4 +1,4 @@
-"""The experiment, checked, and the names that every rules file uses.
+"""Read and check the experiment; define the names that every rules file uses.
 
 `inputs`, `job_params` and `needs` hold the functions of wildcards, `targets` the lists of files; all
 four are in scripts/snaketune/dag/. Directories of results/ are in capitals (dag/patterns.py).
@@ -44,7 +44,7 @@ SERVED = kaito_jobs.served(MATRIX)
 CONFIRM = "--confirm" if EXPERIMENT.publish.confirm else ""
 
 
-# Before the rules: read after them, it makes Snakemake forget the constraints of outputs in an object storage.
+# Before any rule: otherwise Snakemake forgets the constraints of outputs in an object storage.
 wildcard_constraints:
     model=one_of(MATRIX.models),
     scenario=one_of(MATRIX.scenarios),

@@ -1,4 +1,4 @@
-"""The published table, measured: what short runs of equal work cost, and the verdict of each cell.
+"""The published table, measured: the cost of short runs of equal work, and a verdict for each cell.
 
 Needs: results/comparisons.json; the base model and the tokens that the experiment's properties name.
 Makes: results/properties/{technique}/ranks-{ranks}/round-{round}/, results/technique_table.json.

@@ -1,7 +1,7 @@
-"""Fine-tuning: one script, whose recipe names adapter, base precision and engine.
+"""Fine-tuning: one script, whose parameters name the adapter, the base precision and the engine.
 
 Needs: results/models/{model}/base/, results/tokens/{model}/{scenario}/training/.
-Makes: adapter/ or model/ of each run, with train.jsonl, resources.json and the records.
+Makes: adapter/ or model/ of each run, with train.jsonl, resources.json, manifest.json and provenance.json.
 """
 
 
@@ -23,7 +23,7 @@ rule train_adapter:
         "logs/benchmarks/train/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
         technique=one_of([name for name in MATRIX.with_adapter if name not in MATRIX.remote]),
-    # The longest jobs first: short ones fill the gaps.
+    # Start the longest jobs first; short ones fill the gaps.
     priority: 10
     conda:
         "../envs/train/environment.yaml"
@@ -43,7 +43,7 @@ rule train_adapter:
         live=not_a_trigger(job_params.live_options),
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
-    # Warned that their time is nearly up, the shell and tee wait for the training, which heeds it.
+    # On SIGTERM or SIGUSR1 the shell and tee stay alive until the training has saved its checkpoint.
     shell:
         """
         trap : TERM USR1

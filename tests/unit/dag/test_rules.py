@@ -1,0 +1,119 @@
+"""What rules read and make, asked of the objects that they are written with."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from snakemake.iocontainers import Wildcards
+
+from snaketune.core import contract
+from snaketune.core.files import read_yaml
+from snaketune.dag.inputs import Inputs
+from snaketune.dag.job_params import JobParams, not_a_trigger
+from snaketune.dag.params import Recipes
+from snaketune.dag.resources import SNAKEMAKES, JobResources, rising
+from snaketune.dag.targets import Targets, required
+
+ROOT = Path(__file__).parents[3]
+CONFIG = read_yaml(ROOT / "config/config.yaml") | {
+    "techniques": ["full", "lora", "peft-prefix"],
+    "seeds": [1, 2],
+    "precisions": ["fp32", "int8", "genai-int4"],
+}
+CELL = {"model": "tiny-phi3", "scenario": "classification", "seed": "1"}
+RUN = "results/runs/tiny-phi3/classification"
+
+
+def matrix(**changes: Any) -> Recipes:
+    return Recipes(CONFIG | changes, ROOT)
+
+
+def cell(technique: str, **more: str) -> Wildcards:
+    return Wildcards(fromdict={**CELL, "technique": technique, **more})
+
+
+def test_the_untuned_model_has_one_run_and_a_technique_one_for_each_seed() -> None:
+    assert [run[2:] for run in matrix().cells] == [
+        ("base", 0),
+        *((name, seed) for name in ("full", "lora", "peft-prefix") for seed in (1, 2)),
+    ]
+
+
+def test_what_the_manifest_of_all_results_names_is_made_and_covers_every_file() -> None:
+    recipe = matrix(benchmark={"rounds": 2}).record_recipe()
+    made, named = set(contract.every_file(recipe, True)), set(contract.recorded(recipe))
+    assert named < made
+    manifests = {str(Path(name).parent) for name in named if name.endswith("/manifest.json")}
+    covered = {name for name in made if any(str(parent) in manifests for parent in Path(name).parents)}
+    assert made - covered - named == {"params.yaml", "manifest.json", "provenance.json"}
+
+
+def test_temporary_files_are_recorded_by_their_manifests_and_asked_for_by_nobody() -> None:
+    recipe = matrix().record_recipe()
+    left = set(contract.every_file(recipe, True)) - set(contract.every_file(recipe, False))
+    assert left
+    assert all(Path(name).parent.as_posix().endswith(contract.TEMPORARY) for name in left)
+    assert {name for name in left if name.endswith("manifest.json")} <= set(contract.recorded(recipe))
+
+
+def test_a_run_with_a_prefix_is_evaluated_from_the_base_and_never_with_genai() -> None:
+    inputs = Inputs(matrix())
+    base = "results/models/{model}/base"
+    assert inputs.evaluated_model(cell("peft-prefix"))["model"] == f"{base}/model.safetensors"
+    assert str(inputs.evaluated_model(cell("lora"))["model"]).endswith("merged/model.safetensors")
+    found = {name: str(inputs.evaluations(cell(name))) for name in ("lora", "peft-prefix")}
+    assert ["genai-int4" in names for names in found.values()] == [True, False]
+
+
+def test_targets_leave_out_what_an_experiment_has_not() -> None:
+    assert Targets(matrix(precisions=[])).parities() == []
+    assert Targets(matrix(precisions=["fp32"])).packages() == []
+    packages = Targets(matrix(package={"precision": "genai-int4"})).packages()
+    assert {name.split("/")[4] for name in packages} == {"base", "full", "lora"}
+    assert Targets(matrix()).runtime_adapters()[0] == f"{RUN}/lora/seed-1/onnx/adapter/adapter.onnx_adapter"
+
+
+def test_a_target_without_files_ends_planning_and_one_with_files_is_passed_on() -> None:
+    assert required(["a"], "never said") == ["a"]
+    with pytest.raises(SystemExit):
+        required([], "why")
+
+
+def test_another_seed_or_rate_is_another_training_and_the_code_is_part_of_it() -> None:
+    params = JobParams(matrix(), ROOT)
+    own = json.loads(params.training(cell("lora")))
+    assert own["seed"] == 1
+    assert len(own["code"]) == len(own["environment"]) == 64
+    other = json.loads(params.training(cell("lora", seed="2")))
+    assert {key for key in own if own[key] != other[key]} == {"seed"}
+    tried = json.loads(params.training_at_rate(cell("lora", rate="0.5")))
+    assert (tried["learning_rate"], tried["epochs"], tried["keep_weights"]) == (0.5, 1, False)
+
+
+def test_a_param_that_is_no_trigger_is_a_function_of_output() -> None:
+    for value in (3, lambda wildcards: 3):
+        assert not_a_trigger(value)(wildcards=None, output=None) == 3
+
+
+def test_several_ranks_or_deepspeed_need_a_launcher() -> None:
+    params = JobParams(matrix(techniques=["lora", "deepspeed"], ranks={"lora": 2}), ROOT)
+    assert params.launcher(cell("lora", ranks="1"), {}) == "python"
+    assert "--nodes 3 --ranks 2" in params.launcher(cell("lora"), {"nodes": 3})
+    assert "launch.py" in params.launcher(cell("deepspeed", ranks="1"), {})
+
+
+def test_memory_grows_with_attempts_and_gpus_are_asked_for_if_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert [rising(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
+    counted = SimpleNamespace(resource_settings=SimpleNamespace(resources={"gpu": 8}))
+    uncounted = SimpleNamespace(resource_settings=SimpleNamespace(resources={}))
+    found = [JobResources(matrix(), one).training_gpus(cell("lora")) for one in (counted, uncounted)]
+    assert found == [1, 0]
+
+
+def test_a_job_asks_for_more_if_its_model_is_larger_and_a_services_model_counts_nothing() -> None:
+    needs = JobResources(matrix(), None)
+    own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
+    assert own > services
