@@ -36,7 +36,7 @@ MISTAKES = {
         "config/config.yaml",
         "onnx-fp32-int8:",
         "onnx-fp32-int9:",
-        ["there is no hop onnx-fp32-int9", "no config/exports/int9.yaml"],
+        ["there is no conversion step onnx-fp32-int9", "no config/exports/int9.yaml"],
     ),
     "an unknown key of a technique": (
         "config/techniques/lora.yaml",

@@ -49,7 +49,7 @@ class Parity(Strict):
     gate: Literal["fail", "warn"] = "fail"
     probe: Probe = Probe()
     budgets: dict[str, Budget] = Field(
-        default_factory=dict, description="of each hop: adapter-merged, merged-onnx-fp32, onnx-fp32-int8, …"
+        default_factory=dict, description="of each conversion step: adapter-merged, merged-onnx-fp32, onnx-fp32-int8, …"
     )
 
 
@@ -146,13 +146,13 @@ class Experiment(Strict):
             raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
         if self.properties and "full" not in self.techniques:
             raise ValueError("properties compares each technique with full: add full to techniques")
-        for hop, budget in self.parity.budgets.items():
-            if hop not in ("adapter-merged", "merged-onnx-fp32") and not hop.startswith("onnx-fp32-"):
+        for step, budget in self.parity.budgets.items():
+            if step not in ("adapter-merged", "merged-onnx-fp32") and not step.startswith("onnx-fp32-"):
                 raise ValueError(
-                    f"parity.budgets: there is no hop {hop}; hops are adapter-merged, merged-onnx-fp32 and onnx-fp32-PRECISION"
+                    f"parity.budgets: there is no conversion step {step}; the steps are adapter-merged, merged-onnx-fp32 and onnx-fp32-PRECISION"
                 )
             answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
-            if hop == "adapter-merged" and answered:
+            if step == "adapter-merged" and answered:
                 raise ValueError(
                     f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
                 )

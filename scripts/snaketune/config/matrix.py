@@ -165,15 +165,15 @@ class Matrix:
 
     def _check_exports(self) -> None:
         known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
-        for hop, budget in self.experiment.parity.budgets.items():
-            name = hop.removeprefix("onnx-fp32-")
+        for step, budget in self.experiment.parity.budgets.items():
+            name = step.removeprefix("onnx-fp32-")
             if budget.smallest_prompt_agreement is not None and not name.startswith("genai-"):
                 raise UserError(
-                    f"parity.budgets.{hop}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
+                    f"parity.budgets.{step}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
                 )
-            if name != hop and name not in known:
+            if name != step and name not in known:
                 raise UserError(
-                    f"parity.budgets: there is no hop {hop}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
+                    f"parity.budgets: there is no conversion step {step}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
                 )
         for name, export in self.exports.items():
             if name in ("adapter", "fp32"):
