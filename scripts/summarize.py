@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.precisions import backend_of
-from snaketune.reporting.comparison import Results, compared
+from snaketune.reporting.comparison import Results, compare
 from snaketune.reporting.params import SummaryParams
 from snaketune.reporting.summary import hosted_rows, local_row
 
@@ -67,7 +67,7 @@ def main() -> None:
     tables.write(arguments.summary, COLUMNS, rows)
     files.write_json(
         arguments.comparisons,
-        [compared(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)],
+        [compare(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)],
     )
     files.write_json(arguments.metrics, tree)
     for found in known:

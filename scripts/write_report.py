@@ -15,8 +15,8 @@ from snaketune.core.tables import Row
 from snaketune.reporting.difference import difference
 from snaketune.reporting.numbers import FILTERS, MIB
 from snaketune.reporting.params import ReportParams
-from snaketune.reporting.plots import against, colours, differences, loss_curves
-from snaketune.reporting.recommend_precision import recommended
+from snaketune.reporting.plots import colours, differences, loss_curves, quality_against_cost
+from snaketune.reporting.recommend_precision import recommend_precision
 from snaketune.reporting.summary import HOSTED
 
 Rows = list[Row]
@@ -81,7 +81,7 @@ def exports(rows: Rows, results: Path, recipe: ReportParams) -> Row:
         found["parity"].append((row["technique"], row["seed"], parity))
         if recipe["benchmarked"] and (run / "benchmark.json").is_file():
             benchmark = files.read_json(run / "benchmark.json")
-            speed = {"benchmark": benchmark, "choice": recommended(precisions, parity, benchmark)}
+            speed = {"benchmark": benchmark, "choice": recommend_precision(precisions, parity, benchmark)}
             found["speed"].append((row["technique"], row["seed"], speed))
     return found
 
@@ -111,7 +111,9 @@ def plots(comparison: Row, found: Rows) -> Row:
         ),
         "differences": differences(found, metric, comparison["higher_is_better"]),
         "plots": [
-            against([row for row in found if row[column] is not None], column, label, scale, metric, untuned)
+            quality_against_cost(
+                [row for row in found if row[column] is not None], column, label, scale, metric, untuned
+            )
             for column, label, scale in costs
         ],
     }

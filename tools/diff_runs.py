@@ -62,7 +62,7 @@ def show(title: str, changed: dict[str, tuple[Any, Any]]) -> None:
         print(f"  {key}: {short[0]} → {short[1]}")
 
 
-def gain(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: float) -> str:
+def metric_line(a: Path, b: Path, backend: str, metric: str, samples: int, confidence: float) -> str:
     """Return a line with a backend's metric in both runs and the paired interval of b - a."""
     one, other = (files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl") for run in (a, b))
     values = [files.read_json(run / f"evaluation/{backend}.json")["metrics"][metric] for run in (a, b)]
@@ -115,7 +115,7 @@ def main() -> None:
             backend = path.name.removesuffix(".predictions.jsonl")
             if (b / "evaluation" / path.name).exists():
                 metric = scored[scenario]["primary_metric"]
-                print("  " + gain(a, b, backend, metric, options["bootstrap_samples"], options["confidence"]))
+                print("  " + metric_line(a, b, backend, metric, options["bootstrap_samples"], options["confidence"]))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def locks() -> dict[str, str]:
     return {file_digest(path): str(path) for path in sorted(Path("envs").glob("*/requirements.txt"))}
 
 
-def made(path: Path) -> dict[str, Any]:
+def origin(path: Path) -> dict[str, Any]:
     """Return what made the file: rule, time, commit, recipe, environment and inputs."""
     record = snakemake_record(path)
     recipe = recipe_of(record)
@@ -82,7 +82,7 @@ def main() -> None:
     path = Path(os.path.relpath(arguments.file))
     if not path.is_file():
         raise errors.UserError(f"{path}: no such file: give the path of a result")
-    print(yaml.safe_dump(made(path), sort_keys=False, allow_unicode=True, width=100))
+    print(yaml.safe_dump(origin(path), sort_keys=False, allow_unicode=True, width=100))
     found = reasons(dry_run(*configfiles(arguments.configfile), "--", str(path)))
     if found:
         print(f"Snakemake would run {len(found)} job{'s' if len(found) > 1 else ''} to make it again:")

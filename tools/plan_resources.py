@@ -42,7 +42,7 @@ class Job:
         )
 
 
-def due(arguments: list[str]) -> tuple[list[Job], int]:
+def pending(arguments: list[str]) -> tuple[list[Job], int]:
     """Return the jobs of a dry run and Snakemake's exit status; only its warnings and errors are shown."""
     jobs: list[Job] = []
 
@@ -110,7 +110,7 @@ def main() -> None:
         epilog="Every argument is passed to Snakemake: targets, --configfile, --profile, --forceall.",
     )
     _, arguments = parser.parse_known_args()
-    found, status = due(arguments)
+    found, status = pending(arguments)
     # A rule that only collects files requests nothing.
     jobs = [job for job in found if job.minutes]
     if status:

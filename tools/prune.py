@@ -30,7 +30,7 @@ def main() -> None:
     results = arguments.results
 
     manifest_chain.check_unlocked()
-    found = groups(results, manifest_chain.strangers(results, list(manifest_chain.links(results))))
+    found = groups(results, manifest_chain.unnamed(results, list(manifest_chain.links(results))))
     for path, unnamed in found.items():
         size = sum(file.stat().st_size for file in unnamed) / 2**20
         print(

@@ -88,7 +88,7 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def different(expected: dict[Path, str]) -> list[Path]:
+def differing(expected: dict[Path, str]) -> list[Path]:
     """Return the existing files whose MD5 is not the expected one, computed on all cores."""
     existing = [path for path in expected if path.exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -102,7 +102,7 @@ def check_cache(expected: dict[Path, str], cache: Path) -> None:
         raise UserError(
             f"{objects[missing][1]} is neither in DVC's cache nor in the remote: run `dvc push` where it was made"
         )
-    if corrupt := different({path: md5 for path, (md5, _) in objects.items()}):
+    if corrupt := differing({path: md5 for path, (md5, _) in objects.items()}):
         raise UserError(
             f"{objects[corrupt[0]][1]} differs from dvc.lock: its object in DVC's cache, {corrupt[0]}, is corrupt ({len(corrupt)} in all). Nothing was changed; delete it (`rm -f {corrupt[0]}`) and restore again to fetch it from the remote"
         )
@@ -112,7 +112,7 @@ def check_local(expected: dict[Path, str], outs: list[dict[str, Any]]) -> None:
     """Raise a UserError if a local file would be overwritten or removed."""
     roots = [Path(out["path"]) for out in outs if out["md5"].endswith(".dir")]
     here = (path for root in roots for path in root.rglob("*") if path.is_file() and not files.is_scratch(path, root))
-    foreign = sorted({*(path for path in here if path not in expected), *different(expected)})
+    foreign = sorted({*(path for path in here if path not in expected), *differing(expected)})
     if foreign:
         raise UserError(
             f"{len(foreign)} local files differ from dvc.lock, {foreign[0]} first, and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit has recorded them, run tools/restore.py --force"
@@ -135,7 +135,7 @@ def main() -> None:
     if not arguments.force:
         check_local(expected, outs)
     dvc("checkout", *(["--force"] if arguments.force else []))
-    if wrong := [*(path for path in expected if not path.exists()), *different(expected)]:
+    if wrong := [*(path for path in expected if not path.exists()), *differing(expected)]:
         raise UserError(f"{wrong[0]} differs from dvc.lock after the checkout ({len(wrong)} in all): restore again")
     size = sum(path.stat().st_size for path in expected)
     print(f"{len(expected)} files ({size / 2**20:,.0f} MiB) match dvc.lock", flush=True)

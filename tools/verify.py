@@ -17,7 +17,7 @@ from snaketune.core.errors import UserError
 from snaketune.provenance import manifest_chain
 
 
-def hashed(paths: set[Path]) -> dict[Path, str]:
+def hash_all(paths: set[Path]) -> dict[Path, str]:
     """Return the SHA-256 of each existing file, computed on all cores: hashlib releases the interpreter's lock."""
     existing = sorted(path for path in paths if path.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -32,13 +32,13 @@ def main() -> None:
         raise UserError(f"{results}/manifest.json is missing: run snakemake or `make restore`")
 
     found = list(manifest_chain.links(results))
-    digests = hashed({path for path, _, _ in found})
+    digests = hash_all({path for path, _, _ in found})
     wrong = 0
     for path, expected, by in found:
         if fault := manifest.fault_of(path, expected, digests.__getitem__):
             wrong += 1
             print(f"{fault}; {by} names it", file=sys.stderr)
-    if alone := manifest_chain.strangers(results, found):
+    if alone := manifest_chain.unnamed(results, found):
         print(f"{len(alone)} files belong to no current run, for example {alone[0]} (`make prune` lists them)")
     if wrong:
         raise UserError(f"{wrong} files are missing or changed: delete them and run snakemake, or run `make restore`")

@@ -102,7 +102,7 @@ def published(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def between(text: str, name: str, table: str) -> str:
+def replace_between(text: str, name: str, table: str) -> str:
     """Return ``text`` with the table between its markers.
 
     Raises:
@@ -136,7 +136,7 @@ def main() -> None:
         figures["published"] = published(table)
     text = arguments.readme.read_text(encoding="utf-8")
     for name, written in figures.items():
-        text = between(text, name, written)
+        text = replace_between(text, name, written)
     files.write_text(arguments.readme, text)
     print(f"{arguments.readme}: {', '.join(figures) or 'no table: this run measured none of them'}")
 

@@ -65,7 +65,7 @@ def _kept(results: Path) -> bool:
         ) from None
 
 
-def strangers(results: Path, found: list[Link]) -> list[Path]:
+def unnamed(results: Path, found: list[Link]) -> list[Path]:
     """Return the files that no manifest names: of an earlier experiment, or put there by hand."""
     named = {results / "manifest.json", *(path for path, _, _ in found)}
     named |= {path.with_name("provenance.json") for path in named if path.name == "manifest.json"}

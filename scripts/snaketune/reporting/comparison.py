@@ -55,7 +55,7 @@ def resampled(results: Results, cells: list[Cell]) -> dict[str, tuple[float, np.
     return {name: draws.values(metric, one) for name, one in found.items()}
 
 
-def compared(results: Results, model: str, scenario: str) -> dict[str, Any]:
+def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
     """Return the comparison of one model and scenario; its intervals of differences hold simultaneously."""
     cells = [cell for cell in results.recipe["cells"] if cell[:2] == [model, scenario]]
     found = resampled(results, cells)

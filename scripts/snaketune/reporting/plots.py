@@ -29,7 +29,7 @@ def svg(figure: Any) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def smoothed(values: list[float], window: int) -> list[float]:
+def running_mean(values: list[float], window: int) -> list[float]:
     """Return the mean of each value and up to ``window`` values before it."""
     recent = [values[max(0, i - window) : i + 1] for i in range(len(values))]
     return [sum(part) / len(part) for part in recent]
@@ -42,7 +42,7 @@ def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
         tokens = [entry["tokens"] / 1000 for entry in entries]
         axes.plot(
             tokens,
-            smoothed([entry["loss"] for entry in entries], max(1, len(entries) // 20)),
+            running_mean([entry["loss"] for entry in entries], max(1, len(entries) // 20)),
             color=colour[name],
             label=name,
             linewidth=1.4,
@@ -65,7 +65,7 @@ def _plain_numbers(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if short else NullFormatter())
 
 
-def against(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
+def quality_against_cost(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
     """Plot quality with its interval against a cost, one point per technique.
 
     Args:

@@ -15,7 +15,7 @@ def decode_rates(benchmark: dict[str, Any], batch: int, prompt: int) -> dict[str
     }
 
 
-def recommended(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
+def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
     """Return the fastest precision whose every conversion step is within budget.
 
     Rates are those of the smallest batch and the longest prompt. Precisions whose spread overlaps that of the

@@ -14,7 +14,7 @@ from snaketune.core import files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.file_digests import FileDigests
 from snaketune.core.nested import differences, flat
-from snaketune.provenance.manifest_chain import links, strangers
+from snaketune.provenance.manifest_chain import links, unnamed
 from snaketune.provenance.snakemake_records import recipe_of
 
 KEYS = st.text("abc", min_size=1, max_size=3)
@@ -153,7 +153,7 @@ def test_what_an_old_run_was_asked_for_is_not_of_the_chain(tmp_path: Path) -> No
     found = list(links(results))
     assert {path.relative_to(results).parts[3] for path, _, _ in found if path.name == "file"} == {"lora"}
     assert len([path for path, _, _ in found if path.name == "file"]) == 3
-    left = {path.relative_to(results).as_posix() for path in strangers(results, found)}
+    left = {path.relative_to(results).as_posix() for path in unnamed(results, found)}
     old = [f"runs/model/scenario/left/seed-1/{part}" for part in ("", "package/", "onnx/adapter/")]
     assert left == {
         *(f"{part}{name}" for part in old for name in ("file", "manifest.json", "provenance.json")),

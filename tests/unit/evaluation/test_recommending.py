@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from snaketune.evaluation.speed import in_turns, prompts_of, spread
-from snaketune.reporting.recommend_precision import recommended
+from snaketune.reporting.recommend_precision import recommend_precision
 
 PRECISIONS = ["fp32", "int8", "int4", "genai-int4"]
 
@@ -35,7 +35,7 @@ def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: A
     }
     benchmark = {"systems": known | {name.replace("_", "-"): one for name, one in systems.items()}}
     parity = {"over_budget_hops": list(over), "without_budget": list(unbudgeted)}
-    return recommended(PRECISIONS, parity, benchmark)
+    return recommend_precision(PRECISIONS, parity, benchmark)
 
 
 def test_the_fastest_within_budget_is_taken() -> None:

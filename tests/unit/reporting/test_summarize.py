@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snaketune.core.files import write_json, write_jsonl
-from snaketune.reporting.comparison import Results, compared, recommend
+from snaketune.reporting.comparison import Results, compare, recommend
 
 RIGHT = [1.0] * 60
 WRONG = [0.0] * 45 + [1.0] * 15
@@ -84,7 +84,7 @@ def comparison(root: Path, cells: list[list[object]], higher_is_better: bool = T
         "bootstrap_samples": 300,
         "confidence": 0.95,
     }
-    return compared(Results(root, recipe), "model", "scenario")
+    return compare(Results(root, recipe), "model", "scenario")
 
 
 def pair(found: dict[str, Any], a: str, b: str) -> dict[str, float]:
