@@ -56,7 +56,7 @@ def main() -> None:
         for cell in cells
         for backend in ("torch", *map(backend_of, precisions[cell[2]]))
     ]
-    rows += hosted_rows(results, arguments.recipe.get("hosted", []))
+    rows += hosted_rows(results, arguments.recipe["hosted"])
     tree: dict[str, Any] = {}
     known = [found for found in rows if found["value"] is not None]
     for found in known:

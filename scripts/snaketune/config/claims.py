@@ -1,13 +1,13 @@
 """The published comparison that this project measures: its claims, and how each is measured.
 
-The claims are a table of six columns, each told yes or no, as it was published and as its page
+The claims are a table of six columns, each answered yes or no, as it was published and as its page
 reads since it was corrected. Which technique stands for a column was fixed before any result.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-# DeepSpeed's own contribution beside ZeRO is the offload of optimizer states (arXiv 2101.06840).
+# DeepSpeed's own contribution besides ZeRO is the offload of optimizer states (arXiv 2101.06840).
 COLUMNS = {
     "LoRA": "lora",
     "QLoRA": "qlora",
@@ -75,13 +75,13 @@ ROWS = {
 
 
 def claimed(row: Row, column: str) -> dict[str, str]:
-    """What the page said and says of a column: yes or no."""
+    """Return what the page says about a column, as published and as corrected: yes or no."""
     number = list(COLUMNS).index(column)
     return {key: {"Y": "yes", "N": "no"}[getattr(row, key)[number]] for key in ("published", "corrected")}
 
 
 def differs_from(cell: dict[str, Any]) -> list[str]:
-    """Of ``published`` and ``corrected``, those that a measured cell contradicts."""
+    """Return which of ``published`` and ``corrected`` a measured cell contradicts."""
     if cell["measured"] == "not-measured":
         return []
     return [key for key in ("published", "corrected") if cell[key] != cell["measured"]]

@@ -51,7 +51,7 @@ class Corpus(NamedTuple):
     task: str
     options: type[Strict]
     from_documentation: bool = True
-    """Whether it is made from the docstrings that the workflow collects; the others bring their own text."""
+    """Return True if the corpus is made from the docstrings that the workflow collects; others bring their own text."""
 
 
 # Each is a module of scripts/snaketune/corpora/.

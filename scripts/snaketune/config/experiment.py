@@ -61,7 +61,7 @@ class Corpus(Strict):
 
 
 class Properties(Strict):
-    """Short runs of equal work, alone on the machine, of the techniques of the published table beside `full`."""
+    """Short runs of equal work, alone on the machine, of `full` and the techniques of the published table."""
 
     model: Name
     scenario: Name
@@ -79,7 +79,7 @@ class Properties(Strict):
 
 
 class Benchmark(Strict):
-    """How fast each form of each run's model generates, by turns, alone on the machine."""
+    """Measure how fast each form of each run's model generates, taking turns, alone on the machine."""
 
     prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
     batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)

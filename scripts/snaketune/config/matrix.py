@@ -46,7 +46,7 @@ def modules_of(directory: Path) -> set[str]:
 
 
 def measured(techniques: Iterable[str]) -> list[str]:
-    """Those whose properties are measured: all weights first, then the columns of the published table."""
+    """Return the techniques whose properties are measured: full first, then the columns of the published table."""
     known = set(techniques)
     return [name for name in (REFERENCE, *COLUMNS.values()) if name in known]
 
@@ -95,7 +95,7 @@ class Matrix:
         self.hosted: dict[str, Hosted] = {n: t for n, t in every.items() if n not in self.techniques}
         for name, ranks in own.ranks.items():
             if name in self.hosted or name in self.remote:
-                raise UserError(f"ranks: {name} is trained by a service, which says itself on how many: leave it out")
+                raise UserError(f"ranks: {name} is trained by a service, which decides the ranks itself: leave it out")
             self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others, lambda _: Export)
         self._check_models()
@@ -107,7 +107,7 @@ class Matrix:
 
     @property
     def others(self) -> list[str]:
-        """Every precision but fp32, which is exported."""
+        """Return every precision but fp32, from which they are made."""
         return [name for name in self.experiment.precisions if name != "fp32"]
 
     @property
@@ -122,7 +122,7 @@ class Matrix:
         return name if name in self.genai else None
 
     def precisions_of(self, technique: str) -> list[str]:
-        """What a run is exported to: onnxruntime-genai can't start from a prefix."""
+        """Return the precisions that a run is exported to: onnxruntime-genai can't start from a prefix."""
         prefixed = technique != "base" and not self.techniques[technique].merges
         return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
 
@@ -214,7 +214,7 @@ class Matrix:
 
     @property
     def uses_corpus(self) -> bool:
-        """Whether anything is made of the docstrings."""
+        """Return True if anything is made from the collected docstrings."""
         sources = {scenario.source.builtin for scenario in self.scenarios.values()}
         return bool(self.built) or bool(sources & DOCUMENTATION)
 
@@ -227,7 +227,7 @@ class Matrix:
 
     @property
     def property_runs(self) -> list[tuple[str, int, int]]:
-        """(technique, ranks, round) of each run of the properties: of every round, then of more ranks."""
+        """Return (technique, ranks, round) of each properties run: every round first, then more ranks."""
         properties = self.experiment.properties
         if not properties:
             return []

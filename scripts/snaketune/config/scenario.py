@@ -52,7 +52,7 @@ class Source(Strict):
             if isinstance(splits, dict) and "train" not in splits:
                 raise ValueError(f"{key} needs train; validation and test are taken from it where they are missing")
         if self.columns.split and not isinstance(self.path, str):
-            raise ValueError("columns.split is for one file; leave it out where each split has its own")
+            raise ValueError("columns.split is for one file; leave it out if each split has its own")
         if self.options and not self.builtin:
             raise ValueError("options are of a built-in corpus; leave them out")
         return self

@@ -116,7 +116,7 @@ class Technique(Strict):
         if self.base_precision == "nf4" and self.adapter is None:
             raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
         if self.base_precision == "nf4" and isinstance(self.adapter, Prefix):
-            raise ValueError("a prefix stays beside its fp32 base, so it can't be trained on base_precision nf4")
+            raise ValueError("a prefix needs its fp32 base at inference, so it can't be trained on base_precision nf4")
         pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
         if self.base_precision == "nf4" and pissa:
             raise ValueError("init_lora_weights: pissa changes the base's weights, which nf4 can't hold: use fp32")
@@ -126,7 +126,7 @@ class Technique(Strict):
 
     @property
     def merges(self) -> bool:
-        """Whether training ends in one plain model: a prefix stays beside its base."""
+        """Return True if training ends in one plain model; a prefix can't be merged into its base."""
         return not isinstance(self.adapter, Prefix)
 
 

@@ -62,7 +62,7 @@ def _folders(recipe: dict[str, Any]) -> Iterator[Folder]:
         if model in recipe["built"]:
             yield Folder(paths.MODEL.format(model=model), alone=("pretraining.json", "pretraining.jsonl"))
             yield Folder(paths.TOKENIZER.format(model=model), layout.TOKENIZER_FILES)
-    hosted = recipe.get("hosted", [])
+    hosted = recipe["hosted"]
     for scenario in dict.fromkeys((*(pair[1] for pair in recipe["pairs"]), *(one["cell"][1] for one in hosted))):
         yield Folder(paths.DATA.format(scenario=scenario), (*(f"{name}.jsonl" for name in layout.SPLITS), "card.json"))
     for model, scenario in recipe["pairs"]:
@@ -98,9 +98,9 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
         yield Folder(f"{run}/merged", layout.MODEL_FILES, temporary=True)
     for name in precisions:
         files = layout.GENAI_FILES if backend_of(name) == name else layout.ONNX_FILES
-        beside = (layout.PREFIX_FILE,) if prefixed else ()
+        extra = (layout.PREFIX_FILE,) if prefixed else ()
         path = paths.export_path(model, scenario, technique, seed, precision=name, calibrated=recipe["calibrated"])
-        yield Folder(path, (*files, *beside), temporary=name == "fp32")
+        yield Folder(path, (*files, *extra), temporary=name == "fp32")
 
 
 def hosted_folders(hosted: list[dict[str, Any]]) -> list[Folder]:

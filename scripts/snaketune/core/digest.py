@@ -93,7 +93,7 @@ def _name(node: Any) -> str:
 
 
 def _full_name(node: ast.Import | ast.ImportFrom) -> str:
-    """What a name imported from elsewhere stands for."""
+    """Return what a name imported from elsewhere stands for."""
     alias = node.names[0]
     if isinstance(node, ast.ImportFrom):
         return f"{node.module}.{alias.name}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake the user can mend: says what, where, and what to do."""
+    """A mistake that the user can fix; its message says what, where and what to do."""
 
 
 def run(main: Callable[[], None]) -> None:

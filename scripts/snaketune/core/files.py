@@ -66,7 +66,7 @@ def written_together(directory: Path) -> Iterator[Path]:
 
 
 def is_scratch(path: Path, root: Path) -> bool:
-    """Whether a file is what a running or killed process was writing aside."""
+    """Return True for a temporary file of a running or killed process."""
     return any(part.startswith(".") and part.endswith(SCRATCH) for part in path.relative_to(root).parts)
 
 

@@ -1,4 +1,4 @@
-"""The names of the files in each kind of directory: known before any of them exists."""
+"""The file names in each kind of directory, known before any file exists."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ PACKAGE_FILES = (*GENAI_FILES, "generation_config.json", "README.md", "run.py", 
 
 
 def model_files(directory: Path) -> list[Path]:
-    """The files of a local transformers model that its content depends on; weights are safetensors."""
+    """Return the files that determine a local transformers model; weights are safetensors."""
     return sorted(
         path for path in directory.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt")
     )

@@ -1,4 +1,4 @@
-"""Where results are, below results/."""
+"""The directories of results, relative to results/."""
 
 from collections.abc import Collection
 

@@ -1,6 +1,6 @@
-"""What a job asks of a machine, before it runs: bytes of memory and seconds.
+"""Estimates of a job's memory in bytes and its time in seconds, before it runs.
 
-Constants marked "measured" are of Linux on x86-64 with the locked environment; a test holds the
+Constants marked "measured" were taken on Linux and x86-64 with the locked environment; a test holds the
 estimate of each technique's training between 1.0 and 1.5 of its measured peak.
 """
 
@@ -12,10 +12,10 @@ from snaketune.training.params import BUCKET_ELEMENTS, VALIDATION_ROWS
 
 FLOAT = 4
 # Measured resident bytes of a training process before its model (`imported_memory_bytes` of
-# resources.json), and of what its first step loads beside it.
+# resources.json), and of what its first step loads in addition.
 LIBRARIES = {"torch": 460e6, "deepspeed": 492e6}
 FIRST_STEP = {"torch": 45e6, "deepspeed": 100e6}
-# Measured: torchrun itself, beside its ranks.
+# Measured: torchrun itself, without its ranks.
 LAUNCHER = 230e6
 # Measured: what the allocator keeps beyond what autograd saves, as batches come in many lengths.
 FRAGMENTATION = 1.4
@@ -42,7 +42,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Shape":
-        """From the keys of a transformers ``config.json``.
+        """Read the keys of a transformers ``config.json``.
 
         Raises:
             KeyError: it has no sizes of a decoder.
@@ -61,20 +61,28 @@ class Shape:
 
     @property
     def keys(self) -> int:
-        """Width of all keys of a token, and of its values."""
+        """Return the width of all keys of a token, which is that of its values too."""
         return self.hidden // self.heads * self.kv_heads
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of the linear layers of a block, by each name a model may give them."""
+        """Return (inputs, outputs) of the linear layers of a block, by each name a model may give them."""
         h, i, k = self.hidden, self.intermediate, self.keys
         fused = {"qkv_proj": (h, h + 2 * k), "gate_up_proj": (h, 2 * i)}
-        apart = {"q_proj": (h, h), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, i), "up_proj": (h, i)}
-        return {**fused, **apart, "o_proj": (h, h), "dense": (h, h), "down_proj": (i, h), "fc1": (h, i), "fc2": (i, h)}
+        separate = {"q_proj": (h, h), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, i), "up_proj": (h, i)}
+        return {
+            **fused,
+            **separate,
+            "o_proj": (h, h),
+            "dense": (h, h),
+            "down_proj": (i, h),
+            "fc1": (h, i),
+            "fc2": (i, h),
+        }
 
     @property
     def block(self) -> int:
-        """Numbers in the linear layers of a block."""
+        """Return how many numbers the linear layers of a block hold."""
         h, i, k = self.hidden, self.intermediate, self.keys
         return h * (h + 2 * k) + h * h + 3 * h * i
 
@@ -84,17 +92,17 @@ class Shape:
         return tables + self.layers * (self.block + 2 * self.hidden) + self.hidden
 
 
-# Phi-3-mini, 3.8 billion parameters: what a model of the hub is taken for until it is fetched.
+# Phi-3-mini, 3.8 billion parameters: assumed of a hub model until it is fetched.
 UNKNOWN = Shape(3072, 32, 8192, 32, 32, 32064, 4096, False)
 
 
 def targets(shape: Shape, adapter: dict[str, Any]) -> list[tuple[int, int]]:
-    """(inputs, outputs) of the layers of a block that an adapter changes."""
+    """Return (inputs, outputs) of the layers of a block that an adapter changes."""
     return [shape.linears[name] for name in adapter["options"].get("target_modules") or [] if name in shape.linears]
 
 
 def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
-    """Trained numbers of an adapter, as its paper counts them (`config/techniques/` names it)."""
+    """Return how many numbers of an adapter are trained, as its paper counts them (`config/techniques/` names it)."""
     kind, options, found = adapter["type"], adapter["options"], targets(shape, adapter)
     if kind == "prefix":
         return int(options["num_virtual_tokens"] * 2 * shape.keys * shape.layers)
@@ -108,7 +116,7 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
 
 
 def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longest: int) -> float:
-    """What autograd keeps of a micro-batch of ``rows`` for its backward pass, in fp32 numbers.
+    """Return how many fp32 numbers autograd keeps of a micro-batch of ``rows`` for its backward pass.
 
     Counted tensor by tensor on a Phi-3 with autograd's hooks. Of each token a block keeps 9 hidden
     vectors, 4 of keys and 4 of the feed-forward layer, and a row of the attention's mask; frozen
@@ -152,7 +160,7 @@ class Memory:
 
 
 def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memory:
-    """Of one rank of a training job, whose longest row has ``longest`` tokens.
+    """Return the memory of one rank of a training job, whose longest row has ``longest`` tokens.
 
     States are counted as the ZeRO paper does (arXiv 1910.02054, section 3 and figure 1), with
     weights, gradients and both Adam moments in fp32: stage 1 divides the optimizer's states by the
@@ -190,7 +198,7 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
 
 
 def training_bytes(recipe: dict[str, Any], shape: Shape, longest: int) -> float:
-    """Of a whole training job on one node: its ranks, each with the weights whole while it loads, and torchrun."""
+    """Return the bytes of a training job on one node: torchrun and its ranks, each with all weights while it loads."""
     ranks, engine = recipe["world_size"], recipe["engine"]
     of_a_rank = training_memory(recipe, shape, longest)
     loading = of_a_rank.libraries + 2 * FLOAT * shape.parameters if engine["zero_stage"] == 3 else 0
@@ -199,14 +207,14 @@ def training_bytes(recipe: dict[str, Any], shape: Shape, longest: int) -> float:
 
 
 def training_seconds(parameters: int, tokens: int, cores: int, gpus: int = 0) -> float:
-    """6 operations for each parameter and token (arXiv 2001.08361, section 2.1), twice for safety, and a start."""
+    """Return 6 operations per parameter and token (arXiv 2001.08361, section 2.1), doubled for safety, plus a start."""
     speed = gpus * GPU_SPEED or cores * CORE_SPEED
     return START_SECONDS + 2 * 6 * parameters * tokens / speed
 
 
 @dataclass(frozen=True)
 class Need:
-    """Of a job that isn't training: ``copies`` is in fp32 models, and time grows with the model's size."""
+    """The need of a job that isn't training: ``copies`` counts fp32 models, and time grows with the model's size."""
 
     memory: float
     copies: float = 0

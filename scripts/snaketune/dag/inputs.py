@@ -14,7 +14,7 @@ from snaketune.dag.patterns import BASE, CORPUS, EXPORTS, MODEL, RESULTS, RUN, R
 
 
 class Inputs:
-    """Input functions; large files are `ancient`, as the manifest beside them is compared instead."""
+    """Input functions; large files are `ancient`, because the manifest in their directory is compared instead."""
 
     def __init__(self, matrix: Recipes):
         self.matrix = matrix

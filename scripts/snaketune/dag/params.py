@@ -1,4 +1,4 @@
-"""What of `config/` enters the recipe of each step."""
+"""The part of `config/` that each job depends on."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
 
 class Recipes(Cells):
-    """A matrix with the recipe of each of its jobs."""
+    """A matrix that also returns the parameters of each of its jobs, without digests."""
 
     def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
-        """What a training job needs to know; at a ``rate`` of the grid, one epoch whose weights aren't kept."""
+        """Return the parameters of a training job; at a ``rate`` of the grid, one epoch whose weights aren't kept."""
         resolved = self.techniques[technique]
         rates = resolved.learning_rate
         chosen = rate or (rates.get(model, rates["default"]) if isinstance(rates, dict) else rates)
@@ -30,14 +30,14 @@ class Recipes(Cells):
         }
 
     def property_recipe(self, technique: str, ranks: int) -> dict[str, Any]:
-        """A training job of a few steps on so many ranks, whose weights aren't kept."""
+        """Return the parameters of a training job of a few steps on so many ranks, whose weights aren't kept."""
         properties = self.experiment.properties
         assert properties is not None
         recipe = self.training_recipe(properties.model, technique, self.experiment.seeds[0])
         return {**recipe, "epochs": 1, "steps": properties.steps, "world_size": ranks, "keep_weights": False}
 
     def parameters(self) -> dict[str, Any]:
-        """The whole matrix, resolved: what `dvc params diff` compares."""
+        """Return the whole resolved matrix, which `dvc params diff` compares."""
         kinds: dict[str, dict[str, Any]] = {
             "models": self.models,
             "scenarios": self.scenarios,
@@ -62,11 +62,11 @@ class Recipes(Cells):
             "pairs": self.pairs,
             "property_runs": self.property_runs,
             "parameters": self.parameters(),
-            **({"hosted": self.hosted_cells} if self.hosted else {}),
+            "hosted": self.hosted_cells,
         }
 
     def data_recipe(self, scenario: str) -> dict[str, Any]:
-        """What decides which rows there are; how they are scored or described isn't in it."""
+        """Return what decides which rows there are; scoring and descriptions are left out."""
         scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
         found = self.scenarios[scenario].model_dump(exclude=scoring)
         del found["budgets"]["truncated"]
@@ -82,7 +82,7 @@ class Recipes(Cells):
         }
 
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
-        """How one backend is scored; which of the task's metrics count isn't in it."""
+        """Return what an evaluation depends on; which of the task's metrics count is left out."""
         evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
         evaluation["probe"] = self.experiment.parity.probe.model_dump()
         return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
@@ -127,7 +127,7 @@ class Recipes(Cells):
         return benchmark.model_dump()
 
     def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-        """What a model card tells of the configuration."""
+        """Return the configuration that a model card shows."""
         data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
         assert precision is not None
         written = source.builtin not in (None, "tunes")
@@ -157,11 +157,11 @@ class Recipes(Cells):
             "precisions": self.exported,
             "calibrated": self.calibrated,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
-            **({"hosted": self.hosted_cells} if self.hosted else {}),
+            "hosted": self.hosted_cells,
         }
 
     def table_recipe(self) -> dict[str, Any]:
-        """What the cells of the published table are measured by."""
+        """Return what the cells of the published table are measured by."""
         properties = self.experiment.properties
         return {
             "model": next(iter(self.experiment.models), None),

@@ -1,4 +1,4 @@
-"""Where results are, as rules name it: from the root of the repository, with wildcards in braces."""
+"""The directories of results as rules name them: from the repository's root, with wildcards in braces."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What Snakemake's own process needs before its jobs start."""
+"""Set up Snakemake's own process before its jobs start."""
 
 import os
 import signal

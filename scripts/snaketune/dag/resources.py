@@ -1,4 +1,4 @@
-"""What each job asks of a machine: from its parameters, its model's shape, and its rows once they are tokenized.
+"""The memory, time, cores and GPUs of each job, from its parameters, its model's shape and its tokenized rows.
 
 Snakemake asks again before it submits a job: what was a bound before a model was fetched or rows
 were tokenized is exact by then. Resources re-run nothing.

@@ -26,7 +26,7 @@ def required(found: list[str], reason: str) -> list[str]:
 
 
 class Targets:
-    """What the matrix makes, as lists of files."""
+    """Lists of the files that the matrix makes."""
 
     def __init__(self, matrix: Recipes):
         self.matrix = matrix

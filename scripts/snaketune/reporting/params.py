@@ -1,6 +1,6 @@
 """Job parameters of the scripts that summarize, report and package results."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 # [model, scenario, technique, seed]; the untuned model is the technique `base` with seed 0.
 Cell = list[Any]
@@ -15,7 +15,7 @@ class SummaryParams(TypedDict):
     calibrated: list[str]
     bootstrap_samples: int
     confidence: float
-    hosted: NotRequired[list[dict[str, Any]]]
+    hosted: list[dict[str, Any]]
 
 
 class ReportParams(SummaryParams):
@@ -68,7 +68,7 @@ class RecordParams(TypedDict):
     pairs: list[tuple[str, str]]
     property_runs: list[tuple[str, int, int]]
     parameters: dict[str, Any]
-    hosted: NotRequired[list[dict[str, Any]]]
+    hosted: list[dict[str, Any]]
 
 
 class PackageParams(TypedDict):

@@ -76,12 +76,6 @@ def test_an_experiment_that_cannot_be_is_told(changes: dict[str, Any], words: st
         read_matrix({**CONFIG, **changes}, ROOT)
 
 
-def test_without_a_hosted_technique_no_recipe_has_a_word_of_one() -> None:
-    matrix = read_matrix(read_yaml(ROOT / "config/config.yaml"), ROOT)
-    assert matrix.hosted_cells == []
-    assert "hosted" not in matrix.summary_recipe() | matrix.record_recipe()
-
-
 def test_a_recipe_has_nothing_of_where_it_is_or_what_it_costs() -> None:
     matrix = read_matrix({**CONFIG, "techniques": ["hosted-openai-compatible", "hosted-azure-ml"]}, ROOT)
     for name in matrix.hosted:
