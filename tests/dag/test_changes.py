@@ -222,7 +222,7 @@ def test_comments_layout_and_words_run_nothing(edited: Workspace) -> None:
         path = edited.path / "scripts" / name
         path.write_text("# why\n" + ast.unparse(ast.parse(path.read_text())))
     for name, old, new in (
-        ("training/loop.py", "Runs a plan", "Carries out a plan"),
+        ("training/loop.py", "One run of a plan", "A run of a plan"),
         ("core/files.py", "no space left on the disk", "the disk is full"),
         ("core/errors.py", "error: {error}", "Error: {error}"),
     ):
