@@ -14,10 +14,7 @@ def main() -> None:
         "--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer"
     )
     parser.add_argument(
-        "--trained-directory",
-        type=Path,
-        required=True,
-        help="weights and config.json: model/ of a run",
+        "--trained-directory", type=Path, required=True, help="weights and config.json: model/ of a run"
     )
     parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()

@@ -43,12 +43,7 @@ def main() -> None:
         merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
         for name in layout.MODEL_FILES[2:]:
             shutil.copyfile(base / name, aside / name)
-    manifest.record(
-        out,
-        recipe,
-        inputs,
-        [out / name for name in layout.MODEL_FILES],
-    )
+    manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])
 
 
 if __name__ == "__main__":

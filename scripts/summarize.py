@@ -66,8 +66,7 @@ def main() -> None:
         branch[found["backend"]] = {found["metric"]: found["value"]}
     tables.write(arguments.summary, COLUMNS, rows)
     files.write_json(
-        arguments.comparisons,
-        [compare(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)],
+        arguments.comparisons, [compare(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)]
     )
     files.write_json(arguments.metrics, tree)
     for found in known:

@@ -50,12 +50,7 @@ def main() -> None:
             **special,
         },
     )
-    manifest.record(
-        out,
-        recipe,
-        [corpus],
-        [out / "tokenizer.json", out / "tokenizer_config.json"],
-    )
+    manifest.record(out, recipe, [corpus], [out / "tokenizer.json", out / "tokenizer_config.json"])
     print(f"{tokenizer.get_vocab_size()} tokens")
 
 

@@ -17,13 +17,7 @@ from snaketune.core import errors
 from snaketune.core.file_digests import file_digest
 from snaketune.core.files import sha256
 from snaketune.core.nested import differences
-from snaketune.provenance.snakemake_records import (
-    configfiles,
-    dry_run,
-    provenance_of,
-    recipe_of,
-    snakemake_record,
-)
+from snaketune.provenance.snakemake_records import configfiles, dry_run, provenance_of, recipe_of, snakemake_record
 
 
 def locks() -> dict[str, str]:

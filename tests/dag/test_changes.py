@@ -102,10 +102,7 @@ def contract() -> dict[str, set[str]]:
                 for name in ONNX_FILES
             }
         for name in ("json", "predictions.jsonl", "logits.safetensors"):
-            files[f"{run}/evaluation/torch.{name}"] = {
-                f"evaluate_torch {technique}",
-                f"check_parity {technique}",
-            } | END
+            files[f"{run}/evaluation/torch.{name}"] = {f"evaluate_torch {technique}", f"check_parity {technique}"} | END
             for precision in ("fp32", *QUANTIZED):
                 files[f"{run}/evaluation/onnx-{precision}.{name}"] = after_onnx(technique, precision)
         files[f"{run}/parity.json"] = {f"check_parity {technique}"} | REPORT
@@ -185,21 +182,12 @@ CHANGES = {
     "the lock file of Snakemake and DVC": (("envs/workflow/requirements.txt", "dvc==", "dvc===="), set()),
     "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
     "the scenario's description": ((SCENARIO, "description: Name", "description: Tell {braces}"), REPORT),
-    "the primary metric": (
-        (SCENARIO, "metrics: [accuracy, macro_f1]", "metrics: [macro_f1, accuracy]"),
-        PARITY | END,
-    ),
-    "the longest answer": (
-        (SCENARIO, "metrics:", "max_new_tokens: 65\nmetrics:"),
-        EVALUATIONS | PARITY | END,
-    ),
+    "the primary metric": ((SCENARIO, "metrics: [accuracy, macro_f1]", "metrics: [macro_f1, accuracy]"), PARITY | END),
+    "the longest answer": ((SCENARIO, "metrics:", "max_new_tokens: 65\nmetrics:"), EVALUATIONS | PARITY | END),
     "a budget of the data gate": ((SCENARIO, "metrics:", "budgets: {majority: 0.9}\nmetrics:"), FROM_DATA),
     "how much may be cut off": ((SCENARIO, "metrics:", "budgets: {truncated: 0.02}\nmetrics:"), FROM_TOKENS),
     "the longest row": ((SCENARIO, "metrics:", "max_tokens: 500\nmetrics:"), FROM_TOKENS),
-    "the code of the scenario's corpus": (
-        ("scripts/snaketune/corpora/areas.py", '"module"', '"class"'),
-        FROM_DATA,
-    ),
+    "the code of the scenario's corpus": (("scripts/snaketune/corpora/areas.py", '"module"', '"class"'), FROM_DATA),
     "what the documentation's corpora share": (
         ("scripts/snaketune/corpora/docstrings.py", "MOST_EXAMPLES = ", "MOST_EXAMPLES = 1 + "),
         FROM_DATA,

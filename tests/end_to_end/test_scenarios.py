@@ -81,12 +81,7 @@ def test_the_built_in_scenarios_run(finished: Workspace, tmp_path: Path) -> None
         small[name]["max_tokens"] = 250
     rows = run(finished, tmp_path, small)
     metrics = {row["scenario"]: row["metric"] for row in rows}
-    assert metrics == {
-        "ner": "entity_f1",
-        "translation": "chrf",
-        "qa": "f1",
-        "music": "abc_validity",
-    }
+    assert metrics == {"ner": "entity_f1", "translation": "chrf", "qa": "f1", "music": "abc_validity"}
     for row in rows:
         assert int(row["n"]) == 8
         assert float(row["ci_low"]) <= float(row["value"]) <= float(row["ci_high"])

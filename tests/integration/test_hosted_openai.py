@@ -81,10 +81,7 @@ def test_a_job_is_submitted_waited_for_and_fetched(
     job = read_json(tmp_path / "job.json")
     assert job == {"id": "ftjob-0000", "key": job["key"], "host": service.address, "model": "gpt-test"}
     [body] = service.bodies
-    assert body["method"] == {
-        "type": "supervised",
-        "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}},
-    }
+    assert body["method"] == {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}}
     assert (body["suffix"], body["metadata"], body["seed"]) == (job["key"], {"snaketune": job["key"]}, 1)
     sent = {file["filename"]: service.contents[name] for name, file in service.files.items()}
     assert sent == {

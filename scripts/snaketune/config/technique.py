@@ -15,8 +15,7 @@ class LoraOptions(Strict):
     use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
     use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
     init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
-        True,
-        description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)",
+        True, description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)"
     )
 
 

@@ -19,8 +19,7 @@ def examples(
         min_characters: shorter texts are left out.
     """
     prefixes = sorted(
-        ((prefix, area) for area, modules in areas.items() for prefix in modules),
-        key=lambda pair: -len(pair[0]),
+        ((prefix, area) for area, modules in areas.items() for prefix in modules), key=lambda pair: -len(pair[0])
     )
     kept = []
     for name, row in rows(corpus):

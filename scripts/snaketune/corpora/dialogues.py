@@ -20,11 +20,7 @@ SYSTEM = [
 ]
 FIRST = ["What does `{path}` do?", "Tell me what `{path}` does.", "What is `{path}` for?", "Explain `{path}` to me."]
 PHRASES = {
-    "parameters": [
-        "Which parameters does it take?",
-        "What are its parameters?",
-        "What can I pass to it?",
-    ],
+    "parameters": ["Which parameters does it take?", "What are its parameters?", "What can I pass to it?"],
     "returns": ["What does it return?", "And what do I get back?", "What is returned?"],
     "raises": ["Which exception can it raise?", "Does it raise an exception?"],
     "default": ["What is the default of `{item}`?", "Which value does `{item}` have by default?"],

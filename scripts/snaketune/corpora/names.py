@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import (
-    get_day_names,
-    get_era_names,
-    get_month_names,
-    get_period_names,
-    get_quarter_names,
-)
+from babel.dates import get_day_names, get_era_names, get_month_names, get_period_names, get_quarter_names
 from babel.numbers import get_currency_name
 from babel.units import get_unit_name
 

@@ -16,10 +16,7 @@ from snaketune.platforms.hosted.technique import HostedTechnique
 from snaketune.platforms.kaito import jobs as kaito
 from snaketune.platforms.kaito.technique import KaitoTechnique
 
-PLATFORMS = (
-    Platform("service", HostedTechnique, hosted.check),
-    Platform("platform", KaitoTechnique, kaito.check),
-)
+PLATFORMS = (Platform("service", HostedTechnique, hosted.check), Platform("platform", KaitoTechnique, kaito.check))
 # Every kind of file in config/: the JSON Schemas are generated from these.
 SCHEMAS: dict[str, type[BaseModel]] = {
     "experiment": kaito.Experiment,

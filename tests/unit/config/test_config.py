@@ -26,10 +26,7 @@ YAML_FILES = sorted((ROOT / "config").rglob("*.yaml"))
 TECHNIQUE = {"description": "for a test", "learning_rate": 1e-3}
 MODEL = {"description": "for a test", "licence": "none"}
 SCENARIO = read_yaml(ROOT / "config/scenarios/classification.yaml")
-LORA_ON_LLAMA = {
-    "type": "lora",
-    "options": {"target_modules": ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]},
-}
+LORA_ON_LLAMA = {"type": "lora", "options": {"target_modules": ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]}}
 
 
 @pytest.fixture
@@ -92,11 +89,7 @@ def test_no_schema_is_left_over() -> None:
         ("experiment", CONFIG | {"techniques": ["base"]}, ["base is the untuned model"]),
         ("experiment", CONFIG | {"precisions": ["int8"]}, ["precisions must hold fp32"]),
         ("experiment", {"models": ["tiny-phi3"]}, ["scenarios: missing", "corpus: missing"]),
-        (
-            "experiment",
-            CONFIG | {"parity": {"budgets": {"adapter-mergd": {"kl_divergence": 1}}}},
-            ["adapter-mergd"],
-        ),
+        ("experiment", CONFIG | {"parity": {"budgets": {"adapter-mergd": {"kl_divergence": 1}}}}, ["adapter-mergd"]),
         ("technique", TECHNIQUE | {"adaptor": None}, ["adaptor: unknown key", "did you mean adapter?"]),
         ("technique", TECHNIQUE | {"engine": {"zero_stage": 2}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"engine": {"offload": "cpu"}}, ["engine", "need type: deepspeed"]),

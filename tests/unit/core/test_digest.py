@@ -105,12 +105,7 @@ def test_any_other_change_changes_it(other: str) -> None:
 
 
 CONSTANTS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(),
-    st.binary(),
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.binary()
 )
 ASSIGNMENTS = st.builds(
     "{} = x {} {}".format,

@@ -59,11 +59,7 @@ def test_a_docstring_is_read_with_its_sections() -> None:
     read = docstrings.parse(DOCSTRING)
     assert read.summary == "Compute an incomplete factorization of A, i.e. Part of it."
     array, tolerances, mode, rest = read.sections["Parameters"]
-    assert (array.name, array.bare_type, array.description) == (
-        "A",
-        "(N, N) array_like",
-        "Sparse array to factorize.",
-    )
+    assert (array.name, array.bare_type, array.description) == ("A", "(N, N) array_like", "Sparse array to factorize.")
     assert (tolerances.name, tolerances.type, tolerances.bare_type) == (
         "drop_tol, fill_factor",
         "float, optional",

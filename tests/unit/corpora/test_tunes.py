@@ -71,11 +71,7 @@ def test_a_tune_becomes_its_header_its_first_bar_and_the_bars_after_it(monkeypat
 
 @pytest.mark.parametrize(
     ("options", "completion"),
-    [
-        ({}, "A8|B8|c8|d8:|"),
-        ({"max_bars": 4}, "A8|B8|c8|"),
-        ({"max_characters": 11}, "A8|B8|c8|"),
-    ],
+    [({}, "A8|B8|c8|d8:|"), ({"max_bars": 4}, "A8|B8|c8|"), ({"max_characters": 11}, "A8|B8|c8|")],
 )
 def test_a_completion_ends_with_its_section_or_where_a_limit_is_met(
     options: dict[str, int], completion: str, monkeypatch: pytest.MonkeyPatch
@@ -85,15 +81,7 @@ def test_a_completion_ends_with_its_section_or_where_a_limit_is_met(
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        "G8|A8|B8|",
-        "G8|A8|B7|c8|d8|",
-        "G8|A8|[Bd]8|c8|d8|",
-        "G8|A8|words|c8|d8|",
-        "G8|A8|\nM:3/4\nB6|c6|d6|",
-        "",
-    ],
+    "body", ["G8|A8|B8|", "G8|A8|B7|c8|d8|", "G8|A8|[Bd]8|c8|d8|", "G8|A8|words|c8|d8|", "G8|A8|\nM:3/4\nB6|c6|d6|", ""]
 )
 def test_short_or_unclean_tunes_are_left_out(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, HEAD + body) == []

@@ -23,10 +23,7 @@ def test_a_complaint_is_one_line_without_the_programs_name() -> None:
 
 @pytest.mark.parametrize(
     ("cluster", "command"),
-    [
-        ({"AccountingStorageType": "accounting_storage/slurmdbd"}, "sacct"),
-        (NONE | {"MinJobAge": "300 sec"}, "squeue"),
-    ],
+    [({"AccountingStorageType": "accounting_storage/slurmdbd"}, "sacct"), (NONE | {"MinJobAge": "300 sec"}, "squeue")],
 )
 def test_where_no_accounts_are_kept_squeue_is_asked(cluster: dict[str, str], command: str) -> None:
     settings = SimpleNamespace(status_command="sacct")

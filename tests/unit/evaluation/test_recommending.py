@@ -57,11 +57,7 @@ def test_one_without_a_budget_is_passed_over() -> None:
 
 @pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])
 def test_nothing_is_recommended_after_a_broken_parent(hop: str) -> None:
-    assert found([hop]) == {
-        "precision": None,
-        "reason": "no precision is within its parity budget",
-        "warnings": [],
-    }
+    assert found([hop]) == {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
 
 
 def test_of_those_that_the_spread_does_not_tell_apart_the_smallest_is_taken() -> None:
