@@ -1,20 +1,15 @@
 """Combine a trained prefix with an ONNX model of its base, so that ONNX Runtime can start from it."""
 
-import argparse
 import shutil
-from pathlib import Path
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import ONNX_FILES, PREFIX_FILE
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser)
-    parser.add_argument("--model-directory", type=Path, required=True, help="onnx/{precision} of the untuned model")
-    parser.add_argument("--prefix-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__, None, "--prefix-directory --output-directory", model_directory="onnx/{precision} of the untuned model"
+    ).parse_args()
     model, prefix, out = arguments.model_directory, arguments.prefix_directory, arguments.output_directory
 
     files.need_space(out, (model / "model.onnx_data").stat().st_size, "the ONNX model with its prefix")

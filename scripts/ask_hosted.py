@@ -3,14 +3,13 @@
 Answers are saved in --work as they arrive, so that an interrupted run asks only what is missing.
 """
 
-import argparse
 import hashlib
 import json
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files
+from snaketune.core import cli, errors, files
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.openai_service import answer, user_errors
@@ -34,16 +33,14 @@ def kept(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service", "max_new_tokens"}')
+    parser = cli.job_parser(
+        __doc__, "service, max_new_tokens", "--rows", work="for the answers so far", output="answers, one a row"
+    )
     parser.add_argument(
         "--model", type=Path, nargs="?", help="model.json of the tuned model; the base model if not given"
     )
-    parser.add_argument("--rows", type=Path, required=True, help="results/data/SCENARIO/test.jsonl")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the answers so far")
     parser.add_argument("--requests-at-once", type=int, default=4)
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
-    parser.add_argument("--output", type=Path, required=True, help="answers, one a row")
     arguments = parser.parse_args()
     recipe = arguments.recipe
     if not arguments.confirm:

@@ -4,7 +4,6 @@ Each form has a process of its own; all are loaded and take turns at each prompt
 size, so that they see the same machine. Absolute times hold for this machine only; ratios carry further.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,10 @@ from snaketune.inference.load import prove
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, BenchmarkParams)
-    parser.add_argument("--model", type=Path, required=True, help="model.safetensors of the run's plain model")
+    parser = cli.job_parser(
+        __doc__, BenchmarkParams, "--output", model="model.safetensors of the run", tokens_directory="for prompts"
+    )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="model.onnx of each precision")
-    parser.add_argument("--tokens-directory", type=Path, required=True, help="test rows, for prompts of real text")
-    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, model = arguments.recipe, arguments.model
     systems = systems_of(model, arguments.exports)

@@ -3,10 +3,8 @@
 The logits compared are those of the parity probe: the last positions of held-out rows.
 """
 
-import argparse
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +25,14 @@ def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, AdapterParityParams)
-    parser.add_argument("--model", type=Path, required=True, help="model.onnx of the switchable base")
-    parser.add_argument("--adapter", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--merged-logits", type=Path, required=True, help="of the run's merged model, by torch")
-    parser.add_argument("--base-logits", type=Path, required=True, help="of the untuned model, by torch")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        AdapterParityParams,
+        "--adapter --tokens-directory --output",
+        model="model.onnx of the switchable base",
+        merged_logits="of the run's merged model, by torch",
+        base_logits="of the untuned model, by torch",
+    ).parse_args()
     recipe, model, adapter = arguments.recipe, arguments.model, arguments.adapter
 
     manifest.prove(model.with_name("manifest.json"), "model.onnx", "model.onnx_data", INPUTS_FILE)

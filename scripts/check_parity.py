@@ -6,7 +6,6 @@ package with the tokens used in training. A conversion step over its budget fail
 are kept, unless the gate is `warn`; a step whose logits aren't finite numbers always fails.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,9 @@ def sizes_of(export: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, ParityParams)
-    parser.add_argument("--run-directory", type=Path, required=True)
+    parser = cli.job_parser(
+        __doc__, ParityParams, "--run-directory --output", evidence="where the figures stay when the gate fails"
+    )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
     parser.add_argument(
         "--adapter-logits",
@@ -75,8 +74,6 @@ def main() -> None:
         nargs="?",
         help="probe of base and adapter before merging, if there is an adapter",
     )
-    parser.add_argument("--evidence", type=Path, required=True, help="where the figures stay when the gate fails")
-    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, run = arguments.recipe, arguments.run_directory
 

@@ -4,7 +4,6 @@ Write one JSONL row per distinct text: library, module, name, kind, group (whose
 one split), split and text.
 """
 
-import argparse
 import ast
 import hashlib
 import importlib.metadata
@@ -97,9 +96,7 @@ def language_reference() -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, CorpusParams)
-    parser.add_argument("--output", type=Path, required=True, help="the JSONL file to write")
+    parser = cli.job_parser(__doc__, CorpusParams, "--output")
     parser.add_argument("--threads", type=int, default=1, help="number of processes that parse")
     arguments = parser.parse_args()
     recipe: CorpusParams = arguments.recipe

@@ -1,6 +1,5 @@
 """Collect the tuning runs in one table and choose each technique's learning rate."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, TuningParams)
+    parser = cli.job_parser(__doc__, TuningParams, "--output")
     parser.add_argument(
         "--curves", type=Path, nargs="+", required=True, help="…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
     )
-    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
     rows = []

@@ -3,12 +3,10 @@
 The SDKs check nothing: what a service would reject after the upload is reported here, before anything is sent.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.data.formats import Cell, Messages, conversation
 from snaketune.data.raw_rows import Fault, Faults
@@ -48,13 +46,9 @@ def converted(path: Path, limits: dict[str, Any]) -> list[dict[str, Messages]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"limits": {"least_rows", …}}')
-    parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
-    parser.add_argument(
-        "--output-directory", type=Path, required=True, help="where train.jsonl and validation.jsonl go"
-    )
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__, "limits", "--data-directory", output_directory="receives train.jsonl and validation.jsonl"
+    ).parse_args()
     limits, data = arguments.recipe["limits"], arguments.data_directory
 
     sources = [data / f"{split}.jsonl" for split in SPLITS]

@@ -1,23 +1,14 @@
 """Copy a run's trained weights, with the base's tokenizer, to one plain transformers model."""
 
-import argparse
 import shutil
-from pathlib import Path
 
 from snaketune.core import cli, errors, files, layout, manifest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser)
-    parser.add_argument(
-        "--base-directory", type=Path, required=True, help="the model that was trained, for its tokenizer"
-    )
-    parser.add_argument(
-        "--trained-directory", type=Path, required=True, help="weights and config.json: model/ of a run"
-    )
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__, None, "--output-directory", base_directory="for its tokenizer", trained_directory="model/ of a run"
+    ).parse_args()
     base, trained, out = arguments.base_directory, arguments.trained_directory, arguments.output_directory
 
     files.need_space(out, (trained / "model.safetensors").stat().st_size, "the plain model")

@@ -4,7 +4,6 @@ Decoding is deterministic: the likeliest label for classification, else greedy a
 likelihood of the reference answers is measured for every task.
 """
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -94,22 +93,14 @@ def predictions(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, EvaluationParams)
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        help="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
+    parser = cli.job_parser(
+        __doc__,
+        EvaluationParams,
+        "--tokens-directory",
+        model="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
+        output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
-    )
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
     prove(model)

@@ -3,9 +3,6 @@
 An adapter trained on a quantized base is refused: the switchable base has other weights.
 """
 
-import argparse
-from pathlib import Path
-
 from onnxruntime import AdapterFormat, OrtValue
 
 from snaketune.core import cli, errors, files, manifest
@@ -14,13 +11,14 @@ from snaketune.export.runtime_adapters.tensors import Trained
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser)
-    parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapter was trained on")
-    parser.add_argument("--switchable-directory", type=Path, required=True, help="the base that will load it")
-    parser.add_argument("--adapter-directory", type=Path, required=True, help="adapter/ of a run, as peft saved it")
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        None,
+        "--output-directory",
+        base_directory="the model the adapter was trained on",
+        switchable_directory="the base that will load it",
+        adapter_directory="adapter/ of a run, as peft saved it",
+    ).parse_args()
     base, switchable, adapter = arguments.base_directory, arguments.switchable_directory, arguments.adapter_directory
     out, trained = arguments.output_directory, arguments.adapter_directory.parent / "manifest.json"
 

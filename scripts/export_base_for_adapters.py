@@ -1,8 +1,6 @@
 """Make an fp32 ONNX model of the base accept adapters at run time, without changing its weights."""
 
-import argparse
 import shutil
-from pathlib import Path
 
 import onnx
 
@@ -14,12 +12,13 @@ from snaketune.export.runtime_adapters.graph import make_switchable
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, SwitchableParams)
-    parser.add_argument("--base-directory", type=Path, required=True, help="the model the adapters were trained on")
-    parser.add_argument("--model-directory", type=Path, required=True, help="its fp32 export")
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        SwitchableParams,
+        "--output-directory",
+        base_directory="what the adapters were trained on",
+        model_directory="its fp32 export",
+    ).parse_args()
     base, model, out = arguments.base_directory, arguments.model_directory, arguments.output_directory
 
     files.need_space(out, (model / "model.onnx_data").stat().st_size, "the switchable base")

@@ -4,7 +4,6 @@ Runs in envs/export, whose older transformers can't read everything that a newer
 configuration is rewritten for it, and the parity check verifies the result.
 """
 
-import argparse
 import os
 import shutil
 from pathlib import Path
@@ -49,11 +48,7 @@ def export(model: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser)
-    parser.add_argument("--model-directory", type=Path, required=True, help="merged/ of the run")
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, None, "--output-directory", model_directory="merged/ of the run").parse_args()
     model, out = arguments.model_directory, arguments.output_directory
 
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))

@@ -3,9 +3,6 @@
 A prefix can't be merged into weights: the run's model is its base, which starts from these.
 """
 
-import argparse
-from pathlib import Path
-
 from snaketune.core import cli, errors, manifest
 from snaketune.core.layout import PREFIX_FILE
 from snaketune.data.tokens import read_rows
@@ -18,14 +15,12 @@ from snaketune.training.prefix import write_prefix
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, MergeParams)
-    parser.add_argument("--base-directory", type=Path, required=True)
-    parser.add_argument("--adapter-directory", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--logits", type=Path, required=True, help="probe of base and prefix, computed by peft")
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        MergeParams,
+        "--base-directory --adapter-directory --tokens-directory --output-directory",
+        logits="probe of base and prefix, computed by peft",
+    ).parse_args()
     recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
     out = arguments.output_directory
 

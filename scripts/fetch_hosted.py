@@ -3,21 +3,18 @@
 What a service doesn't report stays empty, never zero.
 """
 
-import argparse
-import json
-from pathlib import Path
-
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.service import read_job
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service"}')
-    parser.add_argument("--run-directory", type=Path, required=True, help="with job.json, finished.json, events.jsonl")
-    parser.add_argument("--data-directory", type=Path, required=True, help="the rows that were sent")
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        "service",
+        run_directory="with job.json, finished.json, events.jsonl",
+        data_directory="the rows that were sent",
+    ).parse_args()
     run = arguments.run_directory
 
     service = connect(arguments.recipe["service"])

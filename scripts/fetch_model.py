@@ -1,6 +1,5 @@
 """Copy a model from the Hugging Face hub, or from a local directory, into the layout of the workflow."""
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any, TypedDict
@@ -104,10 +103,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, ModelParams)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, ModelParams, "--output-directory").parse_args()
     recipe: ModelParams = arguments.recipe
     out = arguments.output_directory
 

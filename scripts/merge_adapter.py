@@ -1,8 +1,6 @@
 """Merge an adapter into its base as one plain fp32 model, and write the unmerged probe logits for the parity check."""
 
-import argparse
 import shutil
-from pathlib import Path
 
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.data.tokens import read_rows
@@ -15,20 +13,14 @@ from snaketune.training.params import MergeParams
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, MergeParams)
-    parser.add_argument("--base-directory", type=Path, required=True)
-    parser.add_argument("--adapter-directory", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--logits", type=Path, required=True, help="probe of base and adapter before merging")
-    arguments = parser.parse_args()
-    recipe, base, adapter, out = (
-        arguments.recipe,
-        arguments.base_directory,
-        arguments.adapter_directory,
-        arguments.output_directory,
-    )
+    arguments = cli.job_parser(
+        __doc__,
+        MergeParams,
+        "--base-directory --adapter-directory --tokens-directory --output-directory",
+        logits="probe of base and adapter before merging",
+    ).parse_args()
+    recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
+    out = arguments.output_directory
 
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     limit_threads(recipe["threads"])

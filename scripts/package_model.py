@@ -4,7 +4,6 @@ The folder also has exact requirements, and SHA256SUMS for `sha256sum -c`. Files
 so that editing the package cannot change the run that was verified.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -54,16 +53,14 @@ def inputs_of(results: Path, recipe: PackageParams) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, PackageParams)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--template", type=Path, required=True, help="template of the model card")
-    parser.add_argument("--program", type=Path, required=True, help="chat program, shipped as run.py")
-    parser.add_argument(
-        "--lock", type=Path, required=True, help="lock file of the environment that evaluated the model"
-    )
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        PackageParams,
+        "--results --output-directory",
+        template="template of the model card",
+        program="chat program, shipped as run.py",
+        lock="lock file of the environment that evaluated the model",
+    ).parse_args()
     recipe, out = arguments.recipe, arguments.output_directory
 
     inputs = inputs_of(arguments.results, recipe)

@@ -1,6 +1,5 @@
 """Turn a scenario's source into train, validation and test rows and a card of what was kept."""
 
-import argparse
 import collections
 import importlib
 import json
@@ -120,12 +119,10 @@ def check_sources(paths: list[Path], digests: dict[str, str], builtin: bool) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, DataParams)
+    parser = cli.job_parser(__doc__, DataParams, "--output-directory")
     parser.add_argument(
         "--source", type=Path, nargs="*", default=[], help="the user's files, or documentation.jsonl for a built-in one"
     )
-    parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe: DataParams = arguments.recipe
     scenario, out, sources = recipe["scenario"], arguments.output_directory, arguments.source

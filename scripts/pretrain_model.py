@@ -1,10 +1,8 @@
 """Build a Phi-3 model: pre-train it on the corpus and measure its held-out perplexity, or keep random weights."""
 
-import argparse
 import json
 import math
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,14 +137,13 @@ def pretrain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, PretrainingParams)
-    parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--tokenizer-directory", type=Path, required=True)
-    parser.add_argument(
-        "--output-directory", type=Path, required=True, help="receives base/, pretraining.jsonl and pretraining.json"
+    parser = cli.job_parser(
+        __doc__,
+        PretrainingParams,
+        "--corpus --tokenizer-directory",
+        output_directory="receives base/, pretraining.jsonl and pretraining.json",
+        work="directory for the checkpoints of an unfinished run",
     )
-    parser.add_argument("--work", type=Path, required=True, help="directory for the checkpoints of an unfinished run")
     parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
     arguments = parser.parse_args()
     recipe, out, base = arguments.recipe, arguments.output_directory, arguments.output_directory / "base"

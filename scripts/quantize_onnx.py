@@ -1,6 +1,5 @@
 """Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static) or int4 (weight-only)."""
 
-import argparse
 import logging
 import shutil
 import tempfile
@@ -61,16 +60,13 @@ METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, ExportParams)
-    parser.add_argument("--model", type=Path, required=True, help="model.onnx at fp32")
+    parser = cli.job_parser(__doc__, ExportParams, "--output-directory", model="model.onnx at fp32")
     parser.add_argument(
         "--calibration-directory",
         type=Path,
         nargs="?",
         help="tokens of the training split, for static-int8 and gptq; other methods read none",
     )
-    parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, source, out = arguments.recipe, arguments.model, arguments.output_directory
     onnxruntime.disable_telemetry_events()

@@ -1,7 +1,5 @@
 """Check an adapter that was trained elsewhere, and write it with the files of a local run."""
 
-import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import read_rows
 from snaketune.training.adapters import load_adapter
@@ -86,15 +84,12 @@ def curve(state: dict[str, Any], tokens_of_epoch: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help="options, base_precision, hub, threads as JSON"
-    )
-    parser.add_argument("--tuned-directory", type=Path, required=True, help="adapter, trainer_state.json, status.json")
-    parser.add_argument("--base-directory", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        "options, base_precision, hub, threads",
+        "--base-directory --tokens-directory --output-directory",
+        tuned_directory="adapter, trainer_state.json, status.json",
+    ).parse_args()
     recipe, tuned, out = arguments.recipe, arguments.tuned_directory, arguments.output_directory
 
     limit_threads(recipe["threads"])

@@ -1,8 +1,5 @@
 """Record the hash of every result in one manifest, and the resolved matrix in params.yaml."""
 
-import argparse
-from pathlib import Path
-
 import yaml
 
 from snaketune.core import cli, contract, errors, files, manifest
@@ -10,10 +7,7 @@ from snaketune.reporting.params import RecordParams
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, RecordParams)
-    parser.add_argument("--results", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, RecordParams, "--results").parse_args()
     recipe, results = arguments.recipe, arguments.results
 
     parameters = results / "params.yaml"

@@ -4,8 +4,6 @@ A service gives no likelihood of the reference answers, so perplexity isn't meas
 is what the model writes, whereas local backends choose the likeliest label.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any, TypedDict
 
 from snaketune.core import cli, errors, files, manifest
@@ -41,12 +39,13 @@ def predictions(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, ScoreParams)
-    parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
-    parser.add_argument("--answers", type=Path, required=True, help="answers from ask_hosted.py")
-    parser.add_argument("--output", type=Path, required=True, help="evaluation/hosted.json; predictions go next to it")
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__,
+        ScoreParams,
+        "--data-directory",
+        answers="answers from ask_hosted.py",
+        output="evaluation/hosted.json; predictions go next to it",
+    ).parse_args()
     data, task = arguments.data_directory, arguments.recipe["task"]
 
     manifest.prove(data / "manifest.json", "test.jsonl", "card.json", "train.jsonl")

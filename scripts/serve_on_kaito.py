@@ -1,23 +1,20 @@
 """Write the Workspace that serves a run's adapter with KAITO; with --confirm, create it."""
 
-import argparse
-import json
 import shutil
 from pathlib import Path
 
 import yaml
 
-from snaketune.core import errors, files, layout, manifest
+from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.platforms.kaito.manifests import places, serving_manifest
 from snaketune.platforms.kaito.technique import filled
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help="cell and serving as JSON")
-    parser.add_argument("--run-directory", type=Path, required=True, help="of the run whose adapter is served")
+    parser = cli.job_parser(
+        __doc__, "cell, serving", "--output-directory", run_directory="of the run whose adapter is served"
+    )
     parser.add_argument("--confirm", action="store_true", help="create the Workspace; without it nothing is sent")
-    parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, run, out = arguments.recipe, arguments.run_directory, arguments.output_directory
 

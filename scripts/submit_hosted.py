@@ -4,12 +4,11 @@ The job's name is a hash of its parameters and its rows. A job of that name at t
 by an interrupted or concurrent run) is reused.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.service import SPLITS, Service, key_of
@@ -59,12 +58,12 @@ def submitted(service: Service, key: str, data: Path, recipe: dict[str, Any]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe", type=json.loads, required=True, help='JSON: {"service", "hyperparameters", "epochs", "seed", …}'
+    parser = cli.job_parser(
+        __doc__,
+        "service, hyperparameters, epochs, seed",
+        data_directory="what convert_hosted.py wrote",
+        output="job.json; with --dry-run, the plan",
     )
-    parser.add_argument("--data-directory", type=Path, required=True, help="what convert_hosted.py wrote")
-    parser.add_argument("--output", type=Path, required=True, help="job.json; with --dry-run, the plan")
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent")
     parser.add_argument("--dry-run", action="store_true", help="only show what would be sent and what it might cost")
     arguments = parser.parse_args()

@@ -1,7 +1,5 @@
 """Summarize every run: a row per model, scenario, technique, seed and backend; a comparison of every two techniques."""
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from snaketune.core import cli, errors, files, tables
@@ -40,13 +38,7 @@ COLUMNS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, SummaryParams)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--summary", type=Path, required=True)
-    parser.add_argument("--comparisons", type=Path, required=True)
-    parser.add_argument("--metrics", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, SummaryParams, "--results --summary --comparisons --metrics").parse_args()
 
     results = Results(arguments.results, arguments.recipe)
     cells = arguments.recipe["cells"]

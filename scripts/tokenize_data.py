@@ -1,6 +1,5 @@
 """Tokenize a scenario's rows with a model's own tokenizer and chat template, once for all techniques."""
 
-import argparse
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -148,12 +147,9 @@ def decoding(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, TokensParams)
-    parser.add_argument("--base-directory", type=Path, required=True, help="the model, for its tokenizer")
-    parser.add_argument("--data-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__, TokensParams, "--data-directory --output-directory", base_directory="the model, for its tokenizer"
+    ).parse_args()
     recipe: TokensParams = arguments.recipe
     data, out = arguments.data_directory, arguments.output_directory
 

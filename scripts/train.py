@@ -116,12 +116,12 @@ def resources_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_recipe(parser, TrainingParams)
-    parser.add_argument("--base-directory", type=Path, required=True)
-    parser.add_argument("--tokens-directory", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="directory for the checkpoints of an unfinished run")
+    parser = cli.job_parser(
+        __doc__,
+        TrainingParams,
+        "--base-directory --tokens-directory --output-directory",
+        work="directory for the checkpoints of an unfinished run",
+    )
     parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
     parser.add_argument("--live", type=Path, help="also log every step to this directory with DVCLive")
     arguments = parser.parse_args()

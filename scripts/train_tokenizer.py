@@ -1,7 +1,5 @@
 """Train a byte-level BPE tokenizer with Phi-3's chat tokens on the corpus's training texts."""
 
-import argparse
-from pathlib import Path
 from typing import TypedDict
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,11 +14,7 @@ class TokenizerParams(TypedDict):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, TokenizerParams)
-    parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, TokenizerParams, "--corpus --output-directory").parse_args()
     recipe: TokenizerParams = arguments.recipe
     out = arguments.output_directory
     corpus = arguments.corpus.parent / "manifest.json"

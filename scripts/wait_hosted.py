@@ -1,11 +1,8 @@
 """Wait until a hosted job ends, and print its progress; an interrupted wait resumes."""
 
-import argparse
-import json
 import time
-from pathlib import Path
 
-from snaketune.core import errors, files
+from snaketune.core import cli, errors, files
 from snaketune.core.errors import UserError
 from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.service import Service, read_job
@@ -39,12 +36,14 @@ def waited(service: Service, job: str, poll_seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help='JSON: {"service"}')
-    parser.add_argument("--job", type=Path, required=True, help="job.json from submit_hosted.py")
+    parser = cli.job_parser(
+        __doc__,
+        "service",
+        job="job.json from submit_hosted.py",
+        output="finished.json",
+        events="events.jsonl: what the service logged",
+    )
     parser.add_argument("--poll-seconds", type=float, default=30, help="between two requests")
-    parser.add_argument("--output", type=Path, required=True, help="finished.json")
-    parser.add_argument("--events", type=Path, required=True, help="events.jsonl: what the service logged")
     arguments = parser.parse_args()
 
     service = connect(arguments.recipe["service"])

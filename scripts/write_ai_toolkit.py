@@ -4,15 +4,13 @@ A base model on the hub is downloaded by the project itself, at its pinned commi
 copied into it. What Olive can't train is reported in one message.
 """
 
-import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import MODEL_FILES
 from snaketune.core.locks import pins
 from snaketune.platforms.olive import olive_config, project
@@ -37,18 +35,14 @@ def remote_job(download: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--recipe",
-        type=json.loads,
-        required=True,
-        help='JSON: {"cell", "training": recipe of train.py, "model", "scenario", "layers", "description"}',
+    parser = cli.job_parser(
+        __doc__,
+        "cell, training (parameters of train.py), model, scenario, layers, description",
+        "--data-directory --output-directory",
+        templates="folder with the programs and the README",
+        lock="lock file of the training environment",
     )
-    parser.add_argument("--data-directory", type=Path, required=True)
     parser.add_argument("--base-directory", type=Path, help="a model that isn't on the hub, to copy")
-    parser.add_argument("--templates", type=Path, required=True, help="folder with the programs and the README")
-    parser.add_argument("--lock", type=Path, required=True, help="lock file of the training environment")
-    parser.add_argument("--output-directory", type=Path, required=True)
     arguments = parser.parse_args()
     recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
     training, model, scenario = recipe["training"], recipe["model"], recipe["scenario"]

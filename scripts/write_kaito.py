@@ -1,12 +1,8 @@
 """Write the input of a KAITO operator for a run: tuning.yaml (ConfigMap and Workspace) and train.jsonl."""
 
-import argparse
-import json
-from pathlib import Path
-
 import yaml
 
-from snaketune.core import errors, files, manifest
+from snaketune.core import cli, errors, files, manifest
 from snaketune.platforms.kaito.manifests import MANIFEST, TRAIN_FILE, messages_of, tuning_manifests
 
 
@@ -21,11 +17,9 @@ Dumper.add_representer(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=json.loads, required=True, help="cell, training, platform, batches as JSON")
-    parser.add_argument("--data-directory", type=Path, required=True, help="results/data/SCENARIO")
-    parser.add_argument("--output-directory", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(
+        __doc__, "cell, training, platform, batches", "--data-directory --output-directory"
+    ).parse_args()
     recipe, data, out = arguments.recipe, arguments.data_directory, arguments.output_directory
 
     manifest.prove(data / "manifest.json", "train.jsonl")

@@ -1,8 +1,5 @@
 """Write the tables that `dvc plots` draws: every loss curve, and quality against cost."""
 
-import argparse
-from pathlib import Path
-
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.paths import RUN, run_path
 from snaketune.reporting.params import PlotParams
@@ -12,12 +9,7 @@ QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, PlotParams)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--loss", type=Path, required=True)
-    parser.add_argument("--quality", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, PlotParams, "--results --loss --quality").parse_args()
 
     curves = []
     for cell in arguments.recipe["cells"]:

@@ -1,6 +1,5 @@
 """Write one self-contained HTML page: the published table, then quality, cost, parity and data of each scenario."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -156,12 +155,7 @@ def render(template: str, table: Row, sections: Rows, hosted: Rows, recipe: Repo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, ReportParams)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--template", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, ReportParams, "--results --template --output").parse_args()
     results = arguments.results
 
     rows = tables.read(results / "summary.csv")

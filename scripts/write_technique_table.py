@@ -1,8 +1,6 @@
 """Measure the published table: each claim about each column is yes, no or not measured, with evidence."""
 
-import argparse
 import collections
-from pathlib import Path
 from typing import Any
 
 from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
@@ -102,11 +100,7 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_recipe(parser, TableParams)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = cli.job_parser(__doc__, TableParams, "--results --output").parse_args()
     recipe, results = arguments.recipe, arguments.results
     found = table(recipe, files.read_json(results / "comparisons.json"), Runs(results, recipe))
     files.write_json(arguments.output, found)

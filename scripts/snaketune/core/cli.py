@@ -1,15 +1,28 @@
-"""Command-line options that job scripts share."""
+"""The command line of a job script."""
 
 import argparse
 import json
+from pathlib import Path
 
 
-def add_recipe(parser: argparse.ArgumentParser, params: type | None = None) -> None:
-    """Add ``--recipe``, the job's parameters as one JSON text; `--help` lists the keys of the TypedDict ``params``.
+def job_parser(
+    description: str | None, params: type | str | None, paths: str = "", **described_paths: str
+) -> argparse.ArgumentParser:
+    """Return a parser with ``--recipe``, the job's parameters as one JSON text, and with required options for paths.
 
-    Without ``params`` the job reads no key: the object only goes into its manifest.
+    Args:
+        description: the script's docstring.
+        params: a TypedDict whose keys `--help` lists, or the list as a text; None if the job reads no key.
+        paths: options without a help text, with spaces between them.
+        described_paths: options with their help texts: ``name="help"``.
     """
-    keys = ", ".join(params.__annotations__) if params else "nothing that it reads; recorded in its manifest"
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keys = ", ".join(params.__annotations__) if isinstance(params, type) else params
+    keys = keys or "nothing that it reads; recorded in its manifest"
     parser.add_argument(
         "--recipe", type=json.loads, required=True, metavar="JSON", help=f"job parameters, an object with: {keys}"
     )
+    described = {"--" + name.replace("_", "-"): words for name, words in described_paths.items()}
+    for option, words in (dict.fromkeys(paths.split()) | described).items():
+        parser.add_argument(option, type=Path, required=True, help=words)
+    return parser

@@ -65,7 +65,7 @@ def _bound(node: ast.AST) -> list[str]:
 def _without_text(node: ast.expr) -> ast.expr:
     """A message without its literal text; its expressions and how they are joined stay."""
     match node:
-        case ast.Constant(value=str()):
+        case ast.Constant(value=str()) | ast.Name(id="__doc__"):
             return ast.Constant("")
         case ast.JoinedStr():
             return ast.JoinedStr([part for part in node.values if isinstance(part, ast.FormattedValue)])
@@ -242,8 +242,11 @@ class _Reduced(ast.NodeTransformer):
         elif called == "argparse.ArgumentParser" or called.endswith(".add_argument"):
             for keyword in node.keywords:
                 if keyword.arg in ("help", "description"):
-                    shown = isinstance(keyword.value, ast.Name) and keyword.value.id == "__doc__"
-                    keyword.value = ast.Constant("") if shown else _without_text(keyword.value)
+                    keyword.value = _without_text(keyword.value)
+        elif called == "own.job_parser":
+            node.args[:2] = [_without_text(one) for one in node.args[:2]]
+            for keyword in node.keywords:
+                keyword.value = _without_text(keyword.value)
         return self.generic_visit(node)
 
 

@@ -34,16 +34,20 @@ async def wait():
             return
 """
 
-ERRORS = {"core/errors.py": "class UserError(Exception):\n    pass\n"}
+ERRORS = {
+    "core/errors.py": "class UserError(Exception):\n    pass\n",
+    "core/cli.py": "def job_parser(*given, **paths):\n    pass\n",
+}
 MESSAGES = """
 import argparse, sys, warnings
-from core import errors
+from core import cli, errors
 from core.errors import UserError
 
 def main(path, n, failed):
     '''Doc.'''
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, help="how many")
+    cli.job_parser(__doc__, "seed, rows", "--out", data="the rows")
     warnings.warn(f"odd: {n}", FutureWarning)
     print("reading", path)
     print(f"{n} rows", file=sys.stderr)
@@ -140,7 +144,7 @@ def test_every_script_can_be_followed_and_reformatted(tmp_path: Path) -> None:
     [
         (SOURCE, "f9425e7fb1ed64c9d9d21b808321d6e01b1c4910dcd9d37aa4031edb31a59256"),
         (NESTED_FORMAT, "bc6f30a0bae1d0cf7518ebcd5296e19cf4b312f3a3bebd93720b1f670123f8ad"),
-        (MESSAGES, "67d79ebda9fde2248fedb0aaafaccd7643a1e2cc708f9d5afd464bf1718c30a1"),
+        (MESSAGES, "3c359179888b6f70fd26e2878ea05c9ee81ee6fac72626d6bca3da8acdb90c76"),
     ],
     ids=["many kinds of nodes", "nested format", "what is left out"],
 )
@@ -290,6 +294,8 @@ def test_the_words_of_messages_leave_it_equal() -> None:
         MESSAGES,
         ("Doc.", "What main does."),
         ('"how many"', '"the number of rows"'),
+        ("seed, rows", "rows, seed"),
+        ('"the rows"', '"rows to read"'),
         ("odd: {n}", "{n} is odd"),
         ('"reading"', '"read"'),
         ("{n} rows", "rows: {n}"),
@@ -311,6 +317,8 @@ def test_the_words_of_messages_leave_it_equal() -> None:
         ("odd: {n}", "odd: {n + 1}"),
         ("FutureWarning", "UserWarning"),
         ('"--n"', '"--m"'),
+        ('"--out"', '"--output"'),
+        ("data=", "rows="),
         ('help="how many"', 'help="how many", default="1"'),
         ("    if n:", "    if path:"),
         ("file=sys.stderr", "file=path"),
