@@ -11,7 +11,7 @@ from support.workspace import Workspace
 
 from snaketune.core.files import read_jsonl, read_yaml
 from snaketune.dag.estimates import Shape, training_memory
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 
 MODEL, SCENARIO = "test-phi3", "test-areas"
 

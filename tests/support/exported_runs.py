@@ -20,7 +20,7 @@ from snaketune.core import manifest
 from snaketune.core.files import write_json, write_jsonl
 from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES
 from snaketune.core.precisions import backend_of
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.data.chat_template import render
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.training.adapters import attach

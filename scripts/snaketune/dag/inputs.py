@@ -9,8 +9,8 @@ from snaketune.config.corpora import DOCUMENTATION
 from snaketune.core.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES, PREFIX_FILE, model_files
 from snaketune.core.paths import export_path, property_path, weights_path
 from snaketune.core.precisions import backend_of, files_read
-from snaketune.dag.params import Recipes
 from snaketune.dag.patterns import BASE, CORPUS, EXPORTS, MODEL, RESULTS, RUN, RUNS, TRAINING, files_in
+from snaketune.dag.recipes import Recipes
 
 
 class Inputs:

@@ -9,8 +9,8 @@ from typing import Any
 from snaketune.core.digest import code_digest
 from snaketune.core.file_digests import FileDigests, file_digest
 from snaketune.dag.inputs import Inputs
-from snaketune.dag.params import Recipes
 from snaketune.dag.patterns import CARD, PROGRAM, TEMPLATE
+from snaketune.dag.recipes import Recipes
 from snaketune.export.runtime_adapters.files import parts_of_all
 
 

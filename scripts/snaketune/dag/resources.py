@@ -22,8 +22,8 @@ from snaketune.dag.estimates import (
     training_bytes,
     training_seconds,
 )
-from snaketune.dag.params import Recipes
 from snaketune.dag.patterns import BASE, TRAINING
+from snaketune.dag.recipes import Recipes
 
 ROWS_UNKNOWN = 2000
 # MB, measured: two Snakemakes of 140 MB start in every job of a cluster, whatever it then does.

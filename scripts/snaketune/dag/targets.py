@@ -8,8 +8,8 @@ from snakemake.logging import logger
 
 from snaketune.core import contract, paths
 from snaketune.core.precisions import backend_of
-from snaketune.dag.params import Recipes
 from snaketune.dag.patterns import RESULTS, files_in
+from snaketune.dag.recipes import Recipes
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE
 
 

@@ -10,7 +10,7 @@ from snaketune.config.matrix import Platform
 from snaketune.config.model import Model
 from snaketune.config.scenario import Scenario
 from snaketune.config.technique import Technique
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.platforms.hosted import jobs as hosted
 from snaketune.platforms.hosted.technique import HostedTechnique
 from snaketune.platforms.kaito import jobs as kaito

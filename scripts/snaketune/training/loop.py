@@ -161,7 +161,7 @@ class Fit:
             if validate and (last or (step + 1) % validate_every == 0):
                 entry["validation_loss"] = validate()
                 if not math.isfinite(entry["validation_loss"]):
-                    raise UserError(self._diverged(step, entry["validation_loss"]))
+                    raise self._diverged(step, entry["validation_loss"])
             self.log.append(entry)
             if self.watch:
                 self.watch(entry)
@@ -202,7 +202,7 @@ class Fit:
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = answer_loss(self.model, *collate(self.rows, part, self.pad, self.accelerator.device)) * weight
                 if not torch.isfinite(loss):
-                    raise UserError(self._diverged(step, float(loss.detach())))
+                    raise self._diverged(step, float(loss.detach()))
                 total += loss.detach()
                 # Gradients are averaged over ranks; the sum over the global batch needs the factor `world`.
                 self.accelerator.backward(loss * world / answers)
@@ -214,10 +214,12 @@ class Fit:
         tokens = (self.log[-1]["tokens"] if self.log else 0) + self.rows.tokens(batch)
         return {"step": step + 1, "loss": float(total), "learning_rate": self.plan.rate(step), "tokens": tokens}
 
-    def _diverged(self, step: int, loss: float) -> str:
+    def _diverged(self, step: int, loss: float) -> UserError:
         kept = self.checkpoints.last()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
-        return f"{self.name}: loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
+        return UserError(
+            f"{self.name}: loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
+        )
 
     def _show(self, entry: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:

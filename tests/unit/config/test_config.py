@@ -16,7 +16,7 @@ from snaketune.config.matrix import Matrix, modules_of
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.platforms.registry import SCHEMAS, read_matrix
 from write_schemas import KINDS, schema_text
 

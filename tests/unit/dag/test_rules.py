@@ -12,7 +12,7 @@ from snaketune.core import contract
 from snaketune.core.files import read_yaml
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.dag.resources import SNAKEMAKES, JobResources, rising
 from snaketune.dag.targets import Targets, required
 

@@ -23,7 +23,7 @@ from snaketune.config.claims import COLUMNS, ROWS, claimed, shown
 from snaketune.config.matrix import Matrix
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml, write_json
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 
 ROOT = Path(__file__).parents[3]
 TECHNIQUES = ["full", *COLUMNS.values()]

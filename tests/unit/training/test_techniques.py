@@ -24,7 +24,7 @@ from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
 from snaketune.core.layout import PREFIX_FILE, TRAINING_FILES
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.data.tokens import write_rows
 from snaketune.inference.decoding import answer_likelihoods, generate, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend

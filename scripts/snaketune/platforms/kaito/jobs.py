@@ -10,7 +10,7 @@ from snaketune.config.matrix import Matrix
 from snaketune.config.model import Model
 from snaketune.config.technique import Lora
 from snaketune.core.errors import UserError
-from snaketune.dag.params import Recipes
+from snaketune.dag.recipes import Recipes
 from snaketune.platforms.kaito.admission import PRESETS
 from snaketune.platforms.kaito.manifests import places
 from snaketune.platforms.kaito.technique import KaitoTechnique, Nodes, Serving, filled

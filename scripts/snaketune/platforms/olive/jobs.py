@@ -2,8 +2,8 @@
 
 from snaketune.config.matrix import LINEAR_LAYERS
 from snaketune.core.paths import run_path
-from snaketune.dag.params import Recipes
 from snaketune.dag.patterns import RESULTS
+from snaketune.dag.recipes import Recipes
 from snaketune.dag.targets import required
 from snaketune.platforms.olive import olive_config
 
