@@ -13,14 +13,17 @@ import psutil
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import read_rows
-from snaketune.evaluation.params import BenchmarkParams
 from snaketune.evaluation.speed import Server, file_bytes, loaded, measure, systems_of
 from snaketune.inference.load import prove
 
 
 def main() -> None:
     parser = cli.job_parser(
-        __doc__, BenchmarkParams, "--output", model="model.safetensors of the run", tokens_directory="for prompts"
+        __doc__,
+        "threads, prompt_lengths, batch_sizes, new_tokens, rounds",
+        "--output",
+        model="model.safetensors of the run",
+        tokens_directory="for prompts",
     )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="model.onnx of each precision")
     arguments = parser.parse_args()

@@ -24,7 +24,6 @@ import transformers
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.export import onnx_files
 from snaketune.export.legacy_config import link_model, with_older_keys
-from snaketune.export.params import ExportParams
 
 
 def extra_options(options: dict[str, Any]) -> list[str]:
@@ -134,7 +133,7 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
 
 def main() -> None:
     arguments = cli.job_parser(
-        __doc__, ExportParams, "--output-directory", model_directory="merged/ of the run"
+        __doc__, "method, options", "--output-directory", model_directory="merged/ of the run"
     ).parse_args()
     model, out = arguments.model_directory, arguments.output_directory
 

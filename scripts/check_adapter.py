@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import read_rows
-from snaketune.evaluation.params import AdapterParityParams
 from snaketune.export.runtime_adapters.files import INPUTS_FILE
 from snaketune.inference.adapter_backend import adapter_backend
 from snaketune.inference.decoding import run_probe
@@ -27,7 +26,7 @@ def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        AdapterParityParams,
+        "probe, threads, largest_logit_difference, gate",
         "--adapter --tokens-directory --output",
         model="model.onnx of the switchable base",
         merged_logits="of the run's merged model, by torch",

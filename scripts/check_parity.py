@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.precisions import backend_of
-from snaketune.evaluation.params import ParityParams
 from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
 
@@ -65,7 +64,10 @@ def sizes_of(export: Path) -> dict[str, int]:
 
 def main() -> None:
     parser = cli.job_parser(
-        __doc__, ParityParams, "--run-directory --output", evidence="where the figures stay when the gate fails"
+        __doc__,
+        "primary_metric, budgets (by conversion step, then figure), gate, bootstrap_samples, confidence",
+        "--run-directory --output",
+        evidence="where the figures stay when the gate fails",
     )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
     parser.add_argument(

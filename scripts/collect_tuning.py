@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core import cli, errors, files, tables
-from snaketune.reporting.params import TuningParams
 
 NEAR_BEST = 1.1
 
@@ -21,7 +20,7 @@ def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = cli.job_parser(__doc__, TuningParams, "--output")
+    parser = cli.job_parser(__doc__, "grid", "--output")
     parser.add_argument(
         "--curves", type=Path, nargs="+", required=True, help="…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
     )

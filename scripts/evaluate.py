@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
 from snaketune.evaluation.metrics import statistics, summed
-from snaketune.evaluation.params import EvaluationParams
 from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
@@ -95,7 +94,7 @@ def predictions(
 def main() -> None:
     parser = cli.job_parser(
         __doc__,
-        EvaluationParams,
+        "task, max_new_tokens, threads, speed_prompts, speed_tokens, probe",
         "--tokens-directory",
         model="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",

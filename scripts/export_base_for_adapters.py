@@ -6,7 +6,6 @@ import onnx
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.export import onnx_files
-from snaketune.export.params import SwitchableParams
 from snaketune.export.runtime_adapters.files import INPUTS_FILE, check_base
 from snaketune.export.runtime_adapters.graph import make_switchable
 
@@ -14,7 +13,7 @@ from snaketune.export.runtime_adapters.graph import make_switchable
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        SwitchableParams,
+        "parts (the inputs of each target module)",
         "--output-directory",
         base_directory="what the adapters were trained on",
         model_directory="its fp32 export",

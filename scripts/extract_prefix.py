@@ -10,14 +10,13 @@ from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import load_adapter, prefix_of
 from snaketune.training.memory import limit_threads
-from snaketune.training.params import MergeParams
 from snaketune.training.prefix import write_prefix
 
 
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        MergeParams,
+        "base_precision, threads, probe",
         "--base-directory --adapter-directory --tokens-directory --output-directory",
         logits="probe of base and prefix, computed by peft",
     ).parse_args()

@@ -18,18 +18,9 @@ from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 
 PATTERNS = [
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "*.model",
-    "vocab.json",
-    "merges.txt",
-]
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model", "vocab.json", "merges.txt",
+]  # fmt: skip
 
 
 class ModelParams(TypedDict):

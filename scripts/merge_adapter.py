@@ -9,13 +9,12 @@ from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import load_adapter, merge
 from snaketune.training.memory import limit_threads
-from snaketune.training.params import MergeParams
 
 
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        MergeParams,
+        "base_precision, threads, probe",
         "--base-directory --adapter-directory --tokens-directory --output-directory",
         logits="probe of base and adapter before merging",
     ).parse_args()

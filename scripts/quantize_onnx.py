@@ -17,7 +17,6 @@ from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.precisions import calibrates
 from snaketune.export import calibration, fp16, int4, int8, onnx_files
 from snaketune.export.graphs import check_known
-from snaketune.export.params import ExportParams
 
 Rows = list[np.ndarray]
 
@@ -60,7 +59,7 @@ METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
 
 
 def main() -> None:
-    parser = cli.job_parser(__doc__, ExportParams, "--output-directory", model="model.onnx at fp32")
+    parser = cli.job_parser(__doc__, "method, options", "--output-directory", model="model.onnx at fp32")
     parser.add_argument(
         "--calibration-directory",
         type=Path,

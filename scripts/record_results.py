@@ -3,11 +3,11 @@
 import yaml
 
 from snaketune.core import cli, contract, errors, files, manifest
-from snaketune.reporting.params import RecordParams
 
 
 def main() -> None:
-    arguments = cli.job_parser(__doc__, RecordParams, "--results").parse_args()
+    keys = "parameters (the resolved matrix), and what decides which results there are"
+    arguments = cli.job_parser(__doc__, keys, "--results").parse_args()
     recipe, results = arguments.recipe, arguments.results
 
     parameters = results / "params.yaml"

@@ -4,15 +4,11 @@ A service gives no likelihood of the reference answers, so perplexity isn't meas
 is what the model writes, whereas local backends choose the likeliest label.
 """
 
-from typing import Any, TypedDict
+from typing import Any
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.evaluation.metrics import statistics, summed
-
-
-class ScoreParams(TypedDict):
-    task: str
 
 
 def predictions(
@@ -41,7 +37,7 @@ def predictions(
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        ScoreParams,
+        "task",
         "--data-directory",
         answers="answers from ask_hosted.py",
         output="evaluation/hosted.json; predictions go next to it",

@@ -9,32 +9,11 @@ from snaketune.reporting.params import SummaryParams
 from snaketune.reporting.summary import hosted_rows, local_row
 
 COLUMNS = [
-    "model",
-    "scenario",
-    "technique",
-    "seed",
-    "backend",
-    "metric",
-    "higher_is_better",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "base_value",
-    "delta",
-    "delta_ci_low",
-    "delta_ci_high",
-    "trainable_parameters",
-    "total_parameters",
-    "world_size",
-    "train_tokens",
-    "train_seconds",
-    "tokens_per_second",
-    "peak_memory_bytes",
-    "artifact_bytes",
-    "decode_tokens_per_second",
-    "latency_p50_ms",
-]
+    "model", "scenario", "technique", "seed", "backend", "metric", "higher_is_better", "value", "ci_low", "ci_high",
+    "n", "base_value", "delta", "delta_ci_low", "delta_ci_high", "trainable_parameters", "total_parameters",
+    "world_size", "train_tokens", "train_seconds", "tokens_per_second", "peak_memory_bytes", "artifact_bytes",
+    "decode_tokens_per_second", "latency_p50_ms",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -2,14 +2,13 @@
 
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.paths import RUN, run_path
-from snaketune.reporting.params import PlotParams
 
 LOSS = ["run", "tokens", "step", "loss", "validation_loss"]
 QUALITY = ["run", "backend", "metric", "value", "peak_memory_bytes", "train_seconds", "artifact_bytes"]
 
 
 def main() -> None:
-    arguments = cli.job_parser(__doc__, PlotParams, "--results --loss --quality").parse_args()
+    arguments = cli.job_parser(__doc__, "cells", "--results --loss --quality").parse_args()
 
     curves = []
     for cell in arguments.recipe["cells"]:

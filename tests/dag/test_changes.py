@@ -54,14 +54,9 @@ EVERYTHING = {"collect_documentation", "train_tokenizer"} | FROM_DATA | FROM_BAS
 RUN = "results/runs/tiny-phi3/classification"
 
 MODEL_FILES = [
-    "model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "manifest.json",
-    "provenance.json",
-]
+    "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "manifest.json", "provenance.json",
+]  # fmt: skip
 ONNX_FILES = ["model.onnx", "model.onnx_data", *MODEL_FILES[1:]]
 DATA_FILES = ["train.jsonl", "validation.jsonl", "test.jsonl", "card.json", "manifest.json", "provenance.json"]
 TOKEN_FILES = [

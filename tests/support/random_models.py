@@ -13,16 +13,10 @@ from snaketune.core.manifest import record
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 
 WIDTHS = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 4,
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 4,
     "pad_token_id": 0,
-}
+}  # fmt: skip
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,

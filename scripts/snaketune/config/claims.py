@@ -9,13 +9,8 @@ from typing import Any
 
 # DeepSpeed's own contribution besides ZeRO is the offload of optimizer states (arXiv 2101.06840).
 COLUMNS = {
-    "LoRA": "lora",
-    "QLoRA": "qlora",
-    "PEFT": "peft-ia3",
-    "DeepSpeed": "deepspeed",
-    "ZeRO": "zero3",
-    "DoRA": "dora",
-}
+    "LoRA": "lora", "QLoRA": "qlora", "PEFT": "peft-ia3", "DeepSpeed": "deepspeed", "ZeRO": "zero3", "DoRA": "dora",
+}  # fmt: skip
 REFERENCE = "full"
 
 

@@ -13,23 +13,9 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_json
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "deepspeed",
-    "accelerate",
-    "tokenizers",
-    "optimum-onnx",
-    "onnx",
-    "onnx-ir",
-    "onnxruntime",
-    "onnxruntime-genai",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "snakemake",
-)
+    "torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate", "tokenizers", "optimum-onnx", "onnx",
+    "onnx-ir", "onnxruntime", "onnxruntime-genai", "numpy", "scipy", "scikit-learn", "snakemake",
+)  # fmt: skip
 
 
 def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files: list[Path]) -> None:

@@ -26,20 +26,9 @@ from snaketune.data.examples import Example
 
 COLLECTIONS = ("airdsAirs", "oneills1850", "ryansMammoth")
 RHYTHMS = (
-    "strathspey",
-    "slip jig",
-    "double jig",
-    "jig",
-    "hornpipe",
-    "reel",
-    "clog",
-    "highland fling",
-    "quick step",
-    "march",
-    "minuet",
-    "waltz",
-    "air",
-)
+    "strathspey", "slip jig", "double jig", "jig", "hornpipe", "reel", "clog", "highland fling", "quick step",
+    "march", "minuet", "waltz", "air",
+)  # fmt: skip
 MODES = {"maj": "", "min": "m"}
 LEAST_BARS = 3
 

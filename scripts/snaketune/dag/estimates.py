@@ -70,15 +70,7 @@ class Shape:
         h, i, k = self.hidden, self.intermediate, self.keys
         fused = {"qkv_proj": (h, h + 2 * k), "gate_up_proj": (h, 2 * i)}
         separate = {"q_proj": (h, h), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, i), "up_proj": (h, i)}
-        return {
-            **fused,
-            **separate,
-            "o_proj": (h, h),
-            "dense": (h, h),
-            "down_proj": (i, h),
-            "fc1": (h, i),
-            "fc2": (i, h),
-        }
+        return fused | separate | {"o_proj": (h, h), "dense": (h, h), "down_proj": (i, h), "fc1": (h, i), "fc2": (i, h)}
 
     @property
     def block(self) -> int:

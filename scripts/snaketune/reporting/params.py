@@ -42,35 +42,6 @@ class TableParams(TypedDict):
     offloaded: list[str]
 
 
-class PlotParams(TypedDict):
-    """Parameters of write_plots.py: the trained runs."""
-
-    cells: list[Cell]
-
-
-class TuningParams(TypedDict):
-    """Parameters of collect_tuning.py: the learning rates."""
-
-    grid: list[float]
-
-
-class RecordParams(TypedDict):
-    """Parameters of record_results.py; `parameters` is the resolved matrix, written to params.yaml."""
-
-    cells: list[Cell]
-    precisions: dict[str, list[str]]
-    calibrated: list[str]
-    benchmarked: bool
-    corpus: bool
-    built: list[str]
-    prefixed: list[str]
-    with_adapter: list[str]
-    pairs: list[tuple[str, str]]
-    property_runs: list[tuple[str, int, int]]
-    parameters: dict[str, Any]
-    hosted: list[dict[str, Any]]
-
-
 class PackageParams(TypedDict):
     """Parameters of package_model.py; template and program are there by their digests."""
 

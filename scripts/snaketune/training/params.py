@@ -66,11 +66,3 @@ class PretrainingParams(TypedDict):
     learning_rate: float
     weight_decay: float
     seed: int
-
-
-class MergeParams(TypedDict):
-    """Parameters of merge_adapter.py and extract_prefix.py."""
-
-    base_precision: str
-    threads: int
-    probe: dict[str, int]

@@ -88,22 +88,14 @@ def test_comments_docstrings_and_layout_leave_it_equal(same: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        "def g(a):\n    return a + 1\n",
-        "def f(b):\n    return b + 1\n",
-        "def f(a):\n    return a + 2\n",
-        "def f(a):\n    return a + 1.0\n",
-        "def f(a):\n    return a + True\n",
-        "def f(a):\n    return a - 1\n",
-        "def f(a=None):\n    return a + 1\n",
-        "def f(*a):\n    return a + 1\n",
-        "def f(a: int):\n    return a + 1\n",
-        "async def f(a):\n    return a + 1\n",
-        "@cache\ndef f(a):\n    return a + 1\n",
-        "def f(a):\n    return a + 1\nf(1)\n",
-        "def f(a):\n    'doc'\n    'not a docstring'\n    return a + 1\n",
+        "def g(a):\n    return a + 1\n", "def f(b):\n    return b + 1\n", "def f(a):\n    return a + 2\n",
+        "def f(a):\n    return a + 1.0\n", "def f(a):\n    return a + True\n", "def f(a):\n    return a - 1\n",
+        "def f(a=None):\n    return a + 1\n", "def f(*a):\n    return a + 1\n", "def f(a: int):\n    return a + 1\n",
+        "async def f(a):\n    return a + 1\n", "@cache\ndef f(a):\n    return a + 1\n",
+        "def f(a):\n    return a + 1\nf(1)\n", "def f(a):\n    'doc'\n    'not a docstring'\n    return a + 1\n",
         "def f(a):\n    a + 1\n",
     ],
-)
+)  # fmt: skip
 def test_any_other_change_changes_it(other: str) -> None:
     assert digest(other) != digest("def f(a):\n    return a + 1\n")
 
@@ -309,22 +301,14 @@ def test_the_words_of_messages_leave_it_equal() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        ("{path}: {n:.1f}", "{path}: {n:.2f}"),
-        ("{path}: {n:.1f}", "{n}: {n:.1f}"),
-        ("if failed else", "if path else"),
-        ("+ str(path)", "+ repr(path)"),
-        ('"nothing in " + str(path)', '"nothing in {}".format(path)'),
-        ("odd: {n}", "odd: {n + 1}"),
-        ("FutureWarning", "UserWarning"),
-        ('"--n"', '"--m"'),
-        ('"--out"', '"--output"'),
-        ("data=", "rows="),
-        ('help="how many"', 'help="how many", default="1"'),
-        ("    if n:", "    if path:"),
-        ("file=sys.stderr", "file=path"),
-        ("raise errors.", "return errors."),
+        ("{path}: {n:.1f}", "{path}: {n:.2f}"), ("{path}: {n:.1f}", "{n}: {n:.1f}"),
+        ("if failed else", "if path else"), ("+ str(path)", "+ repr(path)"),
+        ('"nothing in " + str(path)', '"nothing in {}".format(path)'), ("odd: {n}", "odd: {n + 1}"),
+        ("FutureWarning", "UserWarning"), ('"--n"', '"--m"'), ('"--out"', '"--output"'), ("data=", "rows="),
+        ('help="how many"', 'help="how many", default="1"'), ("    if n:", "    if path:"),
+        ("file=sys.stderr", "file=path"), ("raise errors.", "return errors."),
     ],
-)
+)  # fmt: skip
 def test_an_expression_in_a_message_counts(change: tuple[str, str]) -> None:
     assert digest(ERRORS | {"main.py": reworded(MESSAGES, change)}) != digest(ERRORS | {"main.py": MESSAGES})
 

@@ -37,15 +37,10 @@ class Thing:
 @pytest.mark.parametrize(
     ("group", "split"),
     [
-        ("numpy.linalg.norm", "train"),
-        ("torch.nn.Linear", "train"),
-        ("", "train"),
-        ("numpy.outer", "test"),
-        ("numpy.multi_dot", "test"),
-        ("numpy.vecdot", "test"),
-        ("numpy.__name__", "validation"),
+        ("numpy.linalg.norm", "train"), ("torch.nn.Linear", "train"), ("", "train"), ("numpy.outer", "test"),
+        ("numpy.multi_dot", "test"), ("numpy.vecdot", "test"), ("numpy.__name__", "validation"),
     ],
-)
+)  # fmt: skip
 def test_a_group_keeps_its_split(group: str, split: str) -> None:
     assert split_of(group) == split
 

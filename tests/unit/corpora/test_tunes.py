@@ -104,20 +104,12 @@ def test_a_music21_without_tunes_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("body", "bars", "full"),
     [
-        ("A8|B8|", 2, 2),
-        ("d2|A2B2 c2d2|e4 f3/2g/ a//b3//z/f/|", 2, 2),
-        ("d2|A8|B6:|", 1, 1),
-        ("|:A8|B6::d2|c8|A8:|", 3, 3),
-        ("A8|1B6:|2B8|]", 2, 2),
-        ("(3ABc (d2 e2) (6ABcdef|A>B c<d E>>F G2|", 2, 2),
-        ("^A4-A4|_B,4 =c'4|", 2, 2),
-        ("A8|B7|C8|", 3, 2),
-        ("A8|B9|C8|", 3, 2),
-        ("A8|B8|c4", 2, 2),
-        ("A8\n|B8|\n", 2, 2),
-        ("A|B|c|d|", 2, 0),
+        ("A8|B8|", 2, 2), ("d2|A2B2 c2d2|e4 f3/2g/ a//b3//z/f/|", 2, 2), ("d2|A8|B6:|", 1, 1),
+        ("|:A8|B6::d2|c8|A8:|", 3, 3), ("A8|1B6:|2B8|]", 2, 2), ("(3ABc (d2 e2) (6ABcdef|A>B c<d E>>F G2|", 2, 2),
+        ("^A4-A4|_B,4 =c'4|", 2, 2), ("A8|B7|C8|", 3, 2), ("A8|B9|C8|", 3, 2), ("A8|B8|c4", 2, 2),
+        ("A8\n|B8|\n", 2, 2), ("A|B|c|d|", 2, 0),
     ],
-)
+)  # fmt: skip
 def test_bars_are_counted_and_their_lengths_summed(body: str, bars: int, full: int) -> None:
     assert abc_notation.measure(HEADER, body) == {"valid": bars >= 2, "bars": bars, "full_bars": full}
 
@@ -125,22 +117,10 @@ def test_bars_are_counted_and_their_lengths_summed(body: str, bars: int, full: i
 @pytest.mark.parametrize(
     "body",
     [
-        "",
-        " \n",
-        "Once upon a time there was a tune.",
-        "|||",
-        "A8|B8|\n\nA8|",
-        "M:4/4\nA8|B8|",
-        "A8|H8|",
-        "A0|B8|",
-        "A8|B8|(c",
-        "A8|>B8|",
-        "A8|(3|B8|",
-        "-A8|B8|",
-        "A8|[Bd]8|",
-        "A8|B8|🎵",
+        "", " \n", "Once upon a time there was a tune.", "|||", "A8|B8|\n\nA8|", "M:4/4\nA8|B8|", "A8|H8|", "A0|B8|",
+        "A8|B8|(c", "A8|>B8|", "A8|(3|B8|", "-A8|B8|", "A8|[Bd]8|", "A8|B8|🎵",
     ],
-)
+)  # fmt: skip
 def test_what_isnt_a_tune_has_no_bars(body: str) -> None:
     assert abc_notation.measure(HEADER, body) == MALFORMED
 

@@ -23,15 +23,9 @@ from snaketune.training.adapters import attach
 
 REPOSITORY = Path(__file__).parents[3]
 WIDTHS = {
-    "hidden_size": 512,
-    "num_hidden_layers": 8,
-    "intermediate_size": 1920,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "vocab_size": 8192,
-    "tie_word_embeddings": True,
-    "pad_token_id": 0,
-}
+    "hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1920, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "vocab_size": 8192, "tie_word_embeddings": True, "pad_token_id": 0,
+}  # fmt: skip
 SHAPE = Shape.of({**WIDTHS, "max_position_embeddings": 512})
 
 

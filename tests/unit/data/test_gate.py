@@ -364,32 +364,11 @@ def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        "<|user|>",
-        "<|im_start|>",
-        "<|endoftext|>",
-        "[INST]",
-        "[/INST]",
-        "<s>",
-        "</s>",
-        "<<SYS>>",
-        "<start_of_turn>",
-        "<｜User｜>",
-        "[TOOL_RESULTS]",
-        "[/TOOL_RESULTS]",
-        "[TOOL_CALLS]",
-        "[PREFIX]",
-        "[SUFFIX]",
-        "[IMG]",
-        "<|/tool|>",
-        "<unk>",
-        "<mask>",
-        "<unused0>",
-        "<unused99>",
-        "<bos>",
-        "<eos>",
-        "<pad>",
+        "<|user|>", "<|im_start|>", "<|endoftext|>", "[INST]", "[/INST]", "<s>", "</s>", "<<SYS>>",
+        "<start_of_turn>", "<｜User｜>", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[PREFIX]", "[SUFFIX]",
+        "[IMG]", "<|/tool|>", "<unk>", "<mask>", "<unused0>", "<unused99>", "<bos>", "<eos>", "<pad>",
     ],
-)
+)  # fmt: skip
 def test_tokens_of_chat_formats_are_refused_in_files_and_dropped_elsewhere(token: str) -> None:
     examples = [*splits(), row(1000, text=f"some {token} text")]
     with pytest.raises(UserError, match=r"a\.jsonl:1000: the text holds"):

@@ -78,15 +78,10 @@ def test_the_global_batch_is_kept_within_the_rows_of_memory(drawn: dict[str, Any
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("full", "all weights"),
-        ("peft-ia3", "ia3"),
-        ("peft-prefix", "prefix"),
-        ("peft-vera", "vera"),
-        ("qdora", "can't train DoRA"),
-        ("deepspeed", "all weights"),
-        ("lora-zero3", "without DeepSpeed"),
+        ("full", "all weights"), ("peft-ia3", "ia3"), ("peft-prefix", "prefix"), ("peft-vera", "vera"),
+        ("qdora", "can't train DoRA"), ("deepspeed", "all weights"), ("lora-zero3", "without DeepSpeed"),
     ],
-)
+)  # fmt: skip
 def test_what_olive_cant_train_is_refused_with_the_reason(name: str, reason: str) -> None:
     assert reason in str(olive_config.refusal(recipe(name), set(LAYERS)))
 
