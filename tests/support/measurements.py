@@ -133,6 +133,7 @@ def save_experiment(
         "precisions": dict.fromkeys(skills, precisions),
         "hosted": [],
         "calibrated": [],
+        "hosted": [],
         "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,
