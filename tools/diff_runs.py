@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from snaketune.config.tasks import LOWER_IS_BETTER
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
+from snaketune.core.layout import RECORDS
 from snaketune.core.nested import differences
+from snaketune.core.paths import BASE
 from snaketune.evaluation.bootstrap import Resampling, percentiles
 from snaketune.provenance.snakemake_records import run_manifest
 from snaketune.reporting.comparison import row_statistics
@@ -44,6 +46,9 @@ def locate(run: str, scratch: Path) -> tuple[Path, Path]:
         names = [path for path in dvc.find(name) if not path.endswith(HEAVY)]
         if not names:
             raise FileNotFoundError(f"it has no {name}")
+        match Path(name).parts:
+            case (*_, model, _, "base", _):  # an untuned run has no manifest but that of its base model
+                names += [f"results/{BASE.format(model=model)}/{record}" for record in RECORDS]
         for path in [*names, "results/params.yaml"]:
             target = scratch / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,8 @@ def shares(benchmarks: Path, rows: Rows) -> str:
     spent: dict[str, float] = defaultdict(float)
     names = {row[key] for row in rows for key in ("model", "scenario", "technique", "backend")}
     names |= {f"seed-{row['seed']}" for row in rows} | {row["backend"].removeprefix("onnx-") for row in rows}
+    # An export is of a run or, if untuned, of a model.
+    names |= {"runs", "models"}
     for path in benchmarks.rglob("*.tsv"):
         kind, *cell = path.relative_to(benchmarks).with_suffix("").parts
         if not names.issuperset(cell):

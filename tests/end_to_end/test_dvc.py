@@ -155,6 +155,9 @@ def test_an_experiment_runs_only_what_its_change_touches_and_is_compared(clone: 
     compared = clone.script("diff_runs.py", f"HEAD:{RUN}", RUN)
     assert compared.returncode == 0, compared.stderr
     assert "adapter.options.r: 8 → 4" in compared.stdout
+    untuned = str(Path(RUN).parents[1] / "base/seed-0")
+    compared = clone.script("diff_runs.py", f"HEAD:{untuned}", untuned)
+    assert compared.returncode == 0, compared.stderr
     assert clone.script("verify.py").returncode == 0
     refused = clone.script("restore.py")
     assert refused.returncode == 1

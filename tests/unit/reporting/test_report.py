@@ -196,6 +196,20 @@ def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_els
     assert "test rows: domain 120; seeds 1" in text
 
 
+def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path: Path) -> None:
+    page(tmp_path, ["classification"], [1], ["fp32", "int8", "int4"])
+    run = "tiny/classification/lora/seed-1"
+    jobs = ["pretrain_model/tiny", "tokenize_data/tiny/classification", f"train/{run}", f"evaluate/{run}/onnx-int4"]
+    for job in (*jobs, f"export/runs/{run}/int8", "export/models/tiny/fp32", "train/another/classification/lora/seed-1"):
+        path = tmp_path / f"benchmarks/{job}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("cpu_time\n1\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("quality", "shares", "published")))
+    shares = re.findall(r"\| (\d+) %", write_readme(tmp_path, readme))
+    assert shares == ["17", "17", "17", "33", "17"]
+
+
 def test_a_readme_without_the_markers_is_left_as_it_is(tmp_path: Path) -> None:
     page(tmp_path, ["domain"], [1])
     readme = tmp_path / "README.md"
