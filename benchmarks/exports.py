@@ -1,4 +1,4 @@
-"""Measure the exports of a 36-million-parameter Phi-3 beside torch and llama.cpp, and write what goals they reach.
+"""Compare the exports of a 36-million-parameter Phi-3 with torch and llama.cpp, and record which goals they reach.
 
 Without --run-directory's exports, makes them with the workflow's own scripts, out of the random
 model that `snakemake results/models/phi3-36m/base/manifest.json --configfile
@@ -48,7 +48,7 @@ GOALS: list[tuple[str, str, str, str, float]] = [
     ("decode", "genai-int4", "llama-q4_0", "at least", 0.8),
     ("bytes", "genai-int4", "torch-fp32", "at most", 0.16),
 ]
-# Of these many prompts, the last position's logits are compared with torch's.
+# So many prompts are compared with torch, by the logits of their last position.
 COMPARED = 16
 
 
@@ -88,7 +88,7 @@ def complete(run: Path, model: Path, precisions: list[str]) -> None:
 
 
 def packages() -> Path:
-    """Where llama-cpp-python and gguf are; compiled and installed there once."""
+    """Return the directory of llama-cpp-python and gguf, which are compiled and installed there once."""
     digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
     environment = ROOT / f"work/environments/benchmarks-{digest}"
     make_environment.make([REQUIREMENTS], environment)
@@ -125,7 +125,7 @@ def compare(of: dict[str, dict[str, Any]], sizes: dict[str, int]) -> list[dict[s
 
 
 def differences(logits: dict[str, np.ndarray], parent: str = "torch-fp32") -> dict[str, dict[str, float]]:
-    """How far each system's logits, (prompts, vocabulary), are from the parent's."""
+    """Compare each system's logits, (prompts, vocabulary), with the parent's."""
     return {
         name: {
             "largest_logit_difference": float(np.abs(mine - logits[parent]).max()),
@@ -144,7 +144,7 @@ def counting_processor_time(load: Callable[[], speed.Looped]) -> speed.Looped:
 def measured(
     loaders: dict[str, Callable[[], speed.Looped]], vocabulary: int, context: int, length: int, new: int, rounds: int
 ) -> dict[str, Any]:
-    """Of each system its ``rates``, how long it took to load, and how far its logits are from torch's."""
+    """Measure each system's ``rates``, load time, and difference of logits from torch."""
     text = np.random.default_rng(1).integers(8, vocabulary, COMPARED * length)
     recipe = {"prompt_lengths": [length], "batch_sizes": [1], "new_tokens": new, "rounds": rounds}
     servers: dict[str, speed.Server] = {}
@@ -152,13 +152,13 @@ def measured(
         for name, loader in loaders.items():
             servers[name] = speed.Server(name, loader)
         prompts = speed.prompts_of(text, COMPARED, length)
-        apart = differences({name: server.logits(prompts) for name, server in servers.items()})
+        compared = differences({name: server.logits(prompts) for name, server in servers.items()})
         times = speed.timed(servers, text, context, recipe)
     finally:
         for server in servers.values():
             server.stop()
     return {
-        name: {**rates(times[name][length, 1], length, new), **server.loaded, **apart[name]}
+        name: {**rates(times[name][length, 1], length, new), **server.loaded, **compared[name]}
         for name, server in servers.items()
     }
 
@@ -178,7 +178,9 @@ def arguments_of() -> argparse.Namespace:
         default=ROOT / "results/models/phi3-36m/base",
         help="copied as merged/ of a run that has none (%(default)s)",
     )
-    parser.add_argument("--systems", nargs="+", default=known, choices=known, help="beside torch; else all")
+    parser.add_argument(
+        "--systems", nargs="+", default=known, choices=known, help="in addition to torch; all by default"
+    )
     parser.add_argument("--packages", type=Path, help="a directory that has llama-cpp-python and gguf; else made")
     parser.add_argument("--threads", type=int, default=2, help="of each system (%(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="(%(default)s)")
@@ -227,8 +229,8 @@ def main() -> None:
         mine |= {f"{figure}_tokens_per_second": speed.spread(mine.pop(figure)) for figure in ("prefill", "decode")}
         mine["file_bytes"] = sizes[name]
     asked = ("threads", "processor_time", "prompt_tokens", "new_tokens", "rounds")
-    told = {name: getattr(arguments, name) for name in asked}
-    made = {"systems": found, "goals": goals, "hardware": machine.hardware(), "versions": machine.versions(), **told}
+    options = {name: getattr(arguments, name) for name in asked}
+    made = {"systems": found, "goals": goals, "hardware": machine.hardware(), "versions": machine.versions(), **options}
     files.write_json(arguments.output, made)
     for goal in goals:
         ratio = goal["ratio"]

@@ -1,4 +1,4 @@
-"""The model of a run as llama.cpp has it: GGUF files of its weights, and what runs them."""
+"""Convert a run's model to GGUF and run it with llama.cpp."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def write_gguf(model: Path, out: Path, weights: str) -> None:
 
 
 class LlamaBackend:
-    """Implements `forward` of scoring.Backend for one row at a time; its cache is the context's own."""
+    """Implements decoding.Backend for one row at a time; its cache is the context's own."""
 
     def __init__(self, model: Path, threads: int, context: int):
         import llama_cpp
@@ -86,5 +86,5 @@ class LlamaBackend:
 
 
 def loaded(model: Path, threads: int, context: int) -> Looped:
-    """What generates; llama-cpp-python must be on the path."""
+    """Load a GGUF model; llama-cpp-python must be on the path."""
     return Looped(LlamaBackend(model, threads, context))

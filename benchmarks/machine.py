@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""The hardware and package versions of a measurement."""
 
 import platform
 import sys
@@ -13,12 +13,12 @@ INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "am
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that are measured, where the path has them now."""
+    """Return the versions of Python and of the measured packages that the path has now."""
     found = {one.name: one.version for one in distributions(path=sys.path)}
     return {"python": platform.python_version(), **{name: found[name] for name in sorted(PACKAGES & set(found))}}
 
 
 def hardware() -> dict[str, Any]:
-    """That of a manifest, and which instructions the processor has that decide how fast products are."""
+    """Return the hardware as a manifest has it, and the instruction sets that decide the speed of matrix products."""
     flags = Path("/proc/cpuinfo").read_text().split()
     return {**manifest.hardware(), "instructions": sorted(INSTRUCTIONS & set(flags))}

@@ -19,7 +19,7 @@ from snaketune.inference.genai_backend import GenaiBackend
 
 
 def profile(model: Path, threads: int, prompts: np.ndarray, new: int) -> list[str]:
-    """Which operators the decoding of a package spends its time in, from ONNX Runtime's own profile: `shares`."""
+    """Return the `shares` of decoding time by operator, from ONNX Runtime's own profile."""
     with tempfile.TemporaryDirectory() as directory:
         backend = GenaiBackend(model, threads, enable_profiling=f"{directory}/profile")
         speed.Native(backend).generate(prompts, new)
@@ -30,7 +30,7 @@ def profile(model: Path, threads: int, prompts: np.ndarray, new: int) -> list[st
 
 
 def shares(events: list[dict[str, Any]]) -> list[str]:
-    """Lines of a table: of each operator its microseconds in a step of the decoding, and their share.
+    """Return the lines of a table: each operator's microseconds per decoding step, and their share.
 
     Medians of the steps, which a busy moment of the machine doesn't move. The first run of the
     model is the prompt's, and is left out.

@@ -92,7 +92,7 @@ def predicted(root: Path, technique: str, model: str, ranks: int) -> dict[str, A
 
 
 def validated(root: Path, properties: Path) -> list[dict[str, Any]]:
-    """The model of memory, and work divided by ranks, beside each number of ranks that was measured."""
+    """Compare predicted memory, and work divided by ranks, with each number of ranks that was measured."""
     found = []
     for directory in sorted(path for path in properties.iterdir() if path.is_dir()):
         measured = {

@@ -18,7 +18,7 @@ OLDEST = (3, 11)
 
 
 def pip_settings(python: str) -> dict[str, str]:
-    """What uv must be told to find packages where pip would, as UV_ variables."""
+    """Return pip's index settings as UV_ variables, so that uv finds packages where pip would."""
     shown = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
     found: dict[str, str] = {}
     scopes = ("global", "install", ":env:")

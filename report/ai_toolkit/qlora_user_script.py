@@ -9,7 +9,7 @@ from datasets import Dataset
 from olive.data.registry import Registry
 from transformers import AutoTokenizer
 
-# Of labels: where torch's cross-entropy leaves a token out.
+# The label of a token that torch's cross-entropy leaves out.
 IGNORED = -100
 
 
@@ -28,18 +28,18 @@ def of_chat(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[list[int], 
         if message["role"] != "assistant":
             continue
         asked = tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True)
-        told = tokenizer.apply_chat_template(messages[: number + 1], tokenize=False)
-        if not whole.startswith(told) and tokenizer.eos_token:
-            told = told.removesuffix(tokenizer.eos_token)
-        if not (whole.startswith(asked) and told.startswith(asked) and whole.startswith(told)):
+        answered = tokenizer.apply_chat_template(messages[: number + 1], tokenize=False)
+        if not whole.startswith(answered) and tokenizer.eos_token:
+            answered = answered.removesuffix(tokenizer.eos_token)
+        if not (whole.startswith(asked) and answered.startswith(asked) and whole.startswith(answered)):
             raise SystemExit("error: the chat template's generation prompt isn't how it begins an answer")
         prompt = tokenizer(whole[done : len(asked)], add_special_tokens=False)["input_ids"]
-        answer = tokenizer(whole[len(asked) : len(told)], add_special_tokens=False)["input_ids"]
+        answer = tokenizer(whole[len(asked) : len(answered)], add_special_tokens=False)["input_ids"]
         ends = (place for place, token in enumerate(answer) if token in special_ids(tokenizer))
         length = next(ends, len(answer) - 1) + 1
         ids += prompt + answer
         labels += [IGNORED] * len(prompt) + answer[:length] + [IGNORED] * (len(answer) - length)
-        done = len(told)
+        done = len(answered)
     last = max((place for place, label in enumerate(labels) if label != IGNORED), default=-1) + 1
     return ids[:last], labels[:last]
 

@@ -1,4 +1,4 @@
-"""What two or more scripts of the workflow share."""
+"""The code that two or more scripts of the workflow share."""
 
 import os
 

@@ -110,8 +110,8 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
 def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longest: int) -> float:
     """Return how many fp32 numbers autograd keeps of a micro-batch of ``rows`` for its backward pass.
 
-    Counted tensor by tensor on a Phi-3 with autograd's hooks. Of each token a block keeps 9 hidden
-    vectors, 4 of keys and 4 of the feed-forward layer, and a row of the attention's mask; frozen
+    Counted tensor by tensor on a Phi-3 with autograd's hooks. For each token a block keeps 9 hidden
+    vectors, 4 of keys and 4 of the feed-forward layer, and a row of the attention mask; frozen
     norms keep 2 hidden vectors less. LoRA adds each target's output, DoRA two and its weights.
     Logits are there four times at the start of the backward pass.
     """

@@ -1,7 +1,7 @@
-"""An adapter beside a base that stays as it is: files, inputs of the graph, and what belongs together.
+"""The files and graph inputs of a switchable base and its adapters, and which belong together.
 
-A switchable linear layer computes y = s * (W (t * x) + B A (t * x)) + bias. Where nothing is fed, A
-and B have rank 0 and s and t are ones: the base alone.
+A switchable linear layer computes y = s * (W (t * x) + B A (t * x)) + bias. By default A
+and B have rank 0 and s and t are ones, which leaves the base unchanged.
 """
 
 from collections.abc import Iterable

@@ -188,7 +188,7 @@ class OpenAiService:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error may go away by itself; an exhausted quota doesn't."""
+    """Return True if an error may go away by itself; an exhausted quota doesn't."""
     return isinstance(error, UNANSWERED) and getattr(error, "code", None) != "insufficient_quota"
 
 
