@@ -106,6 +106,7 @@ class _Modules:
     def __init__(self, root: Path):
         self.root = root
         self.bodies: dict[Path, str] = {}
+        self.imported_modules: dict[Path, set[str]] = {}
         self.importing: list[Path] = []
 
     def find(self, name: str) -> Path | None:
@@ -130,7 +131,8 @@ class _Modules:
             self.importing.append(path)
             try:
                 tree = ast.parse(path.read_text(encoding="utf-8"))
-                self.bodies[path] = _hash(_Reduced(tree, path, self).content)
+                reduced = _Reduced(tree, path, self)
+                self.bodies[path], self.imported_modules[path] = _hash(reduced.content), set(reduced.own)
             finally:
                 self.importing.pop()
         return self.bodies[path]
@@ -144,6 +146,7 @@ class _Reduced(ast.NodeTransformer):
         self.bound = Counter(name for node in ast.walk(tree) for name in _bound(node))
         self.meanings: dict[str, str] = {}
         self.renamed: dict[str, str] = {}
+        self.own: dict[str, Path] = {}
         for one in _one_by_one(tree.body):
             if not isinstance(one, (ast.Import, ast.ImportFrom)) or self.bound[_name(one)] > 1:
                 continue  # a name that is bound again may stand for something else
@@ -151,6 +154,7 @@ class _Reduced(ast.NodeTransformer):
             self.meanings[_name(one)] = f"own.{found[1]}" if found else _full_name(one)
             if found and not found[1]:
                 self.renamed[_name(one)] = f"module {modules.digest(found[0])}"
+                self.own[_name(one)] = found[0]
         # Two modules of equal code can hold different state: their names stay.
         count = Counter(self.renamed.values())
         self.renamed = {name: module for name, module in self.renamed.items() if count[module] == 1}
@@ -214,7 +218,19 @@ class _Reduced(ast.NodeTransformer):
         """An import of one name, by the digest of what it runs."""
         found = self._imported(node)
         assert found
-        return self.renamed.get(_name(node), f"{_name(node)} = {found[1]} of {self.modules.digest(found[0])}")
+        entry = self.renamed.get(_name(node), f"{_name(node)} = {found[1]} of {self.modules.digest(found[0])}")
+        self._refuse_imported_module(found[0], found[1], node.lineno)
+        return entry
+
+    def _refuse_imported_module(self, path: Path, name: str, line: int) -> None:
+        """Raise a UserError if a module is taken from one that imports it: names of imported modules don't count there."""
+        if name in self.modules.imported_modules[path]:
+            raise UserError(f"{self.path}, line {line}: {path.name} only imports {name}; import the module itself")
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id in self.own:
+            self._refuse_imported_module(self.own[node.value.id], node.attr, node.lineno)
+        return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         node.id = self.renamed.get(node.id, node.id)

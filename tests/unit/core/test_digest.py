@@ -269,6 +269,13 @@ def test_an_import_that_cannot_be_followed_is_refused(text: str, line: int) -> N
         digest(TWO | {"main.py": text, "package/member.py": ""})
 
 
+@pytest.mark.parametrize("text", ["import m\nm.x.f()\n", "\nfrom m import x\n", "\nfrom m import y as x\n"])
+def test_a_module_is_imported_from_where_it_is(text: str) -> None:
+    """Otherwise x and y could be swapped in m unseen, as the names of modules are left out there."""
+    with pytest.raises(UserError, match=r"main\.py, line 2: m\.py only imports [xy]; import the module itself"):
+        digest(TWO | {"main.py": text, "m.py": "import a as x, b as y\n"})
+
+
 def test_modules_that_import_each_other_are_refused() -> None:
     with pytest.raises(UserError, match=r"circular import: a\.py imports b\.py imports a\.py"):
         digest({"main.py": "import a\n", "a.py": "import b\n", "b.py": "def f():\n    import a\n"})

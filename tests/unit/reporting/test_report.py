@@ -200,7 +200,12 @@ def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path:
     page(tmp_path, ["classification"], [1], ["fp32", "int8", "int4"])
     run = "tiny/classification/lora/seed-1"
     jobs = ["pretrain_model/tiny", "tokenize_data/tiny/classification", f"train/{run}", f"evaluate/{run}/onnx-int4"]
-    for job in (*jobs, f"export/runs/{run}/int8", "export/models/tiny/fp32", "train/another/classification/lora/seed-1"):
+    for job in (
+        *jobs,
+        f"export/runs/{run}/int8",
+        "export/models/tiny/fp32",
+        "train/another/classification/lora/seed-1",
+    ):
         path = tmp_path / f"benchmarks/{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("cpu_time\n1\n")
