@@ -131,7 +131,6 @@ def save_experiment(
             for name in scenarios
         },
         "precisions": dict.fromkeys(skills, precisions),
-        "hosted": [],
         "calibrated": [],
         "hosted": [],
         "benchmarked": False,
