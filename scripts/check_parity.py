@@ -38,9 +38,9 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
     if adapter_logits:
         unmerged = load_file(adapter_logits)
         steps["adapter-merged"] = compare_logits(unmerged["logits"], parent["logits"], positions, *how)
-    # fp32 comes first: it is the parent of the others.
+    # fp32 comes first: it is the parent of the others, whose order in the experiment re-runs nothing.
     sizes = {path.parent.name: sizes_of(path) for path in exports}
-    for precision in sorted(sizes, key=lambda name: name != "fp32"):
+    for precision in sorted(sizes, key=lambda name: (name != "fp32", name)):
         backend = backend_of(precision)
         child, below = probed(backend), predicted(backend)
         tokenized = files.read_json(run / f"evaluation/{backend}.json")
