@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from support.experiments import FURTHER, SMALL, small, technique_at
-from support.forks import serving
+from support.forks import serving as serving_forks
+from support.services.hosting import SECRET
+from support.services.openai_service import OpenAiService, serving
 from support.workspace import Workspace
 
 
 @pytest.fixture(scope="session", autouse=True)
 def forks() -> Iterator[Path]:
-    with serving() as directory:
+    with serving_forks() as directory:
         yield directory
 
 
@@ -34,3 +36,11 @@ def further(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
     ran = workspace.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     return workspace
+
+
+@pytest.fixture
+def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
+    with serving(OpenAiService({SECRET})) as found:
+        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{found.address}/v1")
+        yield found

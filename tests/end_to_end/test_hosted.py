@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,7 +9,7 @@ import pytest
 from killing import descendants, kill
 from support.experiments import small
 from support.services.hosting import SECRET
-from support.services.openai_service import Failure, Fault, OpenAiService, serving
+from support.services.openai_service import Failure, Fault, OpenAiService
 from support.workspace import REPOSITORY, Workspace
 
 from snaketune.core.files import read_json, read_jsonl, read_yaml
@@ -27,21 +26,13 @@ EXPERIMENT = {
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
-    with serving(OpenAiService({SECRET})) as found:
-        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{found.address}/v1")
-        yield found
-
-
-@pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     made = small(tmp_path, EXPERIMENT)
     made.edit("config/techniques/hosted-openai-compatible.yaml", "gpt-4.1-mini-2025-04-14", "gpt-test")
     return made
 
 
-def killed_at(workspace: Workspace, service: OpenAiService, route: str, times: int) -> None:
+def killed_at(workspace: Workspace, openai_service: OpenAiService, route: str, times: int) -> None:
     """Snakemake and all below it die as the service has just done what ``route`` asked, for the nth time."""
     running: list[psutil.Popen] = []
     left = [times]
@@ -52,12 +43,12 @@ def killed_at(workspace: Workspace, service: OpenAiService, route: str, times: i
             for victim in descendants(running[0]):
                 kill(victim)
 
-    service.watch = watch
+    openai_service.watch = watch
     command = [sys.executable, "-m", "snakemake", "--configfile", workspace.experiment, "--cores", "2"]
     with (workspace.path / "killed.log").open("w") as log:
         running.append(psutil.Popen(command, cwd=workspace.path, stdout=log, stderr=log))
         code = running[0].wait()
-    service.watch = None
+    openai_service.watch = None
     assert code < 0, (workspace.path / "killed.log").read_text()[-4000:]
     workspace.forked("--unlock")
 
@@ -78,18 +69,18 @@ def summary(workspace: Workspace) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, service: OpenAiService) -> None:
+def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, openai_service: OpenAiService) -> None:
     for route, times in (
         ("POST /files", 1),
         ("POST /fine_tuning/jobs", 1),
         ("GET /fine_tuning/jobs/ftjob-0000", 2),
         ("POST /chat/completions", 7),
     ):
-        killed_at(workspace, service, route, times)
-    service.faults += [Fault(".*", 3, Failure(429, "slow down", retry_after_ms="1"))]
+        killed_at(workspace, openai_service, route, times)
+    openai_service.faults += [Fault(".*", 3, Failure(429, "slow down", retry_after_ms="1"))]
     ran = workspace.snakemake("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
-    assert len(service.jobs) == 1
+    assert len(openai_service.jobs) == 1
     base, tuned = summary(workspace)
     assert (base["technique"], base["backend"]) == ("base", "hosted")
     assert tuned["technique"] == "hosted-openai-compatible"
@@ -102,7 +93,7 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, s
     assert int(tuned["n"]) == len(hits) == 32
     assert float(base["value"]) == 0
     assert float(tuned["delta"]) == float(tuned["value"]) > 0
-    assert int(tuned["train_tokens"]) == service.jobs["ftjob-0000"]["trained_tokens"]
+    assert int(tuned["train_tokens"]) == openai_service.jobs["ftjob-0000"]["trained_tokens"]
     empty = ("peak_memory_bytes", "trainable_parameters", "latency_p50_ms", "tokens_per_second", "artifact_bytes")
     assert [tuned[name] for name in empty] == [""] * len(empty)
 
@@ -114,16 +105,16 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, s
     assert [path for path in holders(workspace.path, SECRET) if not path.startswith("tests/")] == []
 
     # What was paid for isn't paid for again, though its record is lost and its script has changed.
-    asked = service.count("POST /chat/completions")
+    asked = openai_service.count("POST /chat/completions")
     (workspace.path / RUN / "seed-1/job.json").unlink()
     workspace.edit("scripts/submit_hosted.py", "indent=1", "indent=2")
     ran = workspace.snakemake("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
-    assert len(service.jobs) == 1
-    assert service.count("POST /chat/completions") == asked
+    assert len(openai_service.jobs) == 1
+    assert openai_service.count("POST /chat/completions") == asked
 
 
-def test_without_leave_nothing_leaves_the_machine(workspace: Workspace, service: OpenAiService) -> None:
+def test_without_leave_nothing_leaves_the_machine(workspace: Workspace, openai_service: OpenAiService) -> None:
     workspace.write(workspace.experiment, {**EXPERIMENT, "publish": {"confirm": False}})
     planned = workspace.snakemake("--cores", "2", "plan_hosted")
     assert planned.returncode == 0, planned.stderr[-4000:]
@@ -133,16 +124,16 @@ def test_without_leave_nothing_leaves_the_machine(workspace: Workspace, service:
     ran = workspace.snakemake("--cores", "2")
     assert ran.returncode != 0
     assert "nothing was sent" in ran.stdout + ran.stderr
-    assert service.requests == []
+    assert openai_service.requests == []
 
 
 def test_a_job_that_fails_at_the_service_fails_the_run_with_its_reason(
-    workspace: Workspace, service: OpenAiService
+    workspace: Workspace, openai_service: OpenAiService
 ) -> None:
-    service.ending = "failed"
+    openai_service.ending = "failed"
     for _ in range(2):
         ran = workspace.snakemake("--cores", "2")
         assert ran.returncode != 0
         assert "row 7 violates the usage policies" in ran.stdout + ran.stderr
         assert "Traceback" not in ran.stdout + ran.stderr
-    assert len(service.jobs) == 1
+    assert len(openai_service.jobs) == 1

@@ -76,17 +76,8 @@ def rows_of(workspace: Workspace) -> list[dict[str, str]]:
 
 def killed_when(workspace: Workspace, enough: object) -> None:
     """Start the workflow and kill it, with all its jobs, at a moment."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--configfile",
-        workspace.experiment,
-        "--cores",
-        "1",
-        "--nolock",
-        "--rerun-incomplete",
-    ]
+    command = [sys.executable, "-m", "snakemake", "--configfile", workspace.experiment]
+    command += ["--cores", "1", "--nolock", "--rerun-incomplete"]
     log = (workspace.path / "killed.log").open("a")
     with subprocess.Popen(command, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True) as running:
         while not enough() and running.poll() is None:
@@ -97,22 +88,9 @@ def killed_when(workspace: Workspace, enough: object) -> None:
 
 def tune(path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The job's own command, on manifests in ``path``."""
-    command = [
-        sys.executable,
-        "scripts/make_environment.py",
-        "--lock",
-        "envs/publish/requirements.txt",
-        "--unless",
-        "kubernetes",
-        "--",
-    ]
-    command += [
-        "scripts/tune_on_kaito.py",
-        "--manifest",
-        f"{path}/{MANIFEST}",
-        "--platform",
-        (path / "platform.json").read_text(),
-    ]
+    command = [sys.executable, "scripts/make_environment.py", "--lock", "envs/publish/requirements.txt"]
+    command += ["--unless", "kubernetes", "--", "scripts/tune_on_kaito.py", "--manifest", f"{path}/{MANIFEST}"]
+    command += ["--platform", (path / "platform.json").read_text()]
     command += ["--work", f"{path}/work", "--poll-seconds", "0.1", "--output-directory", f"{path}/tuned", *arguments]
     return subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False

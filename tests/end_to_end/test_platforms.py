@@ -34,31 +34,13 @@ EXPERIMENT = {
 
 
 @pytest.fixture
-def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
-    with serving(OpenAiService({SECRET})) as found:
-        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{found.address}/v1")
-        yield found
-
-
-@pytest.fixture
 def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureService]:
     # Before there is a proxy, which only knows the services here.
     python_of_publish()
     trusted, context = certificate(tmp_path, HOSTS)
     made = AzureService(context)
     with serving(made, handler_of(made)) as found:
-        environment = {
-            "HTTPS_PROXY": found.address,
-            "NO_PROXY": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": str(trusted),
-            "IDENTITY_ENDPOINT": f"{found.address}/identity",
-            "IDENTITY_HEADER": "planted-header",
-            "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-            "AZURE_RESOURCE_GROUP": "group",
-            "AZURE_ML_WORKSPACE": "ws",
-        }
-        for name, value in environment.items():
+        for name, value in found.environment(trusted).items():
             monkeypatch.setenv(name, value)
         yield found
 

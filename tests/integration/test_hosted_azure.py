@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.services.azure_service import HOSTS, AzureService, handler_of
 from support.services.certificates import certificate
-from support.services.hosting import Ran, Worker, at_once, converted, rows, working, write_rows
-from support.services.openai_service import Failure, Fault, OpenAiService, serving
+from support.services.hosting import Ran, Worker, at_once, converted, message, rows, write_rows
+from support.services.openai_service import Failure, Fault, OpenAiService, serving, storm
 
 from snaketune.core.files import read_json, read_jsonl
 
@@ -19,12 +19,6 @@ SERVICE = {"type": "azure-ml", "model": "Phi-4-mini-instruct", "version": "1", "
 RECIPE = {"service": SERVICE, "hyperparameters": {"learning_rate": 2e-5}, "epochs": 2, "seed": 1, "attempt": 1}
 CREATE = "PUT /jobs/.*"
 WAITING = ["--job", "job.json", "--output", "finished.json", "--events", "events.jsonl", "--poll-seconds", "0.01"]
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(tmp_path_factory.mktemp("worker")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +36,7 @@ def service(trusted: Any) -> Iterator[AzureService]:
 @pytest.fixture
 def run(worker: Worker, service: AzureService, trusted: Any, tmp_path: Path) -> Any:
     def call(script: str, *arguments: object, directory: Path = tmp_path, **environment: str | None) -> Ran:
-        named = {
-            "HTTPS_PROXY": service.address,
-            "NO_PROXY": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": str(trusted[0]),
-            "IDENTITY_ENDPOINT": f"{service.address}/identity",
-            "IDENTITY_HEADER": "planted-header",
-            "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
-            "AZURE_RESOURCE_GROUP": "group",
-            "AZURE_ML_WORKSPACE": "ws",
-            **environment,
-        }
-        return worker(script, *arguments, directory=directory, **named)
+        return worker(script, *arguments, directory=directory, **service.environment(trusted[0]) | environment)
 
     return call
 
@@ -69,18 +52,6 @@ def submit(run: Any, tmp_path: Path) -> Any:
         )
 
     return call
-
-
-def message(ran: Ran) -> str:
-    assert ran.code == 1, ran.output
-    [told] = [line for line in ran.output.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in ran.output
-    assert "planted" not in ran.output
-    return told
-
-
-def storm(route: str, status: int, times: int) -> Fault:
-    return Fault(route, times, Failure(status, "slow down", **{"retry_after_ms": "1"}))
 
 
 def test_a_job_without_compute_is_submitted_waited_for_and_fetched(

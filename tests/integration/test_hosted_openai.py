@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.services.hosting import SECRET, Ran, Worker, at_once, converted, rows, working, write_rows
-from support.services.openai_service import Failure, Fault, OpenAiService, serving
+from support.services.hosting import SECRET, Ran, Worker, at_once, converted, message, rows, write_rows
+from support.services.openai_service import Failure, Fault, OpenAiService, serving, storm
 
 from snaketune.core.files import read_json, read_jsonl, write_json
 
@@ -22,12 +22,6 @@ ASKING = {
     "service": {**SERVICE, "deployment": None, "untuned_deployment": None, "answer_limit": "max_completion_tokens"}
 }
 CREATE = "POST /fine_tuning/jobs"
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(tmp_path_factory.mktemp("worker")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -57,20 +51,6 @@ def submit(run: Any, tmp_path: Path) -> Any:
         return run("submit_hosted.py", *arguments, directory=directory, **environment)
 
     return call
-
-
-def message(ran: Ran) -> str:
-    """The one line that a user reads; no traceback, nothing secret."""
-    assert ran.code == 1, ran.output
-    told = [line for line in ran.output.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1, ran.output
-    assert "Traceback" not in ran.output
-    assert SECRET not in ran.output
-    return told[0]
-
-
-def storm(route: str, status: int, times: int) -> Fault:
-    return Fault(route, times, Failure(status, "slow down", **{"retry_after_ms": "1"}))
 
 
 def test_a_job_is_submitted_waited_for_and_fetched(

@@ -132,7 +132,6 @@ def save_experiment(
         },
         "precisions": dict.fromkeys(skills, precisions),
         "calibrated": [],
-        "hosted": [],
         "benchmarked": False,
         "bootstrap_samples": 400,
         "confidence": 0.95,

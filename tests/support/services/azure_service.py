@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import json
 import re
-import socket
 import ssl
 import threading
 import time
@@ -18,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from support.services.openai_service import Failure, Fault
+from support.services.openai_service import Failure, Fault, FaultyHandler, token_answer
 
 ARM = re.compile(r"^/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/[^/]+/workspaces/([^/]+)", re.IGNORECASE)
 HOSTS = ("management.azure.com", "*.blob.core.windows.net")
@@ -42,16 +41,25 @@ class AzureService:
     token_seconds: float = 3600
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    watch: Any = None
     lock: Any = field(default_factory=threading.RLock)
 
     def identity(self) -> dict[str, str]:
         token = f"planted-token-{len(self.tokens)}"
         self.tokens[token] = time.time() + self.token_seconds
+        return token_answer(token, self.tokens[token])
+
+    def environment(self, trusted: object) -> dict[str, str]:
+        """Variables with which the SDK comes here and trusts a certificate."""
         return {
-            "access_token": token,
-            "expires_on": str(int(self.tokens[token])),
-            "token_type": "Bearer",
-            "resource": "r",
+            "HTTPS_PROXY": self.address,
+            "NO_PROXY": "127.0.0.1",
+            "REQUESTS_CA_BUNDLE": str(trusted),
+            "IDENTITY_ENDPOINT": f"{self.address}/identity",
+            "IDENTITY_HEADER": "planted-header",
+            "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
+            "AZURE_RESOURCE_GROUP": "group",
+            "AZURE_ML_WORKSPACE": "ws",
         }
 
     def authorize(self, header: str) -> None:
@@ -141,12 +149,7 @@ def datastore(workspace: str) -> dict[str, Any]:
 
 
 def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *arguments: Any) -> None:
-            """Quiet."""
-
+    class Handler(FaultyHandler):
         def do_CONNECT(self) -> None:
             self.send_response(200)
             self.end_headers()
@@ -163,25 +166,7 @@ def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
             blob = "blob.core" in (self.headers.get("Host") or "")
             path = address.path if blob else ARM.sub("", address.path)
             route = f"{self.command} {'blob' if blob else ''}{path}"
-            with service.lock:
-                service.requests.append(route)
-                fault = next((one for one in service.faults if one.times and re.fullmatch(one.route, route)), None)
-                if fault:
-                    fault.times -= 1
-            try:
-                if fault and fault.failure:
-                    raise fault.failure
-                with service.lock:
-                    status, answer = self.answered(route, path, address.query, body, blob)
-                if fault:
-                    if fault.then:
-                        fault.then()
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    self.close_connection = True
-                    return
-                self.reply(status, answer)
-            except Failure as failure:
-                self.reply(failure.status, failure.content, **failure.headers)
+            self.handle_route(service, route, lambda: self.answered(route, path, address.query, body, blob))
 
         def answered(self, route: str, path: str, query: str, body: bytes, blob: bool) -> tuple[int, Any]:
             if path.startswith("/identity"):
@@ -195,16 +180,9 @@ def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
             return service.managed(route, found[0], path, json.loads(body or b"null"))
 
         def reply(self, status: int, answer: Any, **headers: str) -> None:
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            own = {"Content-Length": str(len(content)), "ETag": '"0x1"', "Last-Modified": self.date_time_string()}
-            kind = "application/xml" if content.startswith(b"<") else "application/json"
-            with contextlib.suppress(OSError):
-                self.send_response(status)
-                for name, value in {**own, "Content-Type": kind, **headers}.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
+            kind = "application/xml" if isinstance(answer, bytes) and answer.startswith(b"<") else "application/json"
+            own = {"ETag": '"0x1"', "Last_Modified": self.date_time_string(), "Content_Type": kind}
+            super().reply(status, answer, **own, **headers)
 
         do_GET = do_POST = do_PUT = do_HEAD = serve
 

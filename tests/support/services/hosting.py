@@ -81,6 +81,16 @@ def working(directory: Path) -> Iterator[Worker]:
         process.kill()
 
 
+def message(ran: Ran) -> str:
+    """The one line that a user reads; no traceback, nothing secret."""
+    assert ran.code == 1, ran.output
+    told = [line for line in ran.output.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, ran.output
+    assert "Traceback" not in ran.output
+    assert "planted" not in ran.output
+    return told[0]
+
+
 def rows(count: int) -> list[dict[str, Any]]:
     """Chats about two areas that words tell apart."""
     words = (("graph", "node", "edge"), ("matrix", "vector", "tensor"))

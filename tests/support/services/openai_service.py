@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,6 +40,10 @@ class Fault:
     times: int = 1
     failure: Failure | None = None
     then: Any = None
+
+
+def storm(route: str, status: int, times: int) -> Fault:
+    return Fault(route, times, Failure(status, "slow down", **{"retry_after_ms": "1"}))
 
 
 @dataclass
@@ -84,12 +88,7 @@ class OpenAiService:
         token = f"token-{len(self.expires)}-planted"
         self.keys.add(token)
         self.expires[token] = time.time() + self.token_seconds
-        return {
-            "access_token": token,
-            "expires_on": str(int(self.expires[token])),
-            "token_type": "Bearer",
-            "resource": "r",
-        }
+        return token_answer(token, self.expires[token])
 
     def answer(self, route: str, path: str, body: Any, query: dict[str, list[str]]) -> Any:
         match [part for part in path.split("/") if part]:
@@ -228,6 +227,11 @@ class OpenAiService:
         }
 
 
+def token_answer(token: str, expires: float) -> dict[str, str]:
+    """What a managed identity answers."""
+    return {"access_token": token, "expires_on": str(int(expires)), "token_type": "Bearer", "resource": "r"}
+
+
 def page(data: list[Any], more: bool = False) -> dict[str, Any]:
     return {"object": "list", "data": data, "has_more": more}
 
@@ -241,48 +245,60 @@ def uploaded(content: bytes, kind: str) -> tuple[str, bytes]:
     raise Failure(400, "the form has no file")
 
 
+class FaultyHandler(BaseHTTPRequestHandler):
+    """Answers requests, except those that a fault of the service befalls."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: Any) -> None:
+        """Quiet."""
+
+    def reply(self, status: int, answer: Any, **headers: str) -> None:
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        with contextlib.suppress(OSError):
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+    def handle_route(self, service: Any, route: str, answered: Callable[[], tuple[int, Any]]) -> None:
+        with service.lock:
+            service.requests.append(route)
+            fault = next((one for one in service.faults if one.times and re.fullmatch(one.route, route)), None)
+            if fault:
+                fault.times -= 1
+        try:
+            if fault and fault.failure:
+                raise fault.failure
+            with service.lock:
+                status, answer = answered()
+            if service.watch:
+                service.watch(route)
+            if not fault:
+                return self.reply(status, answer)
+            if fault.then:
+                fault.then()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        except Failure as failure:
+            self.reply(failure.status, failure.content, **failure.headers)
+
+
 def handler_of(service: OpenAiService) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *arguments: Any) -> None:
-            """Quiet."""
-
+    class Handler(FaultyHandler):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return formatdate(service.now(), usegmt=True)
-
-        def do_GET(self) -> None:
-            self.serve()
-
-        def do_POST(self) -> None:
-            self.serve()
 
         def serve(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             address = urlsplit(self.path)
             path = PREFIX.sub("", address.path)
             route = f"{self.command} {path}"
-            with service.lock:
-                service.requests.append(route)
-                fault = next((one for one in service.faults if one.times and re.fullmatch(one.route, route)), None)
-                if fault:
-                    fault.times -= 1
-            try:
-                if fault and fault.failure:
-                    raise fault.failure
-                with service.lock:
-                    answer = self.answered(route, path, content, parse_qs(address.query))
-                if service.watch:
-                    service.watch(route)
-                if fault and fault.then:
-                    fault.then()
-                if fault:
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    self.close_connection = True
-                    return
-                self.reply(200, answer)
-            except Failure as failure:
-                self.reply(failure.status, failure.content, **failure.headers)
+            self.handle_route(
+                service, route, lambda: (200, self.answered(route, path, content, parse_qs(address.query)))
+            )
 
         def answered(self, route: str, path: str, content: bytes, query: dict[str, list[str]]) -> Any:
             if path.startswith("/identity"):
@@ -295,14 +311,7 @@ def handler_of(service: OpenAiService) -> type[BaseHTTPRequestHandler]:
                 body.setdefault("model", deployment["deployment"])
             return service.answer(route, path, body, query)
 
-        def reply(self, status: int, answer: Any, **headers: str) -> None:
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            with contextlib.suppress(OSError):
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
-                self.wfile.write(content)
+        do_GET = do_POST = serve
 
     return Handler
 
