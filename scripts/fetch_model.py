@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
@@ -21,13 +21,6 @@ PATTERNS = [
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model", "vocab.json", "merges.txt",
 ]  # fmt: skip
-
-
-class ModelParams(TypedDict):
-    hub: str | None
-    revision: str | None
-    path: str | None
-    source_digests: dict[str, str]
 
 
 def download(hub: str, revision: str) -> Path:
@@ -94,9 +87,8 @@ def copy_tokenizer(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    arguments = cli.job_parser(__doc__, ModelParams, "--output-directory").parse_args()
-    recipe: ModelParams = arguments.recipe
-    out = arguments.output_directory
+    arguments = cli.job_parser(__doc__, "hub and revision, or path; source_digests", "--output-directory").parse_args()
+    recipe, out = arguments.recipe, arguments.output_directory
 
     source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
     manifest.prove_sources(recipe["source_digests"])

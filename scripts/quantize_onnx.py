@@ -36,10 +36,6 @@ def quantize_dynamic_int8(source: Path, options: dict[str, Any], _: Rows) -> onn
     return onnx.load(made)
 
 
-def convert_to_float16(source: Path, _: dict[str, Any], __: Rows) -> onnx.ModelProto:
-    return fp16.convert(source)
-
-
 @contextmanager
 def temporary_files_in(directory: Path) -> Iterator[None]:
     """Let ONNX Runtime write copies of the model to ``directory``: /tmp may be a small disk."""
@@ -51,7 +47,7 @@ def temporary_files_in(directory: Path) -> Iterator[None]:
 
 
 METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
-    "float16": convert_to_float16,
+    "float16": lambda source, options, rows: fp16.convert(source),
     "dynamic-int8": quantize_dynamic_int8,
     "static-int8": int8.quantize,
     "weight-only-int4": int4.quantize,

@@ -1,22 +1,14 @@
 """Train a byte-level BPE tokenizer with Phi-3's chat tokens on the corpus's training texts."""
 
-from typing import TypedDict
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 
 
-class TokenizerParams(TypedDict):
-    vocabulary: int
-    context: int
-
-
 def main() -> None:
-    arguments = cli.job_parser(__doc__, TokenizerParams, "--corpus --output-directory").parse_args()
-    recipe: TokenizerParams = arguments.recipe
-    out = arguments.output_directory
+    arguments = cli.job_parser(__doc__, "vocabulary, context", "--corpus --output-directory").parse_args()
+    recipe, out = arguments.recipe, arguments.output_directory
     corpus = arguments.corpus.parent / "manifest.json"
     manifest.prove(corpus)
 

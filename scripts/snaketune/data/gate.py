@@ -115,7 +115,8 @@ def select(examples: list[Example], scenario: ScenarioParams, findings: Findings
             count.update([cell, split])
             kept.append(example)
             continue
-        leaked = [number for number in numbers if _leaks(kept[number], example)]
+        held_out = [number for number in numbers if kept[number].given_split in ("validation", "test")]
+        leaked = held_out if example.given_split == "train" else []
         for number in leaked:
             if number not in leaking:
                 leaking.add(number)
@@ -129,10 +130,6 @@ def select(examples: list[Example], scenario: ScenarioParams, findings: Findings
         count_shared_groups(kept, leaking, task, findings)
     findings.counts["leaks"].of = sum(example.given_split in ("validation", "test") for example in kept)
     return kept
-
-
-def _leaks(kept: Example, dropped: Example) -> bool:
-    return dropped.given_split == "train" and kept.given_split in ("validation", "test")
 
 
 def judge(findings: Findings, scenario: ScenarioParams) -> dict[str, Any]:

@@ -58,16 +58,13 @@ def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict
             first += _split(path, names, len(layers[path]))
             for number, node in enumerate(layers[path]):
                 around[node.name] = _adapted(node, {part: values[number] for part, values in names.items()})
-    nodes = [step for node in model.graph.node for step in _in_order(node, around.get(node.name))]
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        before, after = around.get(node.name, ([], []))
+        nodes += [*before, node, *after]
     del model.graph.node[:]
     model.graph.node.extend([*first, *nodes])
     return shapes
-
-
-def _in_order(
-    node: onnx.NodeProto, steps: tuple[list[onnx.NodeProto], list[onnx.NodeProto]] | None
-) -> list[onnx.NodeProto]:
-    return [*steps[0], node, *steps[1]] if steps else [node]
 
 
 def _inputs(
