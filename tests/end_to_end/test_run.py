@@ -137,16 +137,8 @@ def test_the_report_stands_alone(finished: Workspace) -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium isn't installed")
 def test_the_report_opens_in_a_browser_offline(finished: Workspace, tmp_path: Path) -> None:
     shot = tmp_path / "report.png"
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
     page = (finished.path / "results/report.html").as_uri()
     shown = subprocess.run(
         ["chromium", *flags, "--dump-dom", page], capture_output=True, text=True, check=True, timeout=300
@@ -170,14 +162,9 @@ def training(
     if recipe["world_size"] > 1:
         launcher += ["scripts/launch.py", "--ranks", str(recipe["world_size"])]
     command = [*launcher, "scripts/train.py", "--recipe", json.dumps(recipe), "--work", str(out / "work")]
-    command += [
-        "--checkpoint-steps",
-        str(checkpoint_steps),
-        "--base-directory",
-        "results/models/test-phi3/base",
-        "--tokens-directory",
-    ]
-    return [*command, "results/tokens/test-phi3/test-areas/training", "--output-directory", str(out / "run")]
+    command += ["--checkpoint-steps", str(checkpoint_steps), "--base-directory", "results/models/test-phi3/base"]
+    command += ["--tokens-directory", "results/tokens/test-phi3/test-areas/training"]
+    return [*command, "--output-directory", str(out / "run")]
 
 
 def train(workspace: Workspace, out: Path, technique: str = "lora", **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -306,18 +293,8 @@ def test_the_parity_gate_catches_an_export_with_another_rope(finished: Workspace
         assert evaluated.returncode == 0, evaluated.stderr
 
     evaluate("merged/model.safetensors", "torch")
-    check = [
-        "--recipe",
-        json.dumps(recipe),
-        "--run-directory",
-        run,
-        "--exports",
-        run / "onnx/fp32/manifest.json",
-        "--evidence",
-        tmp_path / "evidence.json",
-        "--output",
-        tmp_path / "parity.json",
-    ]
+    check = ["--recipe", json.dumps(recipe), "--run-directory", run, "--exports", run / "onnx/fp32/manifest.json"]
+    check += ["--evidence", tmp_path / "evidence.json", "--output", tmp_path / "parity.json"]
 
     export(finished, run, honest=False)
     evaluate("onnx/fp32/model.onnx", "onnx-fp32")
