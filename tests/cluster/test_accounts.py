@@ -30,5 +30,5 @@ def test_a_full_disk_of_the_logs(unaccounted: Cluster, runs: Runs) -> None:
     finally:
         subprocess.run(["umount", "--lazy", logs], check=True)
     assert code == 1, printed
-    assert printed.count("what jobs print needs 16 MiB") == 1, printed
+    assert printed.count("storing job logs needs 16 MiB") == 1, printed
     assert not runs.started()

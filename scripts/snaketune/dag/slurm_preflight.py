@@ -59,7 +59,7 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
 
     slurm_plugin_patch.apply()
     choose_status_command(dict(re.findall(r"^(\w+) *= (.*)$", answer.stdout, re.MULTILINE)), settings, log)
-    need_space(Path(settings.logdir or ".snakemake/slurm_logs"), LOGS, "the job logs")
+    need_space(Path(settings.logdir or ".snakemake/slurm_logs"), LOGS, "storing job logs")
     asked = requests(jobs, settings, directory, log)
     answers = ((", ".join(rules), test(request)) for request, rules in asked.items())
     refused = [f"  {rules}: {words(answer)}" for rules, answer in answers if answer.returncode]
