@@ -10,10 +10,11 @@ from support.environments import installed
 from support.models import tiny_phi3
 from support.olive_projects import LAYERS, project, recipe, save_results, tokenizer
 
-import write_ai_toolkit
 from snaketune.core.files import read_json
 from snaketune.core.layout import MODEL_FILES
+from snaketune.core.locks import pins
 from snaketune.core.manifest import record
+from snaketune.platforms.olive.project import LOCKED, OLIVE
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 def olive_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that a project asks for."""
     directory = tmp_path_factory.mktemp("olive")
-    wanted = write_ai_toolkit.requirements(ROOT / "envs/train/requirements.txt")
-    return installed(directory, wanted)
+    pinned = pins(ROOT / "envs/train/requirements.txt", LOCKED)
+    return installed(directory, "".join(f"{line}\n" for line in [*pinned, OLIVE]))
 
 
 def test_olive_trains_a_project_to_an_adapter_of_the_recipe(tmp_path: Path, olive_python: Path) -> None:
