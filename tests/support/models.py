@@ -9,18 +9,8 @@ from transformers import Phi3Config, Phi3ForCausalLM
 def tiny_phi3(context: int, **other: Any) -> Phi3ForCausalLM:
     """The same random weights at every call: 64 tokens, two layers, grouped queries, so many positions."""
     torch.manual_seed(1)
-    config = Phi3Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context,
-        original_max_position_embeddings=context,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **other,
-    )
-    return Phi3ForCausalLM(config)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    positions = {"max_position_embeddings": context, "original_max_position_embeddings": context}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return Phi3ForCausalLM(Phi3Config(**{**sizes, **heads, **positions, **tokens, **other}))
