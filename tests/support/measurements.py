@@ -131,6 +131,7 @@ def save_experiment(
             for name in scenarios
         },
         "precisions": dict.fromkeys(skills, precisions),
+        "hosted": [],
         "calibrated": [],
         "benchmarked": False,
         "bootstrap_samples": 400,
