@@ -49,7 +49,12 @@ def make(locks: list[Path], directory: Path) -> Path:
     python, stamp = directory / "bin" / "python", directory / "locks.sha256"
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_name(f".{directory.name}.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        except OSError as error:
+            sys.exit(
+                f"error: {directory.parent} is on a file system without file locks ({error.strerror}): have it mounted with locks (Lustre: -o flock), or work in a directory on another disk"
+            )
         if stamp.exists() and set(digests) <= set(stamp.read_text().split()):
             return python
         print(f"making {directory} from {', '.join(map(str, locks))}", file=sys.stderr, flush=True)

@@ -33,8 +33,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:
+        mode = _usual_mode(aside)
         yield aside
-        _sync(aside)
+        _finish(aside, mode)
         aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -59,9 +60,10 @@ def scratch(directory: Path) -> Iterator[Path]:
 def written_together(directory: Path) -> Iterator[Path]:
     """Yield an empty directory to write files into; on success they are synced and moved to ``directory``."""
     with scratch(directory / ".part") as aside:
+        mode = _usual_mode(aside / ".mode")
         yield aside
         for path in sorted(aside.iterdir()):
-            _sync(path)
+            _finish(path, mode)
             path.replace(directory / path.name)
 
 
@@ -70,26 +72,59 @@ def is_scratch(path: Path, root: Path) -> bool:
     return any(part.startswith(".") and part.endswith(SCRATCH) for part in path.relative_to(root).parts)
 
 
-def _sync(path: Path) -> None:
+def _usual_mode(path: Path) -> int:
+    """Return the mode that a new file at ``path`` has, by the umask or the directory's ACL; no file is left there."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
+
+
+def _finish(path: Path, mode: int) -> None:
+    """Sync a file, and let those read it who may: safetensors and onnx write for the owner alone."""
+    path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def claim(work: Path) -> None:
+def claim(work: Path, rival: str = "") -> None:
     """Be the only process with this directory of checkpoints, until it ends.
 
     Raises:
-        UserError: another one lives: a job outlives Snakemake where only Snakemake was killed.
+        UserError: another one lives: a job outlives Snakemake where only Snakemake was killed. The
+            message is ``rival``, if given. Or the file system has no locks.
     """
     work.parent.mkdir(parents=True, exist_ok=True)
     guard = work.with_name(f".{work.name}.lock").open("w")
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(
-            f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again"
-        ) from None
+    usual = f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again"
+    lock(guard, rival or usual)
     _claims.append(guard)
+
+
+def lock(guard: TextIO, rival: str = "") -> None:
+    """Lock an open file until it is closed; wait while another process has it, or fail with the message ``rival``.
+
+    Raises:
+        UserError: another process has it, or its file system has no locks.
+    """
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | (fcntl.LOCK_NB if rival else 0))
+    except BlockingIOError:
+        raise UserError(rival) from None
+    except OSError as error:
+        place = Path(guard.name).absolute().parent
+        raise UserError(
+            f"{place} is on a file system without file locks ({_file_system(place)}: {error.strerror}), so two processes could write the same files: have it mounted with locks (Lustre: -o flock), or work in a directory on another disk (work/ may be a link to one)"
+        ) from None
+
+
+def _file_system(directory: Path) -> str:
+    """Return the type and mount point of a directory's file system, as Linux names them."""
+    mounts = Path("/proc/self/mounts")
+    lines = [line.split()[1:3] for line in mounts.read_text().splitlines()] if mounts.exists() else []
+    found = [(point, kind) for point, kind in lines if directory.resolve().is_relative_to(point)]
+    return "{1} at {0}".format(*max(found, key=lambda pair: len(pair[0]))) if found else "unknown"
 
 
 def need_space(directory: Path, needed: int, what: str) -> None:

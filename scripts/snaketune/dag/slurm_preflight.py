@@ -39,8 +39,8 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
         settings: the SLURM plugin's.
 
     Raises:
-        UserError: SLURM is missing, refuses a request or doesn't share the directory, or another
-            Snakemake submits from it. Nothing was submitted.
+        UserError: SLURM is missing, refuses a request or doesn't share the directory, another
+            Snakemake submits from it, or it has no file locks. Nothing was submitted.
     """
     if not shutil.which("sbatch"):
         raise UserError(
@@ -49,12 +49,10 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
     answer = call("scontrol", "show", "config")
     if answer.returncode:
         raise UserError(f"executor slurm: the controller doesn't answer ({words(answer)})")
-    try:
-        claim(Path("work/slurm"))
-    except UserError:
-        raise UserError(
-            f"another snakemake submits jobs from {directory}: wait until it finishes, or stop it with Ctrl-C"
-        ) from None
+    claim(
+        Path("work/slurm"),
+        f"another snakemake submits jobs from {directory}: wait until it finishes, or stop it with Ctrl-C",
+    )
     from snaketune.dag import slurm_plugin_patch  # imports the plugin, which other executors needn't have
 
     slurm_plugin_patch.apply()

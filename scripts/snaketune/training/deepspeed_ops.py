@@ -1,12 +1,11 @@
 """Build DeepSpeed's compiled operations once per machine, even after a killed build."""
 
-import fcntl
 import os
 import platform
 import sys
 from pathlib import Path
 
-from snaketune.core.files import prefer_programs_of
+from snaketune.core.files import lock, prefer_programs_of
 
 
 def load_operations(*builders: str) -> None:
@@ -24,7 +23,7 @@ def load_operations(*builders: str) -> None:
     # Another version of ninja on the PATH would build all again: two minutes of processor time.
     prefer_programs_of(Path(sys.executable).parent)
     with (directory / "build.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+        lock(guard)
         for stale in directory.glob("*/lock"):
             stale.unlink()
         import deepspeed.ops

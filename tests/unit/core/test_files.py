@@ -1,14 +1,18 @@
 """Files are read with clear errors and written whole or not at all."""
 
 import errno
+import fcntl
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from snaketune.core.errors import UserError
-from snaketune.core.files import need_space, read_jsonl, write_jsonl, written_whole
+from snaketune.core.files import claim, need_space, read_jsonl, write_jsonl, written_together, written_whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -85,3 +89,46 @@ def test_missing_space_is_told_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training needs .* MiB are free"):
         need_space(tmp_path / "not" / "made" / "yet", 2**80, "training")
     need_space(tmp_path / "not" / "made" / "yet", 1, "training")
+
+
+def saved_by_safetensors(path: Path) -> None:
+    save_file({"weight": np.zeros(1)}, path)
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o027, 0o077])
+def test_whoever_writes_a_file_the_umask_says_who_reads_it(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        with written_whole(tmp_path / "one.safetensors") as aside:
+            saved_by_safetensors(aside)
+        with written_together(tmp_path / "model") as directory:
+            saved_by_safetensors(directory / "model.safetensors")
+            (directory / "config.json").write_text("{}")
+        (tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == dict.fromkeys(("one.safetensors", "model.safetensors", "config.json", "plain"), 0o666 & ~mask)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_named_as_such(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"without file locks \(\S+ at /.*: .*Lustre") as raised:
+        claim(tmp_path / "work/run")
+    assert "another process" not in str(raised.value)
+    assert os.strerror(code) in str(raised.value)
+
+
+def test_what_another_process_has_is_said_to_be_so(tmp_path: Path) -> None:
+    with (tmp_path / ".run.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"another process is at work in .*/run"):
+            claim(tmp_path / "run")
+        with pytest.raises(UserError, match="another snakemake submits"):
+            claim(tmp_path / "run", "another snakemake submits")
