@@ -4,6 +4,7 @@ Decoding is deterministic: the likeliest label for classification, else greedy a
 likelihood of the reference answers is measured for every task.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from snaketune.inference.load import load, prove
 def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the share of chats whose prompt a package's own tokenizer and template turn into the tokens trained on."""
     encode = getattr(backend, "encode", None)
-    chats = [(prompt, row["messages"]) for prompt, row in zip(tokens.prompts, rows, strict=True) if "messages" in row]
-    if encode is None or not chats:
+    if encode is None or "messages" not in rows[0]:
         return {}
-    equal = [list(prompt) == list(encode(messages[:-1])) for prompt, messages in chats]
+    chats = zip(tokens.prompts, rows, strict=True)
+    equal = [list(prompt) == list(encode(row["messages"][:-1])) for prompt, row in chats]
     return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
 
 
@@ -68,8 +69,12 @@ def predictions(
     decoding["training"] = tuple(decoding["training"])
     has_answers = "messages" in rows[0]
     made = answers(backend, tokens, decoding, tokenizer, recipe) if has_answers else [{} for _ in rows]
+    likelihoods = answer_likelihoods(backend, tokens)
+    # A long text is tokenized as several pieces, but its likelihood is one figure: pieces aren't independent.
+    bounds = itertools.pairwise(itertools.accumulate((row.get("pieces", 1) for row in rows), initial=0))
     predicted = []
-    for number, (row, answer, nll) in enumerate(zip(rows, made, answer_likelihoods(backend, tokens), strict=True)):
+    for row, answer, (start, stop) in zip(rows, made, bounds, strict=True):
+        nll = likelihoods[start:stop].sum()
         if not math.isfinite(nll):
             raise errors.UserError(
                 f"row {row['id']}: the negative log-likelihood of its answer is {nll:g}, expected a finite number: a weight or scale of the model is wrong or overflows: make the model again or choose another precision"
@@ -79,14 +84,10 @@ def predictions(
             **({"reference": row["reference"]} if "reference" in row else {}),
             **answer,
             "nll": round(float(nll), 6),
-            "answer_tokens": tokens.answer_tokens([number]),
+            "answer_tokens": tokens.answer_tokens(range(start, stop)),
         }
-        if "messages" in row:
-            context: dict[str, Any] = {"prompt": row["messages"][-2]["content"]}
-        else:
-            # A longer text was cut: only what is left of it counts.
-            kept = tokens.ids[number][tokens.answers[number]].tolist()
-            context = {"bytes": len(tokenizer.decode(kept, skip_special_tokens=False).encode())}
+        chat = "messages" in row
+        context = {"prompt": row["messages"][-2]["content"]} if chat else {"bytes": len(row["text"].encode())}
         predicted.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
     return predicted
 

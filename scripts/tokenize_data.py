@@ -65,17 +65,22 @@ def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
     return ids[:last], answers[:last]
 
 
-def of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Pair:
-    """Return the token ids of a plain text after the beginning-of-sequence token; all but that are predicted."""
-    begin = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return begin + ids, [False] * len(begin) + [True] * len(ids)
+def of_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list[Pair]:
+    """Return the token ids of a plain text, between the tokens that begin and end a sequence, in pieces of ``longest``.
+
+    A piece begins with the last token of the one before: every token is predicted once, but the very first.
+    """
+    begin, end = ([one] if one is not None else [] for one in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    ids: list[int] = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
+    starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))
+    pieces = [ids[start : start + longest] for start in starts]
+    return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool
 ) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
-    """Cut rows at ``longest`` tokens and drop those with no answer left.
+    """Cut chats at ``longest`` tokens and drop those with no answer left; plain texts become several pieces.
 
     Test rows (``asked``) are also dropped if nothing is left of their last answer.
 
@@ -85,16 +90,20 @@ def tokenize(
     ids, answers, kept = [], [], []
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
     for row in rows:
-        tokens, mask = of_messages(tokenizer, row["messages"]) if "messages" in row else of_text(tokenizer, row["text"])
-        count["answer_tokens"] += sum(mask)
-        count["lost_answer_tokens"] += sum(mask[longest:])
-        count["cut_rows"] += len(tokens) > longest
-        count["longest"] = max(count["longest"], len(tokens))
-        first = max(1, answer_start(np.array(mask))) if asked else 1
-        if any(mask[first:longest]):
-            ids.append(np.array(tokens[:longest], dtype=np.int32))
-            answers.append(np.array(mask[:longest], dtype=bool))
-            kept.append(row)
+        chat = "messages" in row
+        pieces = [of_messages(tokenizer, row["messages"])] if chat else of_text(tokenizer, row["text"], longest)
+        before = len(ids)
+        for tokens, mask in pieces:
+            count["answer_tokens"] += sum(mask)
+            count["lost_answer_tokens"] += sum(mask[longest:])
+            count["cut_rows"] += len(tokens) > longest
+            count["longest"] = max(count["longest"], len(tokens))
+            first = max(1, answer_start(np.array(mask))) if asked else 1
+            if any(mask[first:longest]):
+                ids.append(np.array(tokens[:longest], dtype=np.int32))
+                answers.append(np.array(mask[:longest], dtype=bool))
+        if len(ids) > before:
+            kept.append(row if chat else {**row, "pieces": len(ids) - before})
         else:
             count["dropped_rows"] += 1
     return Rows(ids, answers), kept, count

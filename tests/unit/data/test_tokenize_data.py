@@ -95,11 +95,22 @@ def test_an_answer_ends_with_its_own_end_token_whatever_ends_the_conversation(tm
     assert {tokenizer.decode([token]) for token in tokenize_data.end_tokens(rows, tokenizer)} == {END, PAD}
 
 
-def test_a_plain_text_is_predicted_from_its_first_token_on(base: Path) -> None:
+@pytest.mark.parametrize("longest", [40, 5, 4, 2])
+def test_a_plain_text_is_cut_into_pieces_and_every_token_is_predicted_once(base: Path, longest: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    ids, answers = tokenize_data.of_text(tokenizer, "abc")
-    assert tokenizer.decode(ids) == f"{PAD}abc"
-    assert answers == [False, True, True, True]
+    pieces = tokenize_data.of_text(tokenizer, "abcdefg", longest)
+    assert max(len(ids) for ids, _ in pieces) == min(longest, 9)
+    asked = [token for ids, answers in pieces for token, told in zip(ids, answers, strict=True) if told]
+    assert tokenizer.decode(asked) == f"abcdefg{END}"
+    assert [ids[0] for ids, _ in pieces] == [tokenizer.bos_token_id, *(ids[-1] for ids, _ in pieces[:-1])]
+
+
+def test_nothing_of_a_long_text_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    rows = [{"id": "long", "text": "ab" * 50}, {"id": "short", "text": "c"}]
+    out = tokenized(monkeypatch, tmp_path, base, rows)
+    assert len(read_rows(out / "training/train.safetensors")) == 4
+    assert [(row["id"], row["pieces"]) for row in read_jsonl(out / "test/test.jsonl")] == [("long", 3), ("short", 1)]
+    assert read_json(out / "test/card.json")["splits"]["test"]["lost_answer_tokens"] == 0
 
 
 def test_what_evaluation_needs_is_beside_the_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:

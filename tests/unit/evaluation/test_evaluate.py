@@ -54,18 +54,17 @@ def predicted(
     return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, tmp_path, {"max_new_tokens": 8} | recipe)
 
 
-@pytest.mark.parametrize("kept", [30, 12, 5])
-def test_bits_per_byte_are_of_what_was_kept_of_a_text(tmp_path: Path, tokenizer: Tokenizer, kept: int) -> None:
+def test_the_pieces_of_a_text_are_one_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
     text = "Ein Läufer überholt den Zweiten."
-    ids = np.array([END, *tokenizer.encode(text).ids][: kept + 1])
-    tokens = Rows([ids], [np.arange(len(ids)) > 0])
-    [row] = predicted(tmp_path, tokenizer, [{"id": "1", "text": text}], tokens, task="language-modeling")
-    assert row["answer_tokens"] == kept
-    # A letter of two bytes that is cut in half is decoded as a replacement character.
-    assert value("bits_per_byte", np.array(row["statistics"]["bits_per_byte"])) == pytest.approx(
-        np.log2(len(LETTERS) + 1), rel=0.35 if kept == 5 else 0.01
-    )
-    assert value("perplexity", np.array(row["statistics"]["perplexity"])) == pytest.approx(len(LETTERS) + 1)
+    ids = np.array([END, *tokenizer.encode(text).ids, END])
+    pieces = [ids[:20], ids[19:], ids[:2]]
+    tokens = Rows(pieces, [np.arange(len(piece)) > 0 for piece in pieces])
+    rows = [{"id": "1", "text": text, "pieces": 2}, {"id": "2", "text": "E", "pieces": 1}]
+    found = predicted(tmp_path, tokenizer, rows, tokens, task="language-modeling")
+    assert [row["id"] for row in found] == ["1", "2"]
+    assert [row["answer_tokens"] for row in found] == [len(ids) - 1, 1]
+    assert found[0]["statistics"]["bits_per_byte"] == [found[0]["nll"], len(text.encode())]
+    assert value("perplexity", np.array(found[0]["statistics"]["perplexity"])) == pytest.approx(len(LETTERS) + 1)
 
 
 @pytest.mark.parametrize(("limit", "well_formed"), [(8, True), (2, False)])
