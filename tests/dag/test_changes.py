@@ -112,7 +112,7 @@ def contract() -> dict[str, set[str]]:
 def telling() -> list[str]:
     """Every file of the shared data and of the LoRA run; of the other runs, one a directory.
 
-    Their further files are outputs of the same rules, and each costs seconds.
+    Their further files are outputs of the same rules, and each costs a plan.
     """
     first: dict[str, str] = {}
     for name in contract():

@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 import smart_open  # noqa: F401  (like the plugins below: forks find it imported)
 import yaml
-from snakemake.api import DAGApi
 from snakemake.cli import get_argument_parser, main
+from snakemake.workflow import Workflow
 
 import snaketune.platforms.registry  # noqa: F401
 from snaketune.core import digest
@@ -25,7 +25,7 @@ get_argument_parser()
 
 REPOSITORY = Path(__file__).parents[2]
 # Made once and by digest, so that every copy may share them.
-WITHOUT = "\nwithout: "
+WITHOUT = "\nwithout one\n"
 SHARED = ("work/environments", "work/torch_extensions")
 
 
@@ -149,28 +149,28 @@ class Workspace:
     def pending_without(self, names: Iterable[str]) -> dict[str, set[str]]:
         """The jobs that would run if one file were missing, for each of these.
 
-        The workflow is parsed once, then forked for each plan.
+        The DAG is built once, with every file; each fork finds one missing and decides anew which jobs must run.
         """
-        summary, names = DAGApi.summary, list(names)
+        build, names = Workflow._build_dag, list(names)
 
-        def plan_each(api: DAGApi, detailed: bool = False) -> None:
+        def build_once(workflow: Workflow) -> None:
+            build(workflow)
             for name in names:
-                aside = Path(name).with_name(f".{Path(name).name}.aside")
-                Path(name).rename(aside)
-                print(f"{WITHOUT}{name}", flush=True)
+                print(WITHOUT, flush=True)
+                aside = Path(name).rename(f"{name}.aside")
                 if (child := os.fork()) == 0:
-                    summary(api, detailed)
-                    sys.stdout.flush()
-                    os._exit(0)
+                    for known in (workflow.iocache.exists_local, workflow.iocache.mtime):
+                        known.pop(name, None)
+                    workflow.async_run(workflow.dag.update_needrun())
+                    return
                 _, status = os.waitpid(child, 0)
                 aside.rename(name)
                 assert status == 0
+            sys.stdout.flush()
+            os._exit(0)
 
-        def plan() -> None:
-            with patch.object(DAGApi, "summary", plan_each):
-                main(["--configfile", self.experiment, "--summary"])
-
-        shown = self.in_fork(plan)
+        with patch.object(Workflow, "_build_dag", build_once):
+            shown = self.forked("--summary")
         assert shown.returncode == 0, shown.stderr
         texts = shown.stdout.split(WITHOUT)[1:]
         return {name: jobs_due(plans_in(text)) for name, text in zip(names, texts, strict=True)}
