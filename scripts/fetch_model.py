@@ -4,6 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
+
+# isort: split
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (

@@ -5,6 +5,9 @@ import math
 import shutil
 from typing import Any
 
+import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
+
+# isort: split
 import numpy as np
 import torch
 from accelerate import Accelerator

@@ -4,6 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
+import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
+
+# isort: split
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 

@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
+
+# isort: split
 import torch
 from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx

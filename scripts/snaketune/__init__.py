@@ -4,4 +4,6 @@ import os
 
 for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_PROGRESS_BARS"):
     os.environ.setdefault(_switch, "1")
+# Else each dataset that is loaded sends one more request, which the hub counts.
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -13,7 +13,12 @@ from support.workspace import REPOSITORY
 
 TRAIN = ["transformers.models.phi3.modeling_phi3", "accelerate", "peft", "threadpoolctl"]
 EXPORT = ["onnxruntime.quantization", "onnxruntime_genai", "optimum.exporters.onnx"]
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+}
 
 
 @contextmanager

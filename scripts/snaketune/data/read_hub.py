@@ -13,6 +13,8 @@ def hub_rows(source: SourceParams) -> Iterator[Row]:
     """Yield the rows of a hub dataset; none of its code is run."""
     import datasets
 
+    # Its requests name the version of each framework that it finds, whatever HF_HUB_DISABLE_TELEMETRY says.
+    datasets.config.TORCH_AVAILABLE = False
     name, revision = source["hub"], source["revision"] or ""
     for split in (split for split in SPLITS if split in source["splits"]):
         theirs = source["splits"][split]

@@ -1,9 +1,11 @@
 """A download asks for the pinned revision and for no format that runs code."""
 
+import ast
 import hashlib
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -44,11 +46,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """Serves one model at one revision, as the hub does, and notes what is asked for."""
 
     requested: list[str]
+    agents: set[str]
     status = 200
     breaks_off = False
 
     def do_HEAD(self) -> None:
         self.requested.append(self.path)
+        self.agents.add(self.headers["User-Agent"])
         name = self.path.rsplit("/", 1)[-1]
         if self.status != 200:
             body = b"{}"
@@ -81,17 +85,23 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[http.server.HTTPServer]:
-    handler = type("OneHub", (Hub,), {"requested": []})
+    handler = type("OneHub", (Hub,), {"requested": [], "agents": set()})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def download(home: Path, port: int, name: str = "owner/name", **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
+def download(
+    home: Path, port: int, name: str = "owner/name", program: str = PROGRAM, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not (key.lower().endswith("_proxy") or key.startswith(("HF_", "DO_NOT_TRACK")))
+    }
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, REVISION],
+        [sys.executable, "-c", program, name, REVISION],
         env=kept
         | {"PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home)}
         | environment,
@@ -110,6 +120,51 @@ def test_only_the_pinned_revision_and_files_without_code_are_asked_for(
     assert len(about_the_model) > 3
     assert [path for path in about_the_model if REVISION not in path] == []
     assert [path for path in about_the_model if path.endswith((".bin", ".py", ".md"))] == []
+
+
+def test_a_download_tells_the_hub_nothing_of_this_machine(hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    download(tmp_path, hub.server_port)
+    (agent,) = hub.RequestHandlerClass.agents
+    assert re.fullmatch(r"unknown/None; hf_hub/[\d.]+; python/[\d.]+", agent)
+
+
+def test_a_dataset_s_download_neither_names_libraries_nor_is_counted(
+    hub: http.server.HTTPServer, tmp_path: Path
+) -> None:
+    program = f"""
+import sys, time
+time.sleep = lambda seconds: None
+from snaketune.data.read_hub import hub_rows
+list(hub_rows({{"hub": "owner/name", "revision": {REVISION!r}, "configuration": None, "splits": {{"train": "train"}}}}))
+"""
+    found = download(tmp_path, hub.server_port, program=program)
+    assert "UserError: source.hub: owner/name" in found.stderr
+    agents = hub.RequestHandlerClass.agents
+    assert agents and not [agent for agent in agents if re.search(r"torch|; agent/", agent)]
+    assert [path for path in hub.RequestHandlerClass.requested if REVISION not in path] == []
+
+
+HUB_USERS = {"accelerate", "datasets", "huggingface_hub", "optimum", "peft", "transformers", "onnxruntime_genai"}
+
+
+def imported_first(path: Path) -> Iterator[str]:
+    """The packages that a program imports at its top, in order."""
+    for node in ast.parse(path.read_text()).body:
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (name.split(".")[0] for name in names)
+        # Programs of the export environment set the switch themselves.
+        if isinstance(node, ast.Expr) and "HF_HUB_DISABLE_TELEMETRY" in ast.unparse(node):
+            yield "snaketune"
+
+
+def test_every_program_turns_telemetry_off_before_a_library_reads_its_switch() -> None:
+    programs = [*SCRIPTS.glob("*.py"), *SCRIPTS.parent.glob("tools/*.py"), *SCRIPTS.parent.glob("benchmarks/*.py")]
+    order = {path.name: list(imported_first(path)) for path in programs}
+    using = {name: found for name, found in order.items() if HUB_USERS & set(found)}
+    assert {"fetch_model.py", "train.py", "export_onnx.py"} <= using.keys()
+    late = [name for name, found in using.items() if HUB_USERS & {*found[: [*found, "snaketune"].index("snaketune")]}]
+    assert late == []
 
 
 def assert_one_line(found: subprocess.CompletedProcess[str], words: str) -> None:
