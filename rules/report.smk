@@ -3,6 +3,7 @@
 Needs: evaluation/, parity.json and resources.json of each run.
 Makes: results/summary.csv, comparisons.json, metrics.json, plots/, report.html, params.yaml and
 the manifest of all results; results/tuning.csv.
+A recipe that names every run is read from standard input: Linux takes no argument over 131,071 bytes.
 """
 
 
@@ -35,12 +36,12 @@ rule summarize:
     shell:
         """
         python scripts/summarize.py \
-            --recipe {params.recipe:q} \
+            --recipe - \
             --results results \
             --summary {output.summary:q} \
             --comparisons {output.comparisons:q} \
             --metrics {output.metrics:q} \
-            &> {log:q}
+            &> {log:q} <<< {params.recipe:q}
         """
 
 
@@ -75,11 +76,11 @@ rule write_report:
     shell:
         """
         python scripts/write_report.py \
-            --recipe {params.recipe:q} \
+            --recipe - \
             --results results \
             --template {input.template:q} \
             --output {output.report:q} \
-            &> {log:q}
+            &> {log:q} <<< {params.recipe:q}
         """
 
 
@@ -107,11 +108,11 @@ rule write_plots:
     shell:
         """
         python scripts/write_plots.py \
-            --recipe {params.recipe:q} \
+            --recipe - \
             --results results \
             --loss {output.loss:q} \
             --quality {output.quality:q} \
-            &> {log:q}
+            &> {log:q} <<< {params.recipe:q}
         """
 
 
@@ -138,9 +139,9 @@ rule record_results:
     shell:
         """
         python scripts/record_results.py \
-            --recipe {params.recipe:q} \
+            --recipe - \
             --results results \
-            &> {log:q}
+            &> {log:q} <<< {params.recipe:q}
         """
 
 

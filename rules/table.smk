@@ -64,8 +64,8 @@ rule write_technique_table:
     shell:
         """
         python scripts/write_technique_table.py \
-            --recipe {params.recipe:q} \
+            --recipe - \
             --results results \
             --output {output.table:q} \
-            &> {log:q}
+            &> {log:q} <<< {params.recipe:q}
         """

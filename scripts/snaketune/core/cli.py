@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
 def job_parser(
     description: str | None, params: type | str | None, paths: str = "", **described_paths: str
 ) -> argparse.ArgumentParser:
-    """Return a parser with ``--recipe``, the job's parameters as one JSON text, and with required options for paths.
+    """Return a parser with ``--recipe``, the job's parameters as one JSON text or `-`, and with required options for paths.
 
     Args:
         description: the script's docstring.
@@ -20,7 +21,11 @@ def job_parser(
     keys = ", ".join(params.__annotations__) if isinstance(params, type) else params
     keys = keys or "nothing that it reads; recorded in its manifest"
     parser.add_argument(
-        "--recipe", type=json.loads, required=True, metavar="JSON", help=f"job parameters, an object with: {keys}"
+        "--recipe",
+        type=lambda text: json.loads(sys.stdin.read() if text == "-" else text),
+        required=True,
+        metavar="JSON",
+        help=f"job parameters (- reads them from standard input), an object with: {keys}",
     )
     described = {"--" + name.replace("_", "-"): words for name, words in described_paths.items()}
     for option, words in (dict.fromkeys(paths.split()) | described).items():

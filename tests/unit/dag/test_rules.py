@@ -1,12 +1,15 @@
 """What rules read and make, asked of the objects that they are written with."""
 
 import json
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from snakemake.iocontainers import Wildcards
+from snakemake.shell import shell
 
 from snaketune.core import contract
 from snaketune.core.files import read_yaml
@@ -117,3 +120,26 @@ def test_a_job_asks_for_more_if_its_model_is_larger_and_a_services_model_counts_
     needs = JobResources(matrix(), None)
     own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
     assert own > services
+
+
+def test_a_recipe_that_grows_with_the_matrix_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "scripts"))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from snaketune.core import cli\nprint(len(cli.job_parser('', 'cells').parse_args().recipe['cells']))"
+    )
+    recipe = json.dumps({"cells": [["it's a {model}", "scenario", "technique", seed] for seed in range(4000)]})
+    assert len(recipe) > 2**17
+    # As Snakemake runs a rule's command.
+    shell(f"{sys.executable} {script} --recipe - > out <<< {{recipe:q}}")
+    assert (tmp_path / "out").read_text() == "4000\n"
+
+
+def test_every_rule_about_the_whole_matrix_reads_its_recipe_from_standard_input() -> None:
+    rules = [
+        text for path in (ROOT / "rules").glob("*.smk") for text in re.split(r"^rule ", path.read_text(), flags=re.M)
+    ]
+    whole = [text for text in rules if re.search(r"recipe=job_params\.(report|record|encode\(.*MATRIX)", text)]
+    assert len(whole) == 5
+    assert [text for text in whole if "--recipe -" not in text or "<<< {params.recipe:q}" not in text] == []
