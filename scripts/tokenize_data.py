@@ -74,7 +74,7 @@ def of_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list
     A piece begins with the last token of the one before: every token is predicted once, but the very first.
     """
     begin, end = ([one] if one is not None else [] for one in (tokenizer.bos_token_id, tokenizer.eos_token_id))
-    ids: list[int] = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
+    ids = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
     starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))
     pieces = [ids[start : start + longest] for start in starts]
     return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]
@@ -90,7 +90,9 @@ def tokenize(
     Returns:
         The tokens, the rows that were kept, and counts of what was cut.
     """
-    ids, answers, kept = [], [], []
+    ids: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
+    kept: list[dict[str, Any]] = []
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
     for row in rows:
         chat = "messages" in row

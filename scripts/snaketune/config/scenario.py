@@ -97,6 +97,7 @@ class DataBudgets(Strict):
     truncated: Share = Field(0.01, description="answer tokens that max_tokens cuts off")
     personal: Share = Field(0.01, description="rows with an e-mail address, a phone number or a secret key")
     majority: Share = Field(0.95, description="test rows with the commonest label")
+    labels: Share = Field(0.0, description="rows with a label that looks like another: spaces, invisible characters")
 
 
 class Scenario(Strict):

@@ -1,12 +1,14 @@
 """The counts of the data gate: rows with a finding, out of how many, and the places of the first."""
 
 import collections
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
 from snaketune.data.examples import Example
 from snaketune.data.pii import KINDS, masked, personal_data
 from snaketune.data.tasks import Task
+from snaketune.data.words import label_key
 
 PLACES = 5
 UNITS = {
@@ -15,6 +17,7 @@ UNITS = {
     "empty": "rows are empty",
     "personal": "rows hold personal data or secrets",
     "majority": "test rows have the commonest label",
+    "labels": "rows have a label that differs from another by spaces, invisible characters or its normal form only",
 }
 
 
@@ -109,3 +112,20 @@ def count_majority(examples: list[Example], findings: Findings) -> None:
     findings.counts["majority"].of = labels.total()
     for label, rows in labels.most_common(1):
         findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(masked(label))]
+
+
+def count_labels(examples: list[Example], task: Task, findings: Findings) -> None:
+    """Count the rows whose label looks like another that is more common: a model would learn two."""
+    rows = [(example, {*task.labels(example.fields)}) for example in examples]
+    spellings: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for _, labels in rows:
+        for label in labels:
+            spellings[label_key(label)][label] += 1
+    findings.counts["labels"].of = len(rows) if spellings else 0
+    usual = {key: min(counts, key=lambda one: (-counts[one], one)) for key, counts in spellings.items()}
+    for example, labels in rows:
+        if odd := sorted(label for label in labels if usual[label_key(label)] != label):
+            pair = (masked(odd[0]), masked(usual[label_key(odd[0])]))
+            alike = len({unicodedata.normalize("NFKC", repr(one)) for one in pair}) == 1
+            shown, like = map(ascii if alike else repr, pair)
+            findings.counts["labels"].add(f"{example.place} ({shown}, like {like})")

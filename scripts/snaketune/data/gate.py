@@ -12,6 +12,7 @@ from snaketune.data.findings import (
     UNITS,
     Findings,
     count_conflicts,
+    count_labels,
     count_majority,
     count_personal,
     count_shared_groups,
@@ -39,6 +40,7 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     clean = _without_markup(examples, task, own, findings)
     filled = _without_empty(clean, task, findings)
     count_conflicts(filled, task, findings)
+    count_labels(filled, task, findings)
     kept = select(filled, scenario, findings)
     count_personal(kept, task, findings)
     if task.labels_are == "label":

@@ -1,11 +1,12 @@
 """Find exact and near duplicates among texts."""
 
 import hashlib
-import re
 from functools import cache
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+
+from snaketune.data.words import plain, words
 
 # An estimate from 64 permutations is off by 0.06 on average; a margin of four times that loses nothing.
 SLACK = 0.25
@@ -34,8 +35,8 @@ class Duplicates:
         """Keep a text unless it is like a kept one.
 
         Returns:
-            An empty string and no numbers if it was kept; else "exact" (only letter case and white space
-            differ) or "near", and the numbers of the kept texts that it is like, counted from 0.
+            An empty string and no numbers if it was kept; else "exact" (only letter case, white space
+            and what can't be seen differ) or "near", and the numbers of the kept texts that it is like, counted from 0.
         """
         grams = [_grams(part, number) for number, part in enumerate(parts)]
         whole = hashlib.blake2b("\0".join(_plain(part) for part in parts).encode(), digest_size=16).digest()
@@ -68,7 +69,7 @@ class Duplicates:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+    return " ".join(plain(text).split())
 
 
 @cache
@@ -81,9 +82,9 @@ def _grams(text: str, part: int) -> np.ndarray:
 
     Each sign is a word: 3 + 4 isn't 3 - 4.
     """
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
-    if len(words) < 3:
-        words = ["", "", _plain(text)]
-    hashed = np.array([_hashed(word) for word in words], dtype=np.uint64)
+    found = words(text, signs=True)
+    if len(found) < 3:
+        found = ["", "", _plain(text)]
+    hashed = np.array([_hashed(word) for word in found], dtype=np.uint64)
     first, second, third = (hashed[i : len(hashed) - 2 + i] for i in range(3))
     return np.unique(first * ODD[0] + second * ODD[1] + third * ODD[2] + np.uint64(part))

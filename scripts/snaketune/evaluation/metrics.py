@@ -8,12 +8,16 @@ interval resamples rows by adding, and no text is scored twice.
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from snaketune.data.words import spaced, words
 
 Row = dict[str, Any]
 NOVELTY_NOTES = 6
@@ -24,7 +28,8 @@ def _sacrebleu(name: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    return {"chrf": CHRF, "bleu": BLEU}[name]()
+    # Of texts that are all shorter than four words, BLEU counts the n-grams that there are.
+    return CHRF() if name == "chrf" else BLEU(effective_order=True)
 
 
 def _ratio(sums: np.ndarray) -> Any:
@@ -69,9 +74,16 @@ def quality_change(metric: str, before: float, after: float) -> float:
 
 
 def normalised(answer: str) -> list[str]:
-    """Return the words without case, punctuation and articles, as SQuAD compares answers (arXiv 1606.05250)."""
-    bare = "".join(character for character in answer.lower() if character not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+    """Return the words without case, punctuation and articles, as SQuAD compares answers (arXiv 1606.05250).
+
+    Punctuation of any script is left out, and letters of scripts without spaces are words, as in MLQA (arXiv 1910.07475).
+    """
+    bare = "".join(
+        character
+        for character in unicodedata.normalize("NFC", answer).lower()
+        if character not in string.punctuation and unicodedata.category(character)[0] != "P"
+    )
+    return spaced(re.sub(r"\b(a|an|the)\b", " ", bare)).split()
 
 
 def word_f1(answer: str, reference: str) -> float:
@@ -123,8 +135,9 @@ def _tagging(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
 
 def _translation(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
     target, true = row["prediction"].strip(), row["reference"]
-    counts = {name: _sacrebleu(name)._extract_corpus_statistics([target], [[true]])[0] for name in ("chrf", "bleu")}
-    return {**counts, "exact_match": [float(target == true), 1]}
+    chrf = _sacrebleu("chrf")._extract_corpus_statistics([target], [[true]])[0]
+    bleu = _sacrebleu("bleu")._extract_corpus_statistics([spaced(target)], [[spaced(true)]])[0]
+    return {"chrf": chrf, "bleu": bleu, "exact_match": [float(target == true), 1]}
 
 
 def _qa(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
@@ -137,11 +150,15 @@ def _qa(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"])
+    # Its own tokenizer knows a to z only.
+    return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
 
 
 def _chat(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    overlap = _rouge().score(row["reference"], row["prediction"])["rougeL"].fmeasure
+    answer, true = row["prediction"], row["reference"]
+    # An answer may hold no word: 👍.
+    exact = answer.strip() == true.strip()
+    overlap = 1.0 if exact else _rouge().score(true, answer)["rougeL"].fmeasure
     return {"rouge_l": [overlap, 1], "chat_format": [float(row["well_formed"]), 1]}
 
 

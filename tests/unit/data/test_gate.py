@@ -61,6 +61,62 @@ def test_a_planted_leak_of_5_percent_is_caught_and_named(changed: Any) -> None:
         gate.judge(findings, scenario())
 
 
+# Letters of scripts without spaces: one of 44 is changed; of the others one word of 40.
+LETTERS = {
+    "Chinese": "雪鸟火风日月木河桥城花鱼马的金山云羊车雨",
+    "Japanese": "あいうえおかきくけこ雪鳥火風日月アイウエ",
+    "Thai": "กขคงจฉชซดตถทธนบปผพฟม",
+    "Khmer": "កខគឃងចឆជឈញដឋឌឍណតថទធន",
+}
+WORDS = {
+    "Hindi": ["राजधानी", "दिल्ली", "पुस्तक", "हिन्दी", "शहर", "नदी", "पेड़", "खिड़की"],
+    "Russian": ["снег", "птица", "огонь", "ветер", "день", "луна", "дерево", "река"],
+    "Arabic": ["كتاب", "مدينة", "نهر", "شجرة", "نافذة", "بيت", "قمر", "شمس"],
+    "Korean": ["눈이", "새가", "불을", "바람", "하루", "달빛", "나무", "강물"],
+}
+
+
+@pytest.mark.parametrize("language", [*LETTERS, *WORDS])
+def test_a_leak_is_found_in_any_script(language: str) -> None:
+    generator, spaced = np.random.default_rng(1), language in WORDS
+    parts = WORDS[language] if spaced else list(LETTERS[language])
+    texts = [list(generator.choice(parts, 40 if spaced else 44)) for _ in range(20)]
+    changed = [[*text[:14], "的" if not spaced else "other", *text[15:]] for text in texts]
+    rows = [
+        row(n, split, text=(" " if spaced else "").join(text))
+        for n, (split, text) in enumerate([*(("test", one) for one in texts), *(("train", one) for one in changed)])
+    ]
+    _, findings = gate.sift(rows, scenario())
+    assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown"),
+    [
+        ("spam\u200b", r"'spam\u200b', like 'spam'"),
+        ("\ufeffspam", r"'\ufeffspam', like 'spam'"),
+        ("sp am", "'sp am', like 'spam'"),
+        ("sp\u00a0am", r"'sp\xa0am', like 'spam'"),
+        ("\uff53pam", r"'\uff53pam', like 'spam'"),
+    ],
+)
+def test_labels_that_look_alike_are_named_and_judged(odd: str, shown: str) -> None:
+    rows = splits()
+    for one in rows:
+        one.fields["label"] = odd if one.id in ("3", "5") else "spam" if int(one.id) % 2 else "Spam"
+    _, findings = gate.sift(rows, scenario())
+    assert (findings.counts["labels"].rows, findings.counts["labels"].of) == (2, 100)
+    assert sorted(findings.figures()["labels"]["places"]) == [f"a.jsonl:{n} ({shown})" for n in (3, 5)]
+    with pytest.raises(UserError, match="labels: 2 of 100 rows have a label that differs from another by spaces"):
+        gate.judge(findings, scenario())
+    tagged = [
+        Example(str(n), {"tokens": ["a"], "tags": [f"B-{kind}"]}, str(n), "train")
+        for n, kind in enumerate(["caf\u00e9", "caf\u00e9", "cafe\u0301"])
+    ]
+    _, findings = gate.sift(tagged, scenario("tagging"))
+    assert findings.counts["labels"].places == [r"2 ('cafe\u0301', like 'caf\xe9')"]
+
+
 def test_a_row_that_leaks_twice_counts_once() -> None:
     rows = splits()
     twice = [row(1000 + n, text=rows[-1].fields["text"] + " more" * n) for n in range(2)]
@@ -166,6 +222,12 @@ def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> No
         ("C++", "C#", ""),
         ("??", "!!", ""),
         ("??", "??", "exact"),
+        ("caf\u00e9", "cafe\u0301", "exact"),
+        ("one two", "one\u200b two\u00ad", "exact"),
+        ("राम ने सीता को फल दिया", "सीता ने राम को फल दिया", ""),
+        ("राम ने आज सीता को फल दिया", "राम ने आज सीता को फल दिए", "near"),
+        ("今天天气很好", "今天天气很好。", "near"),
+        ("今天天气很好", "好天气很今天", ""),
     ],
 )
 def test_short_texts_are_duplicates_only_where_they_are_the_same(one: str, other: str, alike: str) -> None:

@@ -101,7 +101,7 @@ def test_translation_equals_sacrebleus(pairs: list[tuple[str, str]]) -> None:
     told, true = ([pair[i].strip() for pair in pairs] for i in (0, 1))
     metrics = found("translation", [{"prediction": a, "reference": b} for a, b in zip(told, true, strict=True)])
     assert metrics["chrf"] == pytest.approx(CHRF().corpus_score(told, [true]).score)
-    assert metrics["bleu"] == pytest.approx(BLEU().corpus_score(told, [true]).score)
+    assert metrics["bleu"] == pytest.approx(BLEU(effective_order=True).corpus_score(told, [true]).score)
     assert metrics["exact_match"] == pytest.approx(np.mean([a == b for a, b in zip(told, true, strict=True)]))
 
 
@@ -128,10 +128,74 @@ def test_the_best_of_several_answers_counts() -> None:
 @given(PAIRS)
 @settings(deadline=None)
 def test_overlap_equals_rouge(pairs: list[tuple[str, str]]) -> None:
+    pairs = [(told.replace("é", "e"), true.replace("é", "e")) for told, true in pairs]
     scorer = RougeScorer(["rougeL"])
     expected = np.mean([scorer.score(true, told)["rougeL"].fmeasure for told, true in pairs])
     rows = [{"prediction": told, "reference": true} for told, true in pairs]
     assert found("chat", rows)["rouge_l"] == pytest.approx(expected)
+
+
+SCRIPTS = {
+    "Latin": "Überall große Öfen naïve œuvre",
+    "Cyrillic": "Столица России — Москва, ёлка",
+    "Greek": "Η πρωτεύουσα είναι η Αθήνα;",
+    "Arabic": "عاصمة مِصْر هي القاهرة؟",
+    "Hebrew": "בִּירַת ישראל היא ירושלים",
+    "Devanagari": "भारत की राजधानी नई दिल्ली है।",
+    "Bengali": "বাংলাদেশের রাজধানী ঢাকা।",
+    "Tamil": "தமிழ்நாட்டின் தலைநகரம் சென்னை",
+    "Thai": "กรุงเทพฯ เป็นเมืองหลวง ของไทย",
+    "Han": "中国的 首都是 北京。 好的",
+    "Kana": "こんにちは、 ラーメンは ありがとう",
+    "Hangul": "대한민국의 수도는 서울입니다.",
+    "Khmer": "រាជធានី ភ្នំពេញ",
+    "Ethiopic": "አዲስ አበባ ዋና ከተማ፡፡",
+    "Armenian": "Հայաստանի մայրաքաղաքը Երևանն է։",
+    "signs": "👍 ?! ❤️",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@given(st.data())
+@settings(deadline=None, max_examples=12)
+def test_an_exact_answer_scores_the_maximum_and_another_does_not(script: str, data: st.DataObject) -> None:
+    some = st.lists(st.sampled_from(SCRIPTS[script].split()), min_size=1, max_size=6)
+    text = data.draw(st.sampled_from(["", " "])).join(data.draw(some))
+    row, likely = {"prediction": f"{text}\n", "reference": text}, pytest.approx(np.exp(0.5))
+    best = {"perplexity": likely, "chrf": pytest.approx(100), "bleu": pytest.approx(100), "exact_match": 1}
+    assert found("translation", [row]) == best
+    assert found("chat", [row]) == {"perplexity": likely, "rouge_l": 1, "chat_format": 1}
+    assert found("qa", [row | {"reference": [text]}]) == {"perplexity": likely, "f1": 1, "exact_match": 1}
+    less = row | {"prediction": f"{text} nonsense"}
+    assert found("translation", [less])["bleu"] < 99
+    assert found("chat", [less])["rouge_l"] < 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "true", "overlap", "f1"),
+    [
+        ("好的。", "好的", 1, 1),
+        ("好", "好的", 2 / 3, 2 / 3),
+        ("北京市", "中国北京", 4 / 7, 4 / 7),
+        ("Москва.", "москва", 1, 1),
+        ("दिल्ली राजधानी", "राजधानी दिल्ली", 0.5, 1),
+        ("cafe\u0301", "Café", 1, 1),
+        ("سَلام", "سلام", 0, 0),
+        ("「東京」", "東京", 1, 1),
+    ],
+)
+def test_words_of_other_scripts_overlap(answer: str, true: str, overlap: float, f1: float) -> None:
+    row = {"prediction": answer, "reference": true}
+    assert found("chat", [row])["rouge_l"] == pytest.approx(overlap)
+    assert found("qa", [row | {"reference": [true]}])["f1"] == pytest.approx(f1)
+
+
+def test_chinese_is_scored_as_sacrebleu_scores_chinese() -> None:
+    told, true = ["我爱北京天安门。", "今天 GPU 很热,是吗?"], ["我爱北京的天安门。", "今天GPU不热,对吗?"]
+    rows = [{"prediction": a, "reference": b} for a, b in zip(told, true, strict=True)]
+    expected = BLEU(tokenize="zh").corpus_score(told, [true]).score
+    assert 0 < expected < 99
+    assert found("translation", rows)["bleu"] == pytest.approx(expected)
 
 
 def test_perplexity_and_bits_are_of_all_tokens_and_bytes_together() -> None:
