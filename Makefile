@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster soak gpu unit check tune lock schemas figures plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster soak gpu unit check tune more-seeds lock schemas figures plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -64,6 +64,10 @@ schemas: setup ## generate config/schemas/ from the typed models
 
 figures: setup ## regenerate the measured tables of README.md from the finished default run
 	.venv/bin/python tools/write_figures.py
+
+more-seeds: setup ## train further seeds of the techniques that the finished run left undecided, and only those; ADD=2 seeds each
+	.venv/bin/python tools/more_seeds.py $(if $(ADD),--add $(ADD))
+	.venv/bin/snakemake --configfile $(EXPERIMENT) config/more-seeds.yaml
 
 plan: setup ## show what the pending jobs would request: cores, memory, time; ARGS=--forceall shows all jobs
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)

@@ -13,6 +13,7 @@ from snaketune.core.precisions import backend_of
 from snaketune.reporting import model_card
 from snaketune.reporting.numbers import mib
 from snaketune.reporting.params import PackageParams
+from snaketune.reporting.results import UNTUNED
 
 CHECKSUMS = "SHA256SUMS"
 # The package needs only the runtime and the library that it computes with.
@@ -42,7 +43,7 @@ def inputs_of(results: Path, recipe: PackageParams) -> dict[str, Path]:
         "summary": results / "summary.csv",
         "comparisons": results / "comparisons.json",
     }
-    if recipe["cell"][2] != model_card.UNTUNED:
+    if recipe["cell"][2] != UNTUNED:
         found |= {name: run / f"{name}.json" for name in ("manifest", "provenance", "resources")}
     if missing := [str(path) for path in found.values() if not path.is_file()]:
         raise errors.UserError(f"{run}: can't be packaged without {', '.join(missing)}: run `snakemake package`")

@@ -4,8 +4,9 @@ from typing import Any
 
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.precisions import backend_of
-from snaketune.reporting.comparison import Results, compare
+from snaketune.reporting.comparison import compare
 from snaketune.reporting.params import SummaryParams
+from snaketune.reporting.results import Results
 from snaketune.reporting.summary import hosted_rows, local_row
 
 COLUMNS = [

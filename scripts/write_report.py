@@ -11,7 +11,7 @@ from markupsafe import Markup
 from snaketune.config.claims import differs_from, shown
 from snaketune.core import cli, errors, files, paths, tables
 from snaketune.core.tables import Row
-from snaketune.reporting.difference import difference
+from snaketune.reporting.difference import artifact, difference
 from snaketune.reporting.numbers import FILTERS, MIB
 from snaketune.reporting.params import ReportParams
 from snaketune.reporting.plots import colours, differences, loss_curves, quality_against_cost
@@ -96,6 +96,15 @@ def pairs(comparison: Row) -> Rows:
     return found
 
 
+def better_models(comparison: Row) -> list[str]:
+    """Return the models, by technique and seed, that beat the untuned one on the test rows."""
+    return [
+        f"{one['technique']} (seed {one['seed']})"
+        for one in comparison["artifacts"]
+        if artifact(comparison, one["technique"], one["seed"]).verdict == "better"
+    ]
+
+
 def plots(comparison: Row, found: Rows) -> Row:
     """Return the figures of one model and scenario as SVG."""
     metric, untuned = comparison["metric"], comparison["values"]["base"]["value"]
@@ -139,6 +148,7 @@ def section(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) ->
         "elsewhere": [row["technique"] for row in found if row["elsewhere"]],
         "hardware": ([row for row in found if not row["elsewhere"]] or found)[-1]["hardware"],
         "pairs": pairs(comparison),
+        "better_models": better_models(comparison),
         "backends": mine if any(recipe["precisions"].values()) else [],
         **exports(torch_rows, results, recipe),
         **plots(comparison, found),

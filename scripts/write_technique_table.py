@@ -3,10 +3,10 @@
 import collections
 from typing import Any
 
-from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from
+from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from, vanishes
 from snaketune.core import cli, errors, files
 from snaketune.core.paths import run_path
-from snaketune.reporting.claim_evidence import PROPERTIES, Runs, Verdict, figure, yes
+from snaketune.reporting.claim_evidence import PROPERTIES, Figure, Runs, Verdict, figure, yes
 from snaketune.reporting.difference import difference
 from snaketune.reporting.params import TableParams
 
@@ -26,13 +26,32 @@ def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict
                 seen["n"],
                 "test rows",
                 better=better[-1],
+                claim=seen["claim"],
+                metric=f"{scenario}: {seen['metric']}",
+                model=seen["model"],
+                device="; ".join(seen["devices"]),
+                tokens=seen["tokens"][technique],
                 seeds=seen["seeds"],
                 runs=[run_path(seen["model"], scenario, technique, seed) for seed in seen["seeds"]],
             )
         )
+    if few := [f"{name}: {comparisons[name]['too_few']}" for name in row.scenarios if too_few(comparisons, name)]:
+        return "not-measured", evidence, "; ".join(few)
     if missing := [name for name in row.scenarios if name not in comparisons]:
         return "not-measured", evidence, f"{', '.join(missing)}: no scenario of this experiment"
     return yes(all(better)), evidence, None
+
+
+def too_few(comparisons: dict[str, Any], scenario: str) -> bool:
+    return scenario in comparisons and bool(comparisons[scenario]["too_few"])
+
+
+def scale(evidence: list[Figure]) -> str | None:
+    """Return what decided a verdict: model, device, tokens of training and metric; None without evidence."""
+    deciding = [one for one in evidence if one["decides"]]
+    where = dict.fromkeys(f"{one['model']}; {one['device']}" for one in deciding)
+    by = dict.fromkeys(f"{one['metric']} ({one['tokens']:,} tokens)" for one in deciding)
+    return f"{' / '.join(where)}; {', '.join(by)}" if deciding else None
 
 
 def cell(key: str, column: str, recipe: TableParams, comparisons: dict[str, Any], runs: Runs) -> dict[str, Any]:
@@ -55,6 +74,8 @@ def cell(key: str, column: str, recipe: TableParams, comparisons: dict[str, Any]
         "measured": measured,
         "why": why,
         "evidence": evidence,
+        "scale": scale(evidence),
+        "expected": (recipe["expected"].get(key) or {}).get(technique),
     }
 
 
@@ -76,6 +97,8 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
             "claim": row["claim"],
             **{name: one[name] for name in ("column", "technique", "published", "corrected", "measured")},
             "differs_from": differs_from(one),
+            "scale": one["scale"],
+            "vanishes": one["expected"]["text"] if vanishes(one) else None,
             "figures": [found["text"] for found in one["evidence"] if found["decides"]],
         }
         for row in rows
@@ -89,7 +112,7 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
         "confidence": recipe["confidence"],
         "columns": [{"column": column, "technique": technique} for column, technique in COLUMNS.items()],
         "scenarios": {
-            name: {key: seen[key] for key in ("metric", "higher_is_better", "n", "seeds")}
+            name: {key: seen[key] for key in ("metric", "higher_is_better", "n", "seeds", "claim")}
             for name, seen in of_model.items()
         },
         "properties": recipe["properties"] and {**recipe["properties"], "hardware": hardware},

@@ -18,10 +18,11 @@ from snaketune.core.errors import UserError
 from snaketune.core.layout import RECORDS
 from snaketune.core.nested import differences
 from snaketune.core.paths import BASE
+from snaketune.evaluation import few_rows
 from snaketune.evaluation.bootstrap import Resampling, percentiles
 from snaketune.provenance.snakemake_records import run_manifest
-from snaketune.reporting.comparison import row_statistics
-from snaketune.reporting.difference import Difference
+from snaketune.reporting.difference import Difference, too_few
+from snaketune.reporting.results import row_statistics
 
 HEAVY = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")
 MEASURED = ("peak_memory_bytes", "seconds", "tokens_per_second", "trainable_parameters")
@@ -76,10 +77,12 @@ def metric_line(a: Path, b: Path, backend: str, metric: str, samples: int, confi
         return f"{text} (different test rows: no paired interval)"
     if not all("statistics" in row for row in (*one, *other)):
         return f"{text} (predictions without statistics, of an older version: no paired interval)"
-    draws = Resampling(len(one), 1, samples)
-    (_, first), (_, second) = (draws.values(metric, [row_statistics(run, backend, metric)]) for run in (a, b))
-    delta, (low, high) = values[1] - values[0], percentiles(second - first, confidence)
-    verdict = Difference(delta, low, high, metric not in LOWER_IS_BETTER).verdict
+    draws = Resampling(len(one), samples)
+    statistics = [row_statistics(run, backend, metric) for run in (a, b)]
+    (_, first), (_, second) = (draws.values(metric, [found]) for found in statistics)
+    ends, delta = percentiles(second - first, confidence), values[1] - values[0]
+    low, high = few_rows.of_difference(metric, statistics[1], statistics[0], ends, confidence)
+    verdict = Difference(delta, low, high, metric not in LOWER_IS_BETTER, too_few(len(one))).verdict
     verdict = {"better": "the second is better", "worse": "the first is better"}.get(verdict, verdict)
     return f"{text}, difference {delta:+.3f} [{low:+.3f}, {high:+.3f}], n = {len(one)}: {verdict}"
 

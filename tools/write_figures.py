@@ -50,7 +50,7 @@ def quality(rows: Rows, confidence: float) -> str:
             f"| {name} | {float(torch['value']):.3f} | {gain} | {exports} | {trained} | {peak} | {int(torch['artifact_bytes']) / MIB:.2f} |"
         )
     lines.append(
-        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals."
+        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals over test rows: each gain is a claim about the model in hand. Which technique is better, one seed doesn't tell; `make more-seeds` trains the seeds that would."
     )
     return "\n".join(lines)
 
@@ -86,11 +86,16 @@ def shares(benchmarks: Path, rows: Rows) -> str:
 def published(table: dict[str, Any]) -> str:
     """Return the published table as measured, what it was measured on, and where it differs from the page."""
     names = [one["column"] for one in table["columns"]]
-    lines = [f"| claim | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    lines += [f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} |" for row in table["rows"]]
+    lines = [f"| claim | {' | '.join(names)} | measured with |", "|---" * (2 + len(names)) + "|"]
+    for row in table["rows"]:
+        scales = " / ".join(dict.fromkeys(cell["scale"] for cell in row["cells"] if cell["scale"])) or "–"
+        lines.append(f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} | {scales} |")
     rows = ", ".join(f"{name} {seen['n']}" for name, seen in table["scenarios"].items())
     seeds = sorted({seed for seen in table["scenarios"].values() for seed in seen["seeds"]})
     caption = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
+    claims = {seen["claim"] for seen in table["scenarios"].values()}
+    if claims == {"artifact"}:
+        caption += " With one seed, a capability is a claim about the models in hand, on such rows; of the technique it says nothing."
     if properties := table["properties"]:
         caption += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
     lines += ["", caption, ""]
@@ -100,7 +105,8 @@ def published(table: dict[str, Any]) -> str:
     for one in table["disagreements"]:
         page = f"the page says {one['published']}"
         page += f", corrected to {one['corrected']}" if one["corrected"] != one["published"] else ""
-        lines.append(f"- **{one['column']}, {one['claim']}**: {one['measured']}; {page}. {'; '.join(one['figures'])}.")
+        figures = [*one["figures"], *([one["vanishes"]] if one["vanishes"] else [])]
+        lines.append(f"- **{one['column']}, {one['claim']}**: {one['measured']}; {page}. {'; '.join(figures)}.")
     return "\n".join(lines)
 
 

@@ -345,6 +345,13 @@ def test_a_benchmark_measures_every_merged_run_and_runs_nothing_else(edited: Wor
     assert edited.pending() == {f"benchmark_exports {t}" for t in ("base", "lora", "full")} | REPORT
 
 
+def test_further_seeds_of_one_technique_train_it_alone(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "seeds:", "more_seeds: {tiny-phi3: {classification: {lora: [1, 2]}}}\nseeds:")
+    pending = edited.pending()
+    assert {job.replace(" seed 2", "") for job in pending} == trained("lora")
+    assert {job for job in pending if "seed 2" not in job} == END
+
+
 def test_a_renamed_scenario_is_made_under_its_name_from_the_same_base(edited: Workspace) -> None:
     (edited.path / SCENARIO).rename(edited.path / "config/scenarios/areas.yaml")
     edited.edit(edited.experiment, "seeds:", "scenarios:\n- areas\nseeds:")

@@ -143,7 +143,9 @@ def save_experiment(
     }
 
 
-def table_recipe(scenarios: list[str], techniques: list[str], rounds: int = 3) -> Recipe:
+def table_recipe(
+    scenarios: list[str], techniques: list[str], rounds: int = 3, expected: Recipe | None = None
+) -> Recipe:
     """Of the published table, with properties where there are rounds."""
     named = [name for name in ("full", *COLUMNS.values()) if name in techniques] if rounds else []
     own = {name: 2 if name == "zero3" else 1 for name in named}
@@ -167,6 +169,7 @@ def table_recipe(scenarios: list[str], techniques: list[str], rounds: int = 3) -
         "property_runs": runs,
         "ranks": own,
         "offloaded": ["deepspeed"],
+        "expected": expected or {},
     }
 
 

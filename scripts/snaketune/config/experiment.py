@@ -7,6 +7,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Name, Share, Strict
 
+Seed = Annotated[int, Field(ge=1)]
+
 
 class Training(Strict):
     """Equal for every technique: data order, tokens and batch can't favour one."""
@@ -108,7 +110,12 @@ class Experiment(Strict):
     models: list[Name] = Field(description="none where every technique is hosted: those name their own")
     scenarios: list[Name] = Field(min_length=1)
     techniques: list[Name] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
+    more_seeds: dict[Name, dict[Name, dict[Name, list[Seed]]]] = Field(
+        default_factory=dict,
+        description="further seeds of some runs, by model, scenario and technique; `make more-seeds` writes them",
+        exclude_if=lambda found: not found,
+    )
     ranks: dict[Name, PositiveInt] = Field(
         default_factory=dict, description="ranks of some techniques on this machine, in place of their `world_size`"
     )
@@ -136,6 +143,17 @@ class Experiment(Strict):
             values = getattr(self, key)
             if repeated := next((value for value in values if values.count(value) > 1), None):
                 raise ValueError(f"{key} names {repeated} twice")
+        for model, by_scenario in self.more_seeds.items():
+            for scenario, by_technique in by_scenario.items():
+                for key, name in (
+                    ("models", model),
+                    ("scenarios", scenario),
+                    *(("techniques", n) for n in by_technique),
+                ):
+                    if name not in getattr(self, key):
+                        raise ValueError(
+                            f"more_seeds: {name} is none of this experiment's {key}: add it, or leave that file out"
+                        )
         if unknown := sorted(set(self.ranks) - set(self.techniques)):
             raise ValueError(f"ranks: {unknown[0]} is none of this experiment's techniques")
         if "base" in self.techniques:

@@ -13,9 +13,14 @@ class Cells(Matrix):
     @cached_property
     def cells(self) -> list[Cell]:
         """Every run that ends in results/runs/ with a model: the untuned model first."""
-        seeded = [("base", 0), *product(self.techniques, self.experiment.seeds)]
-        pairs = product(self.experiment.models, self.experiment.scenarios)
-        return [(model, scenario, *run) for model, scenario in pairs for run in seeded]
+        experiment, found = self.experiment, []
+        for model, scenario in product(experiment.models, experiment.scenarios):
+            more = experiment.more_seeds.get(model, {}).get(scenario, {})
+            found.append((model, scenario, "base", 0))
+            for technique in self.techniques:
+                seeds = dict.fromkeys([*experiment.seeds, *more.get(technique, [])])
+                found += [(model, scenario, technique, seed) for seed in seeds]
+        return found
 
     @cached_property
     def prefixed(self) -> list[str]:

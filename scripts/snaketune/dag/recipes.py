@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from snaketune.config.claims import REFERENCE
 from snaketune.config.matrix import measured
 from snaketune.config.tasks import TASKS
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
+from snaketune.dag.estimates import UNKNOWN, training_memory
 
+# What the estimate is asked for beside the measurement with a small model: UNKNOWN has this name.
+LARGE, LARGE_ROW = "Phi-3-mini", 512
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
 
@@ -176,8 +180,29 @@ class Recipes(Cells):
             },
             "property_runs": self.property_runs,
             "ranks": {name: self.techniques[name].world_size for name in measured(self.techniques)},
+            "expected": {"memory": self.expected_memory()} if properties else {},
             "offloaded": [name for name, technique in self.techniques.items() if technique.engine.offload != "none"],
         }
+
+    def expected_memory(self) -> dict[str, dict[str, str]]:
+        """Return whether each technique is expected to need less memory than full with a model of a usual size."""
+        # An optimizer that is offloaded relieves a GPU, and the estimate is of a host.
+        names = [name for name in measured(self.techniques) if self.techniques[name].engine.offload == "none"]
+        found = {}
+        recipes = {
+            name: {**self.property_recipe(name, self.techniques[name].world_size), "micro_batch_rows": 1}
+            for name in names
+        }
+        estimates = {name: training_memory(recipe, UNKNOWN, LARGE_ROW) for name, recipe in recipes.items()}
+        held = {name: (one.total - one.libraries, one.states) for name, one in estimates.items()}
+        for name in names:
+            peak, states = (mine / full for mine, full in zip(held[name], held[REFERENCE], strict=True))
+            found[name] = {
+                "model": LARGE,
+                "verdict": "yes" if max(peak, states) < 1 else "no",
+                "text": f"expected to vanish with {LARGE} ({UNKNOWN.parameters / 1e9:.1f} billion parameters, rows of {LARGE_ROW} tokens, one at a time): estimated peak {peak:.2g} × {REFERENCE}, model states {states:.2g} × {REFERENCE}",
+            }
+        return found
 
     def report_recipe(self) -> dict[str, Any]:
         described = {name: technique.model_dump() for name, technique in self.techniques.items()}

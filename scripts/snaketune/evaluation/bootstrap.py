@@ -1,4 +1,4 @@
-"""Intervals over test rows and seeds: percentile bootstrap, paired where systems saw the same rows."""
+"""Intervals over test rows, paired where systems saw the same rows, and over the noise of training."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,27 +28,17 @@ def row_sums(draws: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([draws[start : start + BLOCK].astype(np.float64) @ values for start in blocks])
 
 
-def seed_weights(seeds: int, samples: int) -> np.ndarray:
-    """Return each seed's share of each resample: (samples, seeds), spread so that the mean of few seeds varies enough."""
-    random = np.random.default_rng([SEED, 1])
-    shares = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=samples) / seeds
-    return 1 / seeds + (shares - 1 / seeds) * (seeds / max(1, seeds - 1)) ** 0.5
-
-
 class Resampling:
-    """Draws the same rows and seeds for every system, so that differences are paired.
+    """Draws the same rows for every system, so that differences are paired: the percentile bootstrap.
 
-    Rows and seeds are crossed, each drawn with replacement (the pigeonhole bootstrap of Owen
-    2007, Annals of Applied Statistics 1(2)). With one seed it is the percentile bootstrap of
-    rows (Efron and Tibshirani 1993, chapter 13). Where the spread between three seeds outweighs
-    that between rows, a 95 % interval covers some 89 %: percentiles of so few are too narrow.
+    Efron and Tibshirani (1993), chapter 13.
     """
 
-    def __init__(self, rows: int, seeds: int, samples: int):
-        self.rows, self.seeds = row_draws(rows, samples), seed_weights(seeds, samples)
+    def __init__(self, rows: int, samples: int):
+        self.rows = row_draws(rows, samples)
 
     def values(self, metric: str, statistics: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-        """Return a metric averaged over seeds, and the same for each resample.
+        """Return a metric averaged over seeds, and the same for each resample of the rows.
 
         Args:
             metric: its name.
@@ -57,12 +47,31 @@ class Resampling:
         Returns:
             The value, and an array of shape (samples,).
         """
-        drawn = np.stack([self._drawn(metric, one) for one in statistics], axis=-1)
-        weights = self.seeds if len(statistics) == self.seeds.shape[1] else np.ones((1, 1))
-        return float(np.mean([value(metric, one.sum(0)) for one in statistics])), (drawn * weights).sum(-1)
+        drawn = np.stack([np.asarray(value(metric, row_sums(self.rows, one))) for one in statistics])
+        return float(np.mean([value(metric, one.sum(0)) for one in statistics])), drawn.mean(0)
 
-    def _drawn(self, metric: str, statistics: np.ndarray) -> np.ndarray:
-        return np.asarray(value(metric, row_sums(self.rows, statistics)))
+
+class SeedNoise:
+    """What training noise leaves in the mean over seeds of each system, by the variance pooled over systems.
+
+    With few seeds a system's own variance is a poor estimate; pooled, each error follows Student's t with the sum of
+    the systems' degrees of freedom, all of them with the same estimate of the variance.
+
+    Attributes:
+        spread: of a system's mean, the standard deviation, (systems,).
+        errors: its draws, normal with that spread, (systems, samples).
+        stretch: what makes them Student's t, (samples,): the variance is estimated.
+    """
+
+    def __init__(self, values: Sequence[Sequence[float]], seeded: Sequence[bool], samples: int):
+        """Pool the variance of each system's values over seeds; one that isn't ``seeded`` was never trained."""
+        random = np.random.default_rng([SEED, 1])
+        freedom = sum(len(one) - 1 for one, trained in zip(values, seeded, strict=True) if trained)
+        squares = sum(len(one) * float(np.var(one)) for one, trained in zip(values, seeded, strict=True) if trained)
+        shares = np.array([trained / len(one) for one, trained in zip(values, seeded, strict=True)])
+        self.spread = np.sqrt(squares / max(1, freedom) * shares)
+        self.errors = random.normal(size=(len(values), samples)) * self.spread[:, None]
+        self.stretch = np.sqrt(freedom / random.chisquare(freedom, samples)) if freedom else np.ones(samples)
 
 
 def percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -71,21 +80,29 @@ def percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def simultaneous(values: Sequence[float], drawn: Sequence[np.ndarray], confidence: float) -> list[tuple[float, float]]:
+def simultaneous(
+    values: Sequence[float],
+    drawn: Sequence[np.ndarray],
+    confidence: float,
+    noise: np.ndarray | float = 0.0,
+    noise_spread: np.ndarray | float = 0.0,
+) -> list[tuple[float, float]]:
     """Intervals that all hold together at ``confidence``: single-step max-t (Westfall and Young 1993).
 
     Args:
         values: one for each comparison.
         drawn: the resamples of each, (samples,), of the same draws.
+        noise: draws of what training noise adds to each, (comparisons, samples), and its ``noise_spread``,
+            (comparisons,). Where it outweighs the rows, these are Tukey's intervals (1949).
 
     A comparison without any spread keeps its value as both ends.
     """
     # Equal systems differ by the rounding of sums: no spread, and no difference either.
     rounding = 1e-12 * np.maximum(1, np.abs(drawn).max(1))
     centre = np.where(np.abs(values) < rounding, 0, values)
-    spread = np.where(np.std(drawn, axis=1) > rounding, np.std(drawn, axis=1), 0)
-    scaled = np.divide(
-        np.abs(np.asarray(drawn).T - centre), spread, out=np.zeros((len(drawn[0]), len(values))), where=spread > 0
-    )
+    spread = np.hypot(np.std(drawn, axis=1), noise_spread)
+    spread = np.where(spread > rounding, spread, 0)
+    away = np.abs((np.asarray(drawn) - centre[:, None]) + noise).T
+    scaled = np.divide(away, spread, out=np.zeros(away.shape), where=spread > 0)
     reach = np.quantile(scaled.max(1), confidence) * spread
     return [(float(low), float(high)) for low, high in zip(centre - reach, centre + reach, strict=True)]

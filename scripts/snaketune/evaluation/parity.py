@@ -73,7 +73,7 @@ def compare_answers(
     """
     tokens = np.array([row["answer_tokens"] for row in parent], dtype=np.float64)
     before, after = (np.array([row["nll"] for row in rows], dtype=np.float64) for rows in (parent, child))
-    draws = Resampling(len(parent), 1, samples)
+    draws = Resampling(len(parent), samples)
     lost = row_sums(draws.rows, after - before) / row_sums(draws.rows, tokens)
     one, other = (
         draws.values(metric, [np.array([row["statistics"][metric] for row in rows], dtype=np.float64)])

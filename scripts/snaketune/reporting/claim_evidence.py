@@ -12,6 +12,7 @@ from snaketune.core import files
 from snaketune.core.paths import property_path
 from snaketune.reporting.numbers import MIB
 from snaketune.reporting.params import TableParams
+from snaketune.reporting.results import device
 
 STATES = ("weight", "gradient", "optimizer")
 Figure = dict[str, Any]
@@ -37,6 +38,7 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: A
         "n": n,
         "of": of,
         "decides": True,
+        "metric": name,
         "text": f"{name}: {values[0]:.3g}{low_high} {unit}, n = {n} {of}",
         **more,
     }
@@ -70,6 +72,15 @@ class Runs:
             for n in range(self.properties["rounds"])
         ]
 
+    def scale(self, technique: str) -> dict[str, Any]:
+        """Return with which model, on which machine and over how many tokens a technique was measured."""
+        runs = self.rounds(technique)
+        return {
+            "model": self.properties["model"],
+            "device": "; ".join(sorted({device(run["hardware"]) for run in runs})),
+            "tokens": max(run["train_tokens"] for run in runs),
+        }
+
     def against_full(
         self, name: str, technique: str, measure: Callable[[Resources], float], decides: bool = False
     ) -> Figure:
@@ -82,6 +93,7 @@ class Runs:
             "seeds": self.seeds,
             "value": statistics.median(mine),
             "value_of_full": statistics.median(full),
+            **self.scale(technique),
         }
         return figure(name, values, "× full", len(ratios), "rounds", runs=self.names(technique), **own)
 
@@ -150,6 +162,7 @@ def parameters(runs: Runs, technique: str) -> Verdict:
         "value": mine["trainable_parameters"],
         "value_of_full": full["trainable_parameters"],
         "text": text,
+        **runs.scale(technique),
     }
     evidence = figure(
         "share of the parameters trained", [share], "of all", 1, "run", runs=runs.names(technique), **values
@@ -171,6 +184,8 @@ def aggregate(runs: Runs, technique: str) -> Verdict:
             seeds=runs.seeds,
             value=held[b],
             value_before=held[a],
+            metric="state of a rank",
+            **runs.scale(technique),
         )
         for a, b in pairwise(ranks)
     ]

@@ -1,160 +1,194 @@
-"""Compare every technique with the untuned model and with each other, over test rows and seeds."""
+"""Compare every technique with the untuned model and with each other: two claims, kept apart.
+
+About the artifact in hand ("this model is better on such rows") the noise of the rows is all there is, and one seed
+is enough. About the technique ("LoRA is better here than DoRA") training again with another seed gives another
+model, so the noise between seeds counts, and one seed shows nothing.
+"""
 
 import itertools
-import math
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from snaketune.core import files
-from snaketune.core.paths import run_path
-from snaketune.evaluation.bootstrap import Resampling, percentiles, simultaneous
-from snaketune.reporting.difference import Difference
-from snaketune.reporting.numbers import MIB
-from snaketune.reporting.params import Cell, SummaryParams
+from snaketune.evaluation import few_rows
+from snaketune.evaluation.bootstrap import Resampling, SeedNoise, percentiles, simultaneous
+from snaketune.evaluation.metrics import value
+from snaketune.reporting.difference import Difference, too_few
+from snaketune.reporting.params import Cell
+from snaketune.reporting.recommend_technique import costs, recommend
+from snaketune.reporting.results import UNTUNED, Results, device
+
+# Of each technique, of each seed: (test rows, statistics). The untuned model has one.
+Systems = dict[str, list[np.ndarray]]
+ONE_SEED = "not decided: one seed"
 
 
-class Results:
-    """The measured files of an experiment. A cell is [model, scenario, technique, seed]."""
+@dataclass(frozen=True)
+class Pair:
+    """The difference a − b in a metric, and the claim that its interval makes.
 
-    def __init__(self, root: Path, recipe: SummaryParams):
-        self.root, self.recipe = root, recipe
-        self.metric = {name: scenario["primary_metric"] for name, scenario in recipe["scenarios"].items()}
-        self.samples, self.confidence = recipe["bootstrap_samples"], recipe["confidence"]
-
-    def run(self, cell: Cell) -> Path:
-        return self.root / run_path(*cell)
-
-    def statistics(self, cell: Cell, backend: str) -> np.ndarray:
-        """Return the statistics of the scenario's primary metric, (test rows, statistics)."""
-        return row_statistics(self.run(cell), backend, self.metric[cell[1]])
-
-    def resources(self, cell: Cell) -> Any:
-        return files.read_json(self.run(cell) / "resources.json")
-
-
-def row_statistics(run: Path, backend: str, metric: str) -> np.ndarray:
-    """Return what each test row adds to a metric, (test rows, statistics)."""
-    rows = files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
-    return np.array([row["statistics"][metric] for row in rows], dtype=np.float64)
-
-
-def resampled(results: Results, cells: list[Cell]) -> dict[str, tuple[float, np.ndarray]]:
-    """Return each technique's metric over its seeds with torch, and its value in each resample.
-
-    Every technique gets the same resamples, so that differences are paired.
+    Attributes:
+        claim: ``artifact`` of one seed, whose interval is over rows; ``technique`` of several, over rows and seeds.
+        rows_ci_low: the lower end of the interval over rows alone, of the models in hand.
+        withheld: why there is no verdict although the interval may exclude zero.
+        decided_by: what would decide an open comparison, ``seeds`` or ``rows``.
     """
-    metric = results.metric[cells[0][1]]
-    found = {
-        name: [results.statistics(cell, "torch") for cell in cells if cell[2] == name]
-        for name in dict.fromkeys(cell[2] for cell in cells)
-    }
-    seeds = max(len(one) for one in found.values())
-    draws = Resampling(len(found["base"][0]), seeds, results.samples)
-    return {name: draws.values(metric, one) for name, one in found.items()}
+
+    a: str
+    b: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    claim: str
+    rows_ci_low: float
+    rows_ci_high: float
+    withheld: str | None
+    decided_by: str | None
+
+    def told(self, in_hand: bool, higher_is_better: bool) -> Difference:
+        """Return what its claim shows; ``in_hand`` also tells models of one seed apart, though not their techniques."""
+        withheld = None if in_hand and self.withheld == ONE_SEED else self.withheld
+        return Difference(self.difference, self.ci_low, self.ci_high, higher_is_better, withheld)
+
+
+def judge(
+    metric: str, systems: Systems, samples: int, confidence: float
+) -> tuple[dict[str, dict[str, float]], list[Pair]]:
+    """Return each system's value with its interval, and every pair; the pairs' intervals hold simultaneously.
+
+    Every system gets the same resamples of rows, so that differences are paired.
+    """
+    names, rows = list(systems), len(next(iter(systems.values()))[0])
+    draws = Resampling(rows, samples)
+    found = [draws.values(metric, one) for one in systems.values()]
+    by_seed = [[float(value(metric, one.sum(0))) for one in each] for each in systems.values()]
+    noise = SeedNoise(by_seed, [name != UNTUNED for name in names], samples)
+    means = [np.mean(each, axis=0) for each in systems.values()]
+    values = {}
+    for number, (name, (point, drawn)) in enumerate(zip(names, found, strict=True)):
+        ends = percentiles(drawn + noise.errors[number] * noise.stretch, confidence)
+        low, high = few_rows.of_value(metric, means[number], ends, confidence)
+        values[name] = {"value": point, "ci_low": low, "ci_high": high}
+
+    compared = list(itertools.combinations(range(len(names)), 2))
+    first, second = (list(each) for each in zip(*compared, strict=True))
+    differences = [found[a][0] - found[b][0] for a, b in compared]
+    drawn_differences = [found[a][1] - found[b][1] for a, b in compared]
+    errors = (noise.errors[first] - noise.errors[second]) * noise.stretch
+    spread = np.hypot(noise.spread[first], noise.spread[second])
+    over_rows = simultaneous(differences, drawn_differences, confidence)
+    over_seeds = simultaneous(differences, drawn_differences, confidence, errors, spread)
+    each = 1 - (1 - confidence) / len(compared)
+    pairs, several = [], any(len(one) > 1 for one in by_seed)
+    for (a, b), point, *ends_of_both in zip(compared, differences, over_rows, over_seeds, strict=True):
+        of_rows, of_seeds = (few_rows.of_difference(metric, means[a], means[b], e, each) for e in ends_of_both)
+        seeded = all(len(systems[name]) > 1 for name in (names[a], names[b]) if name != UNTUNED)
+        claim, ends = ("technique", of_seeds) if seeded else ("artifact", of_rows)
+        withheld, decided_by = openness(ends, of_rows, too_few(rows), not seeded and (several or names[a] != UNTUNED))
+        pairs.append(Pair(names[a], names[b], point, *ends, claim, *of_rows, withheld, decided_by))
+    return values, pairs
+
+
+def openness(
+    ends: tuple[float, float], of_rows: tuple[float, float], few: str | None, one_seed: bool
+) -> tuple[str | None, str | None]:
+    """Return why a comparison has no verdict, and what would decide it: `seeds` or `rows`.
+
+    If the rows don't tell the models in hand apart, further seeds aren't worth their cost: more rows are needed.
+    """
+    apart, apart_in_hand = (low > 0 or high < 0 for low, high in (ends, of_rows))
+    if few:
+        return few, "rows"
+    if one_seed and apart_in_hand:
+        return ONE_SEED, "seeds"
+    if apart or ends == (0, 0):
+        return None, None
+    return None, "seeds" if apart_in_hand else "rows"
 
 
 def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
-    """Return the comparison of one model and scenario; its intervals of differences hold simultaneously."""
+    """Return the comparison of one model and scenario, as comparisons.json holds it."""
     cells = [cell for cell in results.recipe["cells"] if cell[:2] == [model, scenario]]
-    found = resampled(results, cells)
-    higher = results.recipe["scenarios"][scenario]["higher_is_better"]
-    names = list(itertools.combinations(found, 2))
-    differences = [found[a][0] - found[b][0] for a, b in names]
-    ends = simultaneous(differences, [found[a][1] - found[b][1] for a, b in names], results.confidence)
-    pairs = {
-        pair: Difference(value, low, high, higher)
-        for pair, value, (low, high) in zip(names, differences, ends, strict=True)
+    metric, higher = results.metric[scenario], results.recipe["scenarios"][scenario]["higher_is_better"]
+    seeds = {name: [cell[3] for cell in cells if cell[2] == name] for name in dict.fromkeys(cell[2] for cell in cells)}
+    systems = {
+        name: [results.statistics([model, scenario, name, seed], "torch") for seed in own]
+        for name, own in seeds.items()
     }
-    pairs |= {(b, a): -one for (a, b), one in pairs.items()}
+    values, pairs = judge(metric, systems, results.samples, results.confidence)
+    claim = "technique" if any(len(own) > 1 for own in seeds.values()) else "artifact"
+    told = {(pair.a, pair.b): pair.told(claim == "artifact", higher) for pair in pairs}
+    told |= {(b, a): -one for (a, b), one in told.items()}
 
     def better(a: str, b: str) -> bool:
-        return pairs[a, b].verdict == "better"
+        return told[a, b].verdict == "better"
 
-    gained = [name for name in found if name != "base" and better(name, "base")]
-    values = {}
-    for name, (value, drawn) in found.items():
-        low, high = percentiles(drawn, results.confidence)
-        values[name] = {"value": value, "ci_low": low, "ci_high": high}
-    quality = {name: value if higher else -value for name, (value, _) in found.items()}
+    techniques = [name for name in seeds if name != UNTUNED]
+    gained = [name for name in techniques if better(name, UNTUNED)]
+    quality = {name: one["value"] if higher else -one["value"] for name, one in values.items()}
+    rows = len(systems[UNTUNED][0])
+    spent = {name: [results.resources([model, scenario, name, seed]) for seed in seeds[name]] for name in techniques}
     return {
         "model": model,
         "scenario": scenario,
-        "metric": results.metric[scenario],
+        "metric": metric,
         "higher_is_better": higher,
-        "n": len(results.statistics(cells[0], "torch")),
-        "seeds": sorted({cell[3] for cell in cells if cell[2] != "base"}),
+        "n": rows,
+        "too_few": too_few(rows),
+        "claim": claim,
+        "seeds": sorted({seed for name in techniques for seed in seeds[name]}),
+        "seeds_of": {name: seeds[name] for name in techniques},
+        "tokens": {name: max(one["train_tokens"] or 0 for one in found) for name, found in spent.items()},
+        "devices": sorted({device(one["hardware"]) for found in spent.values() for one in found}),
         "values": values,
-        "pairs": [
-            {"a": a, "b": b, "difference": pairs[a, b].value, "ci_low": pairs[a, b].low, "ci_high": pairs[a, b].high}
-            for a, b in names
-        ],
-        "not_better_than_base": [name for name in found if name != "base" and name not in gained],
+        "pairs": [asdict(pair) for pair in pairs],
+        "artifacts": artifacts(results, metric, systems, seeds, pairs),
+        "undecided": {by: [[pair.a, pair.b] for pair in pairs if pair.decided_by == by] for by in ("seeds", "rows")},
+        "not_better_than_base": [name for name in techniques if name not in gained],
         "chosen_on_validation": chosen_on_validation(results, cells, gained),
-        **recommend(gained, quality, better, cost(results, cells)),
+        **recommend(gained, quality, better, costs(results, cells), claim),
     }
+
+
+def artifacts(
+    results: Results, metric: str, systems: Systems, seeds: dict[str, list[int]], pairs: list[Pair]
+) -> list[dict[str, Any]]:
+    """Return each model's difference from the untuned one, over rows alone; the intervals hold simultaneously.
+
+    With one seed they are those of the pairs, so that no model is told better in one place and not in another.
+    """
+    cells = [(name, number) for name in seeds if name != UNTUNED for number in range(len(seeds[name]))]
+    if all(pair.claim == "artifact" for pair in pairs):
+        against = {pair.b: (0 - pair.rows_ci_high, 0 - pair.rows_ci_low) for pair in pairs if pair.a == UNTUNED}
+        ends = [against[name] for name, _ in cells]
+        points = [0 - pair.difference for pair in pairs if pair.a == UNTUNED]
+    else:
+        draws = Resampling(len(systems[UNTUNED][0]), results.samples)
+        untuned, under = draws.values(metric, systems[UNTUNED])
+        found = [draws.values(metric, [systems[name][number]]) for name, number in cells]
+        points = [point - untuned for point, _ in found]
+        each = 1 - (1 - results.confidence) / len(cells)
+        ends = [
+            few_rows.of_difference(metric, systems[name][number], systems[UNTUNED][0], both, each)
+            for (name, number), both in zip(
+                cells, simultaneous(points, [drawn - under for _, drawn in found], results.confidence), strict=True
+            )
+        ]
+    return [
+        {"technique": name, "seed": seeds[name][number], "difference": point, "ci_low": low, "ci_high": high}
+        for (name, number), point, (low, high) in zip(cells, points, ends, strict=True)
+    ]
 
 
 def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str]) -> dict[str, Any]:
     """Return the technique with the lowest final validation loss, averaged over seeds: chosen without test rows."""
     losses: dict[str, list[float]] = {}
     for cell in cells:
-        if cell[2] != "base":
+        if cell[2] != UNTUNED:
             curve = files.read_jsonl(results.run(cell) / "train.jsonl")
             losses.setdefault(cell[2], []).append([e["validation_loss"] for e in curve if "validation_loss" in e][-1])
     means = {name: float(np.mean(found)) for name, found in losses.items()}
     best = min(means, key=lambda name: means[name])
     return {"technique": best, "validation_losses": means, "better_than_base": best in gained}
-
-
-def cost(results: Results, cells: list[Cell]) -> dict[str, tuple[float, float]]:
-    """Return each technique's peak memory in bytes, over all ranks, and seconds, both of its costliest seed."""
-    found: dict[str, tuple[float, float]] = {}
-    for cell in cells:
-        if cell[2] != "base":
-            resources = results.resources(cell)
-            # A cost that was not measured must not win.
-            peak, seconds = (resources[key] or math.inf for key in ("peak_memory_bytes", "seconds"))
-            mine = (peak * resources["world_size"], seconds)
-            found[cell[2]] = max(found.get(cell[2], (0, 0.0)), mine)
-    return found
-
-
-def recommend(
-    gained: list[str], quality: dict[str, float], better: Any, cost: dict[str, tuple[float, float]]
-) -> dict[str, Any]:
-    """Recommend the best technique; if others are not shown worse, the one of them with the least memory.
-
-    Args:
-        gained: techniques that beat the untuned model; only these are recommended.
-        quality: of every technique, larger is better.
-        better: tells if its first technique is shown better than its second.
-        cost: peak memory and seconds; ties in memory go to the faster one.
-    """
-    if not gained:
-        return {
-            "recommended": None,
-            "equals": [],
-            "reason": "no difference shown: no technique beats the untuned model by an interval that excludes zero",
-        }
-    best = max(gained, key=lambda name: quality[name])
-    equals = [name for name in quality if name == best or (name != "base" and not better(best, name))]
-    chosen = min((name for name in equals if name in gained), key=lambda name: cost[name])
-    if len(equals) == 1:
-        return {
-            "recommended": best,
-            "equals": equals,
-            "reason": "it beats the untuned model and every other technique, each by a paired interval that excludes zero",
-        }
-    peak = cost[chosen][0]
-    least = (
-        f"it has the smallest peak memory over its ranks ({peak / MIB:,.0f} MiB)"
-        if math.isfinite(peak)
-        else "it was named first, as the memory of none was measured"
-    )
-    return {
-        "recommended": chosen,
-        "equals": equals,
-        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {least}",
-    }

@@ -12,9 +12,10 @@ from snaketune.core import files, paths, tables
 from snaketune.core.errors import UserError
 from snaketune.core.nested import flat
 from snaketune.core.precisions import backend_of
-from snaketune.reporting.difference import Difference
+from snaketune.reporting.difference import Difference, artifact, difference, too_few
 from snaketune.reporting.numbers import FILTERS
 from snaketune.reporting.params import PackageParams
+from snaketune.reporting.results import UNTUNED
 
 # Those of https://huggingface.co/docs/hub/repositories-licenses that models and data here may have.
 HUB_LICENCES = {
@@ -23,7 +24,6 @@ HUB_LICENCES = {
     *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
     *("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3"),
 }
-UNTUNED = "base"
 
 
 def hub_licence(*stated: str) -> str:
@@ -80,15 +80,24 @@ def summary_row(path: Path, recipe: PackageParams, backend: str) -> dict[str, An
     )
 
 
-def verdict(difference: Difference, comparison: dict[str, Any], technique: str) -> str:
-    """Return what may be said of a tuned model's difference from the untuned one.
+def verdict(gain: Difference, comparison: dict[str, Any], technique: str, seed: int) -> str:
+    """Return what may be said of this model's difference from the untuned one; of its technique it says nothing.
 
-    Better needs both: the interval of the shipped backend, and that of the report, which holds over
-    all comparisons of the scenario and over every seed.
+    Better needs both: the interval of the shipped backend, and that of the report, which holds over all models of
+    the scenario. Both are over test rows alone.
     """
-    if difference.verdict == "better" and technique in comparison["not_better_than_base"]:
+    if gain.verdict == "better" and artifact(comparison, technique, seed).verdict != "better":
         return "not shown better"
-    return difference.verdict
+    return gain.verdict
+
+
+def of_technique(comparison: dict[str, Any], technique: str) -> str:
+    """Return what the report shows of the technique, over seeds."""
+    pair = next(pair for pair in comparison["pairs"] if (pair["a"], pair["b"]) == (UNTUNED, technique))
+    if pair["claim"] == "artifact":
+        return f"`{technique}` was trained with one seed, so nothing is shown of the technique: another seed gives another model. `make more-seeds` trains further ones where they would decide something"
+    told, seeds = difference(comparison, technique, UNTUNED).verdict, comparison["seeds_of"][technique]
+    return f"Over {len(seeds)} seeds and the test rows, `{technique}` compared with the untuned model: {told}"
 
 
 def conversion_steps(parity: dict[str, Any], precision: str, path: Path) -> dict[str, dict[str, Any]]:
@@ -139,18 +148,20 @@ def content(results: Path, recipe: PackageParams) -> dict[str, Any]:
     parity = files.read_json(run / "parity.json")
     steps = conversion_steps(parity, precision, run / "parity.json")
     tuned, shipped = technique != UNTUNED, rows[1]
-    difference = None
+    gain = None
     if tuned:
         low, high = shipped["delta_ci_low"], shipped["delta_ci_high"]
-        difference = Difference(shipped["delta"], low, high, comparison["higher_is_better"])
+        few = too_few(int(shipped["n"]))
+        gain = Difference(shipped["delta"], low, high, comparison["higher_is_better"], few)
     return {
         "recipe": recipe,
         "front_matter": front_matter(recipe, shipped),
         "name": " / ".join((model, scenario, technique, f"seed {seed}")),
         "tuned": tuned,
         "rows": rows,
-        "difference": difference,
-        "verdict": verdict(difference, comparison, technique) if difference else None,
+        "difference": gain,
+        "verdict": verdict(gain, comparison, technique, seed) if gain else None,
+        "of_technique": of_technique(comparison, technique) if tuned else None,
         "comparison": comparison,
         "gate": parity["gate"],
         "steps": steps,

@@ -40,6 +40,7 @@ class TableParams(TypedDict):
     property_runs: list[tuple[str, int, int]]
     ranks: dict[str, int]
     offloaded: list[str]
+    expected: dict[str, dict[str, dict[str, str]]]
 
 
 class PackageParams(TypedDict):

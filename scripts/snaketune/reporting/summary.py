@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.core import files
-from snaketune.core.paths import export_path, run_path, weights_path
 from snaketune.core.tables import Row
+from snaketune.evaluation import few_rows
 from snaketune.evaluation.bootstrap import Resampling, percentiles
-from snaketune.reporting.comparison import Results, row_statistics
 from snaketune.reporting.params import Cell
+from snaketune.reporting.results import UNTUNED, Results, row_statistics
 
 HOSTED = "hosted"
 TRAINING = (
@@ -45,38 +45,26 @@ def quality(
     }
     if statistics is None:
         return found
-    draws = Resampling(len(statistics), 1, results.samples)
+    draws = Resampling(len(statistics), results.samples)
     value, drawn = draws.values(metric, [statistics])
-    low, high = percentiles(drawn, results.confidence)
+    low, high = few_rows.of_value(metric, statistics, percentiles(drawn, results.confidence), results.confidence)
     found |= {"value": value, "ci_low": low, "ci_high": high, "n": len(statistics)}
     if untuned is not None:
         base, under = draws.values(metric, [untuned])
-        low, high = percentiles(drawn - under, results.confidence)
+        ends = percentiles(drawn - under, results.confidence)
+        low, high = few_rows.of_difference(metric, statistics, untuned, ends, results.confidence)
         found |= {"base_value": base, "delta": value - base, "delta_ci_low": low, "delta_ci_high": high}
     return found
-
-
-def artifact_bytes(results: Results, cell: Cell, backend: str) -> int:
-    """Return the size of what a user keeps: the adapter or all weights for torch, otherwise the ONNX files."""
-    if backend != "torch":
-        path = export_path(*cell, precision=backend.removeprefix("onnx-"), calibrated=results.recipe["calibrated"])
-    else:
-        path = weights_path(*cell) if cell[2] == "base" else run_path(*cell)
-    manifest = results.root / path / "manifest.json"
-    entries = files.read_json(manifest)["files"]
-    return sum(
-        entry["bytes"] for name, entry in entries.items() if name.endswith((".safetensors", ".onnx", ".onnx_data"))
-    )
 
 
 def local_row(results: Results, cell: Cell, backend: str) -> Row:
     """Return the row of a run that was evaluated here."""
     model, scenario, technique, _ = cell
-    run, untuned = results.run(cell), technique == "base"
+    run, untuned = results.run(cell), technique == UNTUNED
     figures = files.read_json(run / f"evaluation/{backend}.json")
-    before = None if untuned else results.statistics([model, scenario, "base", 0], backend)
+    before = None if untuned else results.statistics([model, scenario, UNTUNED, 0], backend)
     found = quality(results, cell, backend, results.statistics(cell, backend), before)
-    found["artifact_bytes"] = artifact_bytes(results, cell, backend)
+    found["artifact_bytes"] = results.artifact_bytes(cell, backend)
     found |= {name: figures[name] for name in ("decode_tokens_per_second", "latency_p50_ms")}
     if not untuned:
         resources = results.resources(cell)
@@ -104,7 +92,7 @@ def hosted_rows(results: Results, runs: list[Row]) -> list[Row]:
         before = None
         if one["asks_untuned"]:
             before = answers_of(run.parent / "untuned", metric)
-            base = [model, scenario, "base", 0]
+            base = [model, scenario, UNTUNED, 0]
             rows.setdefault(tuple(base), quality(results, base, HOSTED, before, None))
         resources = files.read_json(run / "resources.json")
         rows[model, scenario, technique, seed] = {

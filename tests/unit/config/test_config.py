@@ -53,6 +53,20 @@ def test_the_shipped_experiment_is_valid() -> None:
         assert matrix.training_recipe("tiny-phi3", technique, 1)["seed"] == 1
 
 
+def test_further_seeds_of_one_run_add_its_cells_alone_and_nothing_to_others() -> None:
+    further = {"more_seeds": {"tiny-phi3": {"classification": {"lora": [1, 2, 4]}}}}
+    before, after = (Recipes(config, ROOT) for config in (CONFIG, CONFIG | further))
+    added = set(after.cells) - set(before.cells)
+    assert added == {("tiny-phi3", "classification", "lora", seed) for seed in (2, 4)}
+    assert set(before.cells) < set(after.cells)
+    assert "more_seeds" not in before.parameters()["experiment"]
+
+
+def test_further_seeds_of_another_experiment_are_refused() -> None:
+    with pytest.raises(UserError, match="more_seeds: dora-2 is none of this experiment's techniques"):
+        Recipes(CONFIG | {"more_seeds": {"tiny-phi3": {"classification": {"dora-2": [2]}}}}, ROOT)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_experiment_is_valid_over_the_default(path: Path) -> None:
     read_matrix(CONFIG | read_yaml(path), ROOT)

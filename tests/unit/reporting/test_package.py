@@ -121,7 +121,8 @@ def test_the_cards_figures_are_those_of_the_measurements(results: Path) -> None:
     [
         ({"delta": 0.01, "delta_ci_low": -0.1, "delta_ci_high": 0.12}, {}, "Not shown better than the base model"),
         ({"delta_ci_low": 0.0}, {}, "Not shown better than the base model"),
-        ({}, {"not_better_than_base": ["lora"]}, "simultaneous for all comparisons"),
+        ({}, {"better": False}, "simultaneous for all comparisons"),
+        ({"n": 19}, {}, "> **Not decided whether better than the base model"),
         ({"delta": -0.2, "delta_ci_low": -0.3, "delta_ci_high": -0.1}, {}, "> **Worse than the base model"),
         ({}, {"higher_is_better": False}, "> **Worse than the base model"),
         (

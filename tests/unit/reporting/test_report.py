@@ -31,9 +31,10 @@ def page(
     skills: dict[str, float] = SKILLS,
     rounds: int = 0,
     hosted: list[dict[str, object]] | None = None,
+    test_rows: int = 120,
 ) -> str:
     """The report of an experiment, summarized and measured as the workflow does it."""
-    recipe = save_experiment(results, skills, scenarios, seeds, precisions) | {"hosted": hosted or []}
+    recipe = save_experiment(results, skills, scenarios, seeds, precisions, test_rows) | {"hosted": hosted or []}
     outputs = [f"--{name}={results}/{name}" for name in ("comparisons", "metrics")]
     outputs = [f"{one}.json" for one in outputs] + [f"--summary={results}/summary.csv"]
     run_script(summarize, "--recipe", json.dumps(recipe), "--results", results, *outputs)
@@ -93,10 +94,25 @@ def test_quality_is_told_by_technique_with_the_verdict_of_the_simultaneous_inter
 
 def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Path) -> None:
     text = page(tmp_path, ["domain"], [1], skills={"base": 0.3, "full": 0.8, "deepspeed": 0.8, "lora": 0.5})
-    told = {(row[0], row[1]): row[-1] for row in rows(text, "Techniques against each other")}
-    assert told["full", "deepspeed"] == "no difference shown"
-    assert told["full", "lora"] == "full is better"
-    assert told["untuned", "lora"] == "lora is better"
+    told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
+    assert told["full", "deepspeed"] == ["no difference shown", "models in hand", "more test rows"]
+    assert told["full", "lora"] == ["not decided: one seed", "models in hand", "more seeds"]
+    assert told["untuned", "lora"] == ["lora is better", "models in hand", "–"]
+    assert "Recommended of the models in hand: full" in text
+    assert "More seeds would decide 2 comparisons (full and lora, deepspeed and lora)" in text
+    text = page(tmp_path / "b", ["domain"], [1, 2, 3], skills={"base": 0.3, "full": 0.8, "lora": 0.5})
+    told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
+    assert told["full", "lora"] == ["full is better", "techniques", "–"]
+    assert "Recommended: full" in text
+    assert "full (seed 1), full (seed 2), full (seed 3)" in text
+
+
+def test_too_few_rows_decide_nothing(tmp_path: Path) -> None:
+    text = page(tmp_path, ["classification"], [1], skills={"base": 0.0, "full": 1.0}, test_rows=12)
+    assert "12 test rows are too few" in text
+    assert rows(text, "Quality of each technique")[2][-1] == "not decided: 12 of the 20 test rows that a verdict takes"
+    table = read_json(tmp_path / "technique_table.json")
+    assert table["counts"] == {"yes": 0, "no": 0, "not-measured": 54}
 
 
 def test_several_seeds_are_one_row_with_the_mean_and_each_seeds_value(tmp_path: Path) -> None:
@@ -155,7 +171,10 @@ def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenc
     assert cell
     assert "domain, difference from untuned" in cell[1]
     told = rows(text, "Where the measurement differs")
-    assert ["adapt a pre-trained LLM to a task or domain", "PEFT", "no", "yes", "yes"] in [row[:5] for row in told]
+    scale = "tiny; a processor, 2 cores; domain: perplexity (5,000 tokens)"
+    assert ["adapt a pre-trained LLM to a task or domain", "PEFT", "no", "yes", "yes", scale] in [
+        row[:6] for row in told
+    ]
     assert 'title="dora is no technique of this experiment">not measured' in text
 
 
@@ -193,7 +212,9 @@ def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_els
     line = next(line for line in text.splitlines() if line.startswith("| adapt"))
     assert line.split(" | ")[1:4] == ["yes", "not measured", "no (page: yes)"]
     assert "- **PEFT, adapt a pre-trained LLM to a task or domain**: no; the page says yes. domain, difference" in text
+    assert line.endswith("| tiny; a processor, 2 cores; domain: perplexity (5,000 tokens) |")
     assert "test rows: domain 120; seeds 1" in text
+    assert "a claim about the models in hand" in text
 
 
 def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path: Path) -> None:

@@ -225,6 +225,32 @@ def test_each_contradiction_of_the_page_is_listed_with_its_figures(tmp_path: Pat
     assert shown(cell(found, "adapt", "LoRA")) == "not measured"
 
 
+def test_a_difference_that_the_estimate_expects_to_vanish_is_called_that(tmp_path: Path) -> None:
+    """Measured no; the page says yes now, and so does the estimate for a larger model."""
+    expected = {
+        "memory": {name: {"model": "Large", "verdict": "yes", "text": "expected to vanish"} for name in TECHNIQUES}
+    }
+    write_json(tmp_path / "comparisons.json", [])
+    recipe = table_recipe([], TECHNIQUES, expected=expected)
+    save_properties(tmp_path, recipe, lora=rounds(*[resources(state=200 * MIB, grown=800 * MIB)] * 3))
+    found = table(tmp_path, recipe)
+    assert shown(cell(found, "memory", "DoRA")) == "no (page: yes; yes expected with Large)"
+    assert shown(cell(found, "memory", "PEFT")) == "no (page: no, now yes; yes expected with Large)"
+    # Measured yes, published no: the estimate agrees with the measurement.
+    assert shown(cell(found, "memory", "LoRA")) == "yes (page: no, since corrected)"
+    told = {one["column"]: one["vanishes"] for one in found["disagreements"] if one["row"] == "memory"}
+    assert told == {"LoRA": None, "DoRA": "expected to vanish", "PEFT": "expected to vanish", "QLoRA": "expected to vanish", "ZeRO": "expected to vanish"}  # fmt: skip
+    assert cell(found, "memory", "DoRA")["scale"].startswith("large; a processor, 2 cores; peak of a rank beyond")
+
+
+def test_at_the_size_that_people_tune_adapters_need_less_memory_than_full() -> None:
+    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
+    found = Recipes(config, ROOT).table_recipe()["expected"]["memory"]
+    told = {name: one["verdict"] for name, one in found.items()}
+    assert told == {"full": "no", **dict.fromkeys(("lora", "qlora", "peft-ia3", "dora", "zero3"), "yes")}
+    assert "Phi-3-mini (3.8 billion parameters, rows of 512 tokens" in found["dora"]["text"]
+
+
 def test_the_shipped_experiment_fills_every_cell_and_its_runs_are_interleaved() -> None:
     config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
     matrix = Matrix(config, ROOT)
