@@ -136,8 +136,6 @@ def main() -> None:
     # DeepSpeed calls functions that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     elements = count_elements(arguments.base_directory / "model.safetensors")
-    # Two fp32 checkpoints may exist at once; those of all weights include two Adam moments.
-    files.need_space(work, elements * 4 * (2 if recipe["adapter"] else 7), "training (checkpoints and the result)")
     accelerator = accelerator_for(recipe, elements)
     if accelerator.is_main_process:
         files.claim(work)
@@ -159,6 +157,9 @@ def main() -> None:
         trainable, total = model.get_nb_trainable_parameters()
     else:
         trainable = total = parameter_count(model)
+    # Two checkpoints may exist at once, each of weights and two Adam moments, and the result; DeepSpeed's have the base too.
+    frozen = 2 * elements if recipe["adapter"] and recipe["engine"]["type"] == "deepspeed" else 0
+    files.need_space(work, 4 * (7 * trainable + frozen), "training (checkpoints and the result)")
     model.train()
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
@@ -170,7 +171,7 @@ def main() -> None:
         rows,
         pad,
         plan_of(recipe, rows, arguments.checkpoint_steps),
-        Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), strict=recipe["base_precision"] == "fp32"),
+        Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), whole=not recipe["adapter"]),
         name="/".join(out.parts[-4:]),
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
         interrupted=stop_notice(),

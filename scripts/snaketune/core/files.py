@@ -33,7 +33,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:
-        mode = _usual_mode(aside)
+        mode = usual_mode(aside)
         yield aside
         _finish(aside, mode)
         aside.replace(path)
@@ -60,7 +60,7 @@ def scratch(directory: Path) -> Iterator[Path]:
 def written_together(directory: Path) -> Iterator[Path]:
     """Yield an empty directory to write files into; on success they are synced and moved to ``directory``."""
     with scratch(directory / ".part") as aside:
-        mode = _usual_mode(aside / ".mode")
+        mode = usual_mode(aside / ".mode")
         yield aside
         for path in sorted(aside.iterdir()):
             _finish(path, mode)
@@ -72,7 +72,7 @@ def is_scratch(path: Path, root: Path) -> bool:
     return any(part.startswith(".") and part.endswith(SCRATCH) for part in path.relative_to(root).parts)
 
 
-def _usual_mode(path: Path) -> int:
+def usual_mode(path: Path) -> int:
     """Return the mode that a new file at ``path`` has, by the umask or the directory's ACL; no file is left there."""
     path.unlink(missing_ok=True)
     path.touch()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedType
 
-from snaketune.core.files import sha256, write_json
+from snaketune.core.files import sha256, usual_mode, write_json
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -28,14 +28,26 @@ def stop_notice() -> Callable[[], bool]:
     return lambda: bool(received)
 
 
-class Checkpoints:
-    """The last checkpoint of a run in ``work``: model, optimizer and random states, written by all ranks.
+def leave_out_frozen(models: list[torch.nn.Module], weights: list[dict[str, Any]], directory: str) -> None:
+    """Reduce each model's state dict, in place, to what is trained: accelerate calls this before it saves ``weights``."""
+    for model, state in zip(models, weights, strict=False):  # DeepSpeed saves its own way, and passes no weights
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained <= state.keys()
+        for name in state.keys() - trained:
+            del state[name]
 
-    ``strict`` is false for a quantized base: its checkpoint holds quantization states that aren't module keys.
+
+class Checkpoints:
+    """The last checkpoint of a run in ``work``: weights, optimizer and random states, written by all ranks.
+
+    Unless it is ``whole``, it holds trained weights only: the job that resumes has loaded the frozen base from
+    its own file by then, and PiSSA has taken the same factors out of it. DeepSpeed's holds the base nonetheless.
     """
 
-    def __init__(self, accelerator: Accelerator, work: Path, key: str, strict: bool = True):
-        self.accelerator, self.work, self.key, self.strict = accelerator, work, key, strict
+    def __init__(self, accelerator: Accelerator, work: Path, key: str, whole: bool = True):
+        self.accelerator, self.work, self.key, self.whole = accelerator, work, key, whole
+        if not whole:
+            accelerator.register_save_state_pre_hook(leave_out_frozen)
 
     def last(self) -> Path | None:
         found = sorted(self.work.glob("checkpoint-*/state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
@@ -48,6 +60,8 @@ class Checkpoints:
         peaks = self.accelerator.gather(torch.tensor([peak], device=self.accelerator.device)).tolist()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            for file in aside.glob("*.safetensors"):
+                file.chmod(usual_mode(aside / "state.json"))
             write_json(aside / "state.json", {"key": self.key, "step": step, "peaks": peaks, **progress})
             shutil.rmtree(path, ignore_errors=True)
             aside.replace(path)
@@ -67,8 +81,7 @@ class Checkpoints:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         if state["key"] != self.key:
             return None
-        # The quantized base itself was just loaded from its own file; only the adapter is restored.
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        options = {} if self.strict else {"load_module_strict" if deepspeed else "strict": False}
+        options = {} if self.whole else {"load_module_strict" if deepspeed else "strict": False}
         self.accelerator.load_state(str(path), **options)
         return path, state

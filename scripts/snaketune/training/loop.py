@@ -153,10 +153,8 @@ class Fit:
             UserError: the loss is not finite (the last good checkpoint stays), or a rank was
                 interrupted (all ranks have saved a checkpoint; only the first reports it).
         """
-        first = self._resume()
-        started, cpu = time.perf_counter(), time.process_time()
-        for step in range(first, len(self.plan.batches)):
-            entry = self._step(step)
+        for step in range(self._resume(), len(self.plan.batches)):
+            entry = self._timed_step(step)
             last = step + 1 == len(self.plan.batches)
             if validate and (last or (step + 1) % validate_every == 0):
                 entry["validation_loss"] = validate()
@@ -165,15 +163,11 @@ class Fit:
             self.log.append(entry)
             if self.watch:
                 self.watch(entry)
-            now, now_cpu = time.perf_counter(), time.process_time()
-            self.seconds, started = self.seconds + now - started, now
-            self.cpu_seconds, cpu = self.cpu_seconds + now_cpu - cpu, now_cpu
             if last or (step + 1) % max(1, len(self.plan.batches) // 20) == 0:
                 self._show(entry)
             stopping = not last and self._any_rank_interrupted()
             if stopping or (not last and (step + 1) % self.plan.checkpoint_steps == 0):
                 self._save(step + 1)
-                started, cpu = time.perf_counter(), time.process_time()
             if stopping:
                 self._stop(step)
 
@@ -188,6 +182,14 @@ class Fit:
         raise UserError(
             f"{self.name}: stopped by a signal after step {step + 1} of {len(self.plan.batches)}; the checkpoint is in {self.checkpoints.work}: run it again to resume"
         )
+
+    def _timed_step(self, step: int) -> dict[str, Any]:
+        """Train on a batch. Validation, which every rank repeats, and checkpoints don't count in the run's seconds."""
+        started, cpu = time.perf_counter(), time.process_time()
+        entry = self._step(step)
+        self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu
+        return entry
 
     def _step(self, step: int) -> dict[str, Any]:
         batch, world, rank = self.plan.batches[step], self.accelerator.num_processes, self.accelerator.process_index
