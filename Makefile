@@ -29,7 +29,8 @@ test-plans:
 	.venv/bin/python -m pytest tests/unit tests/dag $(if $(ALL),tests/integration)
 
 test-runs:
-	.venv/bin/python -m pytest tests/end_to_end tests/gpu $(if $(ALL),-m "not soak")
+	.venv/bin/python -m pytest tests/end_to_end $(if $(ALL),-m "not soak")
+	$(if $(ALL),.venv/bin/python -m pytest tests/gpu -m long)
 
 test-cluster: setup-dev ## test profiles/slurm on a local SLURM cluster; needs root and the Debian packages in .ci/run
 	.venv/bin/python -m pytest tests/cluster

@@ -117,7 +117,7 @@ def main() -> None:
     model = load_adapter(arguments.base_directory, recipe["base_precision"], tuned)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     # The only loss that is comparable with other techniques: over completion tokens, measured here.
-    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, torch.device("cpu"), VALIDATION_ROWS)
+    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, model.device, VALIDATION_ROWS)
     _, total = model.get_nb_trainable_parameters()
 
     status = files.read_json(tuned / "status.json")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.training_runs import REPOSITORY, command, curve, recipe_of
+from support.training_runs import REPOSITORY, TECHNIQUES, command, curve, recipe_of
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.core import manifest
@@ -18,7 +18,6 @@ from snaketune.data.tokens import Rows, write_rows
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
-TECHNIQUES = sorted(path.stem for path in (REPOSITORY / "config/techniques").glob("*.yaml"))
 # All weights with two Adam moments take 16 bytes each: 3.8 billion fit where there is room for 61 GB.
 LARGE = 90e9
 STEPS, LENGTH = 8, 256

@@ -14,6 +14,12 @@ from snaketune.data.tokens import Rows, write_rows
 from support.models import tiny_phi3
 
 REPOSITORY = Path(__file__).parents[2]
+# Those that train.py trains; a file may have its service or platform do that.
+TECHNIQUES = sorted(
+    path.stem
+    for path in (REPOSITORY / "config/techniques").glob("*.yaml")
+    if not {"service", "platform"} & read_yaml(path).keys()
+)
 # Divided by no number of ranks or micro-batches: the last batch of an epoch has one row.
 TRAINING = {"epochs": 2, "batch_rows": 8, "compute_precision": "fp32", "keep_weights": True, "seed": 1}
 ROWS = 25
