@@ -1,6 +1,6 @@
 """The typed model of a scenario: its task, where its data come from, how it is checked and scored."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -95,7 +95,9 @@ class DataBudgets(Strict):
     leaks: Share = Field(0.01, description="validation and test rows that are like a training row or of its group")
     empty: Share = Field(0.0, description="rows without text or answer")
     truncated: Share = Field(0.01, description="answer tokens that max_tokens cuts off")
-    personal: Share = Field(0.01, description="rows with an e-mail address, a phone number or a secret key")
+    personal: Share = Field(
+        0.01, description="rows with an address, a number of a phone, a card or an account, or a secret key"
+    )
     majority: Share = Field(0.95, description="test rows with the commonest label")
     labels: Share = Field(0.0, description="rows with a label that looks like another: spaces, invisible characters")
 
@@ -113,6 +115,10 @@ class Scenario(Strict):
     near_duplicates: NearDuplicates = NearDuplicates()
     gate: Literal["fail", "warn"] = "fail"
     budgets: DataBudgets = DataBudgets()
+    phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]] = Field(
+        default=["US"],
+        description="ISO codes of the regions whose phone numbers count as personal data also without an international prefix",
+    )
     max_tokens: PositiveInt = Field(512, description="longer rows are cut")
     max_new_tokens: PositiveInt = Field(64, description="of a generated answer")
     metrics: list[str] = Field(default_factory=list, description="the task's, where none are given")

@@ -74,6 +74,9 @@ class Recipes(Cells):
         scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
         found = self.scenarios[scenario].model_dump(exclude=scoring)
         del found["budgets"]["truncated"]
+        if self.scenarios[scenario].source.builtin:
+            # Documentation is full of numbers, and none of them is anybody's.
+            del found["phone_regions"]
         return {"scenario": found}
 
     def tokens_recipe(self, scenario: str) -> dict[str, Any]:

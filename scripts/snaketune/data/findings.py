@@ -2,6 +2,7 @@
 
 import collections
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,10 @@ class Findings:
     dropped: collections.Counter[str] = field(default_factory=collections.Counter)
     conflicts: Count = field(default_factory=Count)
     personal: dict[str, Count] = field(default_factory=lambda: {kind: Count() for kind in KINDS})
+    regions: Sequence[str] = ()
+
+    def masked(self, text: str) -> str:
+        return masked(text, self.regions)
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -69,7 +74,7 @@ def count_conflicts(examples: list[Example], task: Task, findings: Findings) -> 
             continue
         other, before = first.setdefault(question, (answer, example))
         if other != answer:
-            shown = f" ({masked(other)!r}, {masked(answer)!r})" if task.labels_are == "label" else ""
+            shown = f" ({findings.masked(other)!r}, {findings.masked(answer)!r})" if task.labels_are == "label" else ""
             findings.conflicts.add(f"{example.place} and {before.place}{shown}")
 
 
@@ -90,7 +95,9 @@ def count_shared_groups(kept: list[Example], leaking: set[int], task: Task, find
     for number, example in grouped:
         if example.given_split != "train" and example.group in trained and number not in leaking:
             other = trained[example.group].place
-            findings.counts["leaks"].add(f"{example.place} shares group {masked(example.group)!r} with {other}")
+            findings.counts["leaks"].add(
+                f"{example.place} shares group {findings.masked(example.group)!r} with {other}"
+            )
 
 
 def count_personal(examples: list[Example], task: Task, findings: Findings) -> None:
@@ -99,7 +106,7 @@ def count_personal(examples: list[Example], task: Task, findings: Findings) -> N
     for example in examples:
         found: dict[str, str] = {}
         for text in task.texts(example.fields):
-            for kind, shown in personal_data(text):
+            for kind, shown in personal_data(text, findings.regions):
                 found.setdefault(kind, shown)
         for kind, shown in found.items():
             findings.personal[kind].add(f"{example.place} ({shown})")
@@ -111,7 +118,7 @@ def count_majority(examples: list[Example], findings: Findings) -> None:
     labels = collections.Counter(example.fields["label"] for example in examples if example.split == "test")
     findings.counts["majority"].of = labels.total()
     for label, rows in labels.most_common(1):
-        findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(masked(label))]
+        findings.counts["majority"].rows, findings.counts["majority"].places = rows, [repr(findings.masked(label))]
 
 
 def count_labels(examples: list[Example], task: Task, findings: Findings) -> None:
@@ -125,7 +132,7 @@ def count_labels(examples: list[Example], task: Task, findings: Findings) -> Non
     usual = {key: min(counts, key=lambda one: (-counts[one], one)) for key, counts in spellings.items()}
     for example, labels in rows:
         if odd := sorted(label for label in labels if usual[label_key(label)] != label):
-            pair = (masked(odd[0]), masked(usual[label_key(odd[0])]))
+            pair = (findings.masked(odd[0]), findings.masked(usual[label_key(odd[0])]))
             alike = len({unicodedata.normalize("NFKC", repr(one)) for one in pair}) == 1
             shown, like = map(ascii if alike else repr, pair)
             findings.counts["labels"].add(f"{example.place} ({shown}, like {like})")

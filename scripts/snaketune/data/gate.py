@@ -19,7 +19,7 @@ from snaketune.data.findings import (
 )
 from snaketune.data.near_duplicates import Duplicates
 from snaketune.data.params import ScenarioParams, origin
-from snaketune.data.pii import masked, personal_data
+from snaketune.data.pii import check_regions, masked, personal_data
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tasks import TASKS, Task
 
@@ -33,10 +33,12 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
         UserError: the user's own texts hold special tokens of chat templates, or their labels
             hold personal data.
     """
-    findings, task = Findings(), TASKS[scenario["task"]]
+    regions = scenario.get("phone_regions", [])
+    check_regions(regions)
+    findings, task = Findings(regions=regions), TASKS[scenario["task"]]
     own = bool(scenario["source"]["path"])
     if own:
-        _refuse_personal_labels(examples, task)
+        _refuse_personal_labels(examples, task, regions)
     clean = _without_markup(examples, task, own, findings)
     filled = _without_empty(clean, task, findings)
     count_conflicts(filled, task, findings)
@@ -78,16 +80,16 @@ def _without_empty(examples: list[Example], task: Task, findings: Findings) -> l
     return kept
 
 
-def _refuse_personal_labels(examples: list[Example], task: Task) -> None:
+def _refuse_personal_labels(examples: list[Example], task: Task, regions: list[str]) -> None:
     """Refuse personal data in labels: the report shows them, and answers are decoded with them."""
     seen, faults = set[str](), Faults()
     for example in examples:
         for label in sorted({*task.labels(example.fields)} - seen):
             seen.add(label)
-            if kinds := sorted({kind for kind, _ in personal_data(label)}):
+            if kinds := sorted({kind for kind, _ in personal_data(label, regions)}):
                 faults.add(
                     example.place,
-                    f"{task.labels_are} {masked(label)!r} holds personal data ({', '.join(kinds)}); labels are shown in the report, so write it otherwise",
+                    f"{task.labels_are} {masked(label, regions)!r} holds personal data ({', '.join(kinds)}); labels are shown in the report, so write it otherwise",
                 )
     faults.stop()
 
@@ -163,6 +165,7 @@ def judge(findings: Findings, scenario: ScenarioParams) -> dict[str, Any]:
 def check_rows(kept: list[Example], scenario: ScenarioParams) -> None:
     """Raise a UserError if the rows are too few, or lack labels in training."""
     name, task = origin(scenario["source"]), TASKS[scenario["task"]]
+    regions = scenario.get("phone_regions", [])
     for split in SPLITS:
         rows = sum(example.split == split for example in kept)
         if rows < MINIMUM_ROWS[split]:
@@ -175,9 +178,9 @@ def check_rows(kept: list[Example], scenario: ScenarioParams) -> None:
     for example in kept:
         if unseen := {*task.labels(example.fields)} - known:
             raise UserError(
-                f"{example.place}: {task.labels_are} {masked(min(unseen))!r} is in {example.split} but in no training row; add rows of it"
+                f"{example.place}: {task.labels_are} {masked(min(unseen), regions)!r} is in {example.split} but in no training row; add rows of it"
             )
     if task.labels_are == "label" and len(known) < 2:
-        raise UserError(f"{name}: only one label ({masked(known.pop())!r}); classification needs two or more")
+        raise UserError(f"{name}: only one label ({masked(known.pop(), regions)!r}); classification needs two or more")
     if not known:
         raise UserError(f"{name}: no entity in any training row; tagging needs one type or more")

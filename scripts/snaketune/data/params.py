@@ -32,6 +32,7 @@ class ScenarioParams(TypedDict):
     near_duplicates: NearDuplicatesParams
     gate: str
     budgets: dict[str, float]
+    phone_regions: NotRequired[list[str]]
 
 
 class DataParams(TypedDict):
