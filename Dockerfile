@@ -11,9 +11,9 @@
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm
 
-# g++ and make: DeepSpeed compiles its extensions on first use. git: the commit in provenance.json.
+# git: the commit in provenance.json.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ git make \
+    && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/*
 
 COPY scripts/make_environment.py /opt/snaketune/scripts/

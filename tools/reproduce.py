@@ -21,8 +21,8 @@ from snaketune.provenance.snakemake_records import configfiles, dry_run, nothing
 DIRECTORY = Path("work/reproduce")
 # Everything else at the top is linked: the workflow, your data, a local model.
 NOT_LINKED = ("results", "work", "logs", ".snakemake", ".git", ".dvc", ".venv")
-# Made from lock files alone and named by their digest or the machine, so sharing them changes no result.
-ENVIRONMENTS = ("work/environments", "work/torch_extensions")
+# Made from lock files alone and named by their digest, so sharing them changes no result.
+ENVIRONMENTS = ("work/environments",)
 INPUTS = ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata")
 
 

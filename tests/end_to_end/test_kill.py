@@ -5,16 +5,14 @@ import os
 import platform
 import random
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
-from killing import COMMANDS, Killer, descendants, kill
+from killing import COMMANDS, Killer
 from support.experiments import SMALL, small
-from support.workspace import REPOSITORY, Workspace
+from support.workspace import Workspace
 
 from reproduce import hashes
 from snaketune.core.files import sha256
@@ -105,22 +103,3 @@ def test_thirty_kills_at_random(
     record("soak.json", figures)
     assert len(killer.kills) == 30
     assert all(equal.values()), equal
-
-
-def test_a_killed_build_of_an_operation_is_not_waited_for(finished: Workspace, tmp_path: Path) -> None:
-    """torch leaves its lock file behind, and would wait for it for ever."""
-    program = "from snaketune.training.deepspeed_ops import load_operations; load_operations('ShareMemCommBuilder')"
-    places = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
-    command = [sys.executable, "-c", program]
-    with psutil.Popen(command, env={**places, "TORCH_EXTENSIONS_DIR": str(tmp_path)}) as building:
-        while not list(tmp_path.glob("**/lock")):
-            assert building.poll() is None, "it ended before it built anything"
-        for process in descendants(building):
-            kill(process)
-    [left] = tmp_path.glob("**/lock")
-    # Where the operation is built already, only the lock could hold it up.
-    built = finished.path / "work/torch_extensions"
-    (built / left.relative_to(tmp_path)).touch()
-    with psutil.Popen(command, env={**places, "TORCH_EXTENSIONS_DIR": str(built)}) as again:
-        assert again.wait(timeout=300) == 0
-    assert not list(built.glob("**/lock"))

@@ -26,7 +26,7 @@ get_argument_parser()
 REPOSITORY = Path(__file__).parents[2]
 # Made once and by digest, so that every copy may share them.
 WITHOUT = "\nwithout one\n"
-SHARED = ("work/environments", "work/torch_extensions")
+SHARED = ("work/environments",)
 
 
 def python() -> str:

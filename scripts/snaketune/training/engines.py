@@ -7,7 +7,6 @@ import torch
 from accelerate import Accelerator, DistributedType, PartialState
 
 from snaketune.core.errors import UserError
-from snaketune.training.deepspeed_ops import load_operations
 from snaketune.training.params import BUCKET_ELEMENTS, TrainingParams
 
 
@@ -28,10 +27,13 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
     cpu, bf16 = not torch.cuda.is_available(), recipe["compute_precision"] == "bf16"
     if recipe["engine"]["type"] != "deepspeed":
         return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    import deepspeed.ops
     from accelerate import DeepSpeedPlugin
 
+    # On CPUs DeepSpeed would compile a shared-memory reduction on first use: two processor minutes and a C++
+    # compiler. Without it, it uses gloo.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     offload = recipe["engine"]["offload"]
-    load_operations("ShareMemCommBuilder", *(["CPUAdamBuilder"] if offload == "cpu" else []))
     bucket = min(BUCKET_ELEMENTS, elements)
     zero: dict[str, Any] = {
         "stage": recipe["engine"]["zero_stage"],
@@ -64,7 +66,10 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
 
 
 def optimizer_for(model: torch.nn.Module, recipe: TrainingParams) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters; DeepSpeed's CPU Adam where the optimizer is offloaded."""
+    """Return torch's fused AdamW over the trainable parameters, whatever the engine.
+
+    DeepSpeed's CPU Adam is compiled on first use: two processor minutes and a C++ compiler.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {
         "lr": recipe["learning_rate"],
@@ -72,8 +77,4 @@ def optimizer_for(model: torch.nn.Module, recipe: TrainingParams) -> torch.optim
         "eps": 1e-8,
         "weight_decay": recipe["weight_decay"],
     }
-    if recipe["engine"]["type"] == "deepspeed" and recipe["engine"]["offload"] == "cpu":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **options)
     return torch.optim.AdamW(parameters, fused=True, **options)
