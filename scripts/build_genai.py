@@ -51,8 +51,16 @@ def extra_options(options: dict[str, Any]) -> list[str]:
 def adjust(config: Any) -> None:
     """Change in a configuration what the builder would overlook or fail on."""
     # transformers 4 has None for no scaling, and the builder would iterate over it.
-    if getattr(config, "rope_scaling", {}) is None:
-        config.rope_scaling = {}
+    scaling = getattr(config, "rope_scaling", None) or {}
+    kind = scaling.get("rope_type")
+    # For Llama it would drop linear scaling; dynamic scaling begins beyond the positions that a package has.
+    if kind in ("linear", "dynamic"):
+        config.rope_position_scale = 1 / scaling["factor"] if kind == "linear" else 1
+        config.rope_parameters = scaling = {"rope_type": "default"}
+    config.rope_scaling = scaling
+    # Phi-2's layer norms aren't of the root mean square.
+    if hasattr(config, "layer_norm_eps"):
+        config.rms_norm_eps = config.layer_norm_eps
     # Without layer types, as in Phi-3's and Mistral's configurations, it would drop the attention window.
     if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
         config.layer_types = ["sliding_attention"] * config.num_hidden_layers
@@ -125,6 +133,9 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
             ) from error
         onnx_files.save(onnx.load(built / "model.onnx"), out)
         settings = files.read_json(built / "genai_config.json")
+        # The builder would add to the end tokens; and the package answers as it was evaluated, likeliest token first.
+        settings["model"]["eos_token_id"] = files.read_json(model / "generation_config.json")["eos_token_id"]
+        settings["search"]["do_sample"] = False
         if options["spin_microseconds"]:
             session = settings["model"]["decoder"]["session_options"]
             session["session.intra_op.spin_duration_us"] = str(options["spin_microseconds"])

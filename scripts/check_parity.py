@@ -47,7 +47,7 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
         steps["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
             **compare_logits(parent["logits"], child["logits"], positions, *how),
             **compare_answers(recipe["primary_metric"], above, below, *how),
-            **{key: tokenized[key] for key in ("prompt_agreement", "prompts") if key in tokenized},
+            **{key: tokenized[key] for key in ("prompt_agreement", "prompts", "stop_agreement") if key in tokenized},
             "bytes": sum(sizes[precision].values()),
             "share_of_fp32_bytes": sizes[precision]["model.onnx_data"] / sizes["fp32"]["model.onnx_data"],
         }

@@ -36,6 +36,19 @@ def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]])
     return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
 
 
+def stop_agreement(backend: Backend, tokens: Rows, ends: set[int], prompts: int) -> dict[str, Any]:
+    """Return the share of prompts after which a package's own loop stops at the first end token, and nowhere else."""
+    complete = getattr(backend, "complete", None)
+    asked = [(prompt, len(ids) - len(prompt)) for prompt, ids in zip(tokens.prompts, tokens.ids, strict=True)]
+    asked = [(prompt, length) for prompt, length in asked if len(prompt)][:prompts]
+    if complete is None or not asked:
+        return {}
+    longest = max(length for _, length in asked)
+    made = [complete(prompt, longest) for prompt, _ in asked]
+    right = [not ends.intersection(ids[:-1]) and (len(ids) == longest or ids[-1] in ends) for ids in made]
+    return {"stop_agreement": float(np.mean(right))}
+
+
 def answers(
     backend: Backend, tokens: Rows, decoding: dict[str, Any], tokenizer: Tokenizer, recipe: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -131,6 +144,9 @@ def main() -> None:
             "metrics": metrics,
             "n": len(predicted),
             **prompt_agreement(backend, tokens, rows),
+            **stop_agreement(
+                backend, tokens, set(files.read_json(directory / "decoding.json")["end"]), recipe["speed_prompts"]
+            ),
             "decode_tokens_per_second": rate,
             "latency_p50_ms": first,
             "hardware": manifest.hardware(),

@@ -7,44 +7,14 @@ from typing import Any
 import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
 
 # isort: split
-from httpx2 import HTTPError
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+import transformers
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from snaketune.core import cli, errors, files, layout, manifest
-from snaketune.core.errors import TransientError, UserError
-
-PATTERNS = [
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model", "vocab.json", "merges.txt",
-]  # fmt: skip
-
-
-def download(hub: str, revision: str) -> Path:
-    """Download a pinned snapshot, without any code, into the hub's cache."""
-    try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS))
-    except GatedRepoError:
-        raise UserError(f"{hub} is gated: accept its licence on the hub and set HF_TOKEN") from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"{hub} has no revision {revision}: copy the 40-digit commit from its page on the hub"
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(f"the hub has no model {hub} (or it is private: set HF_TOKEN)") from None
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
-        refused = response is not None and response.status_code < 500
-        raise (UserError if refused or isinstance(error, ValueError) else TransientError)(
-            f"{hub} at {revision[:12]} can't be downloaded ({reason}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`"
-        ) from None
+from snaketune.core.errors import UserError
+from snaketune.core.quantized import refuse_quantized
+from snaketune.data.hub_download import download
 
 
 def copy_weights(source: Path, out: Path) -> None:
@@ -74,11 +44,11 @@ def copy_weights(source: Path, out: Path) -> None:
             )
 
 
-def copy_tokenizer(source: Path, out: Path) -> None:
-    """Save tokenizer.json, and tokenizer_config.json with the chat template inside."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+def copy_tokenizer(source: Path, out: Path, architecture: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """Save tokenizer.json, and tokenizer_config.json with the chat template inside; return the tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, config=architecture, trust_remote_code=False, local_files_only=True
+    )
     tokenizer.save_pretrained(out)
     config: dict[str, Any] = files.read_json(out / "tokenizer_config.json")
     template = out / "chat_template.jinja"
@@ -89,6 +59,89 @@ def copy_tokenizer(source: Path, out: Path) -> None:
     for path in out.iterdir():
         if path.name not in layout.MODEL_FILES:
             path.unlink()
+    return tokenizer
+
+
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens with which the chat template ends an answer: the last one, and one before another question."""
+    if not tokenizer.chat_template:
+        return []
+    # In Gemma's tokenizer, runs of white space are added tokens too.
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "xyzzy"}]
+    found = []
+    for messages in (chat, [*chat, chat[0]]):
+        try:
+            written = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        except TemplateError:
+            continue
+        after = tokenizer(written.partition("xyzzy")[2], add_special_tokens=False)["input_ids"]
+        found += [token for token in after if token in added][:1]
+    return found
+
+
+def normalized(
+    config: dict[str, Any], generation: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config.json and generation_config.json with token ids that the model has, and with every end token.
+
+    The list of end tokens is made here, once: evaluation, merged model, exports and package all stop
+    at ``eos_token_id`` of generation_config.json. It holds those that the files declare, the
+    tokenizer's own, and those of the chat template, which the files of a base model with a chat
+    template often lack.
+    """
+    size = config.get("vocab_size", len(tokenizer))
+
+    def valid(*found: Any) -> list[int]:
+        return [token for token in dict.fromkeys(found) if isinstance(token, int) and 0 <= token < size]
+
+    def listed(ids: Any) -> list[Any]:
+        return ids if isinstance(ids, list) else [ids]
+
+    declared = valid(*listed(generation.get("eos_token_id"))) or valid(*listed(config.get("eos_token_id")))
+    ends = valid(*declared, tokenizer.eos_token_id, *turn_ends(tokenizer))
+    for content in (config, generation):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            given = content.get(name)
+            kept = valid(*listed(given))
+            # Some configurations have -1 for none, or an id beyond the embeddings.
+            if given is not None and kept != listed(given):
+                content[name] = kept if isinstance(given, list) else next(iter(valid(getattr(tokenizer, name))), None)
+    return config, {**generation, "eos_token_id": ends} if ends else generation
+
+
+def read_configuration(source: Path, out: Path) -> PreTrainedConfig:
+    """Write config.json for this transformers to ``out``, whatever version wrote it, and return it as read from there.
+
+    Raises:
+        UserError: transformers doesn't know the architecture, or a value is none that it can have.
+    """
+    try:
+        config = files.read_json(source / "config.json")
+        # Code of its own, without which the model must run.
+        config.pop("auto_map", None)
+        scaling = config.get("rope_scaling") or {}
+        # Phi-3's first name for it, which transformers 5 refuses before it would translate it.
+        if scaling.get("type") == "su":
+            scaling["type"] = "longrope"
+        files.write_json(out / "config.json", config)
+        read: PreTrainedConfig = AutoConfig.from_pretrained(out, trust_remote_code=False, local_files_only=True)
+        files.write_text(out / "config.json", read.to_json_string())
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(
+            f"{source / 'config.json'}: transformers {transformers.__version__} can't read it ({reason.rstrip('.')}): choose a model whose architecture it has, without code of its own"
+        ) from error
+    return read
+
+
+def settle_tokens(source: Path, out: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write generation_config.json with every end token, and correct the token ids of config.json."""
+    given = source / "generation_config.json"
+    generation = files.read_json(given) if given.exists() else {}
+    config, generation = normalized(files.read_json(out / "config.json"), generation, tokenizer)
+    files.write_json(out / "config.json", config)
+    files.write_json(out / "generation_config.json", generation)
 
 
 def main() -> None:
@@ -98,13 +151,10 @@ def main() -> None:
     source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
     manifest.prove_sources(recipe["source_digests"])
     out.mkdir(parents=True, exist_ok=True)
+    refuse_quantized(source)
+    config = read_configuration(source, out)
     copy_weights(source, out)
-    copy_tokenizer(source, out)
-    shutil.copyfile(source / "config.json", out / "config.json")
-    if (source / "generation_config.json").exists():
-        shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
-    else:
-        files.write_json(out / "generation_config.json", {})
+    settle_tokens(source, out, copy_tokenizer(source, out, config))
     inputs = layout.model_files(source) if recipe["path"] else []
     manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])
 

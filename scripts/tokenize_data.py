@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.core.layout import SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
+from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
 from snaketune.data.tokens import Rows, answer_start, write_rows
 
 
@@ -140,15 +140,18 @@ def card(counts: dict[str, dict[str, int]], longest: int, recipe: TokensParams, 
     return {"max_tokens": longest, "splits": counts, "over_budget": over, "passed": not over}
 
 
-def end_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: the tokenizer's own, and that of the chat template."""
-    last = {int(ids[-1]) for ids, answers in zip(rows.ids, rows.answers, strict=True) if answers[-1]}
-    own = {token for token in [tokenizer.eos_token_id] if token is not None}
-    return sorted(last & special_ids(tokenizer) | own)
+def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path) -> None:
+    """Raise a UserError if a token has no embedding: the tokenizer was given tokens, the model wasn't."""
+    size = files.read_json(base / "config.json").get("vocab_size")
+    largest = max((int(ids.max()) for ids in rows.ids), default=0)
+    if size is not None and largest >= size:
+        raise UserError(
+            f"{base}: the tokenizer writes {tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, but the model has embeddings for {size} tokens, 0 to {size - 1} (`vocab_size` of its config.json): take the tokenizer that belongs to the model, or enlarge the embeddings (resize_token_embeddings in transformers) and give that model as `path:`"
+        )
 
 
 def decoding(
-    tokenizer: PreTrainedTokenizerBase, rows: Rows, kept: list[dict[str, Any]], data: Path, novelty: bool
+    tokenizer: PreTrainedTokenizerBase, base: Path, kept: list[dict[str, Any]], data: Path, novelty: bool
 ) -> dict[str, Any]:
     """Return all else that evaluation needs, so that it imports no transformers and reads no training rows."""
     labels = files.read_json(data / "card.json")
@@ -157,7 +160,8 @@ def decoding(
         ids, answers = of_messages(tokenizer, [*kept[0]["messages"][:-1], {"role": "assistant", "content": answer}])
         candidates[label] = ids[answer_start(np.array(answers)) :]
     training = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if novelty else []
-    return {"candidates": candidates, "end": end_tokens(rows, tokenizer), "training": training}
+    ends = files.read_json(base / "generation_config.json").get("eos_token_id", [])
+    return {"candidates": candidates, "end": ends, "training": training}
 
 
 def main() -> None:
@@ -167,7 +171,7 @@ def main() -> None:
     recipe: TokensParams = arguments.recipe
     data, out = arguments.data_directory, arguments.output_directory
 
-    used = ("config.json", *TOKENIZER_FILES)
+    used = MODEL_FILES[1:]
     manifest.prove(arguments.base_directory / "manifest.json", *used)
     manifest.prove(data / "manifest.json")
     tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
@@ -182,6 +186,7 @@ def main() -> None:
     kept: list[dict[str, Any]] = []
     for split, rows in given.items():
         made[split], kept, count = tokenize(tokenizer, rows, longest, asked=split == "test")
+        check_vocabulary(made[split], tokenizer, arguments.base_directory)
         counts[split] = {"rows": len(rows), "tokens": made[split].tokens(range(len(made[split]))), **count}
         print(f"{split}: {counts[split]}")
     name = f"{data.name} with {arguments.base_directory.parent.name}"
@@ -194,11 +199,14 @@ def main() -> None:
         for split in splits:
             write_rows(out / part / f"{split}.safetensors", made[split])
     files.write_jsonl(out / "test/test.jsonl", kept)
-    files.write_json(out / "test/decoding.json", decoding(tokenizer, made["test"], kept, data, recipe["novelty"]))
+    files.write_json(
+        out / "test/decoding.json", decoding(tokenizer, arguments.base_directory, kept, data, recipe["novelty"])
+    )
     sources = {"training": ["train.jsonl", "validation.jsonl"], "test": ["test.jsonl", "card.json"]}
     sources["test"] += ["train.jsonl"] if recipe["novelty"] else []
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
-        inputs = [*(arguments.base_directory / name for name in used), *(data / name for name in sources[part])]
+        read = used if part == "test" else [name for name in used if name != "generation_config.json"]
+        inputs = [*(arguments.base_directory / name for name in read), *(data / name for name in sources[part])]
         manifest.record(out / part, recipe, inputs, [out / part / name for name in names])
 
 

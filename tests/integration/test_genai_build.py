@@ -1,6 +1,7 @@
 """What onnxruntime-genai's builder makes of a model is that model, for the families we name, and the same at every build."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from support.export_environment import in_export_environment
 from support.random_models import FAMILIES, merged
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import evaluate
+from fetch_model import settle_tokens
 from snaketune.config.export import Genai
-from snaketune.core.files import write_json
-from snaketune.core.layout import GENAI_FILES
+from snaketune.core.files import read_json, write_json
+from snaketune.core.layout import GENAI_FILES, MODEL_FILES
 from snaketune.core.manifest import record
-from snaketune.data.chat_template import CHAT_TEMPLATE
+from snaketune.data.chat_template import CHAT_TEMPLATE, PAD
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate
 
@@ -77,6 +81,9 @@ def test_a_package_is_the_model_of_torch(family: tuple[Path, Path]) -> None:
     assert generate(backend, rows.prompts, {4}, 24) == generate(torch_backend, rows.prompts, {4}, 24)
 
 
+@pytest.mark.parametrize(
+    "family", ["phi3", "phi", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"], indirect=True
+)
 def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tuple[Path, Path]) -> None:
     model, directory = family
     backend = built(model, directory / "genai-int4", INT4)
@@ -87,6 +94,37 @@ def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tupl
     ).stat().st_size
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     assert backend.encode([{"role": "user", "content": "Name it: naïve 10 €\n"}]) == tokenizer.encode(WORDS).ids
+
+
+def test_a_package_stops_where_its_template_ends_an_answer(tmp_path: Path) -> None:
+    """As a base model that was given a chat template: its files know another end token."""
+    model = merged(tmp_path / "merged", **FAMILIES["llama"] | {"eos_token_id": 0})
+    end = 4
+    write_json(model / "tokenizer_config.json", read_json(model / "tokenizer_config.json") | {"eos_token": PAD})
+    write_json(model / "generation_config.json", {"eos_token_id": 0, "do_sample": True, "temperature": 2.0})
+    settle_tokens(model, model, AutoTokenizer.from_pretrained(model))
+    weights = load_file(model / "model.safetensors")
+    # Whatever the text, the end of a turn is the likeliest token.
+    for name, weight in weights.items():
+        weight[:] = 0 if name.startswith(("model.layers", "lm_head")) and "norm" not in name else 1
+    weights["lm_head.weight"][end] = 1
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    record(model, {}, [], [model / name for name in MODEL_FILES])
+    package = tmp_path / "genai"
+    backend = built(model, package, FP32)
+    rows, ends = rows_of([12, 20]), set(read_json(model / "generation_config.json")["eos_token_id"])
+    assert ends == {0, end}
+    assert evaluate.stop_agreement(backend, rows, ends, 2) == {"stop_agreement": 1}
+    said = subprocess.run(
+        [sys.executable, shutil.copy(ROOT / "report/run.py", package), "Where does it end?"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (said.stdout, said.stderr) == ("\n", "")
+    settings = read_json(package / "genai_config.json")
+    settings["model"]["eos_token_id"] = 0
+    write_json(package / "genai_config.json", settings)
+    unended = type(backend)(package / "model.onnx", 1)
+    assert evaluate.stop_agreement(unended, rows, ends, 2) == {"stop_agreement": 0}
 
 
 def test_a_package_says_how_long_its_threads_spin(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class Budget(Strict):
     smallest_prompt_agreement: Share | None = Field(
         None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
     )
+    smallest_stop_agreement: Share | None = Field(
+        None, description="prompts after which a genai package, run by its own loop, stops where the evaluation does"
+    )
 
 
 class Parity(Strict):

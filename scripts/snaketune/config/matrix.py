@@ -21,6 +21,7 @@ from snaketune.config.technique import Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
+from snaketune.core.quantized import refuse_quantized
 
 LINEAR_LAYERS = {
     "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
@@ -167,10 +168,11 @@ class Matrix:
         known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
         for step, budget in self.experiment.parity.budgets.items():
             name = step.removeprefix("onnx-fp32-")
-            if budget.smallest_prompt_agreement is not None and not name.startswith("genai-"):
-                raise UserError(
-                    f"parity.budgets.{step}.smallest_prompt_agreement: only a genai precision has a tokenizer of its own"
-                )
+            for key in ("smallest_prompt_agreement", "smallest_stop_agreement"):
+                if getattr(budget, key) is not None and not name.startswith("genai-"):
+                    raise UserError(
+                        f"parity.budgets.{step}.{key}: only a genai precision has a tokenizer and a loop of its own"
+                    )
             if name != step and name not in known:
                 raise UserError(
                     f"parity.budgets: there is no conversion step {step}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
@@ -185,6 +187,8 @@ class Matrix:
 
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():
+            if model.path:
+                refuse_quantized(self.root / model.path, f"config/models/{model_name}.yaml: path: {model.path}")
             modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
             for name, technique in self.techniques.items():
                 targets = getattr(technique.adapter.options, "target_modules", []) if technique.adapter else []
@@ -200,13 +204,6 @@ class Matrix:
                     )
 
     def _check_files(self) -> None:
-        paths = [(f"scenarios/{n}.yaml: source.path", p) for n, one in self.scenarios.items() for p in one.source.paths]
-        paths += [(f"models/{name}.yaml: path", model.path) for name, model in self.models.items() if model.path]
-        for key, path in paths:
-            if "{" in path or "}" in path:
-                raise UserError(
-                    f"config/{key}: {path}: Snakemake takes braces for a wildcard; rename the file or folder"
-                )
         for name, scenario in self.scenarios.items():
             for path in scenario.source.paths:
                 if not (self.root / path).is_file():

@@ -31,6 +31,9 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
         older["rope_scaling"] = older_scaling(rope) if scaled else None
         if "original_max_position_embeddings" in rope:
             older["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
+        elif not scaled and "original_max_position_embeddings" in older:
+            # By the difference the genai builder recognizes Phi-3's long-rope.
+            older["original_max_position_embeddings"] = older["max_position_embeddings"]
     if "dtype" in older:
         older["torch_dtype"] = older["dtype"]
     return older

@@ -68,6 +68,18 @@ class GenaiBackend:
         parameters.set_search_options(max_length=self.context, past_present_share_buffer=False)
         return onnxruntime_genai.Generator(self.model, parameters)
 
+    def complete(self, prompt: np.ndarray, new_tokens: int) -> list[int]:
+        """Return the token ids that the runtime's own loop writes after a prompt, as a program would: at most ``new_tokens``.
+
+        The package's genai_config.json decides where it ends; the last token is then an end token.
+        """
+        generator, made = self._generator(), list[int]()
+        generator.append_tokens(prompt.astype(np.int32))
+        while not generator.is_done() and len(made) < new_tokens:
+            generator.generate_next_token()
+            made.append(int(generator.get_next_tokens()[0]))
+        return made
+
     def _logits(self, generator: Any, ids: np.ndarray, keep: int) -> np.ndarray:
         if (length := generator.token_count() + len(ids)) > self.context:
             raise UserError(

@@ -246,6 +246,14 @@ def test_a_local_model_that_has_the_modules_is_valid(root: Path) -> None:
     Matrix(CONFIG | {"models": ["mine"], "techniques": ["mine"]}, root)
 
 
+def test_a_local_model_that_is_already_quantized_is_refused_before_its_modules_are_looked_for(root: Path) -> None:
+    save_weights(root / "models/mine", ["query"])
+    (root / "models/mine/config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
+    write(root, "models/mine", MODEL | {"path": "models/mine"})
+    with pytest.raises(UserError, match=r"config/models/mine\.yaml: path: models/mine: .* already quantized \(gptq\)"):
+        Matrix(CONFIG | {"models": ["mine"]}, root)
+
+
 def test_a_local_model_that_is_not_there_is_named(root: Path) -> None:
     write(root, "models/mine", MODEL | {"path": "models/mine"})
     with pytest.raises(UserError, match=r"config/models/mine\.yaml: path: models/mine holds no config\.json"):

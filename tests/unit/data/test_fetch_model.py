@@ -16,9 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+import fetch_model
 from fetch_model import copy_weights
 from snaketune.core.errors import UserError
+from snaketune.core.files import read_json, write_json
+from snaketune.core.quantized import refuse_quantized
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -35,10 +39,10 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 time.sleep = lambda seconds: None
-import fetch_model
 from snaketune.core import errors
+from snaketune.data.hub_download import download
 hub, revision = sys.argv[1:]
-errors.run(lambda: print(*sorted(path.name for path in fetch_model.download(hub, revision).iterdir())))
+errors.run(lambda: print(*sorted(path.name for path in download(hub, revision).iterdir())))
 """
 
 
@@ -185,7 +189,7 @@ def test_a_download_that_breaks_off_is_one_clear_line(hub: http.server.HTTPServe
     assert_one_line(download(tmp_path, hub.server_port), "owner/name at 0123456789ab can't be downloaded")
 
 
-@pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
 def test_a_hub_that_refuses_is_one_clear_line(status: int, hub: http.server.HTTPServer, tmp_path: Path) -> None:
     hub.RequestHandlerClass.status = status
     assert_one_line(download(tmp_path, hub.server_port), "owner/name")
@@ -204,6 +208,12 @@ def test_a_download_without_network_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_name_that_no_hub_can_have_is_one_clear_line(tmp_path: Path) -> None:
     assert_one_line(download(tmp_path, 1, name="owner/na/me"), "owner/na/me")
+
+
+def test_a_home_that_cant_be_written_to_is_named_with_its_remedy(hub: http.server.HTTPServer, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file, in which nobody can make a directory")
+    assert_one_line(download(tmp_path / "home/cache", hub.server_port), f"{tmp_path}/home/cache/hub: can't be written")
+    assert_one_line(download(tmp_path / "home/cache", hub.server_port), "set HF_HOME to a directory")
 
 
 def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:
@@ -233,3 +243,109 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     with pytest.raises(UserError, match=r"names model-1\.safetensors, which isn't there"):
         copy_weights(tmp_path, tmp_path / "out")
+
+
+TOKENS = ["<eos>", "<pad>", "<user>", "<answer>", "<end>", "<return>", *"\n:?abcdefghijklmnopqrstuvwxyz"]
+ASKS = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% else %}"
+GOES_ON = "{% endif %}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
+TEMPLATES = {
+    "one end of every turn": (f"{ASKS}<answer>{{{{ m.content }}}}<end>\n{GOES_ON}", ["<end>"]),
+    "another at the end of the conversation": (
+        f"{ASKS}<answer>{{{{ m.content }}}}{{{{ '<return>' if loop.last else '<end>' }}}}{GOES_ON}",
+        ["<return>", "<end>"],
+    ),
+    "two at the end of the conversation": (
+        f"{ASKS}<answer>{{{{ m.content }}}}<end>{{{{ '<return>' if loop.last }}}}{GOES_ON}",
+        ["<end>"],
+    ),
+    "the next question": (f"{ASKS}<answer>{{{{ m.content }}}}{GOES_ON}", ["<user>"]),
+    "words alone": ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}", []),
+    "a template that refuses": ("{{ raise_exception('no') }}", []),
+}
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: str = "", **config: object) -> Path:
+    """base/ of a local model as the hub has it: configuration and tokenizer are real, the weights aren't."""
+    source, out = tmp_path / "model", tmp_path / "base"
+    source.mkdir()
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(TOKENS)}, "?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens(TOKENS[:6])
+    tokenizer.save(str(source / "tokenizer.json"))
+    special = {"eos_token": "<eos>", "pad_token": "<pad>", "chat_template": template}
+    write_json(source / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **special})
+    sizes = {"vocab_size": len(TOKENS), "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    generation = config.pop("generation", None)
+    write_json(source / "config.json", {"model_type": "llama", **sizes, **config})
+    if generation is not None:
+        write_json(source / "generation_config.json", generation)
+    save_file({"lm_head.weight": np.zeros((2, 2))}, source / "model.safetensors")
+    recipe = json.dumps({"hub": None, "revision": None, "path": str(source), "source_digests": {}})
+    monkeypatch.setattr(sys, "argv", ["fetch_model", "--recipe", recipe, "--output-directory", str(out)])
+    fetch_model.main()
+    return out
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_end_tokens_are_those_of_files_tokenizer_and_template(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    template, ends = TEMPLATES[name]
+    base = fetched(monkeypatch, tmp_path, template, generation={"eos_token_id": [1], "temperature": 0.6})
+    found = read_json(base / "generation_config.json")
+    assert [TOKENS[token] for token in found["eos_token_id"]] == ["<pad>", "<eos>", *ends]
+    assert found["temperature"] == 0.6
+
+
+def test_a_configuration_of_transformers_4_is_saved_as_of_5(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    old = {
+        "rope_theta": 500000.0,
+        "rope_scaling": None,
+        "torch_dtype": "bfloat16",
+        "auto_map": {"AutoConfig": "mine.Mine"},
+    }
+    config = read_json(
+        fetched(monkeypatch, tmp_path, eos_token_id=[2, 999], pad_token_id=-1, bos_token_id=-1, **old) / "config.json"
+    )
+    assert config["rope_parameters"] == {"rope_theta": 500000.0, "rope_type": "default"}
+    assert config["dtype"] == "bfloat16"
+    assert not old.keys() & config.keys()
+    assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (1, None, [2])
+
+
+def test_an_architecture_that_transformers_lacks_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"model/config\.json: transformers 5.* can't read it .*without code of its own"
+    ):
+        fetched(monkeypatch, tmp_path, model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
+    assert not (tmp_path / "base/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"quantization_config": {"quant_method": name}} for name in ("bitsandbytes", "gptq", "awq", "fp8", "mxfp4")),
+        {"quantization_config": {"quant_algo": "NVFP4"}},
+        {"compression_config": {"quant_method": "compressed-tensors"}},
+        {"text_config": {"quantization_config": {"quant_method": "hqq"}}},
+    ],
+)
+def test_a_model_that_says_it_is_quantized_is_refused(tmp_path: Path, config: dict[str, object]) -> None:
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(UserError, match=r"config\.json: this model is already quantized .*from which it was quantized"):
+        refuse_quantized(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("q_proj.weight", "uint8"), ("q_proj.weight", "int8"), ("q_proj.qweight", "int32")]
+)
+def test_a_model_with_quantized_weights_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    write_json(tmp_path / "config.json", {})
+    weights = {"q_proj.bias": np.zeros(2), "mask": np.zeros(2, np.uint8)}
+    save_file(weights, tmp_path / "model.safetensors")
+    refuse_quantized(tmp_path)
+    save_file({**weights, name: np.zeros((2, 2), kind)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"{name} has the type"):
+        refuse_quantized(tmp_path)

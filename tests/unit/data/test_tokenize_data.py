@@ -14,8 +14,9 @@ import tokenize_data
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
+from snaketune.core.layout import MODEL_FILES
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from snaketune.data.tokens import Rows, answer_start, read_rows
+from snaketune.data.tokens import answer_start, read_rows
 
 RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "novelty": False}
 
@@ -46,9 +47,9 @@ def tokenizer_in(directory: Path, template: str, end: str) -> Path:
         directory / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **special},
     )
-    write_json(directory / "config.json", {})
-    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
-    manifest.record(directory, {}, [], [directory / name for name in names])
+    write_json(directory / "config.json", {"vocab_size": tokenizer.get_vocab_size()})
+    write_json(directory / "generation_config.json", {"eos_token_id": [tokenizer.token_to_id(END)]})
+    manifest.record(directory, {}, [], [directory / name for name in MODEL_FILES[1:]])
     return directory
 
 
@@ -91,8 +92,6 @@ def test_an_answer_ends_with_its_own_end_token_whatever_ends_the_conversation(tm
     ids, answers = tokenize_data.of_messages(tokenizer, dialogue(*turns))
     assert tokenizer.decode(np.array(ids)[np.array(answers)]) == "".join(f"{answer}{END}" for answer in turns[1::2])
     assert not tokenizer.decode(ids).endswith(PAD)
-    rows = Rows([np.array(ids)], [np.array(answers)])
-    assert {tokenizer.decode([token]) for token in tokenize_data.end_tokens(rows, tokenizer)} == {END, PAD}
 
 
 @pytest.mark.parametrize("longest", [40, 5, 4, 2])
@@ -162,6 +161,14 @@ def test_a_test_row_without_its_last_answer_is_dropped_but_trained_on(
     ]
 
 
+def test_a_token_without_an_embedding_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    write_json(base / "config.json", {"vocab_size": 260})
+    manifest.record(base, {}, [], [base / name for name in MODEL_FILES[1:]])
+    with pytest.raises(UserError, match=r"writes '<\|end\|>' as token 260, but .* 260 tokens.*resize_token_embeddings"):
+        tokenized(monkeypatch, tmp_path, base, LONG[:1])
+    assert not list((tmp_path / "tokens").rglob("*"))
+
+
 @pytest.mark.parametrize("gate", ["fail", "warn"])
 def test_rows_that_are_all_too_long_are_an_error_whatever_the_gate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, gate: str
@@ -194,8 +201,7 @@ def test_a_tokenizer_without_chat_template_is_an_error(
     config = read_json(base / "tokenizer_config.json")
     del config["chat_template"]
     write_json(base / "tokenizer_config.json", config)
-    names = ("tokenizer.json", "tokenizer_config.json", "config.json")
-    manifest.record(base, {}, [], [base / name for name in names])
+    manifest.record(base, {}, [], [base / name for name in MODEL_FILES[1:]])
     with pytest.raises(UserError, match="no chat template"):
         tokenized(monkeypatch, tmp_path, base, LONG)
     texts = [{"id": "1", "text": "abc"}]
