@@ -16,6 +16,7 @@ from snaketune.reporting.numbers import FILTERS, MIB
 from snaketune.reporting.params import ReportParams
 from snaketune.reporting.plots import colours, differences, loss_curves, quality_against_cost
 from snaketune.reporting.recommend_precision import recommend_precision
+from snaketune.reporting.recommend_technique import OF
 from snaketune.reporting.summary import HOSTED
 
 Rows = list[Row]
@@ -179,7 +180,7 @@ def main() -> None:
     for part in sections:
         found = part["comparison"]
         print(
-            f"{found['model']} {found['scenario']}: recommended {found['recommended'] or 'none'}: {found['reason']}; chosen on validation: {found['chosen_on_validation']['technique']}"
+            f"{found['model']} {found['scenario']}: recommended of the {OF[found['claim']]}s: {found['recommended'] or 'none'}: {found['reason']}; chosen on validation: {found['chosen_on_validation']['technique']}"
         )
 
 

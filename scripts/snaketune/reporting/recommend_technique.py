@@ -10,7 +10,7 @@ from snaketune.reporting.params import Cell
 from snaketune.reporting.results import UNTUNED, Results
 
 STATES = ("weight", "gradient", "optimizer")
-OF = {"artifact": "model in hand", "technique": "technique"}
+OF = {"artifact": "trained model", "technique": "technique"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from snaketune.platforms.hosted import jobs
 from snaketune.platforms.hosted import service as hosted_service
 from snaketune.platforms.hosted.technique import HostedTechnique
 from snaketune.platforms.registry import read_matrix
-from snaketune.reporting.comparison import Results
+from snaketune.reporting.results import Results
 from snaketune.reporting.summary import hosted_rows
 
 ROOT = Path(__file__).parents[3]

@@ -2,21 +2,25 @@
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.measurements import HARDWARE, MIB
+from support.measurements import HARDWARE, MIB, run_script
 
 from more_seeds import more_seeds
-from snaketune.core.files import write_json, write_jsonl
+from snaketune.core.errors import UserError
+from snaketune.core.files import read_yaml, write_json, write_jsonl
+from snaketune.dag.recipes import Recipes
 from snaketune.reporting.comparison import compare, judge
 from snaketune.reporting.difference import artifact, difference
 from snaketune.reporting.recommend_technique import Cost, recommend
 from snaketune.reporting.results import Results
 
+ROOT = Path(__file__).parents[3]
 RIGHT = [1.0] * 60
 WRONG = [0.0] * 45 + [1.0] * 15
 SOME = [1.0, 0.0, 1.0, 1.0, 0.0] * 12
@@ -34,7 +38,7 @@ def cost(state: float, saved: float = 1, *seconds: float) -> Cost:
 def test_without_a_gain_nothing_is_recommended() -> None:
     found = recommend([], {"base": 0.5, "lora": 0.6}, beats(), {"lora": cost(1)}, "artifact")
     assert found["recommended"] is None
-    assert "no difference shown: no model in hand beats" in found["reason"]
+    assert "no difference shown: no trained model beats" in found["reason"]
 
 
 def test_a_technique_that_beats_all_others_is_recommended_whatever_its_cost() -> None:
@@ -209,7 +213,7 @@ def test_one_seed_tells_models_apart_and_no_techniques(tmp_path: Path) -> None:
     cells = [save_run(tmp_path, name, hits, 1) for name, hits in (("base", WRONG), ("lora", SOME), ("full", RIGHT))]
     found = comparison(tmp_path, cells)
     assert (found["claim"], found["recommended"]) == ("artifact", "full")
-    assert "every other model in hand" in found["reason"]
+    assert "every other trained model" in found["reason"]
     told = {(one["a"], one["b"]): (one["claim"], one["withheld"], one["decided_by"]) for one in found["pairs"]}
     assert told == {
         ("base", "lora"): ("artifact", None, None),
@@ -232,6 +236,18 @@ def test_over_seeds_a_technique_may_be_open_while_its_models_are_decided(tmp_pat
     assert more_seeds([found], 2) == {"model": {"scenario": {"full": [1, 2, 3, 4, 5], "lora": [1, 2, 3, 4, 5]}}}
     found["undecided"]["seeds"] = [["base", "lora"]]
     assert more_seeds([found], 1) == {"model": {"scenario": {"full": [1, 2, 3], "lora": [1, 2, 3, 4]}}}
+
+
+def test_what_more_seeds_would_decide_is_an_overlay_of_the_experiment(tmp_path: Path) -> None:
+    shown = {"model": "tiny-phi3", "scenario": "classification", "seeds_of": {"lora": [1], "full": [1], "dora": [1]}}
+    write_json(tmp_path / "found.json", [{**shown, "undecided": {"seeds": [["lora", "full"]], "rows": []}}])
+    paths = ("--comparisons", tmp_path / "found.json", "--output", tmp_path / "more.yaml")
+    run_script(sys.modules["more_seeds"], *paths)
+    config = read_yaml(ROOT / "config/config.yaml")
+    cells = set(Recipes(config | read_yaml(tmp_path / "more.yaml"), ROOT).cells) - set(Recipes(config, ROOT).cells)
+    assert {cell[2:] for cell in cells} == {("lora", 2), ("lora", 3), ("full", 2), ("full", 3)}
+    with pytest.raises(UserError, match="no finished run"):
+        run_script(sys.modules["more_seeds"], "--comparisons", tmp_path / "none.json")
 
 
 def test_techniques_may_have_different_numbers_of_seeds(tmp_path: Path) -> None:
