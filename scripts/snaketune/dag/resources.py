@@ -12,6 +12,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 
 from snaketune.config.technique import Technique
+from snaketune.core.layout import SPLITS
 from snaketune.dag.estimates import (
     NEEDS,
     UNKNOWN,
@@ -22,8 +23,9 @@ from snaketune.dag.estimates import (
     training_bytes,
     training_seconds,
 )
-from snaketune.dag.patterns import BASE, TRAINING
+from snaketune.dag.patterns import BASE, DATA, TRAINING, files_in
 from snaketune.dag.recipes import Recipes
+from snaketune.dag.row_memory import held_rows, resamples
 
 ROWS_UNKNOWN = 2000
 # MB, measured: two Snakemakes of 140 MB start in every job of a cluster, whatever it then does.
@@ -46,7 +48,12 @@ class JobResources:
 
     def memory(self, kind: str) -> Callable[..., int]:
         """Return the megabytes of a job of a kind of NEEDS."""
-        return lambda wildcards, attempt: rising(megabytes(NEEDS[kind].bytes(self._parameters(wildcards))), attempt)
+
+        def needed(wildcards: Any, attempt: int) -> int:
+            constant = NEEDS[kind].bytes(self._parameters(wildcards))
+            return rising(megabytes(constant + self._held(kind, wildcards.get("scenario"))), attempt)
+
+        return needed
 
     def minutes(self, kind: str) -> Callable[..., int]:
         return lambda wildcards, attempt: attempt * minutes(NEEDS[kind].seconds(self._parameters(wildcards)))
@@ -122,6 +129,21 @@ class JobResources:
             return most, most * ROWS_UNKNOWN
         longest = max(split["longest"] for split in card["splits"].values())
         return min(longest, most), card["splits"]["train"]["tokens"]
+
+    def _held(self, kind: str, scenario: str | None) -> float:
+        """Return the bytes of the rows that a job of a kind of NEEDS holds, as far as they are known."""
+        if kind in ("table", "parity"):
+            chosen = [scenario] if scenario else self.matrix.experiment.scenarios
+            cards = [self._read(f"{DATA.format(scenario=name)}/card.json") for name in chosen]
+            rows = max((card["kept"]["test"] for card in cards if card), default=0)
+            return resamples(rows, self.matrix.experiment.evaluation.bootstrap_samples)
+        if scenario and kind in ("data", "tokens"):
+            prepared = held_rows(
+                map(Path, files_in(DATA.format(scenario=scenario), [f"{one}.jsonl" for one in SPLITS]))
+            )
+            # Before a dataset of the hub is fetched, nothing is known of its size.
+            return (kind == "tokens" and prepared) or held_rows(map(Path, self.matrix.scenarios[scenario].source.paths))
+        return 0
 
     def _training(self, wildcards: Any) -> tuple[dict[str, Any], Shape, int, int]:
         """Return the parameters, shape, longest row and tokens of a training job."""
