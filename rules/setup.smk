@@ -28,6 +28,7 @@ from snaketune.platforms.kaito import jobs as kaito_jobs
 from snaketune.platforms.registry import read_matrix
 
 try:
+    process.check_config_files(workflow.configfiles)
     MATRIX = read_matrix(config, Path())
 except UserError as error:
     raise WorkflowError(str(error)) from None

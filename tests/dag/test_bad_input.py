@@ -89,7 +89,7 @@ def test_a_mistake_in_the_users_file(tmp_path: Path) -> None:
     workspace = Workspace.make(tmp_path, {**UNTRAINED, "scenarios": ["mine"]})
     (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     workspace.write("config/scenarios/mine.yaml", {"task": "classification", "source": {"path": "mine.jsonl"}})
-    shown = workspace.snakemake("--cores", "1", "results/data/mine/card.json")
+    shown = workspace.forked("--cores", "1", "results/data/mine/card.json")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
     assert "error: mine.jsonl:2: not JSON" in text

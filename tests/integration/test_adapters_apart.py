@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import attach, merge
 from snaketune.training.base_model import load_base
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 LORA = {"r": 4, "lora_alpha": 16, "target_modules": LAYERS}
@@ -48,14 +50,6 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 IDS = np.random.default_rng(0).integers(3, 64, (2, 12))
 PROBE = {"rows": 2, "positions": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def in_export(*command: object) -> None:

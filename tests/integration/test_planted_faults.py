@@ -7,7 +7,6 @@ from typing import Any
 
 import onnxruntime
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 from support.exported_runs import (
     EVALUATION,
@@ -64,9 +63,8 @@ QUANTIZED_FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The control, and the runs with a fault: every one made by the scripts."""
-    torch.set_num_threads(1)
     place = Place(tmp_path_factory.mktemp("planted"))
     for run, seed in (("control", 1), ("another seed", 2)):
         place.train(run, seed)

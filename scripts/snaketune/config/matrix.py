@@ -204,6 +204,13 @@ class Matrix:
                     )
 
     def _check_files(self) -> None:
+        paths = [(f"scenarios/{n}.yaml: source.path", p) for n, one in self.scenarios.items() for p in one.source.paths]
+        paths += [(f"models/{name}.yaml: path", model.path) for name, model in self.models.items() if model.path]
+        for key, path in paths:
+            if "{" in path or "}" in path:
+                raise UserError(
+                    f"config/{key}: {path}: Snakemake takes braces for a wildcard; rename the file or folder"
+                )
         for name, scenario in self.scenarios.items():
             for path in scenario.source.paths:
                 if not (self.root / path).is_file():

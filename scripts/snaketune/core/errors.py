@@ -8,12 +8,26 @@ class UserError(Exception):
     """A mistake that the user can fix; its message says what, where and what to do."""
 
 
+class TransientError(UserError):
+    """A failure that may pass by itself, such as that of a network: Snakemake may try the job again."""
+
+
+# How a message ends whose job Snakemake may try again.
+AGAIN = " (this may pass by itself: another try may succeed)"
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's ``main`` and end with exit code 1 and one line on a UserError."""
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{AGAIN if isinstance(error, TransientError) else ''}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def is_users_mistake(log: str) -> bool:
+    """Return whether a log ends with the message of a UserError that no other try of its job can cure."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("  ")]
+    return bool(lines) and lines[-1].startswith("error: ") and not log.rstrip().endswith(AGAIN)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from snaketune.core.errors import UserError
+from snaketune.core.errors import TransientError, UserError
 
 _claims: list[TextIO] = []
 SCRATCH = (".part", ".export", ".quantize")
@@ -39,7 +39,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left on the disk of {path.parent} while writing {path.name}") from error
+            raise TransientError(f"no space left on the disk of {path.parent} while writing {path.name}") from error
         raise
     finally:
         aside.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def lock(guard: TextIO, rival: str = "") -> None:
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | (fcntl.LOCK_NB if rival else 0))
     except BlockingIOError:
-        raise UserError(rival) from None
+        raise TransientError(rival) from None
     except OSError as error:
         place = Path(guard.name).absolute().parent
         raise UserError(
@@ -132,7 +132,7 @@ def need_space(directory: Path, needed: int, what: str) -> None:
     existing = next(p for p in [directory, *directory.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise UserError(
+        raise TransientError(
             f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk"
         )
 
@@ -165,12 +165,19 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        UserError: it is missing, not UTF-8 or not YAML; the message names the file and the line.
+        UserError: it is missing, not UTF-8 or not YAML, or has a key twice; the message names the file and the line.
     """
     import yaml  # the export environment needn't have it
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        # Before aliases are merged: a key may be there again to override a merged one.
+        if twice := _repeated_key(root, set()):
+            raise UserError(
+                f"{path}, line {twice[1].start_mark.line + 1}: the key {twice[1].value!r} is there twice, first in line {twice[0].start_mark.line + 1}; keep one"
+            )
+        return loader.construct_document(root) if root else None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -180,6 +187,20 @@ def read_yaml(path: Path) -> Any:
         raise UserError(
             f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
         ) from None
+
+
+def _repeated_key(node: Any, seen: set[int]) -> tuple[Any, Any] | None:
+    """Return two equal keys of one mapping in a YAML node, if there are any; nodes in ``seen`` are left out."""
+    parts = node.value if isinstance(getattr(node, "value", None), list) and id(node) not in seen else []
+    seen.add(id(node))
+    keys: dict[tuple[str, str], Any] = {}
+    for part in parts:
+        key, inner = part if isinstance(part, tuple) else (None, part)
+        if key and (first := keys.setdefault((key.tag, str(key.value)), key)) is not key:
+            return first, key
+        if twice := _repeated_key(inner, seen):
+            return twice
+    return None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -10,16 +11,22 @@ from typing import Any
 
 import psutil
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
 
-from snaketune.core.errors import UserError
-from snaketune.core.files import prefer_programs_of
+from snaketune.core.errors import UserError, is_users_mistake
+from snaketune.core.files import prefer_programs_of, read_yaml
 from snaketune.dag import slurm_preflight
 
 
 def set_up(workflow: Any) -> None:
-    """Let jobs find this environment's programs without an activated shell, and hear SLURM's warning."""
+    """Let jobs find this environment's programs without an activated shell, and hear SLURM's warning.
+
+    And fail at once: Snakemake would try a job again as often as `retries` says, whatever is wrong with it.
+    """
     signal.signal(signal.SIGUSR1, _pass_on)
+    # Snakemake has no setting for this: it asks a failed job how often it may be tried.
+    Job.restart_times = GroupJob.restart_times = property(_restarts)
     # Conda brings its own programs.
     if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
         prefer_programs_of(Path(sys.executable).parent)
@@ -33,6 +40,24 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.send_signal(number)
+
+
+def _restarts(job: Job | GroupJob) -> int:
+    """Return how often a failed job may be tried again: not at all if its log ends with a user's mistake."""
+    parts = job.jobs if isinstance(job, GroupJob) else [job]
+    began = psutil.Process().create_time()
+    logs = [path for part in parts for path in map(Path, part.log) if path.is_file()]
+    # An older log is of a Snakemake before this one.
+    if any(path.stat().st_mtime > began and is_users_mistake(path.read_text(errors="replace")) for path in logs):
+        return 0
+    return max(part.rule.restart_times for part in parts)
+
+
+def check_config_files(paths: Iterable[str | Path]) -> None:
+    """Raise a UserError if a file of --configfile has a key twice: Snakemake takes the last."""
+    for path in map(Path, paths):
+        if path.suffix != ".json":
+            read_yaml(path)
 
 
 def prepare_cluster(workflow: Any) -> None:

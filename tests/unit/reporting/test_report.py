@@ -48,6 +48,22 @@ def page(
     return output.read_text()
 
 
+@pytest.fixture(scope="module")
+def classification(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of an experiment whose page several tests read."""
+    results = tmp_path_factory.mktemp("classification")
+    page(results, ["classification"], [1])
+    return results
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another, with all that the published table claims."""
+    results = tmp_path_factory.mktemp("domain")
+    page(results, ["domain"], [1], rounds=3)
+    return results
+
+
 def rows(text: str, heading: str) -> list[list[str]]:
     """The cells of the first table after a heading, without their tags."""
     table = text[text.index(f"<h3>{heading}") :].split("</table>")[0]
@@ -75,10 +91,11 @@ def test_a_difference_is_called_only_where_its_interval_excludes_zero(
 
 @pytest.mark.parametrize("scenario", ["classification", "domain"])
 def test_quality_is_told_by_technique_with_the_verdict_of_the_simultaneous_interval(
-    scenario: str, tmp_path: Path
+    scenario: str, request: pytest.FixtureRequest
 ) -> None:
-    text = page(tmp_path, [scenario], [1])
-    comparison = read_json(tmp_path / "comparisons.json")[0]
+    results: Path = request.getfixturevalue(scenario)
+    text = (results / "report.html").read_text()
+    comparison = read_json(results / "comparisons.json")[0]
     found = {row[0]: row for row in rows(text, "Quality of each technique")}
     assert {name: row[-1] for name, row in found.items() if name in SKILLS} == {
         "full": "better",
@@ -126,12 +143,12 @@ def test_several_seeds_are_one_row_with_the_mean_and_each_seeds_value(tmp_path: 
     assert "seeds 1, 2, 3" in text
 
 
-def test_one_seed_has_no_column_of_seeds(tmp_path: Path) -> None:
-    assert "each seed" not in page(tmp_path, ["classification"], [1])
+def test_one_seed_has_no_column_of_seeds(classification: Path) -> None:
+    assert "each seed" not in (classification / "report.html").read_text()
 
 
-def test_without_an_export_there_are_no_tables_of_exports(tmp_path: Path) -> None:
-    text = page(tmp_path, ["qa"], [1])
+def test_without_an_export_there_are_no_tables_of_exports(classification: Path) -> None:
+    text = (classification / "report.html").read_text()
     assert "Quality of each export" not in text
     assert "Parity" not in text
 
@@ -153,17 +170,17 @@ def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: 
     assert "On the test rows it is not shown to be better than the untuned model" in text
 
 
-def test_data_without_labels_tell_their_gate(tmp_path: Path) -> None:
-    text = page(tmp_path, ["domain"], [1])
+def test_data_without_labels_tell_their_gate(domain: Path, classification: Path) -> None:
+    text = (domain / "report.html").read_text()
     assert "always answering" not in text
     assert re.search(r"Data gate: <span[^>]*>passed</span>", text)
     assert "leaks 0.70 % of 140" in text
     assert "majority" not in text
-    assert "always answering the most common one scores 0.500" in page(tmp_path / "b", ["classification"], [1])
+    assert "always answering the most common one scores 0.500" in (classification / "report.html").read_text()
 
 
-def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenced(tmp_path: Path) -> None:
-    text = page(tmp_path, ["domain"], [1], rounds=3)
+def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenced(domain: Path) -> None:
+    text = (domain / "report.html").read_text()
     assert text.index("The published table, measured") < text.index('id="section-1"')
     header = re.findall(r"<th>(\w+)<br>\(", text)
     assert header == ["LoRA", "QLoRA", "PEFT", "DeepSpeed", "ZeRO", "DoRA"]
@@ -178,11 +195,11 @@ def test_the_published_table_is_first_with_its_contradictions_marked_and_evidenc
     assert 'title="dora is no technique of this experiment">not measured' in text
 
 
-def test_the_page_stands_alone_and_equal_results_give_equal_bytes(tmp_path: Path) -> None:
-    text = page(tmp_path, ["domain", "classification"], [1], ["fp32"])
+def test_the_page_stands_alone_and_equal_results_give_equal_bytes(domain: Path, tmp_path: Path) -> None:
+    text = (domain / "report.html").read_text()
     assert not re.search(r"<(script|link|img|iframe)\b|\bsrc=|@import|url\((?!#)", text)
     assert set(re.findall(r'href="([^"#])', text)) == set()
-    assert page(tmp_path / "b", ["domain", "classification"], [1], ["fp32"]) == text
+    assert page(tmp_path, ["domain"], [1], rounds=3) == text
 
 
 def test_every_technique_has_its_own_colour() -> None:
@@ -201,11 +218,10 @@ def write_readme(results: Path, readme: Path) -> str:
     return readme.read_text()
 
 
-def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_else(tmp_path: Path) -> None:
-    page(tmp_path, ["domain"], [1], rounds=3)
+def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_else(domain: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- published -->\nold\n<!-- /published -->\nafter\n")
-    text = write_readme(tmp_path, readme)
+    text = write_readme(domain, readme)
     assert text.startswith("before\n<!-- published -->\n| claim | LoRA | QLoRA | PEFT |")
     assert text.endswith("<!-- /published -->\nafter\n")
     assert "old" not in text
@@ -236,23 +252,21 @@ def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path:
     assert shares == ["17", "17", "17", "33", "17"]
 
 
-def test_a_readme_without_the_markers_is_left_as_it_is(tmp_path: Path) -> None:
-    page(tmp_path, ["domain"], [1])
+def test_a_readme_without_the_markers_is_left_as_it_is(domain: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("no marker\n")
     with pytest.raises(UserError, match="<!-- published -->"):
-        write_readme(tmp_path, readme)
+        write_readme(domain, readme)
     assert readme.read_text() == "no marker\n"
 
 
-def test_a_run_that_measured_no_cell_leaves_the_published_table_as_it_is(tmp_path: Path) -> None:
-    page(tmp_path, ["classification"], [1])
+def test_a_run_that_measured_no_cell_leaves_the_published_table_as_it_is(classification: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("<!-- published -->\nold\n<!-- /published -->\n")
-    assert "old" in write_readme(tmp_path, readme)
+    assert "old" in write_readme(classification, readme)
 
 
-def test_runs_at_services_have_a_table_of_their_own(tmp_path: Path) -> None:
+def test_runs_at_services_have_a_table_of_their_own(classification: Path, tmp_path: Path) -> None:
     for part, skill in (("seed-1", 0.9), ("untuned", 0.2)):
         run = tmp_path / f"runs/gpt/classification/service/{part}"
         save_evaluation(run, "hosted", "accuracy", skill, 120, 1)
@@ -266,4 +280,4 @@ def test_runs_at_services_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert float(tuned[7]) == pytest.approx(float(tuned[5]) - float(untuned[5]), abs=2e-3)
     assert tuned[9:] == ["120", "4,321", "–"]
     assert {row[0] for row in rows(text, "Quality of each technique")} == {"technique", "untuned", *SKILLS} - {"base"}
-    assert "services" not in page(tmp_path / "other", ["classification"], [1])
+    assert "services" not in (classification / "report.html").read_text()
