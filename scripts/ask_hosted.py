@@ -53,11 +53,12 @@ def main() -> None:
     with user_errors(service.host):
         client, name = service.answerer(tuned)
     limit = {recipe["service"].get("answer_limit", "max_tokens"): recipe["max_new_tokens"]}
-    keys = [key_of(service.host, name, row["messages"][:-1], recipe) for row in rows]
+    asked = [[{key: turn[key] for key in ("role", "content")} for turn in row["messages"][:-1]] for row in rows]
+    keys = [key_of(service.host, name, messages, recipe) for messages in asked]
     log = arguments.work / f"{keys[0][:12]}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     found = kept(log)
-    missing = {key: row["messages"][:-1] for key, row in zip(keys, rows, strict=True) if key not in found}
+    missing = {key: messages for key, messages in zip(keys, asked, strict=True) if key not in found}
     with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:
         # The last line may be cut: the next answer needs a line of its own.
         file.write("\n")

@@ -14,7 +14,7 @@ from snaketune.platforms.hosted.service import SPLITS
 
 
 def chat_of(row: dict[str, Any], most_characters: int | None) -> Messages:
-    """Return a row's messages with nothing but role and content.
+    """Return a row's messages with nothing but role and content, and OpenAI's `weight` of an answer not to learn.
 
     Raises:
         Fault: the service would reject them.

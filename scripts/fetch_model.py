@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.quantized import refuse_quantized
+from snaketune.data.chat_rendering import settled_template
 from snaketune.data.hub_download import download
 
 
@@ -45,10 +46,18 @@ def copy_weights(source: Path, out: Path) -> None:
 
 
 def copy_tokenizer(source: Path, out: Path, architecture: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """Save tokenizer.json, and tokenizer_config.json with the chat template inside; return the tokenizer."""
+    """Save tokenizer.json, and tokenizer_config.json with the chat template inside; return the tokenizer.
+
+    Raises:
+        UserError: the chat template can't be used.
+    """
     tokenizer = AutoTokenizer.from_pretrained(
         source, config=architecture, trust_remote_code=False, local_files_only=True
     )
+    try:
+        tokenizer.chat_template = settled_template(tokenizer)
+    except ValueError as fault:
+        raise UserError(f"{source / 'tokenizer_config.json'}: {fault}") from None
     tokenizer.save_pretrained(out)
     config: dict[str, Any] = files.read_json(out / "tokenizer_config.json")
     template = out / "chat_template.jinja"

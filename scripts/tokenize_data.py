@@ -1,6 +1,6 @@
 """Tokenize a scenario's rows with a model's own tokenizer and chat template, once for all techniques."""
 
-from functools import cache
+import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,6 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
+from snaketune.data.chat_rendering import Pair, chat_tokens, special_token
+from snaketune.data.formats import exchange
+from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, write_rows
 
 
@@ -23,49 +26,6 @@ class TokensParams(TypedDict):
     gate: str
     novelty: bool
     """Whether answers are compared with those of the training rows."""
-
-
-Pair = tuple[list[int], list[bool]]
-
-
-@cache
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return all special tokens: those of the chat format may lack a name in the tokenizer."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(added | set(tokenizer.all_special_ids))
-
-
-def of_messages(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> Pair:
-    """Return the token ids of a conversation, and which belong to answers, end tokens included.
-
-    Prompts and answers are tokenized separately, so that training sees the same tokens as inference;
-    what the template writes after an answer's end token doesn't belong to it.
-    """
-    whole = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    ids: list[int] = []
-    answers: list[bool] = []
-    done = 0
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        asked = str(tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True))
-        answered = str(tokenizer.apply_chat_template(messages[: number + 1], tokenize=False))
-        # Phi-4 ends a whole conversation with another token.
-        if not whole.startswith(answered) and tokenizer.eos_token:
-            answered = answered.removesuffix(tokenizer.eos_token)
-        if not (whole.startswith(asked) and whole.startswith(answered) and answered.startswith(asked)):
-            raise UserError(
-                "the chat template's generation prompt isn't how it begins an answer: training would see another prompt than inference"
-            )
-        prompt = tokenizer(whole[done : len(asked)], add_special_tokens=False)["input_ids"]
-        answer = tokenizer(whole[len(asked) : len(answered)], add_special_tokens=False)["input_ids"]
-        ends = (i for i, token in enumerate(answer) if token in special_ids(tokenizer))
-        length = next(ends, len(answer) - 1) + 1
-        ids += prompt + answer
-        answers += [False] * len(prompt) + [i < length for i in range(len(answer))]
-        done = len(answered)
-    last = len(answers) - answers[::-1].index(True)
-    return ids[:last], answers[:last]
 
 
 def of_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list[Pair]:
@@ -80,12 +40,30 @@ def of_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list
     return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]
 
 
+def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int) -> list[Pair]:
+    """Return a row's sequences of tokens: several for a long text, and for some chats.
+
+    Raises:
+        ValueError: the model's template or tokenizer would change the text.
+    """
+    if "messages" in row:
+        return chat_tokens(tokenizer, row["messages"])
+    if token := special_token(tokenizer, row["text"]):
+        raise ValueError(
+            f"the text holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise"
+        )
+    return of_text(tokenizer, row["text"], longest)
+
+
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool
+    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool, name: str, faults: Faults
 ) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
     """Cut chats at ``longest`` tokens and drop those with no answer left; plain texts become several pieces.
 
-    Test rows (``asked``) are also dropped if nothing is left of their last answer.
+    Test rows (``asked``) have the sequence of their last answer only, and are also dropped if nothing is left of it.
+
+    Args:
+        name: of these rows, before a row's id in ``faults``.
 
     Returns:
         The tokens, the rows that were kept, and counts of what was cut.
@@ -96,9 +74,13 @@ def tokenize(
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
     for row in rows:
         chat = "messages" in row
-        pieces = [of_messages(tokenizer, row["messages"])] if chat else of_text(tokenizer, row["text"], longest)
+        try:
+            pieces = of_row(tokenizer, row, longest)
+        except ValueError as fault:
+            faults.add(f"{name} row {row['id']}", str(fault))
+            continue
         before = len(ids)
-        for tokens, mask in pieces:
+        for tokens, mask in pieces[-1:] if chat and asked else pieces:
             count["answer_tokens"] += sum(mask)
             count["lost_answer_tokens"] += sum(mask[longest:])
             count["cut_rows"] += len(tokens) > longest
@@ -114,13 +96,15 @@ def tokenize(
     return Rows(ids, answers), kept, count
 
 
-def card(counts: dict[str, dict[str, int]], longest: int, recipe: TokensParams, name: str) -> dict[str, Any]:
-    """Return the counts of what was cut, and the gate's verdict.
+def card(
+    counts: dict[str, dict[str, int]], longest: int, recipe: TokensParams, name: str, faults: Faults
+) -> dict[str, Any]:
+    """Return the counts of what was cut, and the gate's verdict; rows with ``faults`` were left out.
 
     Raises:
         UserError: more completion tokens are lost than the budget allows, and the gate is `fail`; or all are.
     """
-    over = []
+    over = [f"{faults.count} rows were left out: {'; '.join(faults.shown)}"] if faults.count else []
     for split, count in counts.items():
         if count["dropped_rows"] == count["rows"]:
             raise UserError(
@@ -150,6 +134,14 @@ def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path)
         )
 
 
+def positions(base: Path) -> int:
+    """Return how many positions a model has by its config.json; without a word on it, as many as one likes."""
+    config = files.read_json(base / "config.json")
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx")
+    found = [part[name] for part in (config, config.get("text_config") or {}) for name in names if part.get(name)]
+    return min(found, default=sys.maxsize)
+
+
 def decoding(
     tokenizer: PreTrainedTokenizerBase, base: Path, kept: list[dict[str, Any]], data: Path, novelty: bool
 ) -> dict[str, Any]:
@@ -157,8 +149,15 @@ def decoding(
     labels = files.read_json(data / "card.json")
     candidates = {}
     for label, answer in zip(labels["labels"], labels["answers"], strict=True):
-        ids, answers = of_messages(tokenizer, [*kept[0]["messages"][:-1], {"role": "assistant", "content": answer}])
+        try:
+            *_, (ids, answers) = chat_tokens(tokenizer, [*kept[0]["messages"][:-1], exchange("", answer)[1]])
+        except ValueError as fault:
+            raise UserError(f"{data.name}: label {label!r}: {fault}") from None
         candidates[label] = ids[answer_start(np.array(answers)) :]
+        if twin := next((one for one in candidates if one != label and candidates[one] == candidates[label]), None):
+            raise UserError(
+                f"{data.name}: the labels {twin!r} and {label!r} have the same tokens with this model: name them otherwise"
+            )
     training = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if novelty else []
     ends = files.read_json(base / "generation_config.json").get("eos_token_id", [])
     return {"candidates": candidates, "end": ends, "training": training}
@@ -180,19 +179,24 @@ def main() -> None:
         raise UserError(
             f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
         )
-    longest = min(recipe["max_tokens"], tokenizer.model_max_length)
+    longest = min(recipe["max_tokens"], tokenizer.model_max_length, positions(arguments.base_directory))
+    name = f"{data.name} with {arguments.base_directory.parent.name}"
+    faults = Faults()
     made: dict[str, Rows] = {}
     counts: dict[str, dict[str, int]] = {}
     kept: list[dict[str, Any]] = []
     for split, rows in given.items():
-        made[split], kept, count = tokenize(tokenizer, rows, longest, asked=split == "test")
+        of_split = (split == "test", f"{name}: {split}", faults)
+        made[split], kept, count = tokenize(tokenizer, rows, longest, *of_split)
         check_vocabulary(made[split], tokenizer, arguments.base_directory)
         counts[split] = {"rows": len(rows), "tokens": made[split].tokens(range(len(made[split]))), **count}
         print(f"{split}: {counts[split]}")
-    name = f"{data.name} with {arguments.base_directory.parent.name}"
+    if recipe["gate"] == "fail" or not all(map(len, made.values())):
+        faults.stop()
     parts = {"training": SPLITS[:2], "test": SPLITS[2:]}
     cards = {
-        part: card({split: counts[split] for split in splits}, longest, recipe, name) for part, splits in parts.items()
+        part: card({split: counts[split] for split in splits}, longest, recipe, name, faults)
+        for part, splits in parts.items()
     }
     for part, splits in parts.items():
         files.write_json(out / part / "card.json", cards[part])

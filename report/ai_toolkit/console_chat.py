@@ -12,12 +12,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.append(str(PROJECT / "finetuning"))
+from chat_rendering import settled_template  # noqa: E402  (is beside the training)
+
 CONFIGURATION = json.loads((PROJECT / "finetuning/olive-config.json").read_text(encoding="utf-8"))
 BASE = PROJECT / CONFIGURATION["input_model"]["model_path"]
 TRAINED = PROJECT / CONFIGURATION["engine"]["output_dir"]
 
 questions = [argument for argument in sys.argv[1:] if argument != "--base-only"]
 tokenizer = AutoTokenizer.from_pretrained(BASE, trust_remote_code=False)
+tokenizer.chat_template = settled_template(tokenizer)
 model = AutoModelForCausalLM.from_pretrained(BASE, dtype="auto", use_safetensors=True, trust_remote_code=False)
 if "--base-only" not in sys.argv:
     adapter = next((path.parent for path in sorted(TRAINED.rglob("adapter_config.json"))), None)

@@ -9,7 +9,15 @@ from snaketune.data.raw_rows import Fault, describe
 ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
 
-Messages = list[dict[str, str]]
+# What other programs take for whether a turn is learned.
+LEARNED = ("weight", "train")
+# Columns that change a conversation, or whether it is learned, for other programs.
+UNUSED = (
+    "tools", "functions", "system", "history", "weight", "train", "reasoning_content", "reasoning", "thinking",
+    "documents", "images", "chat_template_kwargs",
+)  # fmt: skip
+
+Messages = list[dict[str, Any]]
 
 
 class Cell(NamedTuple):
@@ -29,6 +37,8 @@ class Format(NamedTuple):
     keys: dict[str, tuple[str, ...]]
     build: Callable[[Cells], Fields]
     optional: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    """Columns that other programs read and that must not be dropped in silence."""
 
 
 def keys(*names: str) -> dict[str, tuple[str, ...]]:
@@ -89,10 +99,15 @@ def conversation(cell: Cell) -> Messages:
         expected = "assistant" if role == "user" else "user"
     if messages[-1]["role"] != "assistant":
         raise Fault(cell.name, f"expected the assistant's turn last, found {messages[-1]['role']}")
+    if "weight" in messages[-1]:
+        raise Fault(
+            f"{cell.name}[{len(messages) - 1}]", "the last answer is scored, so it must count; leave the turn out"
+        )
     return messages
 
 
-def _message(message: Any, name: str) -> dict[str, str]:
+def _message(message: Any, name: str) -> dict[str, Any]:
+    """Return role and content, and `weight: 0` for an answer that isn't to be learned."""
     if not isinstance(message, dict):
         raise Fault(name, f"expected a message with role and content, found {describe(message)}")
     sharegpt = "from" in message
@@ -105,7 +120,22 @@ def _message(message: Any, name: str) -> dict[str, str]:
     role, content = (message[key] for key in columns)
     if role not in roles:
         raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {role!r}")
-    return {"role": roles[role], "content": content}
+    for key, value in message.items():
+        if key not in (*columns, *LEARNED) and value not in (None, "", [], {}):
+            raise Fault(
+                f"{name}.{key}", f"isn't used, found {describe(value)}; leave it out, or write it into {columns[1]}"
+            )
+    learned = [_learned(Cell(message[key], f"{name}.{key}"), roles[role]) for key in LEARNED if key in message]
+    return {"role": roles[role], "content": content, **({} if all(learned) else {"weight": 0})}
+
+
+def _learned(cell: Cell, role: str) -> bool:
+    """Return whether a turn counts in training, as OpenAI's `weight` and Axolotl's `train` say."""
+    if cell.value not in (None, 0, 1):
+        raise Fault(cell.name, f"expected 0 or 1, true or false, found {describe(cell.value)}")
+    if cell.value and role != "assistant":
+        raise Fault(cell.name, f"only the assistant's turns are learned, found {describe(cell.value)} on {role}")
+    return cell.value != 0 or role != "assistant"
 
 
 def exchange(prompt: str, completion: str) -> Messages:
@@ -129,7 +159,7 @@ def _alpaca(cells: Cells) -> Messages:
 
 
 def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
-    return Format(name, keys(*columns), lambda cells: {"messages": read(cells)}, optional)
+    return Format(name, keys(*columns), lambda cells: {"messages": read(cells)}, optional, UNUSED)
 
 
 CONVERSATIONS = (

@@ -30,8 +30,7 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     """Return the rows to keep, and the findings among all rows; every example has its split.
 
     Raises:
-        UserError: the user's own texts hold special tokens of chat templates, or their labels
-            hold personal data.
+        UserError: the labels of the user's own texts hold personal data.
     """
     regions = scenario.get("phone_regions", [])
     check_regions(regions)
@@ -39,7 +38,7 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     own = bool(scenario["source"]["path"])
     if own:
         _refuse_personal_labels(examples, task, regions)
-    clean = _without_markup(examples, task, own, findings)
+    clean = examples if own else _without_markup(examples, task, findings)
     filled = _without_empty(clean, task, findings)
     count_conflicts(filled, task, findings)
     count_labels(filled, task, findings)
@@ -50,21 +49,11 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     return kept, findings
 
 
-def _without_markup(examples: list[Example], task: Task, own: bool, findings: Findings) -> list[Example]:
-    """Refuse tokens of chat formats in the user's ``own`` files, which they can edit; else drop the rows."""
-    kept, faults = [], Faults()
-    for example in examples:
-        match = next((match for text in task.texts(example.fields) if (match := MARKUP.search(text))), None)
-        if match is None:
-            kept.append(example)
-        elif own:
-            faults.add(
-                example.place,
-                f"the text holds {match[0]!r}, which tokenizers take for a token of the chat format; write it otherwise",
-            )
-        else:
-            findings.dropped["token of a chat format"] += 1
-    faults.stop()
+def _without_markup(examples: list[Example], task: Task, findings: Findings) -> list[Example]:
+    """Drop rows with tokens of chat formats, which a user couldn't edit; tokenize_data refuses those of the model."""
+    kept = [one for one in examples if not any(map(MARKUP.search, task.texts(one.fields)))]
+    if len(kept) < len(examples):
+        findings.dropped["token of a chat format"] += len(examples) - len(kept)
     return kept
 
 

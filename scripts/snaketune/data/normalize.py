@@ -97,6 +97,9 @@ class Normalizer:
             except KeyError as error:
                 if key in form.keys:
                     raise self._missing(row, name, error.args[0]) from None
+        for key in form.unused:
+            if key not in names.values() and row.content.get(key) not in (None, "", [], {}, 1):
+                raise Fault(key, f"isn't used, found {describe(row.content[key])}; leave the column out of the file")
         if self.needs_language and "language" in form.optional and "language" not in cells:
             raise Fault(names["language"], "missing; add the column, or name the language in `prompt:` of the scenario")
         return form.build(cells)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import fetch_model
 from fetch_model import copy_weights
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
+from snaketune.core.layout import MODEL_FILES
 from snaketune.core.quantized import refuse_quantized
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -264,7 +266,7 @@ TEMPLATES = {
 }
 
 
-def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: str = "", **config: object) -> Path:
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: Any = "", **config: object) -> Path:
     """base/ of a local model as the hub has it: configuration and tokenizer are real, the weights aren't."""
     source, out = tmp_path / "model", tmp_path / "base"
     source.mkdir()
@@ -349,3 +351,16 @@ def test_a_model_with_quantized_weights_is_refused(tmp_path: Path, name: str, ki
     save_file({**weights, name: np.zeros((2, 2), kind)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=rf"{name} has the type"):
         refuse_quantized(tmp_path)
+
+
+def test_of_several_chat_templates_the_default_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dated = "{{ strftime_now('%Y') }}"
+    named = [{"name": "default", "template": dated}, {"name": "rag", "template": "rag"}]
+    base = fetched(monkeypatch, tmp_path, named)
+    assert sorted(path.name for path in base.iterdir()) == sorted([*MODEL_FILES, "manifest.json", "provenance.json"])
+    assert read_json(base / "tokenizer_config.json")["chat_template"] == '{{ "2024" }}'
+
+
+def test_of_several_chat_templates_one_must_be_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: of its chat templates rag none is named default"):
+        fetched(monkeypatch, tmp_path, [{"name": "rag", "template": "rag"}])

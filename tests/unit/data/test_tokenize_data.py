@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 import tokenize_data
@@ -16,16 +15,14 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.core.layout import MODEL_FILES
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from snaketune.data.tokens import answer_start, read_rows
+from snaketune.data.tokens import read_rows
 
-RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "novelty": False}
-
-
-# Phi-4-mini ends an answer with <|end|>, and a whole conversation with its end-of-sequence token too.
-PHI_4 = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+# Writes an empty block of reasoning into the last answer only.
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}"
+    "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+RECIPE = {"max_tokens": 40, "truncated": 0.0, "gate": "fail", "novelty": False}
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def tokenizer_in(directory: Path, template: str, end: str) -> Path:
         directory / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **special},
     )
-    write_json(directory / "config.json", {"vocab_size": tokenizer.get_vocab_size()})
+    write_json(directory / "config.json", {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 90})
     write_json(directory / "generation_config.json", {"eos_token_id": [tokenizer.token_to_id(END)]})
     manifest.record(directory, {}, [], [directory / name for name in MODEL_FILES[1:]])
     return directory
@@ -73,25 +70,6 @@ def tokenized(
     monkeypatch.setattr(sys, "argv", ["tokenize_data", "--recipe", recipe, *map(str, arguments)])
     tokenize_data.main()
     return out
-
-
-def test_the_answers_of_every_turn_are_marked_with_their_end(base: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    ids, answers = tokenize_data.of_messages(tokenizer, dialogue("ab", "cd", "e", "fgh"))
-    told = np.array(answers)
-    assert tokenizer.decode(np.array(ids)[told]) == f"cd{END}fgh{END}"
-    assert (
-        tokenizer.decode(ids) == f"<|user|>\nab{END}\n<|assistant|>\ncd{END}\n<|user|>\ne{END}\n<|assistant|>\nfgh{END}"
-    )
-    assert tokenizer.decode(ids[answer_start(told) :]) == f"fgh{END}"
-
-
-@pytest.mark.parametrize("turns", [["ab", "cd"], ["ab", "cd", "e", "fgh"]])
-def test_an_answer_ends_with_its_own_end_token_whatever_ends_the_conversation(tmp_path: Path, turns: list[str]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_in(tmp_path / "base", PHI_4, PAD))
-    ids, answers = tokenize_data.of_messages(tokenizer, dialogue(*turns))
-    assert tokenizer.decode(np.array(ids)[np.array(answers)]) == "".join(f"{answer}{END}" for answer in turns[1::2])
-    assert not tokenizer.decode(ids).endswith(PAD)
 
 
 @pytest.mark.parametrize("longest", [40, 5, 4, 2])
@@ -206,3 +184,55 @@ def test_a_tokenizer_without_chat_template_is_an_error(
         tokenized(monkeypatch, tmp_path, base, LONG)
     texts = [{"id": "1", "text": "abc"}]
     assert len(read_rows(tokenized(monkeypatch, tmp_path, base, texts) / "test/test.safetensors")) == 1
+
+
+def test_rows_end_at_the_positions_of_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    rows = [{"id": "long", "messages": dialogue("a", "b" * 95)}]
+    out = tokenized(monkeypatch, tmp_path, base, rows, gate="warn", max_tokens=500)
+    assert read_json(out / "test/card.json")["max_tokens"] == 90
+    assert [len(ids) for ids in read_rows(out / "test/test.safetensors").ids] == [90]
+
+
+HELD = {"id": "mine.jsonl:2", "messages": dialogue("a", f"write {END} here")}
+
+
+@pytest.mark.parametrize("row", [HELD, {"id": "mine.jsonl:2", "messages": dialogue(f"say {END}", "no")}])
+def test_a_token_of_the_model_in_a_text_is_refused_by_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path, row: dict[str, Any]
+) -> None:
+    fits = {"id": "mine.jsonl:1", "messages": dialogue("<s>a</s> [IMG]", "<mask>")}
+    with pytest.raises(UserError, match=r"data with model: train row mine\.jsonl:2: the \w+ turn holds '<\|end\|>'"):
+        tokenized(monkeypatch, tmp_path, base, [fits, row])
+    assert not list((tmp_path / "tokens").rglob("*"))
+    out = tokenized(monkeypatch, tmp_path, base, [fits, row], gate="warn")
+    assert [one["id"] for one in read_jsonl(out / "test/test.jsonl")] == ["mine.jsonl:1"]
+    assert "mine.jsonl:2" in read_json(out / "training/card.json")["over_budget"][0]
+
+
+def test_a_token_of_the_model_in_a_plain_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    with pytest.raises(UserError, match=r"train row 1: the text holds '<\|user\|>'"):
+        tokenized(monkeypatch, tmp_path, base, [{"id": "1", "text": "a <|user|> b"}])
+
+
+def test_labels_with_the_same_tokens_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(base / "tokenizer.json"))
+    manifest.record(base, {}, [], [base / name for name in MODEL_FILES[1:]])
+    rows = [{"id": "1", "messages": dialogue("?", "It is a"), "reference": "a"}]
+    with pytest.raises(UserError, match="the labels 'a' and 'A' have the same tokens with this model"):
+        tokenized(monkeypatch, tmp_path, base, rows, labels=["a", "A"])
+
+
+def test_a_test_row_of_several_sequences_keeps_that_of_its_last_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = tokenizer_in(tmp_path / "model/base", THINKING, END)
+    rows = [{"id": "1", "messages": dialogue("a", "b", "c", "d"), "reference": "d"}]
+    out = tokenized(monkeypatch, tmp_path, base, rows, max_tokens=100)
+    assert len(read_rows(out / "training/train.safetensors")) == 2
+    test = read_rows(out / "test/test.safetensors")
+    decoded = AutoTokenizer.from_pretrained(base).decode(test.ids[0][test.answers[0]])
+    assert (len(test), decoded) == (1, f"d{END}")

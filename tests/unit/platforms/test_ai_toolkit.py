@@ -21,6 +21,7 @@ from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.core.layout import MODEL_FILES
+from snaketune.data import chat_rendering
 from snaketune.platforms.olive import olive_config
 from snaketune.platforms.olive import project as ai_toolkit
 
@@ -235,6 +236,8 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "olive.data.registry", registry)
     monkeypatch.syspath_prepend(str(ROOT / "report/ai_toolkit"))
+    # Beside the program in a project.
+    monkeypatch.setitem(sys.modules, "chat_rendering", chat_rendering)
     monkeypatch.delitem(sys.modules, "qlora_user_script", raising=False)
     import qlora_user_script
 
@@ -244,9 +247,9 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("messages", CHATS)
 def test_a_project_learns_the_tokens_that_a_run_learns(user_script: Any, messages: list[dict[str, str]]) -> None:
     known = tokenizer()
-    ids, answers = tokenize_data.of_messages(known, messages)
+    [(ids, answers)] = chat_rendering.chat_tokens(known, messages)
     labels = [token if answer else user_script.IGNORED for token, answer in zip(ids, answers, strict=True)]
-    assert user_script.of_chat(known, messages) == (ids, labels)
+    assert user_script.of_chat(known, messages) == [(ids, labels)]
     assert any(answers)
     assert user_script.of_text(known, "abc")[0] == tokenize_data.of_text(known, "abc")[0]
 

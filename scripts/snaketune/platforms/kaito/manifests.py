@@ -28,13 +28,18 @@ def messages_of(path: Path) -> list[dict[str, Any]]:
     """Return the conversations of a split as KAITO's trainer reads them.
 
     Raises:
-        UserError: a row is plain text, for which KAITO's trainer has no column.
+        UserError: a row is plain text, for which KAITO's trainer has no column, or has an answer that isn't
+            to be learned.
     """
     rows = files.read_jsonl(path)
     for number, row in enumerate(rows, start=1):
         if "messages" not in row:
             raise UserError(
                 f"{path}, line {number}: KAITO trains on messages, but this row is plain text: use a scenario of another task"
+            )
+        if any("weight" in message for message in row["messages"]):
+            raise UserError(
+                f"{path}, line {number}: KAITO learns every answer, but this row has one of weight 0: leave it out"
             )
     return [{"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]} for row in rows]
 

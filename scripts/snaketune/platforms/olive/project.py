@@ -7,6 +7,7 @@ LOCKED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datase
 PROGRAMS = {
     "finetuning/invoke_olive.py": "invoke_olive.py",
     "finetuning/qlora_user_script.py": "qlora_user_script.py",
+    "finetuning/chat_rendering.py": "../../scripts/snaketune/data/chat_rendering.py",
     "inference/console_chat.py": "console_chat.py",
 }
 TEMPLATES = (*PROGRAMS.values(), "README.md.j2")
