@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
-from snaketune.data.chat_rendering import Pair, chat_tokens, special_token
+from snaketune.data.chat_rendering import Pair, chat_tokens, special_token, text_tokens
 from snaketune.data.formats import exchange
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, write_rows
@@ -28,18 +28,6 @@ class TokensParams(TypedDict):
     """Whether answers are compared with those of the training rows."""
 
 
-def of_text(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list[Pair]:
-    """Return the token ids of a plain text, between the tokens that begin and end a sequence, in pieces of ``longest``.
-
-    A piece begins with the last token of the one before: every token is predicted once, but the very first.
-    """
-    begin, end = ([one] if one is not None else [] for one in (tokenizer.bos_token_id, tokenizer.eos_token_id))
-    ids = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
-    starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))
-    pieces = [ids[start : start + longest] for start in starts]
-    return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]
-
-
 def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int) -> list[Pair]:
     """Return a row's sequences of tokens: several for a long text, and for some chats.
 
@@ -52,7 +40,7 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
         raise ValueError(
             f"the text holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise"
         )
-    return of_text(tokenizer, row["text"], longest)
+    return text_tokens(tokenizer, row["text"], longest)
 
 
 def tokenize(

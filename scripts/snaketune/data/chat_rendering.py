@@ -1,4 +1,4 @@
-"""Render chats with a model's own template, turn by turn, and find the tokens of each answer.
+"""Render chats with a model's own template, turn by turn, and find the tokens of each answer; tokens of plain texts.
 
 Imports nothing of this package, as AI Toolkit projects hold a copy of this file.
 """
@@ -222,3 +222,15 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[
                 found.append((ids[:last], learned[:last]))
             ids, learned, done = [], [], ""
     return found
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> list[Pair]:
+    """Return the token ids of a plain text, between the tokens that begin and end a sequence, in pieces of ``longest``.
+
+    A piece begins with the last token of the one before: every token is predicted once, but the very first.
+    """
+    begin, end = ([one] if one is not None else [] for one in (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    ids = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
+    starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))
+    pieces = [ids[start : start + longest] for start in starts]
+    return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]

@@ -14,6 +14,7 @@ from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.core.layout import MODEL_FILES
+from snaketune.data.chat_rendering import text_tokens
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
 from snaketune.data.tokens import read_rows
 
@@ -75,7 +76,7 @@ def tokenized(
 @pytest.mark.parametrize("longest", [40, 5, 4, 2])
 def test_a_plain_text_is_cut_into_pieces_and_every_token_is_predicted_once(base: Path, longest: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    pieces = tokenize_data.of_text(tokenizer, "abcdefg", longest)
+    pieces = text_tokens(tokenizer, "abcdefg", longest)
     assert max(len(ids) for ids, _ in pieces) == min(longest, 9)
     asked = [token for ids, answers in pieces for token, told in zip(ids, answers, strict=True) if told]
     assert tokenizer.decode(asked) == f"abcdefg{END}"

@@ -244,14 +244,24 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return qlora_user_script
 
 
-@pytest.mark.parametrize("messages", CHATS)
-def test_a_project_learns_the_tokens_that_a_run_learns(user_script: Any, messages: list[dict[str, str]]) -> None:
+def test_a_project_learns_the_tokens_that_a_run_learns(
+    user_script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     known = tokenizer()
-    [(ids, answers)] = chat_rendering.chat_tokens(known, messages)
-    labels = [token if answer else user_script.IGNORED for token, answer in zip(ids, answers, strict=True)]
-    assert user_script.of_chat(known, messages) == [(ids, labels)]
-    assert any(answers)
-    assert user_script.of_text(known, "abc")[0] == tokenize_data.of_text(known, "abc")[0]
+    known.save_pretrained(tmp_path)
+    write_json(tmp_path / "config.json", {"model_type": "phi3"})
+    rows = [*({"messages": messages} for messages in CHATS), {"text": "abc"}]
+    monkeypatch.setattr(
+        user_script.Dataset, "from_list", lambda found: types.SimpleNamespace(with_format=lambda _: found)
+    )
+    learned = [pair for row in rows for pair in tokenize_data.of_row(known, row, 100)]
+    expected = [
+        (ids, [token if answer else user_script.IGNORED for token, answer in zip(ids, answers, strict=True)])
+        for ids, answers in learned
+    ]
+    found = user_script.answers_of_chats(rows, str(tmp_path), 100)
+    assert [(row["input_ids"], row["labels"]) for row in found] == expected
+    assert len(found) == len(rows)
 
 
 @pytest.fixture
