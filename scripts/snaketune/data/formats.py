@@ -11,6 +11,8 @@ SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
 
 # What other programs take for whether a turn is learned.
 LEARNED = ("weight", "train")
+# Labels of a message that aren't for the model.
+LABELS = ("name", "id")
 # Columns that change a conversation, or whether it is learned, for other programs.
 UNUSED = (
     "tools", "functions", "system", "history", "weight", "train", "reasoning_content", "reasoning", "thinking",
@@ -121,7 +123,7 @@ def _message(message: Any, name: str) -> dict[str, Any]:
     if role not in roles:
         raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {role!r}")
     for key, value in message.items():
-        if key not in (*columns, *LEARNED) and value not in (None, "", [], {}):
+        if key not in (*columns, *LEARNED, *LABELS) and value not in (None, "", [], {}):
             raise Fault(
                 f"{name}.{key}", f"isn't used, found {describe(value)}; leave it out, or write it into {columns[1]}"
             )
