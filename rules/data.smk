@@ -88,6 +88,8 @@ rule tokenize_data:
         runtime=needs.minutes("tokens"),
     params:
         recipe=job_params.tokens,
+        # Another limit of generated answers re-trains nothing.
+        limit=not_a_trigger(job_params.answer_limit),
         base=subpath(input.base, parent=True),
         data=subpath(input.card, parent=True),
         directory=subpath(output.manifest, ancestor=2),
@@ -97,6 +99,7 @@ rule tokenize_data:
         """
         python scripts/tokenize_data.py \
             --recipe {params.recipe:q} \
+            --max-new-tokens {params.limit} \
             --base-directory {params.base:q} \
             --data-directory {params.data:q} \
             --output-directory {params.directory:q} \

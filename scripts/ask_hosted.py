@@ -47,6 +47,9 @@ def main() -> None:
         raise UserError("nothing was asked: set publish: {confirm: true} in the experiment")
 
     rows = files.read_jsonl(arguments.rows)
+    if not recipe["max_new_tokens"]:
+        # A service's tokenizer isn't here, but a token has a byte or more.
+        recipe["max_new_tokens"] = max(len(row["messages"][-1]["content"].encode()) for row in rows)
     files.claim(arguments.work)
     service = connect(recipe["service"])
     tuned = files.read_json(arguments.model)["model"] if arguments.model else None

@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from snaketune.core import cli, errors, files, manifest
-from snaketune.data.tokens import Rows, read_rows
+from snaketune.data.tokens import Rows, count_cut_references, over_limit, read_rows
 from snaketune.evaluation.metrics import statistics, summed
 from snaketune.inference.decoding import (
     Backend,
@@ -59,7 +59,13 @@ def answers(
         labels = list(decoding["candidates"])
         return [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    made = generate(backend, tokens.prompts, set(decoding["end"]), recipe["max_new_tokens"])
+    counted = count_cut_references(tokens, recipe["max_new_tokens"])
+    # Told before training too, but the limit may have changed since.
+    if sentence := over_limit(counted, recipe["truncated"]):
+        if recipe["gate"] == "fail":
+            raise errors.UserError(f"{sentence}, or set `gate: warn` in the scenario")
+        print(f"over budget: {sentence}")
+    made = generate(backend, tokens.prompts, set(decoding["end"]), counted["max_new_tokens"])
     return [
         {
             "prediction": tokenizer.decode(ids, skip_special_tokens=True).strip(),
@@ -108,7 +114,7 @@ def predictions(
 def main() -> None:
     parser = cli.job_parser(
         __doc__,
-        "task, max_new_tokens, threads, speed_prompts, speed_tokens, probe",
+        "task, max_new_tokens, truncated, gate, threads, speed_prompts, speed_tokens, probe",
         "--tokens-directory",
         model="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",

@@ -16,7 +16,7 @@ from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILE
 from snaketune.data.chat_rendering import Pair, chat_tokens, special_token, text_tokens
 from snaketune.data.formats import exchange
 from snaketune.data.raw_rows import Faults
-from snaketune.data.tokens import Rows, answer_start, write_rows
+from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
 
 
 class TokensParams(TypedDict):
@@ -85,9 +85,16 @@ def tokenize(
 
 
 def card(
-    counts: dict[str, dict[str, int]], longest: int, recipe: TokensParams, name: str, faults: Faults
+    counts: dict[str, dict[str, int]],
+    longest: int,
+    recipe: TokensParams,
+    name: str,
+    faults: Faults,
+    references: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the counts of what was cut, and the gate's verdict; rows with ``faults`` were left out.
+
+    ``references`` are counted where answers are generated.
 
     Raises:
         UserError: more completion tokens are lost than the budget allows, and the gate is `fail`; or all are.
@@ -103,13 +110,16 @@ def card(
             over.append(
                 f"{split}: {100 * share:.1f} % of the answer tokens are lost, {count['cut_rows']} of {count['rows']} rows are longer than {longest} tokens (the longest has {count['longest']}), expected at most {100 * recipe['truncated']:g} %"
             )
+    if references and (sentence := over_limit(references, recipe["truncated"])):
+        over.append(f"test: {sentence}")
     if over and recipe["gate"] == "fail":
         raise UserError(
             f"{name}: {'; '.join(over)}; shorten the texts, raise `max_tokens` in the scenario (at most the model's context), raise `budgets.truncated`, or set `gate: warn`"
         )
     for line in over:
         print(f"over budget: {name}: {line}")
-    return {"max_tokens": longest, "splits": counts, "over_budget": over, "passed": not over}
+    counted = {"references": references} if references else {}
+    return {"max_tokens": longest, "splits": counts, **counted, "over_budget": over, "passed": not over}
 
 
 def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path) -> None:
@@ -152,9 +162,11 @@ def decoding(
 
 
 def main() -> None:
-    arguments = cli.job_parser(
+    parser = cli.job_parser(
         __doc__, TokensParams, "--data-directory --output-directory", base_directory="the model, for its tokenizer"
-    ).parse_args()
+    )
+    parser.add_argument("--max-new-tokens", type=int, nargs="?", help="of a generated answer, where it is limited")
+    arguments = parser.parse_args()
     recipe: TokensParams = arguments.recipe
     data, out = arguments.data_directory, arguments.output_directory
 
@@ -182,8 +194,10 @@ def main() -> None:
     if recipe["gate"] == "fail" or not all(map(len, made.values())):
         faults.stop()
     parts = {"training": SPLITS[:2], "test": SPLITS[2:]}
+    generated = kept and "messages" in kept[0] and not files.read_json(data / "card.json")["labels"]
+    references = {"test": count_cut_references(made["test"], arguments.max_new_tokens)} if generated else {}
     cards = {
-        part: card({split: counts[split] for split in splits}, longest, recipe, name, faults)
+        part: card({split: counts[split] for split in splits}, longest, recipe, name, faults, references.get(part))
         for part, splits in parts.items()
     }
     for part, splits in parts.items():

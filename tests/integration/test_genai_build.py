@@ -187,7 +187,15 @@ def test_a_package_is_evaluated_without_torch(tmp_path: Path, task: str) -> None
     (tokens / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     write_json(tokens / "decoding.json", {"candidates": {"a": [69, 4], "b": [70, 4]}, "end": [4], "training": []})
     record(tokens, {}, [], [tokens / name for name in ("test.safetensors", "test.jsonl", "decoding.json")])
-    recipe = {"task": task, "max_new_tokens": 6, "threads": 1, "speed_prompts": 2, "speed_tokens": 3}
+    recipe = {
+        "task": task,
+        "max_new_tokens": 6,
+        "truncated": 1,
+        "gate": "warn",
+        "threads": 1,
+        "speed_prompts": 2,
+        "speed_tokens": 3,
+    }
     recipe["probe"] = {"rows": 3, "positions": 4}
     code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, 'scripts'); import evaluate; evaluate.main()"
     places = ["--model", tmp_path / "genai/model.onnx", "--prefix", "--tokens-directory", tokens]

@@ -94,7 +94,7 @@ class DataBudgets(Strict):
     duplicates: Share = Field(0.3, description="rows dropped because a kept row is like them")
     leaks: Share = Field(0.01, description="validation and test rows that are like a training row or of its group")
     empty: Share = Field(0.0, description="rows without text or answer")
-    truncated: Share = Field(0.01, description="answer tokens that max_tokens cuts off")
+    truncated: Share = Field(0.01, description="answer tokens that max_tokens, or max_new_tokens, cuts off")
     personal: Share = Field(
         0.01, description="rows with an address, a number of a phone, a card or an account, or a secret key"
     )
@@ -120,7 +120,9 @@ class Scenario(Strict):
         description="ISO codes of the regions whose phone numbers count as personal data also without an international prefix",
     )
     max_tokens: PositiveInt = Field(512, description="longer rows are cut")
-    max_new_tokens: PositiveInt = Field(64, description="of a generated answer")
+    max_new_tokens: PositiveInt | None = Field(
+        None, description="of a generated answer; as many as the longest reference has, where not given"
+    )
     metrics: list[str] = Field(default_factory=list, description="the task's, where none are given")
     primary_metric: str = Field("", description="the first of metrics, where not given")
 

@@ -55,6 +55,9 @@ class JobParams:
     def tokens(self, wildcards: Any) -> str:
         return self.encode("tokenize_data.py", **self.matrix.tokens_recipe(wildcards.scenario))
 
+    def answer_limit(self, wildcards: Any) -> int | str:
+        return self.matrix.scenarios[wildcards.scenario].max_new_tokens or ""
+
     def tokenizer(self, wildcards: Any) -> str:
         build = self.matrix.models[wildcards.model].build
         assert build

@@ -92,7 +92,9 @@ class Recipes(Cells):
         """Return what an evaluation depends on; which of the task's metrics count is left out."""
         evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
         evaluation["probe"] = self.experiment.parity.probe.model_dump()
-        return {**evaluation, **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens"})}
+        found = self.scenarios[scenario]
+        evaluation["truncated"] = found.budgets.truncated
+        return {**evaluation, **found.model_dump(include={"task", "max_new_tokens", "gate"})}
 
     @property
     def hosted_cells(self) -> list[dict[str, Any]]:

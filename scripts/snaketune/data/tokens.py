@@ -40,6 +40,28 @@ def answer_start(answers: np.ndarray) -> int:
     return int(asked[-1]) + 1 if len(asked) else 0
 
 
+def count_cut_references(rows: Rows, limit: int | None) -> dict[str, int]:
+    """Count the references that a generated answer of ``limit`` tokens can't equal; the longest is the default limit."""
+    lengths = [len(ids) - len(prompt) for ids, prompt in zip(rows.ids, rows.prompts, strict=True)]
+    limit = limit or max(lengths)
+    return {
+        "max_new_tokens": limit,
+        "rows": len(lengths),
+        "longer": sum(length > limit for length in lengths),
+        "longest": max(lengths),
+        "tokens": sum(lengths),
+        "lost_tokens": sum(max(0, length - limit) for length in lengths),
+    }
+
+
+def over_limit(found: dict[str, int], budget: float) -> str:
+    """Return a sentence if generated answers are too short for too much of the references, else an empty string."""
+    share = found["lost_tokens"] / found["tokens"]
+    if share <= budget:
+        return ""
+    return f"{found['longer']} of {found['rows']} references are longer than `max_new_tokens: {found['max_new_tokens']}` (the longest has {found['longest']}), so {100 * share:.1f} % of their tokens can't be generated, expected at most {100 * budget:g} %; leave `max_new_tokens` out to allow for the longest"
+
+
 def write_rows(path: Path, rows: Rows) -> None:
     tensors: dict[str, np.ndarray] = {
         "ids": np.concatenate(rows.ids).astype(np.int32),

@@ -1,5 +1,6 @@
 """Deterministic decoding and scoring with any backend."""
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -80,11 +81,15 @@ def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def by_length(rows: list[np.ndarray], tokens: int, more: int = 0) -> Iterator[list[int]]:
-    """Yield batches of row numbers by length, of at most ``tokens`` tokens or one row; ``more`` are added to each row."""
+def by_length(rows: list[np.ndarray], tokens: int, more: int = 0, context: float = math.inf) -> Iterator[list[int]]:
+    """Yield batches of row numbers by length, of at most ``tokens`` tokens or one row.
+
+    ``more`` are added to each row; if it is then longer than the ``context``, it has a batch of its own.
+    """
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        if batch and (len(batch) + 1) * (len(rows[number]) + more) > tokens:
+        length = len(rows[number]) + more
+        if batch and (length > context or (len(batch) + 1) * length > tokens):
             yield batch
             batch = []
         batch.append(number)
@@ -114,13 +119,15 @@ def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
 def generate(
     backend: Backend, prompts: list[np.ndarray], ends: set[int], new_tokens: int
 ) -> list[tuple[list[int], bool]]:
-    """Return greedy answers: token ids without the end token, and whether there was one."""
+    """Return greedy answers within the model's context: token ids without the end token, and whether there was one."""
+    context = getattr(backend, "context", math.inf)
     answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
-    for numbers in by_length(prompts, 4 * TOKENS_AT_ONCE, new_tokens):
+    for numbers in by_length(prompts, 4 * TOKENS_AT_ONCE, new_tokens, context):
         ids, mask = padded([prompts[n] for n in numbers])
+        most = min(new_tokens, context - ids.shape[1])
         past, made = None, np.zeros((len(numbers), 0), dtype=np.int64)
         ended = np.zeros(len(numbers), dtype=bool)
-        while made.shape[1] < new_tokens and not ended.all():
+        while made.shape[1] < most and not ended.all():
             logits, past = backend.forward(ids, past, 1, mask)
             ids = logits[:, -1].argmax(-1).astype(np.int64)[:, None]
             mask = np.concatenate([mask, np.ones_like(ids)], axis=1)

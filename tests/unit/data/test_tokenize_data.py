@@ -67,6 +67,7 @@ def tokenized(
     names = ("train.jsonl", "validation.jsonl", "test.jsonl", "card.json")
     manifest.record(data, {}, [], [data / name for name in names])
     arguments = ["--base-directory", base, "--data-directory", data, "--output-directory", out]
+    arguments += ["--max-new-tokens", *([limit] if (limit := changes.pop("limit", None)) else [])]
     recipe = json.dumps(RECIPE | changes)
     monkeypatch.setattr(sys, "argv", ["tokenize_data", "--recipe", recipe, *map(str, arguments)])
     tokenize_data.main()
@@ -172,6 +173,29 @@ def test_the_gate_may_warn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base
     card = read_json(out / "training/card.json")
     assert not card["passed"]
     assert "train: " in card["over_budget"][0]
+
+
+ANSWERS = [{"id": n, "messages": dialogue("a", n * int(n)), "reference": n * int(n)} for n in "1234567"]
+
+
+def test_answers_may_be_as_long_as_the_longest_reference(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    found = read_json(tokenized(monkeypatch, tmp_path, base, ANSWERS) / "test/card.json")["references"]
+    assert found == {"max_new_tokens": 8, "rows": 7, "longer": 0, "longest": 8, "tokens": 35, "lost_tokens": 0}
+
+
+def test_references_that_no_answer_can_equal_are_counted_and_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path
+) -> None:
+    message = r"2 of 7 references are longer than `max_new_tokens: 6` \(the longest has 8\), so 8\.6 % .* expected at most 0 %"
+    with pytest.raises(UserError, match=message):
+        tokenized(monkeypatch, tmp_path, base, ANSWERS, limit=6)
+    assert not (tmp_path / "tokens/test/card.json").exists()
+    card = read_json(tokenized(monkeypatch, tmp_path, base, ANSWERS, limit=6, gate="warn") / "test/card.json")
+    assert (card["references"]["longer"], card["references"]["lost_tokens"], card["passed"]) == (2, 3, False)
+    labelled = tokenized(monkeypatch, tmp_path, base, ANSWERS, limit=6, labels=["a"])
+    assert "references" not in read_json(labelled / "test/card.json")
 
 
 def test_a_tokenizer_without_chat_template_is_an_error(

@@ -51,7 +51,8 @@ def predicted(
     tmp_path: Path, tokenizer: Tokenizer, rows: list[dict[str, Any]], tokens: Rows, word: str = "", **recipe: Any
 ) -> list[dict[str, Any]]:
     write_json(tmp_path / "decoding.json", {"candidates": {}, "end": [END], "training": []})
-    return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, tmp_path, {"max_new_tokens": 8} | recipe)
+    told = {"max_new_tokens": None, "truncated": 0, "gate": "warn"} | recipe
+    return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, tmp_path, told)
 
 
 def test_the_pieces_of_a_text_are_one_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -67,9 +68,9 @@ def test_the_pieces_of_a_text_are_one_row(tmp_path: Path, tokenizer: Tokenizer) 
     assert value("perplexity", np.array(found[0]["statistics"]["perplexity"])) == pytest.approx(len(LETTERS) + 1)
 
 
-@pytest.mark.parametrize(("limit", "well_formed"), [(8, True), (2, False)])
+@pytest.mark.parametrize(("limit", "well_formed"), [(None, True), (8, True), (2, False)])
 def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
-    tmp_path: Path, tokenizer: Tokenizer, limit: int, well_formed: bool
+    tmp_path: Path, tokenizer: Tokenizer, limit: int | None, well_formed: bool
 ) -> None:
     ids = np.array(tokenizer.encode("ab").ids + tokenizer.encode("cat").ids + [END])
     tokens = Rows([ids], [np.arange(len(ids)) > 1])
@@ -80,6 +81,9 @@ def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
     assert row["well_formed"] == well_formed
     assert row["statistics"]["chat_format"] == [float(well_formed), 1]
     assert row["answer_tokens"] == 4
+    if not well_formed:
+        with pytest.raises(UserError, match="1 of 1 references are longer than `max_new_tokens: 2`"):
+            predicted(tmp_path, tokenizer, rows, tokens, task="chat", max_new_tokens=limit, gate="fail")
 
 
 class Overflowing(Uniform):

@@ -78,14 +78,21 @@ def greedy(prompt: np.ndarray, ends: set[int], length: int) -> tuple[list[int], 
     return made, False
 
 
-@given(st.lists(TOKENS, min_size=1, max_size=8), st.sets(st.integers(0, VOCABULARY - 1), max_size=3), st.integers(1, 9))
-def test_greedy_answers_equal_those_of_one_row_at_a_time(
-    prompts: list[np.ndarray], ends: set[int], length: int
+@given(
+    st.lists(TOKENS, min_size=1, max_size=8),
+    st.sets(st.integers(0, VOCABULARY - 1), max_size=3),
+    st.integers(1, 9),
+    st.integers(9, 20),
+)
+def test_greedy_answers_equal_those_of_one_row_at_a_time_within_the_context(
+    prompts: list[np.ndarray], ends: set[int], length: int, context: int
 ) -> None:
+    backend = SumBackend()
+    backend.context = context
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "TOKENS_AT_ONCE", 7)
-        found = generate(SumBackend(), prompts, ends, length)
-    assert found == [greedy(prompt, ends, length) for prompt in prompts]
+        found = generate(backend, prompts, ends, length)
+    assert found == [greedy(prompt, ends, min(length, context - len(prompt))) for prompt in prompts]
 
 
 def test_likelihoods_of_more_rows_than_a_batch_stay_in_order() -> None:
