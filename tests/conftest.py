@@ -1,5 +1,6 @@
 """What every test shares: settings of hypothesis, and where measured figures go."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ settings.register_profile(
     "unit", deadline=None, database=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("unit")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all but tests/gpu: other tests compare bytes, and put inputs on the CPU."""
+    if not any("tests/gpu" in argument for argument in config.args):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -55,6 +55,12 @@ MISTAKES = {
             "fuses",
         ],
     ),
+    "a key that is given twice": (
+        "config/experiments/test.yaml",
+        "seeds:",
+        "seeds: [2]\nseeds:",
+        ["config/experiments/test.yaml, line", "the key 'seeds' is there twice"],
+    ),
     "not YAML": (
         "config/techniques/lora.yaml",
         "adapter:",
@@ -89,9 +95,10 @@ def test_a_mistake_in_the_users_file(tmp_path: Path) -> None:
     workspace = Workspace.make(tmp_path, {**UNTRAINED, "scenarios": ["mine"]})
     (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     workspace.write("config/scenarios/mine.yaml", {"task": "classification", "source": {"path": "mine.jsonl"}})
-    shown = workspace.forked("--cores", "1", "results/data/mine/card.json")
+    shown = workspace.forked("--cores", "1", "--retries", "2", "results/data/mine/card.json")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
     assert "error: mine.jsonl:2: not JSON" in text
+    assert "Trying to restart" not in text
     assert "Traceback" not in text
     assert not (tmp_path / "results/data").exists()

@@ -194,6 +194,9 @@ def test_any_content_is_valid_or_a_users_error(kind: str, content: object) -> No
         ("a: !!python/object:os.system x\n", "line 1: not YAML"),
         ("a: \x00\n", "not YAML"),
         ("a: 2024-99-99\n", "not YAML"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is there twice, first in line 1; keep one"),
+        ("a:\n- {b: 1}\n- c: 1\n  d: {e: 1,\n  'e': 2}\n", "line 5: the key 'e' is there twice, first in line 4"),
+        ('{"a": 1,\n"a": 2}', "line 2: the key 'a' is there twice"),
     ],
 )
 def test_what_is_not_yaml_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -201,6 +204,14 @@ def test_what_is_not_yaml_is_refused_with_its_line(text: str, message: str, tmp_
     path.write_text(text)
     with pytest.raises(UserError, match=rf"file\.yaml.*{message}"):
         read_yaml(path)
+
+
+def test_a_key_may_override_a_merged_one_and_stand_in_other_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("a: &a {x: 1, y: &b {x: 2}}\nb: {<<: *a, x: 3, z: *b}\nc: {d: {<<: *a, x: 4}}\n")
+    assert read_yaml(path)["b"] == {"x": 3, "y": {"x": 2}, "z": {"x": 2}}
+    path.write_text("")
+    assert read_yaml(path) is None
 
 
 def test_an_unknown_technique_is_named_with_the_nearest(root: Path) -> None:
@@ -264,6 +275,14 @@ def test_a_source_that_is_not_there_is_named(root: Path) -> None:
     write(root, "scenarios/mine", SCENARIO | {"source": {"path": "rows.jsonl"}})
     with pytest.raises(UserError, match=r"config/scenarios/mine\.yaml: source\.path: rows\.jsonl: no such file"):
         Matrix(CONFIG | {"scenarios": ["mine"]}, root)
+
+
+@pytest.mark.parametrize("kind", ["models", "scenarios"])
+def test_braces_in_a_path_are_named(root: Path, kind: str) -> None:
+    content = MODEL | {"path": "a{b}"} if kind == "models" else SCENARIO | {"source": {"path": {"train": "a{b}"}}}
+    write(root, f"{kind}/mine", content)
+    with pytest.raises(UserError, match=rf"config/{kind}/mine\.yaml: .*path: a{{b}}: Snakemake takes braces .* rename"):
+        Matrix(CONFIG | {kind: ["mine"]}, root)
 
 
 def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:

@@ -11,14 +11,17 @@ from transformers import Phi3Config, Phi3ForCausalLM
 from snaketune.config.technique import Technique
 from snaketune.dag.estimates import (
     FLOAT,
+    NEEDS,
     START_SECONDS,
     UNKNOWN,
     Shape,
     adapter_parameters,
+    megabytes,
     training_bytes,
     training_memory,
     training_seconds,
 )
+from snaketune.dag.resources import rising
 from snaketune.training.adapters import attach
 
 REPOSITORY = Path(__file__).parents[3]
@@ -80,3 +83,16 @@ def test_a_job_holds_all_its_ranks_and_what_launches_them() -> None:
 def test_twice_the_cores_halve_the_time_but_for_the_start() -> None:
     one, two = (training_seconds(10**9, 10**6, cores) for cores in (1, 2))
     assert (one - START_SECONDS) / (two - START_SECONDS) == pytest.approx(2)
+
+
+def test_the_readme_says_what_a_plan_prints() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    start = text.index("| GB of memory to train |")
+    names, _, *lines = ([cell.strip(" `") for cell in line.split("|")[2:-1]] for line in text[start:].split("\n")[:4])
+    for line, changed in zip(lines, ({}, {"micro_batch_rows": 1}), strict=True):
+        asked = {name: training_bytes(recipe(name, **changed), UNKNOWN, 512) for name in names}
+        shown = dict(zip(names, map(int, line), strict=True))
+        assert {name: round(rising(megabytes(needed), 1) / 1000) for name, needed in asked.items()} == shown
+    asked = {kind: NEEDS[kind].bytes(UNKNOWN.parameters) for kind in ("merge", "export", "quantize")}
+    words = "Merging takes {merge:.0f} GB, exporting {export:.0f} and quantizing {quantize:.0f}."
+    assert words.format(**{kind: rising(megabytes(needed), 1) / 1000 for kind, needed in asked.items()}) in text

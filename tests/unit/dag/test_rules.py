@@ -1,18 +1,22 @@
 """What rules read and make, asked of the objects that they are written with."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from snakemake.iocontainers import Wildcards
 from snakemake.shell import shell
 
-from snaketune.core import contract
+from snaketune.core import contract, errors
+from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
+from snaketune.dag import process
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
@@ -143,3 +147,34 @@ def test_every_rule_about_the_whole_matrix_reads_its_recipe_from_standard_input(
     whole = [text for text in rules if re.search(r"recipe=job_params\.(report|record|encode\(.*MATRIX)", text)]
     assert len(whole) == 5
     assert [text for text in whole if "--recipe -" not in text or "<<< {params.recipe:q}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("log", "restarts"),
+    [
+        ("reads\nerror: a.jsonl:1: not JSON\n", 0),
+        ("error: 2 faults in the data\n  a.jsonl:1: not JSON\n  a.jsonl:2: not JSON\n", 0),
+        (f"error: the hub can't be reached{errors.AGAIN}\n", 3),
+        ("error: of a library\nstep 1\n", 3),
+        ("Traceback (most recent call last):\nMemoryError\n", 3),
+        ("", 3),
+    ],
+)
+def test_a_users_mistake_is_not_tried_again_and_all_else_is(tmp_path: Path, log: str, restarts: int) -> None:
+    path, rule = tmp_path / "job.log", SimpleNamespace(restart_times=3)
+    job = SimpleNamespace(log=[str(path)], rule=rule)
+    assert process._restarts(job) == 3
+    path.write_text(log)
+    assert process._restarts(job) == restarts
+    os.utime(path, (0, 0))
+    assert process._restarts(job) == 3
+
+
+def test_a_message_says_whether_another_try_may_help(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(error: UserError) -> str:
+        with pytest.raises(SystemExit):
+            errors.run(Mock(side_effect=error))
+        return capsys.readouterr().err
+
+    assert errors.is_users_mistake(fails(UserError("wrong\n  here")))
+    assert not errors.is_users_mistake(fails(errors.TransientError("the disk is full")))

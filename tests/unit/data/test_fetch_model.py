@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import fetch_model
 from fetch_model import copy_weights
+from snaketune.core import errors
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import MODEL_FILES
@@ -194,7 +195,9 @@ def test_a_download_that_breaks_off_is_one_clear_line(hub: http.server.HTTPServe
 @pytest.mark.parametrize("status", [401, 503])
 def test_a_hub_that_refuses_is_one_clear_line(status: int, hub: http.server.HTTPServer, tmp_path: Path) -> None:
     hub.RequestHandlerClass.status = status
-    assert_one_line(download(tmp_path, hub.server_port), "owner/name")
+    found = download(tmp_path, hub.server_port)
+    assert_one_line(found, "owner/name")
+    assert errors.is_users_mistake(found.stderr) == (status < 500)
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
@@ -202,6 +205,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
         closed.bind(("127.0.0.1", 0))
         found = download(tmp_path, closed.getsockname()[1])
     assert_one_line(found, "check the network, or HF_ENDPOINT for a mirror")
+    assert not errors.is_users_mistake(found.stderr)
 
 
 def test_a_download_without_network_is_one_clear_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The gate drops what would spoil a result, counts it, and holds it against the budgets."""
 
+import re
 import time
 from typing import Any
 
@@ -348,6 +349,13 @@ def test_other_labels_of_a_text_are_counted_and_named() -> None:
         ("ghp_" + "a1B2" * 9, [("secret key", "GitHub Token gh…")]),
         ("jane@example.com, root@localhost, a@b, x @ y.de", []),
         ("2 + 3 = 5, ISBN 978-3-16-148410-0, 1999-12-31, 555 2671", []),
+        ("call 0049 30 901820 now", [("phone number", "004…")]),
+        ("card 4111 1111 1111 1111, not 4111 1111 1111 1112", [("payment card number", "4111…")]),
+        ("378282246310005 and 6011-1111-1111-1117", [("payment card number", s) for s in ("3782…", "6011…")]),
+        ("pi is 3.141592653589793, 1234567812345670 is no issuer's", []),
+        ("to DE89 3704 0044 0532 0130 00 BIC COBADEFF", [("IBAN", "DE89…")]),
+        ("GB82WEST12345698765432, NO9386011117947.", [("IBAN", "GB82…"), ("IBAN", "NO93…")]),
+        ("DE88 3704 0044 0532 0130 00 and AB12CDEFGHIJKLMNOPQ", []),
         ("commit eb185aade064a813bc0b7f42de02595523103ca4 of 192.168.0.1", []),
         ("@np.vectorize and A@B.T", []),
         ("请写信给jane.roe@firm.de谢谢", [("e-mail address", "请…@f…")]),
@@ -365,11 +373,46 @@ def test_personal_data_are_found_and_masked(text: str, found: list[tuple[str, st
     assert list(personal_data(text)) == found
 
 
-@pytest.mark.parametrize("piece", ["//", "key ", "key" + " " * 50, "müller_", "sk-", "12:", "://a:"])
+@pytest.mark.parametrize(
+    ("region", "text"),
+    [
+        ("US", "call (415) 555-2671 or 415-555-2671"),
+        ("DE", "030 12345678 oder 0171/2345678, auch 01712345678"),
+        ("GB", "ring 020 7946 0958"),
+        ("FR", "au 01 42 68 53 00"),
+        ("BR", "ligue (11) 91234-5678"),
+        ("JP", "電話03-1234-5678まで"),
+    ],
+)
+def test_a_phone_number_is_found_as_its_region_writes_it(region: str, text: str) -> None:
+    found = list(personal_data(text, [region]))
+    assert {kind for kind, _ in found} == {"phone number"}
+    assert not re.search(r"\d{4}", masked(text, [region]))
+    assert list(personal_data(text)) == []
+
+
+def test_what_only_looks_like_a_phone_number_is_none() -> None:
+    text = (
+        "order 4155552671, 2024-01-15 10:30, 192.168.100.200, 0.1 0.2 0.3 0.45, ISBN 978-0-306-40615-7, 1234-5678-9012"
+    )
+    assert list(personal_data(text, ["US", "GB", "DE"])) == []
+
+
+def test_numbers_of_phones_are_counted_in_the_regions_of_the_scenario() -> None:
+    rows = [row(1, text="My number is (415) 555-2671, call me"), row(2), row(3)]
+    for regions, counted in (({}, 1), ({"phone_regions": ["US"]}, 1), ({"phone_regions": ["DE"]}, 0)):
+        assert gate.sift(rows, scenario(**regions))[1].personal["phone number"].rows == counted
+    with pytest.raises(UserError, match="phone_regions: XX is no region"):
+        gate.sift(rows, scenario(phone_regions=["US", "XX"]))
+
+
+@pytest.mark.parametrize(
+    "piece", ["//", "key ", "key" + " " * 50, "müller_", "sk-", "12:", "://a:", "4 ", "AB12", "012 345 "]
+)
 def test_personal_data_of_a_long_text_take_no_long_time(piece: str) -> None:
     list(personal_data("https://x:y@z"))  # imports and compiles
     began = time.process_time()
-    list(personal_data(piece * (30_000 // len(piece)) + "@ +"))
+    list(personal_data(piece * (30_000 // len(piece)) + "@ +", ["US"]))
     assert time.process_time() - began < 2
 
 

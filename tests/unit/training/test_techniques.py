@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from support.measurements import run_script
 from support.models import tiny_phi3
-from support.training_runs import rows_to_learn
+from support.training_runs import TECHNIQUES, recipe_of, rows_to_learn
 
 import train
 from snaketune.config.matrix import technique_model
@@ -76,8 +76,7 @@ class Trained:
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
         self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
         plan = Plan(plan_batches(ROWS, 16, 4, 1)[:steps], 16, recipe["learning_rate"], 0.05, 1.0, 5)
-        strict = recipe["base_precision"] == "fp32"
-        checkpoints = Checkpoints(accelerator, out / "work", "key", strict)
+        checkpoints = Checkpoints(accelerator, out / "work", "key", whole=False)
         self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run")
         self.save = lambda: train.save(accelerator, self.model, recipe, self.taken, out)
 
@@ -170,6 +169,8 @@ def test_a_stopped_run_saves_what_a_whole_one_does(
     whole = Trained(base, tmp_path / "whole", recipe, steps=8).run()
     with pytest.raises(Stopped):
         Trained(base, tmp_path / "stopped", recipe, steps=8).fit.run(stop, 7)
+    kept = load_file(tmp_path / "stopped/work/checkpoint-0000005/model.safetensors")
+    assert set(kept) == {name for name, one in whole.model.named_parameters() if one.requires_grad}
     resumed = Trained(base, tmp_path / "stopped", recipe, steps=8).run()
     assert resumed.fit.log == whole.fit.log
     one, other = (load_file(run.out / "adapter/adapter_model.safetensors") for run in (whole, resumed))
@@ -372,6 +373,11 @@ def test_each_shipped_adapter_is_peft_s_own_model(base: Path) -> None:
         assert isinstance(attach(load_base(base, "fp32"), technique(name)["adapter"]), PeftModel)
 
 
+def test_each_technique_that_is_tried_on_a_gpu_is_trained_by_train_py() -> None:
+    assert {"full", "lora-zero3", *FROZEN} < set(TECHNIQUES)
+    assert all("engine" in recipe_of(name) for name in TECHNIQUES)
+
+
 def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
     config = read_yaml(ROOT / "config/config.yaml")
     own = Recipes(config, ROOT).training_recipe("tiny-phi3", "zero3", 1)
@@ -387,7 +393,6 @@ def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])
 def test_bf16_computes_less_exactly_and_trains_in_fp32(name: str, base: Path, tmp_path: Path) -> None:
-    inputs = collate(ROWS, list(range(16)), 0, CPU)
     losses = {}
     for precision in ("fp32", "bf16"):
         recipe = technique(name) | {"compute_precision": precision}
@@ -395,7 +400,7 @@ def test_bf16_computes_less_exactly_and_trains_in_fp32(name: str, base: Path, tm
         torch.manual_seed(1)
         model = attach(load_base(base, "fp32" if name == "lora" else "nf4", precision), recipe["adapter"])
         model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
-        loss = answer_loss(model, *inputs)
+        loss = answer_loss(model, *collate(ROWS, list(range(16)), 0, accelerator.device))
         accelerator.backward(loss)
         optimizer.step()
         losses[precision] = float(loss)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,12 @@ def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: Fit, tmp_path: 
     if state:
         assert resumed.seconds > state["seconds"] > 0
         assert resumed.earlier_peak == state["peaks"][0] > 0
+
+
+def test_the_seconds_of_a_run_are_those_of_its_steps(tmp_path: Path) -> None:
+    run, started = fit(tmp_path, checkpoint_steps=100), time.perf_counter()
+    run.run(lambda: time.sleep(0.05) or 1.0, 1)
+    assert 0 < run.seconds < time.perf_counter() - started - 0.05 * len(BATCHES)
 
 
 def test_a_checkpoint_of_another_recipe_is_left_alone(whole: Fit, tmp_path: Path) -> None:
