@@ -41,6 +41,8 @@ def main() -> None:
     if not arguments.comparisons.exists():
         raise UserError(f"{arguments.comparisons}: no finished run: run `make demo` first")
     comparisons = files.read_json(arguments.comparisons)
+    if not all("undecided" in one for one in comparisons):
+        raise UserError(f"{arguments.comparisons}: made by an older version: run snakemake first")
     found = more_seeds(comparisons, arguments.add)
     files.write_text(arguments.output, HEADER + yaml.safe_dump({"more_seeds": found}, sort_keys=False))
     for one in comparisons:

@@ -74,10 +74,11 @@ class Runs:
 
     def scale(self, technique: str) -> dict[str, Any]:
         """Return with which model, on which machine and over how many tokens a technique was measured."""
-        runs = self.rounds(technique)
+        runs, own = self.rounds(technique), self.recipe["ranks"][technique]
+        ranks = f", {own} ranks" if own > 1 else ""
         return {
             "model": self.properties["model"],
-            "device": "; ".join(sorted({device(run["hardware"]) for run in runs})),
+            "device": "; ".join(sorted({device(run["hardware"]) for run in runs})) + ranks,
             "tokens": max(run["train_tokens"] for run in runs),
         }
 

@@ -241,6 +241,7 @@ def test_a_difference_that_the_estimate_expects_to_vanish_is_called_that(tmp_pat
     told = {one["column"]: one["vanishes"] for one in found["disagreements"] if one["row"] == "memory"}
     assert told == {"LoRA": None, "DoRA": "expected to vanish", "PEFT": "expected to vanish", "QLoRA": "expected to vanish", "ZeRO": "expected to vanish"}  # fmt: skip
     assert cell(found, "memory", "DoRA")["scale"].startswith("large; a processor, 2 cores; peak of a rank beyond")
+    assert cell(found, "memory", "ZeRO")["scale"].startswith("large; a processor, 2 cores, 2 ranks; peak of a rank")
 
 
 def test_at_the_size_that_people_tune_adapters_need_less_memory_than_full() -> None:
