@@ -180,6 +180,7 @@ CHANGES = {
     "the primary metric": ((SCENARIO, "metrics: [accuracy, macro_f1]", "metrics: [macro_f1, accuracy]"), PARITY | END),
     "the longest answer": ((SCENARIO, "metrics:", "max_new_tokens: 65\nmetrics:"), EVALUATIONS | PARITY | END),
     "a budget of the data gate": ((SCENARIO, "metrics:", "budgets: {majority: 0.9}\nmetrics:"), FROM_DATA),
+    "phone numbers, in a built-in corpus": ((SCENARIO, "metrics:", "phone_regions: [DE]\nmetrics:"), SETTINGS),
     "how much may be cut off": ((SCENARIO, "metrics:", "budgets: {truncated: 0.02}\nmetrics:"), FROM_TOKENS),
     "the longest row": ((SCENARIO, "metrics:", "max_tokens: 500\nmetrics:"), FROM_TOKENS),
     "the code of the scenario's corpus": (("scripts/snaketune/corpora/areas.py", '"module"', '"class"'), FROM_DATA),
@@ -416,6 +417,11 @@ def test_one_byte_of_the_users_rows_makes_the_data_again_whatever_its_times(
     path.write_text("".join(lines))
     if keep_times:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert edited_others.pending() == FROM_DATA
+
+
+def test_phone_regions_check_the_users_rows_again(edited_others: Workspace) -> None:
+    edited_others.edit("config/scenarios/mine.yaml", "task:", "phone_regions: [DE]\ntask:")
     assert edited_others.pending() == FROM_DATA
 
 
