@@ -70,7 +70,7 @@ def save_comparison(results: Path, seeds: tuple[int, ...] = (1,), better: bool =
         "seeds": list(seeds),
         "seeds_of": {"lora": list(seeds)},
         "values": {name: {"value": 0.6, "ci_low": 0.5, "ci_high": 0.7} for name in ("base", "lora")},
-        "artifacts": [{"technique": "lora", "seed": seed, **ends} for seed in seeds],
+        "artifacts": [{"technique": "lora", "seed": seed, "withheld": None, **ends} for seed in seeds],
         "pairs": [
             {
                 **{"a": "base", "b": "lora", "difference": -0.375, "ci_low": -0.5, "ci_high": -0.1, "withheld": None},

@@ -176,7 +176,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, text: str, end: str) -> tuple[li
     else:
         ids.append(tokenizer.eos_token_id)
         length = len(ids)
-    decoded = tokenizer.decode(ids[:length])
+    decoded = str(tokenizer.decode(ids[:length]))
     if _plain(text) not in _plain(decoded) and tokenizer.unk_token_id not in ids[:length]:
         raise ValueError(f"the tokens of the answer {text[:40]!r} read {decoded[:60]!r}: the tokenizer loses text")
     return ids, length

@@ -6,7 +6,7 @@ model, so the noise between seeds counts, and one seed shows nothing.
 """
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from snaketune.core import files
 from snaketune.evaluation import few_rows
 from snaketune.evaluation.bootstrap import Resampling, SeedNoise, percentiles, simultaneous
 from snaketune.evaluation.metrics import value
-from snaketune.reporting.difference import Difference, too_few
+from snaketune.reporting.difference import SILENT, Difference, too_few
 from snaketune.reporting.params import Cell
 from snaketune.reporting.recommend_technique import costs, recommend
 from snaketune.reporting.results import UNTUNED, Results, device
@@ -118,6 +118,13 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
         for name, own in seeds.items()
     }
     values, pairs = judge(metric, systems, results.samples, results.confidence)
+    techniques = [name for name in seeds if name != UNTUNED]
+    silent = {
+        (name, seed) for name in techniques for seed in seeds[name] if results.silent([model, scenario, name, seed])
+    }
+    pairs = [
+        replace(pair, withheld=SILENT) if {pair.a, pair.b} & {name for name, _ in silent} else pair for pair in pairs
+    ]
     claim = "technique" if any(len(own) > 1 for own in seeds.values()) else "artifact"
     told = {(pair.a, pair.b): pair.told(claim == "artifact", higher) for pair in pairs}
     told |= {(b, a): -one for (a, b), one in told.items()}
@@ -125,7 +132,6 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
     def better(a: str, b: str) -> bool:
         return told[a, b].verdict == "better"
 
-    techniques = [name for name in seeds if name != UNTUNED]
     gained = [name for name in techniques if better(name, UNTUNED)]
     quality = {name: one["value"] if higher else -one["value"] for name, one in values.items()}
     rows = len(systems[UNTUNED][0])
@@ -144,7 +150,10 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
         "devices": sorted({device(one["hardware"]) for found in spent.values() for one in found}),
         "values": values,
         "pairs": [asdict(pair) for pair in pairs],
-        "artifacts": artifacts(results, metric, systems, seeds, pairs),
+        "artifacts": [
+            {**one, "withheld": SILENT if (one["technique"], one["seed"]) in silent else None}
+            for one in artifacts(results, metric, systems, seeds, pairs)
+        ],
         "undecided": {by: [[pair.a, pair.b] for pair in pairs if pair.decided_by == by] for by in ("seeds", "rows")},
         "not_better_than_base": [name for name in techniques if name not in gained],
         "chosen_on_validation": chosen_on_validation(results, cells, gained),

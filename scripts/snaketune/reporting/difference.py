@@ -6,6 +6,7 @@ from typing import Any
 from snaketune.evaluation.few_rows import ENOUGH
 
 NOT_SHOWN = "no difference shown"
+SILENT = "not decided: every answer is empty"
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,4 @@ def artifact(comparison: dict[str, Any], technique: str, seed: int) -> Differenc
     """Return one model's difference from the untuned one, over test rows alone, from an entry of comparisons.json."""
     one = next(one for one in comparison["artifacts"] if (one["technique"], one["seed"]) == (technique, seed))
     ends = (one["difference"], one["ci_low"], one["ci_high"])
-    return Difference(*ends, comparison["higher_is_better"], comparison["too_few"])
+    return Difference(*ends, comparison["higher_is_better"], one["withheld"] or comparison["too_few"])

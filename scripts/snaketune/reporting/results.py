@@ -27,6 +27,11 @@ class Results:
         """Return the statistics of the scenario's primary metric, (test rows, statistics)."""
         return row_statistics(self.run(cell), backend, self.metric[cell[1]])
 
+    def silent(self, cell: Cell) -> bool:
+        """Return whether every answer to the test rows is empty: then no verdict may stand on its metrics."""
+        rows = files.read_jsonl(self.run(cell) / "evaluation/torch.predictions.jsonl")
+        return all(row.get("prediction") == "" for row in rows)
+
     def resources(self, cell: Cell) -> Any:
         return files.read_json(self.run(cell) / "resources.json")
 

@@ -13,7 +13,7 @@ from support.measurements import HARDWARE, MIB, run_script
 
 from more_seeds import more_seeds
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_yaml, write_json, write_jsonl
+from snaketune.core.files import read_jsonl, read_yaml, write_json, write_jsonl
 from snaketune.dag.recipes import Recipes
 from snaketune.reporting.comparison import compare, judge
 from snaketune.reporting.difference import artifact, difference
@@ -223,6 +223,17 @@ def test_one_seed_tells_models_apart_and_no_techniques(tmp_path: Path) -> None:
     assert difference(found, "full", "lora").verdict == "not decided: one seed"
     assert difference(found, "full", "base").verdict == "better"
     assert [artifact(found, name, 1).verdict for name in ("lora", "full")] == ["better", "better"]
+
+
+def test_no_verdict_stands_on_empty_answers(tmp_path: Path) -> None:
+    cells = [save_run(tmp_path, name, hits, 1) for name, hits in (("base", WRONG), ("lora", SOME), ("full", RIGHT))]
+    answered = tmp_path / "runs/model/scenario/full/seed-1/evaluation/torch.predictions.jsonl"
+    write_jsonl(answered, [{**row, "prediction": ""} for row in read_jsonl(answered)])
+    found = comparison(tmp_path, cells)
+    assert (found["recommended"], found["not_better_than_base"]) == ("lora", ["full"])
+    assert difference(found, "full", "base").verdict == "not decided: every answer is empty"
+    assert artifact(found, "full", 1).verdict == "not decided: every answer is empty"
+    assert artifact(found, "lora", 1).verdict == "better"
 
 
 def test_over_seeds_a_technique_may_be_open_while_its_models_are_decided(tmp_path: Path) -> None:
