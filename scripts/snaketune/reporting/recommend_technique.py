@@ -54,7 +54,7 @@ def cheapest(names: list[str], cost: dict[str, Cost]) -> tuple[list[str], str]:
     equal = [name for name in names if (cost[name].state, cost[name].saved) == least]
     left = [name for name in equal if not any(cost[name].slower(cost[other]) for other in equal)]
     if math.isinf(least[0]):
-        why = "it was named first, as the model state of none was measured"
+        why = f"the model state of none was measured, and it saves the fewest bytes ({least[1] / MIB:,.1f} MiB)"
     elif len({cost[name].state for name in names}) > 1 or len(names) == 1:
         why = f"it holds the least weights, gradients and optimizer states over its ranks ({least[0] / MIB:,.1f} MiB)"
     else:
