@@ -20,11 +20,13 @@ EMAIL = re.compile(
 RESERVED = re.compile(r"(?:^|[@.])(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
 PHONE = re.compile(r"[+＋][\s(]{0,3}\d")
 # 00 stands for the plus sign in most of the world; a space and a plus sign keep its length.
-PREFIX = re.compile(r"(?<![\w.,+-])00(?=[1-9][\d\s()./-]{7})")
+PREFIX = re.compile(r"(?<![A-Za-z0-9_.,+-])00(?=[1-9][\d\s()./-]{7})")
 NATIONAL = re.compile(r"\d(?:[\s()./-]{0,3}\d){6}")
 # Numbers by issuer, as ISO/IEC 7812 gives them out: Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay.
-CARD = re.compile(r"(?<![\w.,-])(?:4|5[1-5]|2[2-7]|3[4-9]|6[0245])(?:[ -]?\d){11,18}(?![\w-]|[.,]\d)")
-IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
+CARD = re.compile(
+    r"(?<![A-Za-z0-9_-])(?<!\d[.,])(?:4|5[1-5]|2[2-7]|3[4-9]|6[0245])(?:[ -]?\d){11,18}(?![A-Za-z0-9_-]|[.,]\d)"
+)
+IBAN = re.compile(r"(?<![A-Za-z0-9_])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}")
 # Skip texts without any key, at a tenth of the plugins' time: keys have 16 characters or more, apart from
 # those of Artifactory, Slack and JSON Web Tokens, which have known prefixes.
 MAYBE_SECRET = re.compile(r"[!-~]{16}|://|PRIVATE KEY|AKC|AP[\dA-F]|xox[abposr]-|eyJ|:_authToken")
