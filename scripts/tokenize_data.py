@@ -99,22 +99,25 @@ def card(
     Raises:
         UserError: more completion tokens are lost than the budget allows, and the gate is `fail`; or all are.
     """
+    of_model = longest < recipe["max_tokens"]
+    limit = f"{longest} tokens{', all that the model takes' if of_model else ''}"
+    remedy = "raise `max_tokens` in the scenario (at most the model's context)"
+    if of_model:
+        remedy = "choose a model of a longer context (`max_tokens` can't exceed it)"
     over = [f"{faults.count} rows were left out: {'; '.join(faults.shown)}"] if faults.count else []
     for split, count in counts.items():
         if count["dropped_rows"] == count["rows"]:
-            raise UserError(
-                f"{name}: {split}: no row has an answer within {longest} tokens; shorten the texts, or raise `max_tokens` in the scenario (at most the model's context)"
-            )
+            raise UserError(f"{name}: {split}: no row has an answer within {limit}; shorten the texts, or {remedy}")
         share = count["lost_answer_tokens"] / max(1, count["answer_tokens"])
         if share > recipe["truncated"]:
             over.append(
-                f"{split}: {100 * share:.1f} % of the answer tokens are lost, {count['cut_rows']} of {count['rows']} rows are longer than {longest} tokens (the longest has {count['longest']}), expected at most {100 * recipe['truncated']:g} %"
+                f"{split}: {100 * share:.1f} % of the answer tokens are lost, {count['cut_rows']} of {count['rows']} rows are longer than {limit} (the longest has {count['longest']}), expected at most {100 * recipe['truncated']:g} %"
             )
     if references and (sentence := over_limit(references, recipe["truncated"])):
         over.append(f"test: {sentence}")
     if over and recipe["gate"] == "fail":
         raise UserError(
-            f"{name}: {'; '.join(over)}; shorten the texts, raise `max_tokens` in the scenario (at most the model's context), raise `budgets.truncated`, or set `gate: warn`"
+            f"{name}: {'; '.join(over)}; shorten the texts, {remedy}, raise `budgets.truncated`, or set `gate: warn`"
         )
     for line in over:
         print(f"over budget: {name}: {line}")

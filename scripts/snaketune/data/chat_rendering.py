@@ -96,8 +96,9 @@ def settled_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     except (jinja2.TemplateError, TypeError, ValueError):
         return str(template)  # The first row tells why.
     missing = before[len(asked) :] if before.startswith(asked) else ""
-    if not missing and re.search(r"<think>\s*\Z", asked):
-        missing = "\n</think>\n\n"
+    # The prompt may open a block of reasoning: <think>, or <seed:think>.
+    if not missing and (opened := re.search(r"<([\w:]*(?:think|thought|reason)[\w:]*)>\s*\Z", asked)):
+        missing = f"\n</{opened[1]}>\n\n"
     if missing.strip():
         # As Jinja does with a last newline.
         template = template.removesuffix("\n")
@@ -176,7 +177,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, text: str, end: str) -> tuple[li
     else:
         ids.append(tokenizer.eos_token_id)
         length = len(ids)
-    decoded = str(tokenizer.decode(ids[:length]))
+    decoded = str(tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False))
     if _plain(text) not in _plain(decoded) and tokenizer.unk_token_id not in ids[:length]:
         raise ValueError(f"the tokens of the answer {text[:40]!r} read {decoded[:60]!r}: the tokenizer loses text")
     return ids, length
