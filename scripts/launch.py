@@ -33,7 +33,7 @@ def run_ranks(nodes: int, ranks: int, rendezvous: str | None, command: list[str]
     """Run a script in ``ranks / nodes`` processes on this node; nodes find each other at ``rendezvous``.
 
     Raises:
-        TransientError: a signal killed a rank.
+        UserError: a signal killed a rank.
         SystemExit: a rank failed, and printed the reason itself.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -56,7 +56,7 @@ def run_ranks(nodes: int, ranks: int, rendezvous: str | None, command: list[str]
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise errors.TransientError(f"rank {rank} was killed by {name}" + memory_hint(name)) from None
+            raise errors.UserError(f"rank {rank} was killed by {name}" + memory_hint(name), passing=True) from None
         raise SystemExit(1) from None
 
 

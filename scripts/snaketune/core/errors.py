@@ -5,11 +5,14 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake that the user can fix; its message says what, where and what to do."""
+    """A mistake that the user can fix; its message says what, where and what to do.
 
+    ``passing``: it may pass by itself, as a network's failure does, so Snakemake may try the job again.
+    """
 
-class TransientError(UserError):
-    """A failure that may pass by itself, such as that of a network: Snakemake may try the job again."""
+    def __init__(self, message: object, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
 
 
 # How a message ends whose job Snakemake may try again.
@@ -21,7 +24,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}{AGAIN if isinstance(error, TransientError) else ''}", file=sys.stderr)
+        again = AGAIN if error.passing else ""
+        print(f"error: {error}{again}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

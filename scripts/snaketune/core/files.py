@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 
 _claims: list[TextIO] = []
 SCRATCH = (".part", ".export", ".quantize")
@@ -39,7 +39,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(f"no space left on the disk of {path.parent} while writing {path.name}") from error
+            raise UserError(
+                f"no space left on the disk of {path.parent} while writing {path.name}", passing=True
+            ) from error
         raise
     finally:
         aside.unlink(missing_ok=True)
@@ -111,7 +113,7 @@ def lock(guard: TextIO, rival: str = "") -> None:
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | (fcntl.LOCK_NB if rival else 0))
     except BlockingIOError:
-        raise TransientError(rival) from None
+        raise UserError(rival, passing=True) from None
     except OSError as error:
         place = Path(guard.name).absolute().parent
         raise UserError(
@@ -132,8 +134,9 @@ def need_space(directory: Path, needed: int, what: str) -> None:
     existing = next(p for p in [directory, *directory.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise TransientError(
-            f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk"
+        raise UserError(
+            f"{what} needs {needed / 2**20:,.0f} MiB in {directory}, but only {free / 2**20:,.0f} MiB are free: make room, or run in a directory on another disk",
+            passing=True,
         )
 
 

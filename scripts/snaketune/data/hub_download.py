@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 
 PATTERNS = [
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
@@ -37,9 +37,10 @@ def download(hub: str, revision: str) -> Path:
         need_writable(Path(constants.HF_HUB_CACHE))
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
-        refused = response is not None and response.status_code < 500
-        raise (UserError if refused or isinstance(error, ValueError) else TransientError)(
-            f"{hub} at {revision[:12]} can't be downloaded ({reason}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`"
+        refused = isinstance(error, ValueError) or (response is not None and response.status_code < 500)
+        raise UserError(
+            f"{hub} at {revision[:12]} can't be downloaded ({reason}): check the network, or HF_ENDPOINT for a mirror, or download it elsewhere and give `path:`",
+            passing=not refused,
         ) from None
 
 

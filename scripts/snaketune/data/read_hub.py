@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 from snaketune.core.layout import SPLITS
 from snaketune.data.params import SourceParams
 from snaketune.data.raw_rows import Row
@@ -25,8 +25,9 @@ def hub_rows(source: SourceParams) -> Iterator[Row]:
             reason = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
             # Wrong names are FileNotFoundErrors.
             passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-            raise (TransientError if passing else UserError)(
-                f"source.hub: {name} ({source['configuration'] or 'default configuration'}, split {theirs}) at revision {revision[:12]} could not be loaded from the Hugging Face hub: {reason}; check the connection and these names"
+            raise UserError(
+                f"source.hub: {name} ({source['configuration'] or 'default configuration'}, split {theirs}) at revision {revision[:12]} could not be loaded from the Hugging Face hub: {reason}; check the connection and these names",
+                passing,
             ) from None
         for number, row in enumerate(loaded, start=1):
             content = {key: _named(value, loaded.features[key]) for key, value in row.items()}

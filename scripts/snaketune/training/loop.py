@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.memory import peak_memory
@@ -179,8 +179,9 @@ class Fit:
         self.accelerator.end_training()
         if not self.accelerator.is_main_process:
             raise SystemExit(1)
-        raise TransientError(
-            f"{self.name}: stopped by a signal after step {step + 1} of {len(self.plan.batches)}; the checkpoint is in {self.checkpoints.work}: run it again to resume"
+        raise UserError(
+            f"{self.name}: stopped by a signal after step {step + 1} of {len(self.plan.batches)}; the checkpoint is in {self.checkpoints.work}: run it again to resume",
+            passing=True,
         )
 
     def _timed_step(self, step: int) -> dict[str, Any]:

@@ -177,4 +177,4 @@ def test_a_message_says_whether_another_try_may_help(capsys: pytest.CaptureFixtu
         return capsys.readouterr().err
 
     assert errors.is_users_mistake(fails(UserError("wrong\n  here")))
-    assert not errors.is_users_mistake(fails(errors.TransientError("the disk is full")))
+    assert not errors.is_users_mistake(fails(UserError("the disk is full", passing=True)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snaketune.core import files
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 
 SPLITS = ("train", "validation")
 # Services allow few characters in a suffix; Azure OpenAI 18.
@@ -105,8 +105,8 @@ def fault(kind: str, host: str, reason: object) -> UserError:
         "overloaded": "is overloaded and stayed so through all retries",
         "unreachable": "can't be reached",
     }
-    error = TransientError if kind in ("overloaded", "unreachable") else UserError
-    return error(f"{host} {words[kind]} ({redacted(reason)[:600]}); {AGAIN}")
+    passing = kind in ("overloaded", "unreachable")
+    return UserError(f"{host} {words[kind]} ({redacted(reason)[:600]}); {AGAIN}", passing)
 
 
 def read_job(path: Path, host: str) -> str:

@@ -10,7 +10,7 @@ from kubernetes.config.config_exception import ConfigException
 from tenacity import RetryCallState
 from urllib3.exceptions import HTTPError
 
-from snaketune.core.errors import TransientError, UserError
+from snaketune.core.errors import UserError
 from snaketune.platforms import retries
 
 PASSING = (429, 500, 502, 503, 504)
@@ -63,10 +63,8 @@ class Cluster:
         except (ApiException, HTTPError) as error:
             if isinstance(error, ApiException) and error.status in (404, 409):
                 raise
-            if not passing(error):
-                raise UserError(f"{what}: {reason_of(error)}") from None
-            again = f"{retries.TRIES} times: run snakemake again later; nothing is created twice"
-            raise TransientError(f"{what}: {reason_of(error)}, {again}") from None
+            again = f", {retries.TRIES} times: run snakemake again later; nothing is created twice"
+            raise UserError(f"{what}: {reason_of(error)}" + (again if passing(error) else ""), passing(error)) from None
 
     def _authorized(self, function: Callable[["Cluster"], Any]) -> Any:
         try:
