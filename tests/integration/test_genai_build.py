@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from support.chat_templates import TEMPLATES
+from support.chat_templates import tokenizer as byte_tokenizer
 from support.export_environment import in_export_environment
 from support.random_models import FAMILIES, merged
 from tokenizers import Tokenizer
@@ -22,7 +24,8 @@ from snaketune.config.export import Genai
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import GENAI_FILES, MODEL_FILES
 from snaketune.core.manifest import record
-from snaketune.data.chat_template import CHAT_TEMPLATE, PAD
+from snaketune.data.chat_rendering import settled_template
+from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate
 
@@ -94,6 +97,15 @@ def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tupl
     ).stat().st_size
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     assert backend.encode([{"role": "user", "content": "Name it: naïve 10 €\n"}]) == tokenizer.encode(WORDS).ids
+    # A template as it is settled when a model is fetched needs nothing that the package's own program lacks.
+    messages = [{"role": role, "content": "naïve\n10 €"} for role in ("user", "assistant", "user")]
+    for template, *_ in TEMPLATES.values():
+        known = byte_tokenizer(template, bos_token=PAD, eos_token=END)
+        known.chat_template = settled_template(known)
+        rendered = backend.tokenizer.apply_chat_template(
+            json.dumps(messages), template_str=known.chat_template, add_generation_prompt=True
+        )
+        assert rendered == known.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def test_a_package_stops_where_its_template_ends_an_answer(tmp_path: Path) -> None:
