@@ -1,6 +1,5 @@
 """Tokenize a scenario's rows with a model's own tokenizer and chat template, once for all techniques."""
 
-import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
-from snaketune.data.chat_rendering import Pair, chat_tokens, special_token, text_tokens
+from snaketune.data.chat_rendering import Pair, chat_tokens, positions, special_token, text_tokens
 from snaketune.data.formats import exchange
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
@@ -38,7 +37,7 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
         return chat_tokens(tokenizer, row["messages"])
     if token := special_token(tokenizer, row["text"]):
         raise ValueError(
-            f"the text holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise"
+            f"the text holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise, or set `gate: warn` to leave such rows out"
         )
     return text_tokens(tokenizer, row["text"], longest)
 
@@ -133,14 +132,6 @@ def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path)
         raise UserError(
             f"{base}: the tokenizer writes {tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, but the model has embeddings for {size} tokens, 0 to {size - 1} (`vocab_size` of its config.json): take the tokenizer that belongs to the model, or enlarge the embeddings (resize_token_embeddings in transformers) and give that model as `path:`"
         )
-
-
-def positions(base: Path) -> int:
-    """Return how many positions a model has by its config.json; without a word on it, as many as one likes."""
-    config = files.read_json(base / "config.json")
-    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx")
-    found = [part[name] for part in (config, config.get("text_config") or {}) for name in names if part.get(name)]
-    return min(found, default=sys.maxsize)
 
 
 def decoding(

@@ -3,9 +3,10 @@
 Olive's own reader of chats would train on the questions too.
 """
 
+from pathlib import Path
 from typing import Any
 
-from chat_rendering import chat_tokens, settled_template, text_tokens
+from chat_rendering import chat_tokens, positions, settled_template, text_tokens
 from datasets import Dataset
 from olive.data.registry import Registry
 from transformers import AutoTokenizer
@@ -19,7 +20,7 @@ def answers_of_chats(dataset: Any, model_name: str, longest: int, **_: Any) -> D
     """Rows of token ids and labels, cut at ``longest`` tokens; those with no answer left are dropped."""
     tokenizer = AutoTokenizer.from_pretrained(model_name, trust_remote_code=False)
     tokenizer.chat_template = settled_template(tokenizer)
-    longest = min(longest, tokenizer.model_max_length)
+    longest = min(longest, tokenizer.model_max_length, positions(Path(model_name)))
     rows = []
     for row in dataset:
         chat = "messages" in row

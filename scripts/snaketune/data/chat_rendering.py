@@ -6,8 +6,10 @@ Imports nothing of this package, as AI Toolkit projects hold a copy of this file
 import datetime
 import json
 import re
+import sys
 import unicodedata
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -201,7 +203,7 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[
     for message in messages:
         if token := special_token(tokenizer, message["content"]):
             raise ValueError(
-                f"the {message['role']} turn holds {token!r}, which this model's tokenizer takes for a token of the chat format: write it otherwise"
+                f"the {message['role']} turn holds {token!r}, which this model's tokenizer takes for a token of the chat format: write it otherwise, or set `gate: warn` to leave such rows out"
             )
     numbers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     turns = [_turn(tokenizer, messages[: number + 1]) for number in numbers]
@@ -235,3 +237,11 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> 
     starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))
     pieces = [ids[start : start + longest] for start in starts]
     return [(piece, [False, *[True] * (len(piece) - 1)]) for piece in pieces]
+
+
+def positions(base: Path) -> int:
+    """Return how many positions a model has by its config.json; if it doesn't say, as many as one likes."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx")
+    found = [part[name] for part in (config, config.get("text_config") or {}) for name in names if part.get(name)]
+    return min(found, default=sys.maxsize)
