@@ -118,6 +118,12 @@ def test_rows_become_chats_and_nothing_else_of_them_is_sent(tmp_path: Path) -> N
     assert set(read_json(tmp_path / "rows/manifest.json")["files"]) == {"train.jsonl", "validation.jsonl"}
 
 
+def test_a_service_is_told_which_answer_is_not_to_be_learned(tmp_path: Path) -> None:
+    chat = [USER, {**ANSWER, "weight": 0}, USER, ANSWER]
+    assert convert(tmp_path, with_messages(*chat)).returncode == 0
+    assert {"messages": chat} in read_jsonl(tmp_path / "rows/train.jsonl")
+
+
 def with_messages(*messages: Any) -> dict[str, Any]:
     good = rows(12)
     return {"train": [*good[:3], {"id": "bad", "messages": list(messages)}, *good[3:]], "validation": rows(2)}

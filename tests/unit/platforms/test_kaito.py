@@ -15,9 +15,9 @@ from support.services.kubernetes_service import refusal, workspace_schema
 
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_yaml
+from snaketune.core.files import read_yaml, write_jsonl
 from snaketune.platforms.kaito.admission import PRESETS, admit
-from snaketune.platforms.kaito.manifests import serving_manifest, tuning_manifests
+from snaketune.platforms.kaito.manifests import messages_of, serving_manifest, tuning_manifests
 from snaketune.platforms.kaito.technique import Kaito, KaitoTechnique, Serving
 from snaketune.platforms.kaito.training_config import LAYERS
 from snaketune.platforms.registry import read_matrix
@@ -329,6 +329,17 @@ IMPOSSIBLE = {
         "kaito.preset: KAITO has no preset of tiny-phi3",
     ),
 }
+
+
+def test_an_answer_that_kaito_would_learn_against_its_weight_is_refused(tmp_path):
+    roles = ("user", "assistant", "user", "assistant")
+    messages = [{"role": role, "content": "a"} for role in roles]
+    write_jsonl(tmp_path / "train.jsonl", [{"messages": messages}])
+    assert messages_of(tmp_path / "train.jsonl") == [{"messages": messages}]
+    messages[1]["weight"] = 0
+    write_jsonl(tmp_path / "train.jsonl", [{"messages": messages}])
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: KAITO learns every answer"):
+        messages_of(tmp_path / "train.jsonl")
 
 
 @pytest.mark.parametrize(("changes", "told"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
