@@ -110,7 +110,7 @@ def forks() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def laptop(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("laptop"), EXPERIMENT)
-    ran = workspace.snakemake("--cores", "2")
+    ran = workspace.forked("--cores", "2")
     assert ran.returncode == 0, ran.stderr
     return workspace
 

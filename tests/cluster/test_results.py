@@ -50,7 +50,7 @@ def test_two_nodes_by_the_profile(cluster: Cluster, laptop: Workspace, tmp_path:
     nodes = output("sacct", "-X", "-n", "-P", "-o", "workdir%200,nodelist").splitlines()
     assert f"{runs.workspace.path}|n[1-2]" in nodes
     alone = about_to_train(tmp_path / "alone", laptop, "zero3", epochs=2).workspace
-    ran = alone.snakemake("--cores", "2", f"{ZERO3}/manifest.json")
+    ran = alone.forked("--cores", "2", f"{ZERO3}/manifest.json")
     assert ran.returncode == 0, ran.stderr
     assert metrics(runs.workspace, ZERO3) == metrics(alone, ZERO3)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -49,34 +48,33 @@ class Killer:
     kills: list[dict[str, object]] = field(default_factory=list)
 
     def run(self, *targets: str) -> None:
-        """Start Snakemake again and again until every target is made and each of its rules was killed."""
-        for _ in range(10 + 3 * self.counts.total()):
-            command = [sys.executable, "-m", "snakemake", "--configfile", self.workspace.experiment]
-            log = (self.workspace.path / "snakemake.log").open("w")
-            with psutil.Popen(
-                [*command, "--cores", "2", "--keep-going", *targets], cwd=self.workspace.path, stdout=log, stderr=log
-            ) as running:
-                while running.poll() is None and not self._kill_one(running):
-                    time.sleep(0.02)
-                running.wait()
-            if running.returncode == 0 and not self._unmake_one(targets):
-                return
-            if running.returncode < 0:
-                self.workspace.forked("--unlock")
-        raise AssertionError((self.workspace.path / "snakemake.log").read_text()[-6000:])
+        """Start Snakemake again and again until every target is made and each of its rules was killed.
 
-    def _unmake_one(self, targets: tuple[str, ...]) -> bool:
-        """Delete a file of a rule that was quicker than the killer so far; whether there was one."""
-        for path, (rule, _) in self.workspace.plans(*targets).items():
-            if self.counts[rule] > 0:
-                (self.workspace.path / path).unlink()
-                return True
-        return False
+        Snakemake itself repeats a job that was killed without it.
+        """
+        log = self.workspace.path / "snakemake.log"
+        for _ in range(10 + 3 * self.counts.total()):
+            running = self.workspace.started(log, "--cores", "2", "--keep-going", "--retries", "9", *targets)
+            while running.is_running() and running.status() != psutil.STATUS_ZOMBIE and not self._kill_one(running):
+                time.sleep(0.02)
+            code = running.wait()
+            if code == 0 and not self._unmake(targets):
+                return
+            if code < 0:
+                self.workspace.forked("--unlock")
+        raise AssertionError(log.read_text()[-6000:])
+
+    def _unmake(self, targets: tuple[str, ...]) -> bool:
+        """Delete a file of each rule that was quicker than the killer so far; whether there was one."""
+        missed = {rule: path for path, (rule, _) in self.workspace.plans(*targets).items() if self.counts[rule] > 0}
+        for path in missed.values():
+            (self.workspace.path / path).unlink()
+        return bool(missed)
 
     def _kill_one(self, snakemake: psutil.Process) -> bool:
         """Kill one waited-for job, alone or with Snakemake itself; whether Snakemake was killed."""
         for rule, job in self._jobs(snakemake):
-            delay = self.generator.uniform(0, 0.8 * self.lives[rule])
+            delay = self.generator.uniform(0, 0.5 * self.lives[rule])
             whole = self.generator.random() < 0.5
             time.sleep(delay)
             victims = descendants(snakemake if whole else job)

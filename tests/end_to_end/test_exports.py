@@ -12,7 +12,8 @@ import yaml
 from support.experiments import SMALL
 from support.workspace import Workspace
 
-PRECISIONS = ["fp32", "fp16", "int8", "int8-qdq", "int8-qdq-pow2", "int4", "genai-fp32", "genai-int4"]
+# Of each kind one; test_quantize.py has the other methods and options.
+PRECISIONS = ["fp32", "fp16", "int8", "int8-qdq", "int4", "genai-fp32", "genai-int4"]
 # Of so small a model, hardly trained: how much a lossy precision may lose says nothing here.
 LOSSY = {"kl_divergence": 1.0, "smallest_metric_change": -1.0}
 EXACT = {"fp32", "fp16", "genai-fp32"}
@@ -24,7 +25,7 @@ def read(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def exported(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A copy of a finished run of LoRA, with all precisions, the benchmark and the packages."""
+    """A copy of a finished run of LoRA, with further precisions, the benchmark and the packages."""
     other = Workspace(tmp_path_factory.mktemp("exports") / "copy")
     shutil.copytree(finished.path, other.path, symlinks=True)
     budgets = {f"onnx-fp32-{name}": LOSSY for name in PRECISIONS if name not in EXACT}

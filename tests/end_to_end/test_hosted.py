@@ -1,7 +1,6 @@
 """From data to a row of the summary through a hosted service on loopback, killed on the way: one job, no secret left."""
 
 import csv
-import sys
 from pathlib import Path
 
 import psutil
@@ -34,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def killed_at(workspace: Workspace, openai_service: OpenAiService, route: str, times: int) -> None:
     """Snakemake and all below it die as the service has just done what ``route`` asked, for the nth time."""
-    running: list[psutil.Popen] = []
+    running: list[psutil.Process] = []
     left = [times]
 
     def watch(seen: str) -> None:
@@ -44,12 +43,11 @@ def killed_at(workspace: Workspace, openai_service: OpenAiService, route: str, t
                 kill(victim)
 
     openai_service.watch = watch
-    command = [sys.executable, "-m", "snakemake", "--configfile", workspace.experiment, "--cores", "2"]
-    with (workspace.path / "killed.log").open("w") as log:
-        running.append(psutil.Popen(command, cwd=workspace.path, stdout=log, stderr=log))
-        code = running[0].wait()
+    log = workspace.path / "killed.log"
+    running.append(workspace.started(log, "--cores", "2"))
+    code = running[0].wait()
     openai_service.watch = None
-    assert code < 0, (workspace.path / "killed.log").read_text()[-4000:]
+    assert code < 0, log.read_text()[-4000:]
     workspace.forked("--unlock")
 
 
@@ -78,7 +76,7 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, o
     ):
         killed_at(workspace, openai_service, route, times)
     openai_service.faults += [Fault(".*", 3, Failure(429, "slow down", retry_after_ms="1"))]
-    ran = workspace.snakemake("--cores", "2")
+    ran = workspace.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
     assert len(openai_service.jobs) == 1
     base, tuned = summary(workspace)
@@ -97,7 +95,7 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, o
     empty = ("peak_memory_bytes", "trainable_parameters", "latency_p50_ms", "tokens_per_second", "artifact_bytes")
     assert [tuned[name] for name in empty] == [""] * len(empty)
 
-    again = workspace.snakemake("--cores", "2")
+    again = workspace.forked("--cores", "2")
     assert "Nothing to be done" in again.stdout + again.stderr
     verified = workspace.script("verify.py")
     assert verified.returncode == 0, verified.stderr
@@ -108,7 +106,7 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, o
     asked = openai_service.count("POST /chat/completions")
     (workspace.path / RUN / "seed-1/job.json").unlink()
     workspace.edit("scripts/submit_hosted.py", "indent=1", "indent=2")
-    ran = workspace.snakemake("--cores", "2")
+    ran = workspace.forked("--cores", "2")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
     assert len(openai_service.jobs) == 1
     assert openai_service.count("POST /chat/completions") == asked
@@ -116,24 +114,12 @@ def test_a_run_that_is_killed_on_the_way_submits_one_job(workspace: Workspace, o
 
 def test_without_leave_nothing_leaves_the_machine(workspace: Workspace, openai_service: OpenAiService) -> None:
     workspace.write(workspace.experiment, {**EXPERIMENT, "publish": {"confirm": False}})
-    planned = workspace.snakemake("--cores", "2", "plan_hosted")
+    planned = workspace.forked("--cores", "2", "plan_hosted")
     assert planned.returncode == 0, planned.stderr[-4000:]
     plan = read_json(workspace.path / RUN / "seed-1/plan.json")
     assert plan["sent"]["train"]["rows"] == 120
     assert plan["estimated_cost"] is None
-    ran = workspace.snakemake("--cores", "2")
+    ran = workspace.forked("--cores", "2")
     assert ran.returncode != 0
     assert "nothing was sent" in ran.stdout + ran.stderr
     assert openai_service.requests == []
-
-
-def test_a_job_that_fails_at_the_service_fails_the_run_with_its_reason(
-    workspace: Workspace, openai_service: OpenAiService
-) -> None:
-    openai_service.ending = "failed"
-    for _ in range(2):
-        ran = workspace.snakemake("--cores", "2")
-        assert ran.returncode != 0
-        assert "row 7 violates the usage policies" in ran.stdout + ran.stderr
-        assert "Traceback" not in ran.stdout + ran.stderr
-    assert len(openai_service.jobs) == 1

@@ -7,15 +7,17 @@ import csv
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from killing import descendants, kill
 from support.services.hosting import python_of_publish
 from support.services.kubernetes_service import KubernetesService
 from support.workspace import REPOSITORY, Workspace
@@ -74,16 +76,16 @@ def rows_of(workspace: Workspace) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def killed_when(workspace: Workspace, enough: object) -> None:
+def killed_when(workspace: Workspace, enough: Callable[[], object]) -> None:
     """Start the workflow and kill it, with all its jobs, at a moment."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", workspace.experiment]
-    command += ["--cores", "1", "--nolock", "--rerun-incomplete"]
-    log = (workspace.path / "killed.log").open("a")
-    with subprocess.Popen(command, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True) as running:
-        while not enough() and running.poll() is None:
-            time.sleep(0.1)
-        assert running.poll() is None, (workspace.path / "killed.log").read_text()[-6000:]
-        os.killpg(running.pid, signal.SIGKILL)
+    log = workspace.path / "killed.log"
+    running = workspace.started(log, "--cores", "1", "--nolock", "--rerun-incomplete")
+    while not enough() and running.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.1)
+    assert running.status() != psutil.STATUS_ZOMBIE, log.read_text()[-6000:]
+    for victim in descendants(running):
+        kill(victim)
+    running.wait()
 
 
 def tune(path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

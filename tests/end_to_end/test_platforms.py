@@ -81,7 +81,7 @@ def kaito(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def finish(workspace: Workspace) -> dict[str, dict[str, str]]:
-    ran = workspace.snakemake("--cores", "2", "--nolock", "--rerun-incomplete")
+    ran = workspace.forked("--cores", "2", "--nolock", "--rerun-incomplete")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-6000:]
     return {row["technique"]: row for row in rows_of(workspace) if row["technique"] != "base"}
 
@@ -116,7 +116,7 @@ def test_every_platform_ends_in_a_row_of_one_summary(
     ]
     assert losses[0]["validation_loss"] == pytest.approx(losses[1]["validation_loss"], rel=1e-5)
     assert "kaito-lora" in (workspace.path / "results/report.html").read_text()
-    again = workspace.snakemake("--cores", "1", "--dry-run")
+    again = workspace.forked("--cores", "1", "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
     verified = workspace.script("verify.py")
     assert verified.returncode == 0, verified.stderr

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,34 +44,34 @@ def test_every_result_is_proven(finished: Workspace) -> None:
     assert "belong to no current run" not in shown.stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "results/corpus/documentation.jsonl",
-        "results/data/test-areas/train.jsonl",
-        "results/models/test-phi3/base/model.safetensors",
-        "results/models/test-phi3/pretraining.jsonl",
-        "results/tokens/test-phi3/test-areas/test/test.safetensors",
-        f"{RUNS}/lora/seed-1/adapter/adapter_model.safetensors",
-        f"{RUNS}/lora/seed-1/train.jsonl",
-        f"{RUNS}/lora/seed-1/manifest.json",
-        f"{RUNS}/zero3/seed-1/merged/model.safetensors",
-        f"{RUNS}/full/seed-1/onnx/int4/model.onnx_data",
-        f"{RUNS}/base/seed-0/evaluation/torch.predictions.jsonl",
-        f"{RUNS}/base/seed-0/parity.json",
-        "results/summary.csv",
-        "results/report.html",
-        "results/params.yaml",
-    ],
-)
-def test_one_changed_byte_is_found_by_name(finished: Workspace, name: str) -> None:
-    path = finished.path / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    with spoiled(path, bytes(content)):
+OF_EACH_KIND = [
+    "results/corpus/documentation.jsonl",
+    "results/data/test-areas/train.jsonl",
+    "results/models/test-phi3/base/model.safetensors",
+    "results/models/test-phi3/pretraining.jsonl",
+    "results/tokens/test-phi3/test-areas/test/test.safetensors",
+    f"{RUNS}/lora/seed-1/adapter/adapter_model.safetensors",
+    f"{RUNS}/lora/seed-1/train.jsonl",
+    f"{RUNS}/zero3/seed-1/merged/model.safetensors",
+    f"{RUNS}/full/seed-1/onnx/int4/model.onnx_data",
+    f"{RUNS}/base/seed-0/evaluation/torch.predictions.jsonl",
+    f"{RUNS}/base/seed-0/parity.json",
+    "results/summary.csv",
+    "results/report.html",
+    "results/params.yaml",
+]
+
+
+@pytest.mark.parametrize("names", [OF_EACH_KIND, [f"{RUNS}/lora/seed-1/manifest.json"]], ids=["files", "a manifest"])
+def test_one_changed_byte_is_found_by_name(finished: Workspace, names: list[str]) -> None:
+    with ExitStack() as changed:
+        for path in (finished.path / name for name in names):
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            changed.enter_context(spoiled(path, bytes(content)))
         shown = finished.script("verify.py")
     assert shown.returncode == 1
-    assert name in shown.stderr
+    assert [name for name in names if name not in shown.stderr] == []
     assert "Traceback" not in shown.stderr
 
 

@@ -176,7 +176,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def packaged(workspace: Workspace) -> Workspace:
-    ran = workspace.snakemake("--cores", "2", "package")
+    ran = workspace.forked("--cores", "2", "package")
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
     return workspace
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from peft import PeftModel
 from safetensors.numpy import load_file
 from support.measurements import run_script
 from support.models import tiny_phi3
@@ -341,11 +340,6 @@ def test_what_can_not_be_trained_is_refused(name: str, change: dict[str, Any], w
         validated(Technique, content, "the file")
 
 
-def test_the_recipe_says_how_an_adapter_starts() -> None:
-    options = technique("lora", init_lora_weights="pissa", use_rslora=True)["adapter"]["options"]
-    assert (options["init_lora_weights"], options["use_rslora"]) == ("pissa", True)
-
-
 def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path: Path) -> None:
     tokens, out = tmp_path / "tokens", tmp_path / "out"
     tokens.mkdir()
@@ -366,11 +360,6 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(base: Path, tmp_path
     assert resources["trainable_parameters"] == 20 * 2 * 2 * 16
     assert len((out / "train.jsonl").read_text().splitlines()) == 3
     assert resources["ranks"][0]["gradient_bytes"] == 4 * resources["trainable_parameters"]
-
-
-def test_each_shipped_adapter_is_peft_s_own_model(base: Path) -> None:
-    for name in FROZEN:
-        assert isinstance(attach(load_base(base, "fp32"), technique(name)["adapter"]), PeftModel)
 
 
 def test_each_technique_that_is_tried_on_a_gpu_is_trained_by_train_py() -> None:
