@@ -1,5 +1,6 @@
 """One clear message for a user's mistake, a traceback for ours."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ class UserError(Exception):
         self.passing = passing
 
 
-# How a message ends whose job Snakemake may try again.
+# How a message ends after which Snakemake may try its job again.
 AGAIN = " (this may pass by itself: another try may succeed)"
 
 
@@ -33,5 +34,6 @@ def run(main: Callable[[], None]) -> None:
 
 def is_users_mistake(log: str) -> bool:
     """Return whether a log ends with the message of a UserError that no other try of its job can cure."""
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("  ")]
-    return bool(lines) and lines[-1].startswith("error: ") and not log.rstrip().endswith(AGAIN)
+    # After the message of a rank, torchrun logs that it failed.
+    lines = [line for line in log.splitlines() if not re.match(r"\s|$|[EW]\d{4} ", line)]
+    return bool(lines) and lines[-1].startswith("error: ") and AGAIN not in log

@@ -155,6 +155,8 @@ def test_every_rule_about_the_whole_matrix_reads_its_recipe_from_standard_input(
         ("reads\nerror: a.jsonl:1: not JSON\n", 0),
         ("error: 2 faults in the data\n  a.jsonl:1: not JSON\n  a.jsonl:2: not JSON\n", 0),
         (f"error: the hub can't be reached{errors.AGAIN}\n", 3),
+        ("error: loss is nan\nE1127 23:59:24.121000 30788 api.py:1002] failed (exitcode: 1) local_rank: 0\n", 0),
+        (f"error: stopped by a signal{errors.AGAIN}\nE1127 23:59:24.121000 30788 api.py:1002] failed\n", 3),
         ("error: of a library\nstep 1\n", 3),
         ("Traceback (most recent call last):\nMemoryError\n", 3),
         ("", 3),
