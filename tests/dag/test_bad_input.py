@@ -91,7 +91,10 @@ def test_a_mistake_in_the_configuration(edited: Workspace, mistake: str) -> None
     assert "Finished jobid" not in text
 
 
-def test_a_mistake_in_the_users_file(tmp_path: Path) -> None:
+def test_a_mistake_in_the_users_file_even_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing can be written below a file.
+    monkeypatch.setenv("HOME", str(tmp_path / "mine.jsonl"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     workspace = Workspace.make(tmp_path, {**UNTRAINED, "scenarios": ["mine"]})
     (tmp_path / "mine.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
     workspace.write("config/scenarios/mine.yaml", {"task": "classification", "source": {"path": "mine.jsonl"}})
