@@ -41,7 +41,7 @@ ASSUMED = {
 
 
 def recipe_of(root: Path, technique: str, ranks: int, batch_rows: int, micro_batch_rows: int) -> dict[str, Any]:
-    content = Technique.model_validate(read_yaml(root / f"config/techniques/{technique}.yaml")).model_dump()
+    content = Technique.model_validate(read_yaml(root / f"config/techniques/{technique}.yaml")).recipe("phi3")
     sizes = {"world_size": ranks, "batch_rows": batch_rows, "micro_batch_rows": micro_batch_rows, "steps": 1}
     return {**content, **sizes}
 

@@ -16,6 +16,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.quantized import refuse_quantized
 from snaketune.data.chat_rendering import settled_template
 from snaketune.data.hub_download import download
+from snaketune.training.gguf_model import convert, locate
 
 
 def copy_weights(source: Path, out: Path) -> None:
@@ -153,18 +154,33 @@ def settle_tokens(source: Path, out: Path, tokenizer: PreTrainedTokenizerBase) -
     files.write_json(out / "generation_config.json", generation)
 
 
+def compare_configuration(said: dict[str, Any], read: PreTrainedConfig) -> None:
+    """Raise a UserError unless config.json has the values that the model's file says, by which jobs were planned."""
+    for key, value in said.items():
+        if (found := getattr(read, key, None)) != value:
+            raise UserError(
+                f"config.{key} is {value!r} in the model's file of config/models/, but {found!r} in its config.json"
+            )
+
+
 def main() -> None:
-    arguments = cli.job_parser(__doc__, "hub and revision, or path; source_digests", "--output-directory").parse_args()
+    keys = "hub and revision, path, or gguf; config: what config.json must say; source_digests"
+    arguments = cli.job_parser(__doc__, keys, "--output-directory").parse_args()
     recipe, out = arguments.recipe, arguments.output_directory
 
-    source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
     manifest.prove_sources(recipe["source_digests"])
     out.mkdir(parents=True, exist_ok=True)
-    refuse_quantized(source)
-    config = read_configuration(source, out)
-    copy_weights(source, out)
-    settle_tokens(source, out, copy_tokenizer(source, out, config))
-    inputs = layout.model_files(source) if recipe["path"] else []
+    with files.scratch(out / ".part") as work:
+        if recipe.get("gguf"):
+            source = convert(locate(recipe["gguf"], work), work / "model")
+        else:
+            source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
+        refuse_quantized(source)
+        config = read_configuration(source, out)
+        compare_configuration(recipe.get("config") or {}, config)
+        copy_weights(source, out)
+        settle_tokens(source, out, copy_tokenizer(source, out, config))
+    inputs = [Path(name) for name in recipe["source_digests"]]
     manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])
 
 

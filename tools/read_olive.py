@@ -13,8 +13,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from snaketune.config.matrix import LINEAR_LAYERS
-from snaketune.config.technique import Technique
+from snaketune.config.technique import LINEAR_LAYERS, Technique
 from snaketune.config.validation import validated
 from snaketune.core import errors, files
 from snaketune.data import strict_json
@@ -83,7 +82,7 @@ def main() -> None:
     if arguments.output and arguments.output.exists():
         raise errors.UserError(f"{arguments.output} exists already: choose another name, or delete it")
     recipe, left = olive_config.read(content_of(where), str(where))
-    layers = LINEAR_LAYERS[arguments.model_type]
+    layers = set(LINEAR_LAYERS[arguments.model_type])
     made = technique(recipe, arguments.description or f"As {where.name} trains it with Olive.", layers, str(where))
     text = SCHEMA + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000)
     shared = f"training: {{epochs: {recipe['epochs']}, batch_rows: {recipe['batch_rows']}}}"

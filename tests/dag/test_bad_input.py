@@ -46,7 +46,7 @@ MISTAKES = {
     ),
     "modules that Phi-3 doesn't have": (
         "config/techniques/lora.yaml",
-        "[qkv_proj, o_proj, gate_up_proj, down_proj]",
+        "all-linear",
         "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]",
         [
             "config/techniques/lora.yaml",

@@ -10,8 +10,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 import write_ai_toolkit
-from snaketune.config.matrix import LINEAR_LAYERS
-from snaketune.config.technique import Technique
+from snaketune.config.technique import LINEAR_LAYERS, Technique
 from snaketune.config.validation import validated
 from snaketune.core.files import write_jsonl
 from snaketune.core.layout import MODEL_FILES
@@ -36,7 +35,7 @@ CHATS = [
 def recipe(name: str, **changed: Any) -> dict[str, Any]:
     """What `train.py` is told of a technique of config/."""
     content = yaml.safe_load((ROOT / f"config/techniques/{name}.yaml").read_text())
-    resolved = validated(Technique, {**content, "learning_rate": 2e-4}, name).model_dump(exclude={"description"})
+    resolved = validated(Technique, {**content, "learning_rate": 2e-4}, name).recipe("phi3")
     return {**resolved, "epochs": 2, "batch_rows": 16, "seed": 1, "keep_weights": True, **changed}
 
 

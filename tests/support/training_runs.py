@@ -47,7 +47,7 @@ def write_inputs(directory: Path) -> None:
 def recipe_of(technique: str, **changes: Any) -> dict[str, Any]:
     """The recipe of a shipped technique at a rate that this model learns at."""
     content = read_yaml(REPOSITORY / f"config/techniques/{technique}.yaml")
-    recipe: dict[str, Any] = validated(Technique, content, technique).model_dump(exclude={"description"})
+    recipe: dict[str, Any] = validated(Technique, content, technique).recipe("phi3")
     return recipe | TRAINING | {"learning_rate": 0.003, "micro_batch_rows": 3} | changes
 
 

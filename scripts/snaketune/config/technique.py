@@ -1,17 +1,32 @@
 """Typed model of a technique: a file of `config/techniques/`."""
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Share, Strict
+
+# The linear layers of a block by transformers' model_type, in the order in which they compute.
+LINEAR_LAYERS = {
+    "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+    "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
+    **{
+        key: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        for key in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite")
+    },
+}
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+Names = Annotated[list[str], Field(min_length=1)]
+# A technique says which layers it changes; what that is in a model is in the recipe of each job.
+Targets = Literal["all-linear"] | Names | dict[str, Names]
+TARGETS = "all-linear, or the names of linear layers, each of which must exist, or such a list for each model_type"
 
 
 class LoraOptions(Strict):
     r: PositiveInt = Field(8, description="rank: higher trains more parameters")
     lora_alpha: PositiveFloat = Field(16, description="scale of the update is lora_alpha / r")
     lora_dropout: Share = 0.0
-    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
     use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
     use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
     init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
@@ -20,21 +35,22 @@ class LoraOptions(Strict):
 
 
 class Ia3Options(Strict):
-    target_modules: list[str] = Field(min_length=1, description="names of linear layers whose outputs are rescaled")
+    target_modules: Targets = Field(ALL_LINEAR, description=f"what rescales its outputs: {TARGETS}")
     feedforward_modules: list[str] = Field(
         default_factory=list, description="those of them whose inputs are rescaled instead"
     )
 
     @model_validator(mode="after")
     def _feedforward_is_a_target(self) -> "Ia3Options":
-        if extra := set(self.feedforward_modules) - set(self.target_modules):
+        listed = isinstance(self.target_modules, list)
+        if listed and (extra := set(self.feedforward_modules) - set(self.target_modules)):
             raise ValueError(f"feedforward_modules {', '.join(sorted(extra))} must also be in target_modules")
         return self
 
 
 class VeraOptions(Strict):
     r: PositiveInt = Field(256, description="rank of the shared random projections: higher trains more parameters")
-    target_modules: list[str] = Field(min_length=1, description="names of linear layers; each must exist in the model")
+    target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
     d_initial: PositiveFloat = Field(0.1, description="first value of the factors between the two projections")
     projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
     vera_dropout: Share = 0.0
@@ -122,6 +138,20 @@ class Technique(Strict):
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
             raise ValueError("learning_rate needs the key `default`")
         return self
+
+    def recipe(self, family: str) -> dict[str, Any]:
+        """Return the parameters for models of a family, with the names of the layers that the adapter changes.
+
+        Raises:
+            KeyError: nothing says which they are.
+        """
+        found = self.model_dump(exclude={"description"})
+        options = found["adapter"]["options"] if found["adapter"] else {}
+        chosen = options.get("target_modules")
+        chosen = LINEAR_LAYERS if chosen == ALL_LINEAR else chosen
+        if isinstance(chosen, dict):
+            options["target_modules"] = list(chosen[family])
+        return found
 
     @property
     def merges(self) -> bool:

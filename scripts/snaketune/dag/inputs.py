@@ -27,9 +27,11 @@ class Inputs:
         return {"source": ancient(source.paths)}
 
     def local_model(self, wildcards: Any) -> list[str]:
-        """Return the files of a model in a local directory."""
-        path = self.matrix.models[wildcards.model].path
-        return list(map(str, model_files(Path(path)))) if path else []
+        """Return the files of a model on this disk."""
+        model = self.matrix.models[wildcards.model]
+        if model.gguf and model.gguf.local:
+            return [model.gguf.local]
+        return list(map(str, model_files(Path(model.path)))) if model.path else []
 
     def evaluated_model(self, wildcards: Any) -> dict[str, Any]:
         """Return a merged model; or, as a prefix can't be merged, the base that starts from it."""

@@ -67,7 +67,9 @@ class JobParams:
         return self.encode("pretrain_model.py", **self.matrix.pretraining_recipe(wildcards.model))
 
     def fetched_model(self, wildcards: Any) -> str:
-        origin = self.matrix.models[wildcards.model].model_dump(include={"hub", "revision", "path"})
+        model = self.matrix.models[wildcards.model]
+        origin = model.model_dump(include={"hub", "revision", "path"})
+        origin |= model.model_dump(include={"gguf", "config"}, exclude_unset=True)
         local = Inputs(self.matrix).local_model(wildcards)
         return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
 
@@ -110,7 +112,8 @@ class JobParams:
         return self.encode("package_model.py", **digests, **self.matrix.package_recipe(*cell))
 
     def switchable_base(self, wildcards: Any) -> str:
-        adapters = [self.matrix.techniques[name].model_dump()["adapter"] for name in self.matrix.switched]
+        recipes = [self.matrix.technique_recipe(wildcards.model, name) for name in self.matrix.switched]
+        adapters = [recipe["adapter"] for recipe in recipes]
         return self.encode("export_base_for_adapters.py", "export", parts=parts_of_all(adapters))
 
     def adapter_parity(self, wildcards: Any) -> str:

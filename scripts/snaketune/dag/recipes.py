@@ -26,7 +26,7 @@ class Recipes(Cells):
         if rate:
             training["epochs"] = 1
         return {
-            **resolved.model_dump(exclude={"description"}),
+            **self.technique_recipe(model, technique),
             **training,
             "learning_rate": chosen,
             "keep_weights": rate is None,

@@ -110,12 +110,12 @@ class JobResources:
         return cores
 
     def shape(self, model: str) -> Shape:
-        """Return a model's shape from config/models/ or its config.json; of Phi-3-mini until one is fetched."""
+        """Return a model's shape from config/models/ or its config.json; of Phi-3-mini until one is there."""
         chosen = self.matrix.models[model]
         if built := chosen.build:
             sizes = {"vocab_size": built.vocabulary, "max_position_embeddings": built.context}
             return Shape.of({**built.architecture.model_dump(), **sizes, "tie_word_embeddings": True})
-        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json")
+        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.config or {}
         return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
 
     def _technique(self, wildcards: Any) -> Technique:

@@ -26,6 +26,7 @@ YAML_FILES = sorted((ROOT / "config").rglob("*.yaml"))
 TECHNIQUE = {"description": "for a test", "learning_rate": 1e-3}
 MODEL = {"description": "for a test", "licence": "none"}
 SCENARIO = read_yaml(ROOT / "config/scenarios/classification.yaml")
+MAPPING = {"phi3": ["o_proj"], "llama": ["q_proj"]}
 LORA_ON_LLAMA = {"type": "lora", "options": {"target_modules": ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]}}
 
 
@@ -290,3 +291,36 @@ def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:
     shutil.copyfile(root / "config/models/tiny-phi3.yaml", root / "config/models/other.yaml")
     matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": ["mine"]}, root)
     assert [matrix.training_recipe(model, "mine", 1)["learning_rate"] for model in matrix.models] == [0.25, 0.5]
+
+
+def test_all_linear_means_the_layers_of_each_family(root: Path) -> None:
+    write(root, "models/other", MODEL | {"model_type": "llama", "gguf": {"file": "config/config.yaml"}})
+    write(root, "techniques/mapped", TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": MAPPING}}})
+    names = ["lora", "peft-ia3", "mapped"]
+    matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": names}, root)
+    found = {
+        (m, t): matrix.technique_recipe(m, t)["adapter"]["options"]["target_modules"]
+        for m in matrix.models
+        for t in names
+    }
+    fused = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    assert found["tiny-phi3", "lora"] == found["tiny-phi3", "peft-ia3"] == fused
+    assert found["other", "lora"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert [found[model, "mapped"] for model in matrix.models] == [MAPPING["phi3"], MAPPING["llama"]]
+
+
+@pytest.mark.parametrize("targets", ["all-linear", {"phi3": ["o_proj"]}])
+def test_a_family_whose_layers_nothing_names_is_refused(root: Path, targets: Any) -> None:
+    write(root, "models/other", MODEL | {"model_type": "gpt2", "hub": "a/b", "revision": 40 * "0"})
+    write(root, "techniques/mine", TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": targets}}})
+    with pytest.raises(
+        UserError, match=r"mine\.yaml: adapter\.options\.target_modules: .*other.*gpt2.* all-linear knows phi3"
+    ):
+        Matrix(CONFIG | {"models": ["other"], "techniques": ["mine"]}, root)
+
+
+def test_a_package_with_a_gguf_file_is_pinned_and_its_size_known_before_it_is_there(root: Path) -> None:
+    assert "gguf: package needs sha256" in fault("model", MODEL | {"gguf": {"file": "a.gguf", "package": "a==1"}})
+    write(root, "models/mine", MODEL | {"gguf": {"file": "no.gguf"}})
+    with pytest.raises(UserError, match=r"models/mine\.yaml: gguf\.file: no\.gguf: no such file"):
+        Matrix(CONFIG | {"models": ["mine"]}, root)

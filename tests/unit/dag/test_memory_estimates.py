@@ -34,7 +34,7 @@ SHAPE = Shape.of({**WIDTHS, "max_position_embeddings": 512})
 
 def recipe(technique: str, ranks: int = 1, **changed: Any) -> dict[str, Any]:
     content = yaml.safe_load((REPOSITORY / f"config/techniques/{technique}.yaml").read_text())
-    resolved = Technique.model_validate(content).model_dump()
+    resolved = Technique.model_validate(content).recipe("phi3")
     return {**resolved, "world_size": ranks, "batch_rows": 16, **changed}
 
 

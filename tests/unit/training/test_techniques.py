@@ -59,7 +59,7 @@ def technique(name: str, **options: Any) -> dict[str, Any]:
     """The recipe of a shipped technique, with other options of its adapter."""
     content = read_yaml(ROOT / f"config/techniques/{name}.yaml")
     content.get("adapter", {}).get("options", {}).update(options)
-    recipe: dict[str, Any] = validated(Technique, content, name).model_dump(exclude={"description"})
+    recipe: dict[str, Any] = validated(Technique, content, name).recipe("phi3")
     return recipe | {"learning_rate": recipe["learning_rate"]["tiny-phi3"]}
 
 

@@ -131,7 +131,8 @@ class KaitoTechnique(Technique):
             raise ValueError("adapter.options.init_lora_weights must be true: KAITO has no other initialization")
         if not float(options.lora_alpha).is_integer():
             raise ValueError("adapter.options.lora_alpha must be a whole number for KAITO")
-        if wrong := sorted(set(options.target_modules) - LAYERS):
+        listed = isinstance(options.target_modules, list)
+        if listed and (wrong := sorted(set(options.target_modules) - LAYERS)):
             raise ValueError(
                 f"adapter.options.target_modules: {', '.join(wrong)} match nothing in KAITO's Phi models, whose layers are fused: {', '.join(sorted(LAYERS))}"
             )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.core.file_digests import file_digest
 from snaketune.dag.job_params import JobParams
 from snaketune.platforms.olive.project import TEMPLATES
@@ -18,7 +18,7 @@ class AiToolkitParams(JobParams):
             training=self.matrix.training_recipe(wildcards.model, wildcards.technique, seed),
             model=model.model_dump(include={"hub", "revision", "licence"}),
             scenario=scenario.model_dump(include={"max_tokens", "licence"}),
-            layers=sorted(LINEAR_LAYERS.get(model.model_type, [])),
+            layers=sorted(LINEAR_LAYERS.get(self.matrix.model_type(wildcards.model), [])),
             description=self.matrix.techniques[wildcards.technique].description,
             templates=[file_digest(self.root / "report/ai_toolkit" / name) for name in TEMPLATES],
         )

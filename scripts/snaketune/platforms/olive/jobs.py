@@ -1,6 +1,6 @@
 """The runs of an experiment that Olive can train."""
 
-from snaketune.config.matrix import LINEAR_LAYERS
+from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.core.paths import run_path
 from snaketune.dag.patterns import RESULTS
 from snaketune.dag.recipes import Recipes
@@ -13,7 +13,7 @@ def projects(matrix: Recipes) -> list[str]:
     found, reasons = [], {}
     for model, scenario, technique, seed in matrix.cells:
         if technique != "base":
-            layers = set(LINEAR_LAYERS.get(matrix.models[model].model_type, []))
+            layers = set(LINEAR_LAYERS.get(matrix.model_type(model), []))
             reasons[technique] = olive_config.refusal(matrix.training_recipe(model, technique, seed), layers)
             if not reasons[technique]:
                 found.append(f"{RESULTS}/{run_path(model, scenario, technique, seed)}/ai-toolkit/manifest.json")
