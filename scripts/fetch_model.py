@@ -170,7 +170,7 @@ def main() -> None:
 
     manifest.prove_sources(recipe["source_digests"])
     out.mkdir(parents=True, exist_ok=True)
-    with files.scratch(out / ".part") as work:
+    with files.scratch(out.parent / ".gguf.part") as work:
         if recipe.get("gguf"):
             source = convert(locate(recipe["gguf"], work), work / "model")
         else:

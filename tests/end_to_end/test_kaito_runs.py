@@ -103,9 +103,8 @@ def tune(path: Path, *arguments: str, **environment: str) -> subprocess.Complete
 def asked(tmp_path: Path) -> Path:
     """A folder with the manifests of a run."""
     resolved = KaitoTechnique.model_validate(technique(tmp_path / "volumes"))
-    training = resolved.model_dump(
-        include={"adapter", "base_precision", "weight_decay", "warmup_share", "max_grad_norm"}
-    )
+    keys = ("adapter", "base_precision", "weight_decay", "warmup_share", "max_grad_norm")
+    training = {key: resolved.recipe("phi3")[key] for key in keys}
     recipe = {
         "cell": ["m", "s", "kaito-lora", 1],
         "training": {**training, "epochs": 1, "batch_rows": 16, "learning_rate": 2e-4, "seed": 1},
