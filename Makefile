@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-integration soak gpu unit check tune more-seeds lock schemas figures plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu unit check tune more-seeds lock schemas figures plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,11 +22,11 @@ demo: setup ## run the default experiment, from data to report; EXPERIMENT=confi
 	.venv/bin/snakemake $(CONFIG)
 
 test: setup-dev ## run checks and tests; TESTS=all adds the slow ones
-	@$(MAKE) --no-print-directory --jobs 4 check test-plans test-runs $(if $(ALL),test-integration)
+	@$(MAKE) --no-print-directory --jobs 4 check test-plans test-runs $(if $(ALL),test-platforms)
 
 # Side by side on two cores: plans need one, runs seldom two, a cluster is mostly waited for.
 test-plans:
-	.venv/bin/python -m pytest tests/unit tests/dag
+	.venv/bin/python -m pytest tests/unit tests/dag $(if $(ALL),tests/integration --ignore tests/integration/platforms)
 
 test-runs:
 	.venv/bin/python -m pytest tests/end_to_end $(if $(ALL),-m "not soak")
@@ -35,8 +35,8 @@ test-runs:
 test-cluster: setup-dev ## test profiles/slurm on a local SLURM cluster; needs root and the Debian packages in .ci/run
 	.venv/bin/python -m pytest tests/cluster
 
-test-integration: test-cluster
-	.venv/bin/python -m pytest tests/integration
+test-platforms: test-cluster
+	.venv/bin/python -m pytest tests/integration/platforms
 
 soak: setup-dev ## kill jobs of all rules at thirty random moments, provoke each cluster fault ten times; figures: benchmarks/soak*.json
 	.venv/bin/python -m pytest tests/end_to_end tests/dag -m soak --record benchmarks

@@ -44,8 +44,10 @@ def stop_agreement(backend: Backend, tokens: Rows, ends: set[int], prompts: int)
     if complete is None or not asked:
         return {}
     longest = max(length for _, length in asked)
-    made = [complete(prompt, longest) for prompt, _ in asked]
-    right = [not ends.intersection(ids[:-1]) and (len(ids) == longest or ids[-1] in ends) for ids in made]
+    right, context = [], getattr(backend, "context", math.inf)
+    for prompt, _ in asked:
+        ids, most = complete(prompt, longest), min(longest, context - len(prompt))
+        right.append(not ends.intersection(ids[:-1]) and (len(ids) == most or ids[-1] in ends))
     return {"stop_agreement": float(np.mean(right))}
 
 

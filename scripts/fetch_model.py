@@ -83,8 +83,8 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     for messages in (chat, [*chat, chat[0]]):
         try:
             written = str(tokenizer.apply_chat_template(messages, tokenize=False))
-        except TemplateError:
-            continue
+        except (TemplateError, TypeError, ValueError):
+            continue  # The first row tells why.
         after = tokenizer(written.partition("xyzzy")[2], add_special_tokens=False)["input_ids"]
         found += [token for token in after if token in added][:1]
     return found

@@ -67,10 +67,11 @@ def tokenize(
             faults.add(f"{name} row {row['id']}", str(fault))
             continue
         before = len(ids)
-        for tokens, mask in pieces[-1:] if chat and asked else pieces:
+        pieces = pieces[-1:] if chat and asked else pieces
+        count["cut_rows"] += any(len(tokens) > longest for tokens, _ in pieces)
+        for tokens, mask in pieces:
             count["answer_tokens"] += sum(mask)
             count["lost_answer_tokens"] += sum(mask[longest:])
-            count["cut_rows"] += len(tokens) > longest
             count["longest"] = max(count["longest"], len(tokens))
             first = max(1, answer_start(np.array(mask))) if asked else 1
             if any(mask[first:longest]):

@@ -13,11 +13,13 @@ from snaketune.reporting.params import TableParams
 
 def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict:
     """Decide whether a technique beats the untuned model in each of the row's scenarios."""
-    evidence, better = [], []
+    evidence, better, open_still = [], [], []
     for scenario in (name for name in row.scenarios if name in comparisons):
         seen = comparisons[scenario]
         gain = difference(seen, technique, "base")
         better.append(gain.verdict == "better")
+        if gain.withheld:
+            open_still.append(f"{scenario}: {gain.withheld}")
         evidence.append(
             figure(
                 f"{scenario}, difference from untuned",
@@ -31,14 +33,16 @@ def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict
                 model=seen["model"],
                 device="; ".join(seen["devices"]),
                 tokens=seen["tokens"][technique],
-                seeds=seen["seeds"],
-                runs=[run_path(seen["model"], scenario, technique, seed) for seed in seen["seeds"]],
+                seeds=seen["seeds_of"][technique],
+                runs=[run_path(seen["model"], scenario, technique, seed) for seed in seen["seeds_of"][technique]],
             )
         )
     if few := [f"{name}: {comparisons[name]['too_few']}" for name in row.scenarios if too_few(comparisons, name)]:
         return "not-measured", evidence, "; ".join(few)
     if missing := [name for name in row.scenarios if name not in comparisons]:
         return "not-measured", evidence, f"{', '.join(missing)}: no scenario of this experiment"
+    if open_still:
+        return "not-measured", evidence, "; ".join(open_still)
     return yes(all(better)), evidence, None
 
 

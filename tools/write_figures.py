@@ -50,7 +50,7 @@ def quality(rows: Rows, confidence: float) -> str:
             f"| {name} | {float(torch['value']):.3f} | {gain} | {exports} | {trained} | {peak} | {int(torch['artifact_bytes']) / MIB:.2f} |"
         )
     lines.append(
-        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals over test rows: each gain is a claim about the model in hand. Which technique is better, one seed doesn't tell; `make more-seeds` trains the seeds that would."
+        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals over test rows: each gain is a claim about the model in hand. One seed can't tell which technique is better; `make more-seeds` trains the seeds that would."
     )
     return "\n".join(lines)
 
@@ -95,7 +95,7 @@ def published(table: dict[str, Any]) -> str:
     caption = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
     claims = {seen["claim"] for seen in table["scenarios"].values()}
     if claims == {"artifact"}:
-        caption += " With one seed, a capability is a claim about the models in hand, on such rows; of the technique it says nothing."
+        caption += " With one seed, a capability is a claim about the models in hand, on such rows, and not about the technique."
     if properties := table["properties"]:
         caption += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
     lines += ["", caption, ""]

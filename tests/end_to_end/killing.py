@@ -65,10 +65,13 @@ class Killer:
         raise AssertionError(log.read_text()[-6000:])
 
     def _unmake(self, targets: tuple[str, ...]) -> bool:
-        """Delete a file of each rule that was quicker than the killer so far; whether there was one."""
-        missed = {rule: path for path, (rule, _) in self.workspace.plans(*targets).items() if self.counts[rule] > 0}
-        for path in missed.values():
-            (self.workspace.path / path).unlink()
+        """Delete the files of each rule that was quicker than the killer so far; whether there was one.
+
+        All of them: Snakemake makes a file that is missing only if another job, or the target, needs it.
+        """
+        missed = [path for path, (rule, _) in self.workspace.plans(*targets).items() if self.counts[rule] > 0]
+        for path in missed:
+            (self.workspace.path / path).unlink(missing_ok=True)
         return bool(missed)
 
     def _kill_one(self, snakemake: psutil.Process) -> bool:

@@ -140,6 +140,10 @@ class Experiment(Strict):
         default_factory=list, description="the target `tune` trains every technique at each of these"
     )
 
+    def seeds_of(self, model: str, scenario: str, technique: str) -> list[int]:
+        """Return every seed of a technique on a scenario: those of all runs, and its own further ones."""
+        return list(dict.fromkeys([*self.seeds, *self.more_seeds.get(model, {}).get(scenario, {}).get(technique, [])]))
+
     @model_validator(mode="after")
     def _no_repeats(self) -> "Experiment":
         for key in ("models", "scenarios", "techniques", "seeds", "precisions"):

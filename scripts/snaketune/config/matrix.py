@@ -89,6 +89,9 @@ class Matrix:
             if name in self.hosted or name in self.remote:
                 raise UserError(f"ranks: {name} is trained by a service, which decides the ranks itself: leave it out")
             self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
+        more = {name for models in own.more_seeds.values() for scenario in models.values() for name in scenario}
+        if elsewhere := sorted(more & set(self.hosted)):
+            raise UserError(f"more_seeds: {elsewhere[0]} is trained by a service: add its seeds to `seeds:`")
         self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others, lambda _: Export)
         self._check_models()
         self._check_exports()
@@ -203,7 +206,12 @@ class Matrix:
             modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
             for name in self.techniques:
                 adapter = self.technique_recipe(model_name, name)["adapter"]
-                targets = (adapter["options"].get("target_modules") or []) if adapter else []
+                options = adapter["options"] if adapter else {}
+                targets = options.get("target_modules") or []
+                if extra := set(options.get("feedforward_modules", [])) - set(targets):
+                    raise UserError(
+                        f"config/techniques/{name}.yaml: adapter.options.feedforward_modules: {', '.join(sorted(extra))} must also be in target_modules, which are {', '.join(targets)} in {model_name}: list both"
+                    )
                 missing = [target for target in targets if modules and target not in modules]
                 if missing and modules:
                     hint = (

@@ -78,4 +78,6 @@ class Model(Strict):
             raise ValueError("give exactly one of build, hub, path, gguf")
         if self.hub and not self.revision:
             raise ValueError("hub needs revision: the 40-digit commit to download")
+        if self.gguf and "model_type" not in self.model_fields_set:
+            raise ValueError("gguf needs model_type, such as llama or qwen2: the family of the model")
         return self

@@ -35,5 +35,5 @@ def run(main: Callable[[], None]) -> None:
 def is_users_mistake(log: str) -> bool:
     """Return whether a log ends with the message of a UserError that no other try of its job can cure."""
     # After the message of a rank, torchrun logs that it failed.
-    lines = [line for line in log.splitlines() if not re.match(r"\s|$|[EW]\d{4} ", line)]
+    lines = [line for line in log.splitlines() if not re.match(r"\s|$|(\[rank\d+\]:\[)?[EW]\d{4} ", line)]
     return bool(lines) and lines[-1].startswith("error: ") and AGAIN not in log

@@ -15,10 +15,9 @@ class Cells(Matrix):
         """Every run that ends in results/runs/ with a model: the untuned model first."""
         experiment, found = self.experiment, []
         for model, scenario in product(experiment.models, experiment.scenarios):
-            more = experiment.more_seeds.get(model, {}).get(scenario, {})
             found.append((model, scenario, "base", 0))
             for technique in self.techniques:
-                seeds = dict.fromkeys([*experiment.seeds, *more.get(technique, [])])
+                seeds = experiment.seeds_of(model, scenario, technique)
                 found += [(model, scenario, technique, seed) for seed in seeds]
         return found
 

@@ -69,7 +69,11 @@ class JobParams:
     def fetched_model(self, wildcards: Any) -> str:
         model = self.matrix.models[wildcards.model]
         origin = model.model_dump(include={"hub", "revision", "path"})
-        origin |= model.model_dump(include={"gguf", "config"}, exclude_unset=True)
+        if model.gguf:
+            said = {"model_type": model.model_type, **(model.config or {})}
+            origin |= {"gguf": model.gguf.model_dump(), "config": said}
+        elif model.config:
+            origin["config"] = model.config
         local = Inputs(self.matrix).local_model(wildcards)
         return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
 

@@ -123,7 +123,8 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
         (name, seed) for name in techniques for seed in seeds[name] if results.silent([model, scenario, name, seed])
     }
     pairs = [
-        replace(pair, withheld=SILENT) if {pair.a, pair.b} & {name for name, _ in silent} else pair for pair in pairs
+        replace(pair, withheld=SILENT, decided_by=None) if {pair.a, pair.b} & {name for name, _ in silent} else pair
+        for pair in pairs
     ]
     claim = "technique" if any(len(own) > 1 for own in seeds.values()) else "artifact"
     told = {(pair.a, pair.b): pair.told(claim == "artifact", higher) for pair in pairs}

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from gguf import GGUFReader
-from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, __version__
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from snaketune.core import files
@@ -63,12 +63,15 @@ def architecture_of(path: Path) -> str:
     """Return the architecture that a GGUF file names.
 
     Raises:
-        UserError: it isn't a GGUF file, or transformers can't read this architecture from one.
+        UserError: it isn't a whole GGUF file, or transformers can't read this architecture from one.
     """
     try:
-        field = GGUFReader(path).fields["general.architecture"]
+        fields = GGUFReader(path).fields
+        field = fields["general.architecture"]
     except (ValueError, KeyError, OSError, IndexError) as error:
         raise UserError(f"{path}: not a whole GGUF file ({error}); download it again") from None
+    if (parts := fields.get("split.count")) and parts.contents() > 1:
+        raise UserError(f"{path}: one of {parts.contents()} parts of a model: join them with llama-gguf-split --merge")
     architecture = str(field.contents())
     if architecture not in GGUF_SUPPORTED_ARCHITECTURES:
         raise UserError(
@@ -78,17 +81,21 @@ def architecture_of(path: Path) -> str:
 
 
 def convert(path: Path, out: Path) -> Path:
-    """Write the model to ``out``, which is returned, as fp32 safetensors with config and tokenizer."""
+    """Write the model to ``out``, which is returned, as fp32 safetensors with config and tokenizer.
+
+    Raises:
+        UserError: transformers can't read the file, or it lacks weights of its architecture.
+    """
     architecture_of(path)
     options = {"gguf_file": path.name, "trust_remote_code": False, "local_files_only": True}
-    read = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options)
-    del read.config.quantization_config
-    # A dequantized model refuses to be saved; a plain one with its weights doesn't.
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(read.config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict(), assign=True)
-    model.tie_weights()
-    model.generation_config = read.generation_config
+    # Without `dequantize`, transformers would download a kernel from the hub where the package `kernels` is installed.
+    unpacked: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path.parent, output_loading_info=True, **unpacked, **options)
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{path}: {len(missing)} weights are missing ({missing[0]} first): download the file again")
+    # Once here, and once more where it is copied to.
+    files.need_space(out, 2 * model.get_memory_footprint(), "the dequantized model")
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(path.parent, **options).save_pretrained(out)
     return out

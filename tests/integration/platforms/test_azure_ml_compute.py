@@ -16,7 +16,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.fork_server import start
 from snaketune.platforms import azure_ml_job
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 JOB = {
     "compute": "gpu-cluster",
     "instance_type": "STANDARD_NC6S_V3",

@@ -16,7 +16,7 @@ from snaketune.core.locks import pins
 from snaketune.core.manifest import record
 from snaketune.platforms.olive.project import LOCKED, OLIVE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from support.experiments import MINE, OTHERS, TICKETS
 from support.services.object_storage import storage
 from support.workspace import Workspace
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROFILES = {"kubernetes": "s3", "azure-batch": "azure"}
 PLUGIN = re.compile(r"snakemake-(?:executor|storage)-plugin-[a-z0-9-]+ \d+\.\d+\.\d+")
 
