@@ -50,7 +50,7 @@ def quality(rows: Rows, confidence: float) -> str:
             f"| {name} | {float(torch['value']):.3f} | {gain} | {exports} | {trained} | {peak} | {int(torch['artifact_bytes']) / MIB:.2f} |"
         )
     lines.append(
-        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals over test rows: each gain is a claim about the model in hand. One seed can't tell which technique is better; `make more-seeds` trains the seeds that would."
+        f"\nMetric: {rows[0]['metric']}, n = {rows[0]['n']} test rows, seed {max(int(row['seed']) for row in rows)}, {100 * confidence:g} % paired bootstrap intervals over test rows."
     )
     return "\n".join(lines)
 
