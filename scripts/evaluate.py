@@ -62,7 +62,7 @@ def answers(
         return [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     counted = count_cut_references(tokens, recipe["max_new_tokens"])
-    # Told before training too, but the limit may have changed since.
+    # Checked before training too, but the limit may have changed since.
     if sentence := over_limit(counted, recipe["truncated"]):
         if recipe["gate"] == "fail":
             raise errors.UserError(f"{sentence}, or set `gate: warn` in the scenario")

@@ -154,9 +154,9 @@ def settle_tokens(source: Path, out: Path, tokenizer: PreTrainedTokenizerBase) -
     files.write_json(out / "generation_config.json", generation)
 
 
-def compare_configuration(said: dict[str, Any], read: PreTrainedConfig) -> None:
-    """Raise a UserError unless config.json has the values that the model's file says, by which jobs were planned."""
-    for key, value in said.items():
+def compare_configuration(declared: dict[str, Any], read: PreTrainedConfig) -> None:
+    """Raise a UserError unless config.json has the values that the model's file declares, by which jobs were planned."""
+    for key, value in declared.items():
         if (found := getattr(read, key, None)) != value:
             raise UserError(
                 f"config.{key} is {value!r} in the model's file of config/models/, but {found!r} in its config.json"

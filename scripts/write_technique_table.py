@@ -13,13 +13,13 @@ from snaketune.reporting.params import TableParams
 
 def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict:
     """Decide whether a technique beats the untuned model in each of the row's scenarios."""
-    evidence, better, open_still = [], [], []
+    evidence, better, withheld = [], [], []
     for scenario in (name for name in row.scenarios if name in comparisons):
         seen = comparisons[scenario]
         gain = difference(seen, technique, "base")
         better.append(gain.verdict == "better")
         if gain.withheld:
-            open_still.append(f"{scenario}: {gain.withheld}")
+            withheld.append(f"{scenario}: {gain.withheld}")
         evidence.append(
             figure(
                 f"{scenario}, difference from untuned",
@@ -41,8 +41,8 @@ def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict
         return "not-measured", evidence, "; ".join(few)
     if missing := [name for name in row.scenarios if name not in comparisons]:
         return "not-measured", evidence, f"{', '.join(missing)}: no scenario of this experiment"
-    if open_still:
-        return "not-measured", evidence, "; ".join(open_still)
+    if withheld:
+        return "not-measured", evidence, "; ".join(withheld)
     return yes(all(better)), evidence, None
 
 

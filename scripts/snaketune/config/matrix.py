@@ -179,11 +179,11 @@ class Matrix:
                     f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
                 )
 
-    def model_type(self, model: str) -> str:
-        """Return transformers' name of a model's family: that of a local directory is in its config.json."""
-        local = self.models[model].path
-        found = read_json(self.root / local / "config.json").get("model_type") if local else None
-        return str(found or self.models[model].model_type)
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """Each model's family by transformers' name, its model_type: that of a local directory is in its config.json."""
+        local = {name: read_json(self.root / one.path / "config.json") for name, one in self.models.items() if one.path}
+        return {name: local.get(name, {}).get("model_type") or one.model_type for name, one in self.models.items()}
 
     def technique_recipe(self, model: str, technique: str) -> dict[str, Any]:
         """Return a technique's parameters for a model, with the names of the layers that it changes.
@@ -191,7 +191,7 @@ class Matrix:
         Raises:
             UserError: its file doesn't say which they are in this family.
         """
-        family = self.model_type(model)
+        family = self.families[model]
         try:
             return self.techniques[technique].recipe(family)
         except KeyError:
@@ -216,7 +216,7 @@ class Matrix:
                 if missing and modules:
                     hint = (
                         " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
-                        if self.model_type(model_name) == "phi3"
+                        if self.families[model_name] == "phi3"
                         else ""
                     )
                     raise UserError(

@@ -70,8 +70,8 @@ class JobParams:
         model = self.matrix.models[wildcards.model]
         origin = model.model_dump(include={"hub", "revision", "path"})
         if model.gguf:
-            said = {"model_type": model.model_type, **(model.config or {})}
-            origin |= {"gguf": model.gguf.model_dump(), "config": said}
+            declared = {"model_type": model.model_type, **(model.config or {})}
+            origin |= {"gguf": model.gguf.model_dump(), "config": declared}
         elif model.config:
             origin["config"] = model.config
         local = Inputs(self.matrix).local_model(wildcards)

@@ -18,7 +18,7 @@ class AiToolkitParams(JobParams):
             training=self.matrix.training_recipe(wildcards.model, wildcards.technique, seed),
             model=model.model_dump(include={"hub", "revision", "licence"}),
             scenario=scenario.model_dump(include={"max_tokens", "licence"}),
-            layers=sorted(LINEAR_LAYERS.get(self.matrix.model_type(wildcards.model), [])),
+            layers=sorted(LINEAR_LAYERS.get(self.matrix.families[wildcards.model], [])),
             description=self.matrix.techniques[wildcards.technique].description,
             templates=[file_digest(self.root / "report/ai_toolkit" / name) for name in TEMPLATES],
         )

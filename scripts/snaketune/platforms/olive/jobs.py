@@ -13,7 +13,7 @@ def projects(matrix: Recipes) -> list[str]:
     found, reasons = [], {}
     for model, scenario, technique, seed in matrix.cells:
         if technique != "base":
-            layers = set(LINEAR_LAYERS.get(matrix.model_type(model), []))
+            layers = set(LINEAR_LAYERS.get(matrix.families[model], []))
             reasons[technique] = olive_config.refusal(matrix.training_recipe(model, technique, seed), layers)
             if not reasons[technique]:
                 found.append(f"{RESULTS}/{run_path(model, scenario, technique, seed)}/ai-toolkit/manifest.json")
