@@ -79,15 +79,19 @@ def answers(
 
 @np.errstate(invalid="ignore")
 def predictions(
-    backend: Backend, tokens: Rows, rows: list[dict[str, Any]], tokenizer: Tokenizer, directory: Path, recipe: Any
+    backend: Backend,
+    tokens: Rows,
+    rows: list[dict[str, Any]],
+    tokenizer: Tokenizer,
+    decoding: dict[str, Any],
+    recipe: Any,
 ) -> list[dict[str, Any]]:
     """Return each test row with its answer, its likelihood and the statistics of its metrics.
 
     Raises:
         UserError: a likelihood is not finite, so no answer of the model means anything.
     """
-    decoding = files.read_json(directory / "decoding.json")
-    decoding["training"] = tuple(decoding["training"])
+    decoding = {**decoding, "training": tuple(decoding["training"])}
     has_answers = "messages" in rows[0]
     made = answers(backend, tokens, decoding, tokenizer, recipe) if has_answers else [{} for _ in rows]
     likelihoods = answer_likelihoods(backend, tokens)
@@ -132,9 +136,9 @@ def main() -> None:
     backend = load(model, arguments.prefix, recipe["threads"])
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
-    rows = files.read_jsonl(directory / "test.jsonl")
+    rows, decoding = files.read_jsonl(directory / "test.jsonl"), files.read_json(directory / "decoding.json")
     try:
-        predicted = predictions(backend, tokens, rows, tokenizer, directory, recipe)
+        predicted = predictions(backend, tokens, rows, tokenizer, decoding, recipe)
     except errors.UserError as error:
         raise errors.UserError(f"{model}: {error}") from error
     metrics = summed(predicted)
@@ -152,9 +156,7 @@ def main() -> None:
             "metrics": metrics,
             "n": len(predicted),
             **prompt_agreement(backend, tokens, rows),
-            **stop_agreement(
-                backend, tokens, set(files.read_json(directory / "decoding.json")["end"]), recipe["speed_prompts"]
-            ),
+            **stop_agreement(backend, tokens, set(decoding["end"]), recipe["speed_prompts"]),
             "decode_tokens_per_second": rate,
             "latency_p50_ms": first,
             "hardware": manifest.hardware(),

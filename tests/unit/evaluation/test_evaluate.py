@@ -10,7 +10,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import evaluate
 from snaketune.core.errors import UserError
-from snaketune.core.files import write_json
 from snaketune.core.layout import GENAI_FILES, ONNX_FILES
 from snaketune.core.manifest import record
 from snaketune.data.tokens import Rows
@@ -37,6 +36,9 @@ class Uniform:
         return logits[:, -keep:], said
 
 
+DECODING: dict[str, Any] = {"candidates": {}, "end": [END], "training": []}
+
+
 @pytest.fixture
 def tokenizer() -> Tokenizer:
     """One token a byte, and one that ends an answer."""
@@ -48,20 +50,19 @@ def tokenizer() -> Tokenizer:
 
 
 def predicted(
-    tmp_path: Path, tokenizer: Tokenizer, rows: list[dict[str, Any]], tokens: Rows, word: str = "", **recipe: Any
+    tokenizer: Tokenizer, rows: list[dict[str, Any]], tokens: Rows, word: str = "", **recipe: Any
 ) -> list[dict[str, Any]]:
-    write_json(tmp_path / "decoding.json", {"candidates": {}, "end": [END], "training": []})
     told = {"max_new_tokens": None, "truncated": 0, "gate": "warn"} | recipe
-    return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, tmp_path, told)
+    return evaluate.predictions(Uniform(word), tokens, rows, tokenizer, DECODING, told)
 
 
-def test_the_pieces_of_a_text_are_one_row(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_the_pieces_of_a_text_are_one_row(tokenizer: Tokenizer) -> None:
     text = "Ein Läufer überholt den Zweiten."
     ids = np.array([END, *tokenizer.encode(text).ids, END])
     pieces = [ids[:20], ids[19:], ids[:2]]
     tokens = Rows(pieces, [np.arange(len(piece)) > 0 for piece in pieces])
     rows = [{"id": "1", "text": text, "pieces": 2}, {"id": "2", "text": "E", "pieces": 1}]
-    found = predicted(tmp_path, tokenizer, rows, tokens, task="language-modeling")
+    found = predicted(tokenizer, rows, tokens, task="language-modeling")
     assert [row["id"] for row in found] == ["1", "2"]
     assert [row["answer_tokens"] for row in found] == [len(ids) - 1, 1]
     assert found[0]["statistics"]["bits_per_byte"] == [found[0]["nll"], len(text.encode())]
@@ -70,20 +71,20 @@ def test_the_pieces_of_a_text_are_one_row(tmp_path: Path, tokenizer: Tokenizer) 
 
 @pytest.mark.parametrize(("limit", "well_formed"), [(None, True), (8, True), (2, False)])
 def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
-    tmp_path: Path, tokenizer: Tokenizer, limit: int | None, well_formed: bool
+    tokenizer: Tokenizer, limit: int | None, well_formed: bool
 ) -> None:
     ids = np.array(tokenizer.encode("ab").ids + tokenizer.encode("cat").ids + [END])
     tokens = Rows([ids], [np.arange(len(ids)) > 1])
     messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cat"}]
     rows = [{"id": "1", "messages": messages, "reference": "cat"}]
-    [row] = predicted(tmp_path, tokenizer, rows, tokens, "cat", task="chat", max_new_tokens=limit)
+    [row] = predicted(tokenizer, rows, tokens, "cat", task="chat", max_new_tokens=limit)
     assert row["prediction"] == "cat"[:limit]
     assert row["well_formed"] == well_formed
     assert row["statistics"]["chat_format"] == [float(well_formed), 1]
     assert row["answer_tokens"] == 4
     if not well_formed:
         with pytest.raises(UserError, match="1 of 1 references are longer than `max_new_tokens: 2`"):
-            predicted(tmp_path, tokenizer, rows, tokens, task="chat", max_new_tokens=limit, gate="fail")
+            predicted(tokenizer, rows, tokens, task="chat", max_new_tokens=limit, gate="fail")
 
 
 class Overflowing(Uniform):
@@ -95,13 +96,12 @@ class Overflowing(Uniform):
 
 
 def test_a_likelihood_that_is_no_number_is_refused_with_its_row(
-    tmp_path: Path, tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
+    tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
 ) -> None:
     rows = Rows([np.array([END, 1, 2])], [np.arange(3) > 0])
-    write_json(tmp_path / "decoding.json", {"candidates": {}, "end": [END], "training": []})
     recipe = {"task": "language-modeling"}
     with pytest.raises(UserError, match="row 7: the negative log-likelihood of its answer is nan, expected a finite"):
-        evaluate.predictions(Overflowing(), rows, [{"id": "7", "text": "ab"}], tokenizer, tmp_path, recipe)
+        evaluate.predictions(Overflowing(), rows, [{"id": "7", "text": "ab"}], tokenizer, DECODING, recipe)
     assert not recwarn.list
 
 
