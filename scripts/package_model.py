@@ -14,6 +14,7 @@ from snaketune.reporting import model_card
 from snaketune.reporting.numbers import mib
 from snaketune.reporting.params import PackageParams
 from snaketune.reporting.results import UNTUNED
+from snaketune.reporting.templates import render
 
 CHECKSUMS = "SHA256SUMS"
 # The package needs only the runtime and the library that it computes with.
@@ -65,7 +66,7 @@ def main() -> None:
     recipe, out = arguments.recipe, arguments.output_directory
 
     inputs = inputs_of(arguments.results, recipe)
-    content = model_card.content(arguments.results, recipe)
+    content = model_card.content(inputs, recipe)
     export = inputs["export"].parent
     sources = [*(export / name for name in layout.GENAI_FILES), inputs["weights"].parent / "generation_config.json"]
     files.need_space(out, sum(path.stat().st_size for path in sources), "the package")
@@ -78,7 +79,7 @@ def main() -> None:
             {"name": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in sorted(aside.iterdir())
         ]
-        card = model_card.render(arguments.template.read_text(encoding="utf-8"), content)
+        card = render(arguments.template.read_text(encoding="utf-8"), False, content)
         (aside / "README.md").write_text(card, encoding="utf-8")
         (aside / CHECKSUMS).write_text(sums(list(aside.iterdir())), encoding="utf-8")
         manifest.record(aside, recipe, list(inputs.values()), list(aside.iterdir()))

@@ -5,22 +5,19 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from snaketune.config.claims import differs_from, shown
 from snaketune.core import cli, errors, files, paths, tables
 from snaketune.core.tables import Row
 from snaketune.reporting.difference import artifact, difference
-from snaketune.reporting.numbers import FILTERS, MIB
+from snaketune.reporting.numbers import MIB
 from snaketune.reporting.params import ReportParams
 from snaketune.reporting.plots import colours, differences, loss_curves, quality_against_cost
 from snaketune.reporting.recommend_precision import recommend_precision
 from snaketune.reporting.recommend_technique import OF
+from snaketune.reporting.results import STATES
 from snaketune.reporting.summary import HOSTED
+from snaketune.reporting.templates import render
 
 Rows = list[Row]
-STATES = ("weight", "gradient", "optimizer")
 
 
 def over_seeds(aggregate: Callable[[list[float]], float], values: list[Any]) -> float | None:
@@ -115,9 +112,7 @@ def plots(comparison: Row, found: Rows) -> Row:
         ("artifact_bytes", "size of adapter or weights (MiB)", MIB),
     )
     return {
-        "curves": loss_curves(
-            {row["technique"]: row["curve"] for row in found}, {r["technique"]: r["colour"] for r in found}
-        ),
+        "curves": loss_curves(found),
         "differences": differences(found, metric, comparison["higher_is_better"]),
         "plots": [
             quality_against_cost(
@@ -156,29 +151,20 @@ def section(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) ->
     }
 
 
-def render(template: str, table: Row, sections: Rows, hosted: Rows, recipe: ReportParams) -> str:
-    """Return the page as HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {**FILTERS, "svg": Markup, "shown": shown, "differs_from": differs_from}
-    return environment.from_string(template).render(table=table, sections=sections, hosted=hosted, recipe=recipe)
-
-
 def main() -> None:
     arguments = cli.job_parser(__doc__, ReportParams, "--results --template --output").parse_args()
     results = arguments.results
 
     rows = tables.read(results / "summary.csv")
-    sections = [
-        section(found, rows, results, arguments.recipe) for found in files.read_json(results / "comparisons.json")
-    ]
-    table = files.read_json(results / "technique_table.json")
-    template = arguments.template.read_text(encoding="utf-8")
-    hosted = [row for row in rows if row["backend"] == HOSTED]
-    files.write_text(arguments.output, render(template, table, sections, hosted, arguments.recipe))
-    for part in sections:
-        found = part["comparison"]
+    comparisons = files.read_json(results / "comparisons.json")
+    content = {
+        "table": files.read_json(results / "technique_table.json"),
+        "sections": [section(found, rows, results, arguments.recipe) for found in comparisons],
+        "hosted": [row for row in rows if row["backend"] == HOSTED],
+        "recipe": arguments.recipe,
+    }
+    files.write_text(arguments.output, render(arguments.template.read_text(encoding="utf-8"), True, content))
+    for found in comparisons:
         print(
             f"{found['model']} {found['scenario']}: recommended of the {OF[found['claim']]}s: {found['recommended'] or 'none'}: {found['reason']}; chosen on validation: {found['chosen_on_validation']['technique']}"
         )

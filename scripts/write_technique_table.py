@@ -13,41 +13,32 @@ from snaketune.reporting.params import TableParams
 
 def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict:
     """Decide whether a technique beats the untuned model in each of the row's scenarios."""
-    evidence, better, withheld = [], [], []
-    for scenario in (name for name in row.scenarios if name in comparisons):
-        seen = comparisons[scenario]
-        gain = difference(seen, technique, "base")
-        better.append(gain.verdict == "better")
-        if gain.withheld:
-            withheld.append(f"{scenario}: {gain.withheld}")
-        evidence.append(
-            figure(
-                f"{scenario}, difference from untuned",
-                [gain.value, gain.low, gain.high],
-                seen["metric"],
-                seen["n"],
-                "test rows",
-                better=better[-1],
-                claim=seen["claim"],
-                metric=f"{scenario}: {seen['metric']}",
-                model=seen["model"],
-                device="; ".join(seen["devices"]),
-                tokens=seen["tokens"][technique],
-                seeds=seen["seeds_of"][technique],
-                runs=[run_path(seen["model"], scenario, technique, seed) for seed in seen["seeds_of"][technique]],
-            )
+    seen = {name: comparisons[name] for name in row.scenarios if name in comparisons}
+    gains = {name: difference(one, technique, "base") for name, one in seen.items()}
+    evidence = [
+        figure(
+            f"{name}, difference from untuned",
+            [gain.value, gain.low, gain.high],
+            seen[name]["metric"],
+            seen[name]["n"],
+            "test rows",
+            better=gain.verdict == "better",
+            claim=seen[name]["claim"],
+            metric=f"{name}: {seen[name]['metric']}",
+            model=seen[name]["model"],
+            device="; ".join(seen[name]["devices"]),
+            tokens=seen[name]["tokens"][technique],
+            seeds=seen[name]["seeds_of"][technique],
+            runs=[run_path(seen[name]["model"], name, technique, seed) for seed in seen[name]["seeds_of"][technique]],
         )
-    if few := [f"{name}: {comparisons[name]['too_few']}" for name in row.scenarios if too_few(comparisons, name)]:
-        return "not-measured", evidence, "; ".join(few)
-    if missing := [name for name in row.scenarios if name not in comparisons]:
-        return "not-measured", evidence, f"{', '.join(missing)}: no scenario of this experiment"
-    if withheld:
-        return "not-measured", evidence, "; ".join(withheld)
-    return yes(all(better)), evidence, None
-
-
-def too_few(comparisons: dict[str, Any], scenario: str) -> bool:
-    return scenario in comparisons and bool(comparisons[scenario]["too_few"])
+        for name, gain in gains.items()
+    ]
+    few = [f"{name}: {one['too_few']}" for name, one in seen.items() if one["too_few"]]
+    missing = ", ".join(name for name in row.scenarios if name not in seen)
+    withheld = [f"{name}: {gain.withheld}" for name, gain in gains.items() if gain.withheld]
+    if why := "; ".join(few) or (missing and f"{missing}: no scenario of this experiment") or "; ".join(withheld):
+        return "not-measured", evidence, why
+    return yes(all(one["better"] for one in evidence)), evidence, None
 
 
 def scale(evidence: list[Figure]) -> str | None:
@@ -86,29 +77,23 @@ def cell(key: str, column: str, recipe: TableParams, comparisons: dict[str, Any]
 def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
     """Return every cell, the cells that contradict the published page, and the number of each verdict."""
     of_model = {seen["scenario"]: seen for seen in comparisons if seen["model"] == recipe["model"]}
-    rows: list[dict[str, Any]] = [
-        {
-            "id": key,
-            "claim": row.claim,
-            "rule": row.rule,
-            "cells": [cell(key, column, recipe, of_model, runs) for column in COLUMNS],
-        }
-        for key, row in ROWS.items()
-    ]
-    disagreements = [
-        {
-            "row": row["id"],
-            "claim": row["claim"],
-            **{name: one[name] for name in ("column", "technique", "published", "corrected", "measured")},
-            "differs_from": differs_from(one),
-            "scale": one["scale"],
-            "vanishes": one["expected"]["text"] if vanishes(one) else None,
-            "figures": [found["text"] for found in one["evidence"] if found["decides"]],
-        }
-        for row in rows
-        for one in row["cells"]
-        if differs_from(one)
-    ]
+    rows: list[dict[str, Any]] = []
+    disagreements = []
+    for key, row in ROWS.items():
+        cells = [cell(key, column, recipe, of_model, runs) for column in COLUMNS]
+        rows.append({"id": key, "claim": row.claim, "rule": row.rule, "cells": cells})
+        disagreements += [
+            {
+                "row": key,
+                "claim": row.claim,
+                **{name: one[name] for name in ("column", "technique", "published", "corrected", "measured", "scale")},
+                "differs_from": differs_from(one),
+                "vanishes": one["expected"]["text"] if vanishes(one) else None,
+                "figures": [found["text"] for found in one["evidence"] if found["decides"]],
+            }
+            for one in cells
+            if differs_from(one)
+        ]
     count = collections.Counter(one["measured"] for row in rows for one in row["cells"])
     hardware = next(iter(runs.resources.values()))["hardware"] if runs.resources else None
     return {

@@ -12,9 +12,8 @@ from snaketune.core import files
 from snaketune.core.paths import property_path
 from snaketune.reporting.numbers import MIB
 from snaketune.reporting.params import TableParams
-from snaketune.reporting.results import device
+from snaketune.reporting.results import STATES, device, state_bytes
 
-STATES = ("weight", "gradient", "optimizer")
 Figure = dict[str, Any]
 # yes, no or not-measured; the figures that show it; the reason if it is not measured.
 Verdict = tuple[str, list[Figure], str | None]
@@ -31,15 +30,8 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: A
     """
     low_high = f" [{values[1]:.3g}, {values[2]:.3g}]" if len(values) == 3 else ""
     return {
-        "name": name,
-        "figure": values[0],
-        "unit": unit,
-        "interval": values[1:] or None,
-        "n": n,
-        "of": of,
-        "decides": True,
-        "metric": name,
-        "text": f"{name}: {values[0]:.3g}{low_high} {unit}, n = {n} {of}",
+        **{"name": name, "figure": values[0], "unit": unit, "interval": values[1:] or None, "n": n, "of": of},
+        **{"decides": True, "metric": name, "text": f"{name}: {values[0]:.3g}{low_high} {unit}, n = {n} {of}"},
         **more,
     }
 
@@ -50,7 +42,6 @@ class Runs:
     def __init__(self, results: Path, recipe: TableParams):
         self.recipe = recipe
         self.properties: dict[str, Any] = recipe["properties"] or {}
-        self.seeds = self.properties.get("seeds", [])
         self.resources: dict[tuple[str, int, int], Resources] = {
             (technique, ranks, number): files.read_json(
                 results / property_path(technique, ranks, number) / "resources.json"
@@ -58,28 +49,27 @@ class Runs:
             for technique, ranks, number in recipe["property_runs"]
         }
 
-    def rounds(self, technique: str) -> list[Resources]:
+    def keys(self, technique: str) -> list[tuple[str, int, int]]:
         """Return the runs of every round with the technique's own number of ranks."""
-        own = self.recipe["ranks"][technique]
-        return [self.resources[technique, own, n + 1] for n in range(self.properties["rounds"])]
+        return [(technique, self.recipe["ranks"][technique], n + 1) for n in range(self.properties["rounds"])]
 
-    def names(self, technique: str) -> list[str]:
-        """Return the directories of a technique's runs and of the reference's."""
-        own = self.recipe["ranks"]
-        return [
-            property_path(name, own[name], n + 1)
-            for name in dict.fromkeys((technique, REFERENCE))
-            for n in range(self.properties["rounds"])
-        ]
+    def rounds(self, technique: str) -> list[Resources]:
+        return [self.resources[key] for key in self.keys(technique)]
 
-    def scale(self, technique: str) -> dict[str, Any]:
-        """Return with which model, on which machine and over how many tokens a technique was measured."""
+    def about(self, technique: str, keys: list[tuple[str, int, int]] | None = None) -> dict[str, Any]:
+        """Return with which model, machine, tokens and seeds a technique was measured, and in which runs.
+
+        They are those of every round, with the reference's, unless their ``keys`` are given.
+        """
         runs, own = self.rounds(technique), self.recipe["ranks"][technique]
         ranks = f", {own} ranks" if own > 1 else ""
+        keys = keys or [key for name in dict.fromkeys((technique, REFERENCE)) for key in self.keys(name)]
         return {
             "model": self.properties["model"],
             "device": "; ".join(sorted({device(run["hardware"]) for run in runs})) + ranks,
             "tokens": max(run["train_tokens"] for run in runs),
+            "seeds": self.properties.get("seeds", []),
+            "runs": [property_path(*key) for key in keys],
         }
 
     def against_full(
@@ -89,14 +79,15 @@ class Runs:
         mine, full = ([measure(run) for run in self.rounds(each)] for each in (technique, REFERENCE))
         ratios = [a / b for a, b in zip(mine, full, strict=True)]
         values = [statistics.median(ratios), min(ratios), max(ratios)]
-        own = {
-            "decides": decides,
-            "seeds": self.seeds,
-            "value": statistics.median(mine),
-            "value_of_full": statistics.median(full),
-            **self.scale(technique),
-        }
-        return figure(name, values, "× full", len(ratios), "rounds", runs=self.names(technique), **own)
+        own = {"value": statistics.median(mine), "value_of_full": statistics.median(full), "decides": decides}
+        return figure(name, values, "× full", len(ratios), "rounds", **own, **self.about(technique))
+
+    def incomparable(self, technique: str) -> str | None:
+        """Return why a technique can't be compared with full, or None: restored runs may be of another machine."""
+        machines = [run["hardware"] for name in (technique, REFERENCE) for run in self.rounds(name)]
+        if all(machine == machines[0] for machine in machines):
+            return None
+        return f"its runs and {REFERENCE}'s were made on different machines: delete results/properties and run again"
 
 
 def core_seconds(run: Resources) -> float:
@@ -111,16 +102,8 @@ def beyond_imports(run: Resources) -> float:
 
 def state(run: Resources, kinds: tuple[str, ...] = STATES) -> int:
     """Return the bytes of weights, gradients and optimizer states, or some of them, of the rank that holds most."""
-    largest = max(run["ranks"], key=lambda rank: sum(rank[f"{kind}_bytes"] for kind in STATES))
-    return int(sum(largest[f"{kind}_bytes"] for kind in kinds))
-
-
-def incomparable(runs: Runs, technique: str) -> str | None:
-    """Return why a technique's runs can't be compared with full's, or None: restored runs may be of another machine."""
-    machines = [run["hardware"] for name in (technique, REFERENCE) for run in runs.rounds(name)]
-    if all(machine == machines[0] for machine in machines):
-        return None
-    return f"its runs and {REFERENCE}'s were made on different machines: delete results/properties and run again"
+    largest = max(run["ranks"], key=state_bytes)
+    return sum(int(largest[f"{kind}_bytes"]) for kind in kinds)
 
 
 def yes(shown: bool) -> str:
@@ -128,69 +111,54 @@ def yes(shown: bool) -> str:
 
 
 def cost(runs: Runs, technique: str) -> Verdict:
-    occupied = runs.against_full("core-seconds per token", technique, core_seconds, True)
-    others = [
+    evidence = [
+        runs.against_full("core-seconds per token", technique, core_seconds, True),
         runs.against_full("tokens per second", technique, lambda run: run["tokens_per_second"]),
         runs.against_full("processor seconds of rank 0", technique, lambda run: run["cpu_seconds_of_rank_0"]),
     ]
-    if reason := incomparable(runs, technique):
-        return "not-measured", [occupied, *others], reason
-    return yes(occupied["interval"][1] < 1), [occupied, *others], None
+    if reason := runs.incomparable(technique):
+        return "not-measured", evidence, reason
+    return yes(evidence[0]["interval"][1] < 1), evidence, None
 
 
 def memory(runs: Runs, technique: str) -> Verdict:
-    peak = runs.against_full("peak of a rank beyond imports", technique, beyond_imports, True)
-    held = runs.against_full("weights + gradients + optimizer states of a rank", technique, state, True)
-    evidence = [peak, held]
-    evidence += [
-        runs.against_full(f"{kind} bytes of that rank", technique, partial(state, kinds=(kind,))) for kind in STATES
+    of_kinds = {f"{kind} bytes of that rank": partial(state, kinds=(kind,)) for kind in STATES}
+    evidence = [
+        runs.against_full("peak of a rank beyond imports", technique, beyond_imports, True),
+        runs.against_full("weights + gradients + optimizer states of a rank", technique, state, True),
+        *(runs.against_full(name, technique, measure) for name, measure in of_kinds.items()),
+        runs.against_full("whole peak of a rank", technique, lambda run: run["peak_memory_bytes"]),
     ]
-    evidence.append(runs.against_full("whole peak of a rank", technique, lambda run: run["peak_memory_bytes"]))
-    if reason := incomparable(runs, technique):
-        return "not-measured", evidence, reason
-    if technique in runs.recipe["offloaded"] and not runs.rounds(technique)[0]["hardware"]["gpu"]:
+    reason = runs.incomparable(technique)
+    if not reason and technique in runs.recipe["offloaded"] and not runs.rounds(technique)[0]["hardware"]["gpu"]:
         reason = "it offloads its optimizer from the GPU to the host, and no GPU was there to be relieved; the figures are the host's"
+    if reason:
         return "not-measured", evidence, reason
-    return yes(all(figure["interval"][1] < 1 for figure in (peak, held))), evidence, None
+    return yes(all(figure["interval"][1] < 1 for figure in evidence[:2])), evidence, None
 
 
 def parameters(runs: Runs, technique: str) -> Verdict:
     mine, full = (runs.rounds(name)[0] for name in (technique, REFERENCE))
-    share = mine["trainable_parameters"] / mine["total_parameters"]
-    text = f"parameters trained: {mine['trainable_parameters']:,} of {mine['total_parameters']:,} ({100 * share:.3g} %)"
-    values = {
-        "seeds": runs.seeds,
-        "value": mine["trainable_parameters"],
+    trained, total = mine["trainable_parameters"], mine["total_parameters"]
+    own = {
+        "value": trained,
         "value_of_full": full["trainable_parameters"],
-        "text": text,
-        **runs.scale(technique),
+        "text": f"parameters trained: {trained:,} of {total:,} ({100 * trained / total:.3g} %)",
     }
-    evidence = figure(
-        "share of the parameters trained", [share], "of all", 1, "run", runs=runs.names(technique), **values
-    )
-    return yes(mine["trainable_parameters"] < full["trainable_parameters"]), [evidence], None
+    name = "share of the parameters trained"
+    evidence = figure(name, [trained / total], "of all", 1, "run", **own, **runs.about(technique))
+    return yes(trained < full["trainable_parameters"]), [evidence], None
 
 
 def aggregate(runs: Runs, technique: str) -> Verdict:
-    ranks = runs.properties["ranks"]
-    held = {count: state(runs.resources[technique, count, 1]) for count in ranks}
-    evidence = [
-        figure(
-            f"state of a rank from {a} to {b} ranks ({held[a] / MIB:,.0f} to {held[b] / MIB:,.0f} MiB)",
-            [held[b] / held[a]],
-            "× before",
-            1,
-            "run",
-            runs=[property_path(technique, count, 1) for count in (a, b)],
-            seeds=runs.seeds,
-            value=held[b],
-            value_before=held[a],
-            metric="state of a rank",
-            **runs.scale(technique),
-        )
-        for a, b in pairwise(ranks)
-    ]
-    return yes(all(held[b] < held[a] for a, b in pairwise(ranks))), evidence, None
+    held = {count: state(runs.resources[technique, count, 1]) for count in runs.properties["ranks"]}
+    evidence = []
+    for a, b in pairwise(held):
+        name = f"state of a rank from {a} to {b} ranks ({held[a] / MIB:,.0f} to {held[b] / MIB:,.0f} MiB)"
+        own = {"value": held[b], "value_before": held[a], "metric": "state of a rank"}
+        about = runs.about(technique, [(technique, count, 1) for count in (a, b)])
+        evidence.append(figure(name, [held[b] / held[a]], "× before", 1, "run", **own, **about))
+    return yes(all(b < a for a, b in pairwise(held.values()))), evidence, None
 
 
 PROPERTIES = {"cost": cost, "memory": memory, "parameters": parameters, "aggregate": aggregate}

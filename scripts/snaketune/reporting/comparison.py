@@ -112,16 +112,15 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
     """Return the comparison of one model and scenario, as comparisons.json holds it."""
     cells = [cell for cell in results.recipe["cells"] if cell[:2] == [model, scenario]]
     metric, higher = results.metric[scenario], results.recipe["scenarios"][scenario]["higher_is_better"]
-    seeds = {name: [cell[3] for cell in cells if cell[2] == name] for name in dict.fromkeys(cell[2] for cell in cells)}
-    systems = {
-        name: [results.statistics([model, scenario, name, seed], "torch") for seed in own]
-        for name, own in seeds.items()
-    }
+    seeds: dict[str, list[int]] = {}
+    systems: Systems = {}
+    for cell in cells:
+        seeds.setdefault(cell[2], []).append(cell[3])
+        systems.setdefault(cell[2], []).append(results.statistics(cell, "torch"))
     values, pairs = judge(metric, systems, results.samples, results.confidence)
+    trained = [cell for cell in cells if cell[2] != UNTUNED]
     techniques = [name for name in seeds if name != UNTUNED]
-    silent = {
-        (name, seed) for name in techniques for seed in seeds[name] if results.silent([model, scenario, name, seed])
-    }
+    silent = {(cell[2], cell[3]) for cell in trained if results.silent(cell)}
     pairs = [
         replace(pair, withheld=SILENT, decided_by=None) if {pair.a, pair.b} & {name for name, _ in silent} else pair
         for pair in pairs
@@ -136,7 +135,7 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
     gained = [name for name in techniques if better(name, UNTUNED)]
     quality = {name: one["value"] if higher else -one["value"] for name, one in values.items()}
     rows = len(systems[UNTUNED][0])
-    spent = {name: [results.resources([model, scenario, name, seed]) for seed in seeds[name]] for name in techniques}
+    spent = [(cell[2], results.resources(cell)) for cell in trained]
     return {
         "model": model,
         "scenario": scenario,
@@ -145,10 +144,10 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
         "n": rows,
         "too_few": too_few(rows),
         "claim": claim,
-        "seeds": sorted({seed for name in techniques for seed in seeds[name]}),
+        "seeds": sorted({cell[3] for cell in trained}),
         "seeds_of": {name: seeds[name] for name in techniques},
-        "tokens": {name: max(one["train_tokens"] or 0 for one in found) for name, found in spent.items()},
-        "devices": sorted({device(one["hardware"]) for found in spent.values() for one in found}),
+        "tokens": {name: max(one["train_tokens"] or 0 for own, one in spent if own == name) for name in techniques},
+        "devices": sorted({device(one["hardware"]) for _, one in spent}),
         "values": values,
         "pairs": [asdict(pair) for pair in pairs],
         "artifacts": [
@@ -157,8 +156,8 @@ def compare(results: Results, model: str, scenario: str) -> dict[str, Any]:
         ],
         "undecided": {by: [[pair.a, pair.b] for pair in pairs if pair.decided_by == by] for by in ("seeds", "rows")},
         "not_better_than_base": [name for name in techniques if name not in gained],
-        "chosen_on_validation": chosen_on_validation(results, cells, gained),
-        **recommend(gained, quality, better, costs(results, cells), claim),
+        "chosen_on_validation": chosen_on_validation(results, trained, gained),
+        **recommend(gained, quality, better, costs(results, trained), claim),
     }
 
 
@@ -171,20 +170,19 @@ def artifacts(
     """
     cells = [(name, number) for name in seeds if name != UNTUNED for number in range(len(seeds[name]))]
     if all(pair.claim == "artifact" for pair in pairs):
-        against = {pair.b: (0 - pair.rows_ci_high, 0 - pair.rows_ci_low) for pair in pairs if pair.a == UNTUNED}
-        ends = [against[name] for name, _ in cells]
-        points = [0 - pair.difference for pair in pairs if pair.a == UNTUNED]
+        against = {pair.b: pair for pair in pairs if pair.a == UNTUNED}
+        points = [0 - against[name].difference for name, _ in cells]
+        ends = [(0 - against[name].rows_ci_high, 0 - against[name].rows_ci_low) for name, _ in cells]
     else:
         draws = Resampling(len(systems[UNTUNED][0]), results.samples)
         untuned, under = draws.values(metric, systems[UNTUNED])
         found = [draws.values(metric, [systems[name][number]]) for name, number in cells]
         points = [point - untuned for point, _ in found]
+        over_rows = simultaneous(points, [drawn - under for _, drawn in found], results.confidence)
         each = 1 - (1 - results.confidence) / len(cells)
         ends = [
             few_rows.of_difference(metric, systems[name][number], systems[UNTUNED][0], both, each)
-            for (name, number), both in zip(
-                cells, simultaneous(points, [drawn - under for _, drawn in found], results.confidence), strict=True
-            )
+            for (name, number), both in zip(cells, over_rows, strict=True)
         ]
     return [
         {"technique": name, "seed": seeds[name][number], "difference": point, "ci_low": low, "ci_high": high}
@@ -192,13 +190,12 @@ def artifacts(
     ]
 
 
-def chosen_on_validation(results: Results, cells: list[Cell], gained: list[str]) -> dict[str, Any]:
+def chosen_on_validation(results: Results, trained: list[Cell], gained: list[str]) -> dict[str, Any]:
     """Return the technique with the lowest final validation loss, averaged over seeds: chosen without test rows."""
     losses: dict[str, list[float]] = {}
-    for cell in cells:
-        if cell[2] != UNTUNED:
-            curve = files.read_jsonl(results.run(cell) / "train.jsonl")
-            losses.setdefault(cell[2], []).append([e["validation_loss"] for e in curve if "validation_loss" in e][-1])
+    for cell in trained:
+        curve = files.read_jsonl(results.run(cell) / "train.jsonl")
+        losses.setdefault(cell[2], []).append([e["validation_loss"] for e in curve if "validation_loss" in e][-1])
     means = {name: float(np.mean(found)) for name, found in losses.items()}
     best = min(means, key=lambda name: means[name])
     return {"technique": best, "validation_losses": means, "better_than_base": best in gained}

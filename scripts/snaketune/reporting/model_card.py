@@ -1,20 +1,17 @@
 """The content of a model card: every figure is read from a measured file, the template only words it."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from snaketune.core import files, paths, tables
+from snaketune.core import files, tables
 from snaketune.core.errors import UserError
 from snaketune.core.nested import flat
 from snaketune.core.precisions import backend_of
 from snaketune.reporting.difference import Difference, artifact, difference, too_few
-from snaketune.reporting.numbers import FILTERS
-from snaketune.reporting.params import PackageParams
+from snaketune.reporting.params import PackageParams, named
 from snaketune.reporting.results import UNTUNED
 
 # Those of https://huggingface.co/docs/hub/repositories-licenses that models and data here may have.
@@ -34,8 +31,7 @@ def hub_licence(*stated: str) -> str:
 
 def front_matter(recipe: PackageParams, row: tables.Row) -> str:
     """Return the card's metadata for the Hugging Face Hub as YAML, with the measured metric of the shipped model."""
-    model, scenario = recipe["model"], recipe["scenario"]
-    technique = recipe["cell"][2]
+    model, scenario, technique = recipe["model"], recipe["scenario"], recipe["cell"][2]
     tuned = technique != UNTUNED
     licence = hub_licence(model["licence"], *([scenario["licence"]] if tuned else []))
     tags = ["onnx", "onnxruntime-genai", "snaketune", "conversational", model["model_type"], recipe["precision"]]
@@ -70,13 +66,13 @@ def summary_row(path: Path, recipe: PackageParams, backend: str) -> dict[str, An
     Raises:
         UserError: the summary has no such row.
     """
-    keys = (*map(str, recipe["cell"]), backend)
+    keys = {key: str(part) for key, part in named(recipe["cell"]).items()} | {"backend": backend}
     for row in tables.read(path):
-        if (row["model"], row["scenario"], row["technique"], row["seed"], row["backend"]) == keys:
-            words = {"model", "scenario", "technique", "backend", "metric", "higher_is_better"}
+        if keys.items() <= row.items():
+            words = {*keys, "metric", "higher_is_better"} - {"seed"}
             return {key: value if key in words else float(value) if value else None for key, value in row.items()}
     raise UserError(
-        f"{path}: no row of {' / '.join(keys[:4])} with {backend}, which the model card needs: make it again with `snakemake {path}`"
+        f"{path}: no row of {' / '.join(map(str, recipe['cell']))} with {backend}, which the model card needs: make it again with `snakemake {path}`"
     )
 
 
@@ -116,43 +112,35 @@ def conversion_steps(parity: dict[str, Any], precision: str, path: Path) -> dict
     }
 
 
-def training_of(run: Path, recipe: PackageParams) -> dict[str, Any] | None:
-    """Return the options, costs and packages of a run's training; None for the untuned model."""
-    if recipe["cell"][2] == UNTUNED:
-        return None
+def training_of(inputs: dict[str, Path]) -> dict[str, Any]:
+    """Return the options, costs and packages of a run's training."""
     left_out = {"code", "environment", "keep_weights"}
-    options = files.read_json(run / "manifest.json")["recipe"]
+    options = files.read_json(inputs["manifest"])["recipe"]
     return {
         "options": flat({key: value for key, value in options.items() if key not in left_out}),
-        "resources": files.read_json(run / "resources.json"),
-        "provenance": files.read_json(run / "provenance.json"),
+        "resources": files.read_json(inputs["resources"]),
+        "provenance": files.read_json(inputs["provenance"]),
     }
 
 
-def content(results: Path, recipe: PackageParams) -> dict[str, Any]:
-    """Return what the template shows, except the shipped files.
+def content(inputs: dict[str, Path], recipe: PackageParams) -> dict[str, Any]:
+    """Return what the template shows, except the shipped files; ``inputs`` are the measured files by role.
 
     Raises:
         UserError: a figure is missing.
     """
     model, scenario, technique, seed = recipe["cell"]
-    run, precision = results / paths.run_path(*recipe["cell"]), recipe["precision"]
-    # A genai precision is never calibrated.
-    export = results / paths.export_path(*recipe["cell"], precision=precision, calibrated=())
-    rows = [summary_row(results / "summary.csv", recipe, name) for name in ("torch", backend_of(precision))]
-    comparison = next(
-        one
-        for one in files.read_json(results / "comparisons.json")
-        if (one["model"], one["scenario"]) == (model, scenario)
-    )
-    parity = files.read_json(run / "parity.json")
-    steps = conversion_steps(parity, precision, run / "parity.json")
+    backends = ("torch", backend_of(recipe["precision"]))
+    rows = [summary_row(inputs["summary"], recipe, name) for name in backends]
+    comparisons = files.read_json(inputs["comparisons"])
+    comparison = next(one for one in comparisons if (one["model"], one["scenario"]) == (model, scenario))
+    parity = files.read_json(inputs["parity"])
+    steps = conversion_steps(parity, recipe["precision"], inputs["parity"])
     tuned, shipped = technique != UNTUNED, rows[1]
     gain = None
     if tuned:
-        low, high = shipped["delta_ci_low"], shipped["delta_ci_high"]
-        few = too_few(int(shipped["n"]))
-        gain = Difference(shipped["delta"], low, high, comparison["higher_is_better"], few)
+        ends = (shipped["delta"], shipped["delta_ci_low"], shipped["delta_ci_high"])
+        gain = Difference(*ends, comparison["higher_is_better"], too_few(int(shipped["n"])))
     return {
         "recipe": recipe,
         "front_matter": front_matter(recipe, shipped),
@@ -167,22 +155,8 @@ def content(results: Path, recipe: PackageParams) -> dict[str, Any]:
         "steps": steps,
         "over_budget": [line for line in parity["over_budget"] if line.partition(": ")[0] in steps],
         "without_budget": [step for step in steps if step in parity["without_budget"]],
-        "training": training_of(run, recipe),
-        "card": files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
-        "measured_on": files.read_json(run / f"evaluation/{backend_of(precision)}.json"),
-        "context": files.read_json(export / "genai_config.json")["model"]["context_length"],
+        "training": training_of(inputs) if tuned else None,
+        "card": files.read_json(inputs["data"].with_name("card.json")),
+        "measured_on": files.read_json(inputs["evaluation"]),
+        "context": files.read_json(inputs["export"].with_name("genai_config.json"))["model"]["context_length"],
     }
-
-
-def render(template: str, content: dict[str, Any]) -> str:
-    """Return the card as Markdown."""
-    environment = jinja2.Environment(  # noqa: S701  Markdown: escaped quotes would show in code
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {
-        **FILTERS,
-        "json": json.dumps,
-        # A description may have several lines, which would break a table or a list.
-        "line": lambda text: " ".join(str(text).split()),
-    }
-    return environment.from_string(template).render(**content)

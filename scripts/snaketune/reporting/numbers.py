@@ -25,6 +25,3 @@ def measured(value: Value, sign: bool = False) -> str:
 def mib(value: Value) -> str:
     """Format a number of bytes in MiB."""
     return "–" if value in ("", None) else number(float(value or 0) / MIB, 1)
-
-
-FILTERS = {"number": number, "measured": measured, "mib": mib}

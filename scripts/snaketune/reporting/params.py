@@ -6,6 +6,11 @@ from typing import Any, TypedDict
 Cell = list[Any]
 
 
+def named(cell: Cell) -> dict[str, Any]:
+    """Return the parts of a cell by their names in the summary."""
+    return dict(zip(("model", "scenario", "technique", "seed"), cell, strict=True))
+
+
 class SummaryParams(TypedDict):
     """Parameters of summarize.py."""
 

@@ -35,21 +35,16 @@ def running_mean(values: list[float], window: int) -> list[float]:
     return [sum(part) / len(part) for part in recent]
 
 
-def loss_curves(curves: dict[str, Rows], colour: dict[str, Any]) -> str:
-    """Plot training loss (running mean) and validation loss (dots) against training tokens."""
+def loss_curves(found: Rows) -> str:
+    """Plot each technique's training loss (running mean) and validation loss (dots) against training tokens."""
     figure, axes = plt.subplots(figsize=(8, 4))
-    for name, entries in curves.items():
-        tokens = [entry["tokens"] / 1000 for entry in entries]
-        axes.plot(
-            tokens,
-            running_mean([entry["loss"] for entry in entries], max(1, len(entries) // 20)),
-            color=colour[name],
-            label=name,
-            linewidth=1.4,
-        )
-        dots = [(entry["tokens"] / 1000, entry["validation_loss"]) for entry in entries if "validation_loss" in entry]
+    for row in found:
+        tokens = [entry["tokens"] / 1000 for entry in row["curve"]]
+        mean = running_mean([entry["loss"] for entry in row["curve"]], max(1, len(tokens) // 20))
+        axes.plot(tokens, mean, color=row["colour"], label=row["technique"], linewidth=1.4)
+        dots = [(e["tokens"] / 1000, e["validation_loss"]) for e in row["curve"] if "validation_loss" in e]
         if dots:
-            axes.plot(*zip(*dots, strict=True), "o", color=colour[name], markersize=4)
+            axes.plot(*zip(*dots, strict=True), "o", color=row["colour"], markersize=4)
     axes.set(xlabel="training tokens (thousands)", ylabel="loss per completion token (nats)", yscale="log")
     _plain_numbers(axes)
     axes.grid(alpha=0.25, which="both")

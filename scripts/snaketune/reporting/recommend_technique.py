@@ -7,9 +7,8 @@ from typing import Any
 
 from snaketune.reporting.numbers import MIB
 from snaketune.reporting.params import Cell
-from snaketune.reporting.results import UNTUNED, Results
+from snaketune.reporting.results import UNTUNED, Results, state_bytes
 
-STATES = ("weight", "gradient", "optimizer")
 OF = {"artifact": "trained model", "technique": "technique"}
 
 
@@ -32,19 +31,16 @@ class Cost:
         return min(len(self.seconds), len(other.seconds)) > 1 and min(self.seconds) > max(other.seconds)
 
 
-def costs(results: Results, cells: list[Cell]) -> dict[str, Cost]:
+def costs(results: Results, trained: list[Cell]) -> dict[str, Cost]:
     """Return what each technique cost. Resident memory isn't counted: most of it is libraries, and the rest varies."""
     found: dict[str, Cost] = {}
-    for technique in dict.fromkeys(cell[2] for cell in cells if cell[2] != UNTUNED):
-        own = [cell for cell in cells if cell[2] == technique]
+    for technique in dict.fromkeys(cell[2] for cell in trained):
+        own = [cell for cell in trained if cell[2] == technique]
         spent = [results.resources(cell) for cell in own]
         # A cost that was not measured must not win.
-        held = [
-            sum(rank[f"{kind}_bytes"] for rank in one["ranks"] for kind in STATES) if one["ranks"] else math.inf
-            for one in spent
-        ]
+        state = max(sum(map(state_bytes, one["ranks"])) or math.inf for one in spent)
         saved = max(results.artifact_bytes(cell, "torch") for cell in own)
-        found[technique] = Cost(max(held), saved, tuple(one["seconds"] or math.inf for one in spent))
+        found[technique] = Cost(state, saved, tuple(one["seconds"] or math.inf for one in spent))
     return found
 
 
@@ -78,26 +74,14 @@ def recommend(
         cost: of every technique.
         claim: what is compared: the ``artifact`` in hand, of one seed, or the ``technique``.
     """
-    if not gained:
-        return {
-            "recommended": None,
-            "equals": [],
-            "ties": [],
-            "reason": f"no difference shown: no {OF[claim]} beats the untuned model by an interval that excludes zero",
-        }
-    best = max(gained, key=lambda name: quality[name])
-    equals = [name for name in quality if name == best or (name != UNTUNED and not better(best, name))]
-    if len(equals) == 1:
-        return {
-            "recommended": best,
-            "equals": equals,
-            "ties": [],
-            "reason": f"it beats the untuned model and every other {OF[claim]}, each by a paired interval that excludes zero",
-        }
-    left, why = cheapest([name for name in equals if name in gained], cost)
-    return {
-        "recommended": left[0],
-        "equals": equals,
-        "ties": left[1:],
-        "reason": f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {why}",
-    }
+    left, equals = list[str](), list[str]()
+    reason = f"no difference shown: no {OF[claim]} beats the untuned model by an interval that excludes zero"
+    if gained:
+        best = max(gained, key=lambda name: quality[name])
+        equals = [name for name in quality if name == best or (name != UNTUNED and not better(best, name))]
+        left = [best]
+        reason = f"it beats the untuned model and every other {OF[claim]}, each by a paired interval that excludes zero"
+    if len(equals) > 1:
+        left, why = cheapest([name for name in equals if name in gained], cost)
+        reason = f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {why}"
+    return {"recommended": left[0] if left else None, "equals": equals, "ties": left[1:], "reason": reason}

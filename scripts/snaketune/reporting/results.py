@@ -10,6 +10,7 @@ from snaketune.core.paths import export_path, run_path, weights_path
 from snaketune.reporting.params import Cell, SummaryParams
 
 UNTUNED = "base"
+STATES = ("weight", "gradient", "optimizer")
 
 
 class Results:
@@ -42,15 +43,19 @@ class Results:
         else:
             path = weights_path(*cell) if cell[2] == UNTUNED else run_path(*cell)
         entries = files.read_json(self.root / path / "manifest.json")["files"]
-        return sum(
-            entry["bytes"] for name, entry in entries.items() if name.endswith((".safetensors", ".onnx", ".onnx_data"))
-        )
+        kept = (".safetensors", ".onnx", ".onnx_data")
+        return sum(entry["bytes"] for name, entry in entries.items() if name.endswith(kept))
 
 
 def row_statistics(run: Path, backend: str, metric: str) -> np.ndarray:
     """Return what each test row adds to a metric, (test rows, statistics)."""
     rows = files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
     return np.array([row["statistics"][metric] for row in rows], dtype=np.float64)
+
+
+def state_bytes(rank: dict[str, Any]) -> int:
+    """Return the bytes of weights, gradients and optimizer states that a rank holds."""
+    return sum(int(rank[f"{kind}_bytes"]) for kind in STATES)
 
 
 def device(hardware: dict[str, Any]) -> str:

@@ -8,17 +8,13 @@ from snaketune.core import files
 from snaketune.core.tables import Row
 from snaketune.evaluation import few_rows
 from snaketune.evaluation.bootstrap import Resampling, percentiles
-from snaketune.reporting.params import Cell
+from snaketune.reporting.params import Cell, named
 from snaketune.reporting.results import UNTUNED, Results, row_statistics
 
 HOSTED = "hosted"
 TRAINING = (
-    "trainable_parameters",
-    "total_parameters",
-    "world_size",
-    "train_tokens",
-    "tokens_per_second",
-    "peak_memory_bytes",
+    *("trainable_parameters", "total_parameters", "world_size"),
+    *("train_tokens", "tokens_per_second", "peak_memory_bytes"),
 )
 
 
@@ -31,18 +27,9 @@ def quality(
         statistics: of the test rows, (rows, statistics); None if the model was not evaluated.
         untuned: of the untuned model on the same rows; with it the row has a paired difference.
     """
-    model, scenario, technique, seed = cell
-    metric = results.metric[scenario]
-    found: Row = {
-        "model": model,
-        "scenario": scenario,
-        "technique": technique,
-        "seed": seed,
-        "backend": backend,
-        "metric": metric,
-        "higher_is_better": str(results.recipe["scenarios"][scenario]["higher_is_better"]).lower(),
-        "value": None,
-    }
+    metric, higher = results.metric[cell[1]], results.recipe["scenarios"][cell[1]]["higher_is_better"]
+    found: Row = {**named(cell), "backend": backend, "metric": metric}
+    found |= {"higher_is_better": str(higher).lower(), "value": None}
     if statistics is None:
         return found
     draws = Resampling(len(statistics), results.samples)
