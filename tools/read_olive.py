@@ -17,7 +17,6 @@ from snaketune.config.technique import LINEAR_LAYERS, Technique
 from snaketune.config.validation import validated
 from snaketune.core import errors, files
 from snaketune.data import strict_json
-from snaketune.data.raw_rows import Faults
 from snaketune.platforms.olive import olive_config
 
 SCHEMA = "# yaml-language-server: $schema=../schemas/technique.schema.json\n"
@@ -36,15 +35,12 @@ def content_of(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise errors.UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
     try:
-        value = strict_json.parsed(text)
+        return strict_json.checked(strict_json.parsed(text))
     except ValueError as error:
-        line, fault = error.args
+        *line, fault = error.args
+        place = f"{path}, line {line[0]}" if line else path
         hint = "; a template's <placeholders> must be filled in" if "<" in text else ""
-        raise errors.UserError(f"{path}, line {line}: {fault}{hint}") from None
-    faults = Faults()
-    found = strict_json.checked(value, str(path), faults)
-    faults.stop()
-    return found or {}
+        raise errors.UserError(f"{place}: {fault}{hint}") from None
 
 
 def technique(recipe: dict[str, Any], description: str, layers: set[str], where: str) -> dict[str, Any]:

@@ -11,31 +11,25 @@ from snaketune.data.raw_rows import Fault, Faults, Row, describe
 from snaketune.data.tasks import TASKS
 
 
-def reach(content: Any, path: str) -> Any:
+def reach(content: dict[str, Any], path: str) -> Any:
     """Return the value at ``path``, where `a.b` is `b` of the object `a`.
 
     Raises:
         KeyError: it isn't there; the message lists the keys that are.
     """
-    if isinstance(content, dict) and path in content:
+    if path in content:
         return content[path]
     first, _, rest = path.partition(".")
-    if rest and isinstance(content, dict) and isinstance(content.get(first), dict):
+    if rest and isinstance(content.get(first), dict):
         return reach(content[first], rest)
-    raise KeyError(", ".join(map(str, content)) or "none")
+    raise KeyError(", ".join(content) or "none")
 
 
-def has(content: dict[str, Any], path: str) -> bool:
+def get(content: dict[str, Any], path: str, missing: Any = None) -> Any:
     try:
-        reach(content, path)
+        return reach(content, path)
     except KeyError:
-        return False
-    return True
-
-
-def get(content: dict[str, Any], path: str) -> Any:
-    """Return the value at ``path``, or None."""
-    return reach(content, path) if has(content, path) else None
+        return missing
 
 
 class Normalizer:
@@ -68,55 +62,42 @@ class Normalizer:
 
     def _fits(self, form: Format, content: dict[str, Any]) -> bool:
         names = self._names(form, content)
-        return all(has(content, names[key]) for key in form.keys)
+        return all(get(content, names[key], missing=self) is not self for key in form.keys)
 
-    def _detect(self, row: Row) -> Format:
+    def _detect(self, content: dict[str, Any]) -> Format:
         formats = self.task.formats
-        fitting = [form for form in formats if self._fits(form, row.content)]
         mapped = [form for form in formats if self.columns.keys() & form.keys.keys()]
-        if choice := next((form for form in [*mapped, *fitting] if not mapped or form in mapped), None):
-            return choice
-        other = next(
-            (name for name, task in TASKS.items() if any(self._fits(form, row.content) for form in task.formats)), None
-        )
-        hint = f"; they look like task: {other}" if other else ""
+        for form in mapped or formats:
+            if mapped or self._fits(form, content):
+                return form
+        others = [name for name, task in TASKS.items() if any(self._fits(form, content) for form in task.formats)]
+        hint = f"; they look like task: {others[0]}" if others else ""
         raise Fault(
-            f"the keys {', '.join(row.content) or 'none'}",
+            f"the keys {', '.join(content) or 'none'}",
             f"expected {' or '.join(form.name for form in formats)} for task: {self.name}; map others with `columns:` in the scenario{hint}",
         )
 
     def _fields(self, row: Row) -> Fields:
-        if self.format is None:
-            self.format = (self._detect(row), row.where)
-        form = self.format[0]
+        form, first = self.format = self.format or (self._detect(row.content), row.where)
         names = self._names(form, row.content)
         cells = {}
         for key, name in names.items():
             try:
                 cells[key] = Cell(reach(row.content, name), name)
             except KeyError as error:
-                if key in form.keys:
-                    raise self._missing(row, name, error.args[0]) from None
+                if key not in form.keys:
+                    continue
+                fault = f"expected a value, found nothing; there are the keys {error.args[0]} (map others with `columns:` in the scenario)"
+                for other in self.task.formats:
+                    if other != form and self._fits(other, row.content):
+                        fault = f"missing: this row has the format {other.name}, but {first} has {form.name}; use one format"
+                raise Fault(name, fault) from None
         for key in form.unused:
             if key not in names.values() and row.content.get(key) not in (None, "", [], {}, 1):
                 raise Fault(key, f"isn't used, found {describe(row.content[key])}; leave the column out of the file")
         if self.needs_language and "language" in form.optional and "language" not in cells:
             raise Fault(names["language"], "missing; add the column, or name the language in `prompt:` of the scenario")
         return form.build(cells)
-
-    def _missing(self, row: Row, column: str, known: str) -> Fault:
-        assert self.format is not None
-        expected, first = self.format
-        for form in self.task.formats:
-            if form != expected and self._fits(form, row.content):
-                return Fault(
-                    column,
-                    f"missing: this row has the format {form.name}, but {first} has {expected.name}; use one format",
-                )
-        return Fault(
-            column,
-            f"expected a value, found nothing; there are the keys {known} (map others with `columns:` in the scenario)",
-        )
 
     def _own_id(self, row: Row) -> str:
         column = self.columns["id"]

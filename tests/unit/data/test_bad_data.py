@@ -36,7 +36,6 @@ MADE: dict[str, Callable[[], bytes]] = {
     "utf-16-without-mark.jsonl": lambda: GOOD.decode().encode("utf-16-le"),
     "nul-byte.jsonl": lambda: GOOD + b'{"text": "\0", "label": "a"}\n',
     "nested-too-deep.jsonl": lambda: b'{"text": ' + b"[" * 200_000,
-    "nested-700-deep.jsonl": lambda: b'{"text": "a", "label": "a", "x": ' + b"[" * 700 + b"]" * 700 + b"}\n",
     "huge-number.jsonl": lambda: b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n",
     "huge-line.jsonl": lambda: GOOD + b'{"text": "' + b"a" * LONGEST_LINE + b'", "label": "a"}\n',
     "parquet-cut-off.parquet": lambda: parquet({"text": ["a"], "label": ["b"]})[:-20],
