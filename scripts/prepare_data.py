@@ -5,6 +5,7 @@ import importlib
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,27 +49,23 @@ def read_examples(scenario: ScenarioParams, corpus: Path) -> tuple[list[Example]
 
 def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
     """Assign whole groups to splits where the data give none; splits that the data lack come from their training rows."""
-    given = {example.split for example in examples if example.split}
     for example in examples:
         example.given_split = example.split
-    pending = [example for example in examples if not example.split]
-    wanted = {"test", "validation"}
+    pending, wanted = [example for example in examples if not example.split], {"test", "validation"}
     if not pending:
-        wanted -= given
+        wanted -= {example.split for example in examples}
         pending = [example for example in examples if wanted and example.split == "train"]
     groups = sorted({example.group for example in pending}, key=hash_order)
     test, validation = (shares[name] * len(groups) if name in wanted else 0 for name in ("test", "validation"))
-    split = {
-        group: "test" if number < test else "validation" if number < test + validation else "train"
-        for number, group in enumerate(groups)
-    }
+    place = {group: number for number, group in enumerate(groups)}
     for example in pending:
-        example.split = split[example.group]
+        number = place[example.group]
+        example.split = "test" if number < test else "validation" if number < test + validation else "train"
 
 
-def lengths(texts: list[str]) -> dict[str, float]:
+def lengths(texts: Iterable[str]) -> dict[str, float]:
     """Return the shortest, median and longest length in characters."""
-    characters = [len(text) for text in texts]
+    characters = list(map(len, texts))
     return {"shortest": min(characters), "median": statistics.median(characters), "longest": max(characters)}
 
 
@@ -76,23 +73,20 @@ def card(
     read: int, kept: list[Example], rows: dict[str, list[dict[str, Any]]], findings: Findings, scenario: ScenarioParams
 ) -> dict[str, Any]:
     task = TASKS[scenario["task"]]
-    counts = {
-        split: collections.Counter(
-            label for example in kept if example.split == split for label in task.labels(example.fields)
-        )
-        for split in SPLITS
-    }
-    by_kind: dict[str, Any] = {"": {}, "label": {}, "entity type": {}}
-    by_kind[task.labels_are] = {split: dict(sorted(found.items())) for split, found in counts.items() if found}
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for example in kept:
+        if found := task.labels(example.fields):
+            counts[example.split].update(found)
+    by_kind = {"": {}, "label": {}, "entity type": {}} | {task.labels_are: counts}
     labels = sorted(counts["train"]) if task.labels_are == "label" else []
     written = [row for split in SPLITS for row in rows[split]]
     if "messages" in written[0]:
         characters = {
-            "prompt": lengths(["\n".join(m["content"] for m in row["messages"][:-1]) for row in written]),
-            "answer": lengths([row["messages"][-1]["content"] for row in written]),
+            "prompt": lengths("\n".join(m["content"] for m in row["messages"][:-1]) for row in written),
+            "answer": lengths(row["messages"][-1]["content"] for row in written),
         }
     else:
-        characters = {"text": lengths([row["text"] for row in written])}
+        characters = {"text": lengths(row["text"] for row in written)}
     return {
         "task": scenario["task"],
         "source": origin(scenario["source"]),
@@ -111,13 +105,6 @@ def card(
     }
 
 
-def check_sources(paths: list[Path], digests: dict[str, str], builtin: bool) -> None:
-    """Raise a UserError if a source has changed since the job was planned."""
-    manifest.prove_sources(digests)
-    for path in paths if builtin else []:
-        manifest.prove(path.parent / "manifest.json")
-
-
 def main() -> None:
     parser = cli.job_parser(__doc__, DataParams, "--output-directory")
     parser.add_argument(
@@ -126,7 +113,9 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe: DataParams = arguments.recipe
     scenario, out, sources = recipe["scenario"], arguments.output_directory, arguments.source
-    check_sources(sources, recipe["source_digests"], bool(scenario["source"]["builtin"]))
+    manifest.prove_sources(recipe["source_digests"])
+    for path in sources if scenario["source"]["builtin"] else []:
+        manifest.prove(path.parent / "manifest.json")
 
     examples, malformed = read_examples(scenario, next(iter(sources), Path()))
     assign_splits(examples, scenario["split"])

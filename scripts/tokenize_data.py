@@ -59,6 +59,7 @@ def tokenize(
     answers: list[np.ndarray] = []
     kept: list[dict[str, Any]] = []
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
+    count["rows"] = len(rows)
     for row in rows:
         chat = "messages" in row
         try:
@@ -67,7 +68,8 @@ def tokenize(
             faults.add(f"{name} row {row['id']}", str(fault))
             continue
         before = len(ids)
-        pieces = pieces[-1:] if chat and asked else pieces
+        if chat and asked:
+            pieces = pieces[-1:]
         count["cut_rows"] += any(len(tokens) > longest for tokens, _ in pieces)
         for tokens, mask in pieces:
             count["answer_tokens"] += sum(mask)
@@ -81,6 +83,7 @@ def tokenize(
             kept.append(row if chat else {**row, "pieces": len(ids) - before})
         else:
             count["dropped_rows"] += 1
+    count["tokens"] = sum(map(len, ids))
     return Rows(ids, answers), kept, count
 
 
@@ -99,10 +102,9 @@ def card(
     Raises:
         UserError: more completion tokens are lost than the budget allows, and the gate is `fail`; or all are.
     """
-    of_model = longest < recipe["max_tokens"]
-    limit = f"{longest} tokens{', all that the model takes' if of_model else ''}"
-    remedy = "raise `max_tokens` in the scenario (at most the model's context)"
-    if of_model:
+    limit, remedy = f"{longest} tokens", "raise `max_tokens` in the scenario (at most the model's context)"
+    if longest < recipe["max_tokens"]:
+        limit += ", all that the model takes"
         remedy = "choose a model of a longer context (`max_tokens` can't exceed it)"
     over = [f"{faults.count} rows were left out: {'; '.join(faults.shown)}"] if faults.count else []
     for split, count in counts.items():
@@ -163,52 +165,48 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, nargs="?", help="of a generated answer, where it is limited")
     arguments = parser.parse_args()
     recipe: TokensParams = arguments.recipe
-    data, out = arguments.data_directory, arguments.output_directory
+    base, data, out = arguments.base_directory, arguments.data_directory, arguments.output_directory
 
     used = MODEL_FILES[1:]
-    manifest.prove(arguments.base_directory / "manifest.json", *used)
+    manifest.prove(base / "manifest.json", *used)
     manifest.prove(data / "manifest.json")
-    tokenizer = AutoTokenizer.from_pretrained(arguments.base_directory, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     given = {split: files.read_jsonl(data / f"{split}.jsonl") for split in SPLITS}
     if not tokenizer.chat_template and "messages" in given["train"][0]:
         raise UserError(
-            f"{arguments.base_directory}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
+            f"{base}: the tokenizer has no chat template; use an instruct model, or add chat_template to its tokenizer_config.json"
         )
-    longest = min(recipe["max_tokens"], tokenizer.model_max_length, positions(arguments.base_directory))
-    name = f"{data.name} with {arguments.base_directory.parent.name}"
+    longest = min(recipe["max_tokens"], tokenizer.model_max_length, positions(base))
+    name = f"{data.name} with {base.parent.name}"
     faults = Faults()
-    made: dict[str, Rows] = {}
-    counts: dict[str, dict[str, int]] = {}
-    kept: list[dict[str, Any]] = []
+    made, counts = dict[str, Rows](), dict[str, dict[str, int]]()
     for split, rows in given.items():
         of_split = (split == "test", f"{name}: {split}", faults)
-        made[split], kept, count = tokenize(tokenizer, rows, longest, *of_split)
-        check_vocabulary(made[split], tokenizer, arguments.base_directory)
-        counts[split] = {"rows": len(rows), "tokens": made[split].tokens(range(len(made[split]))), **count}
+        made[split], kept, counts[split] = tokenize(tokenizer, rows, longest, *of_split)
+        check_vocabulary(made[split], tokenizer, base)
         print(f"{split}: {counts[split]}")
     if recipe["gate"] == "fail" or not all(map(len, made.values())):
         faults.stop()
-    parts = {"training": SPLITS[:2], "test": SPLITS[2:]}
     generated = kept and "messages" in kept[0] and not files.read_json(data / "card.json")["labels"]
-    references = {"test": count_cut_references(made["test"], arguments.max_new_tokens)} if generated else {}
+    references = count_cut_references(made["test"], arguments.max_new_tokens) if generated else None
+    splits = {"training": SPLITS[:2], "test": SPLITS[2:]}
     cards = {
-        part: card({split: counts[split] for split in splits}, longest, recipe, name, faults, references.get(part))
-        for part, splits in parts.items()
+        part: card({split: counts[split] for split in splits[part]}, longest, recipe, name, faults, counted)
+        for part, counted in (("training", None), ("test", references))
     }
-    for part, splits in parts.items():
-        files.write_json(out / part / "card.json", cards[part])
-        for split in splits:
-            write_rows(out / part / f"{split}.safetensors", made[split])
+    needed = decoding(tokenizer, base, kept, data, recipe["novelty"])
+
     files.write_jsonl(out / "test/test.jsonl", kept)
-    files.write_json(
-        out / "test/decoding.json", decoding(tokenizer, arguments.base_directory, kept, data, recipe["novelty"])
-    )
-    sources = {"training": ["train.jsonl", "validation.jsonl"], "test": ["test.jsonl", "card.json"]}
-    sources["test"] += ["train.jsonl"] if recipe["novelty"] else []
+    files.write_json(out / "test/decoding.json", needed)
+    sources = {"training": [base / name for name in used if name != "generation_config.json"]}
+    sources["test"] = [*(base / name for name in used), data / "card.json"]
+    sources["test"] += [data / "train.jsonl"] if recipe["novelty"] else []
     for part, names in (("training", TRAINING_FILES), ("test", TEST_FILES)):
-        read = used if part == "test" else [name for name in used if name != "generation_config.json"]
-        inputs = [*(arguments.base_directory / name for name in read), *(data / name for name in sources[part])]
-        manifest.record(out / part, recipe, inputs, [out / part / name for name in names])
+        files.write_json(out / part / "card.json", cards[part])
+        for split in splits[part]:
+            write_rows(out / part / f"{split}.safetensors", made[split])
+            sources[part].append(data / f"{split}.jsonl")
+        manifest.record(out / part, recipe, sources[part], [out / part / name for name in names])
 
 
 if __name__ == "__main__":

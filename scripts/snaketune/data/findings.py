@@ -84,20 +84,13 @@ def count_shared_groups(kept: list[Example], leaking: set[int], task: Task, find
     Only groups that the data name count: rows with the same text or passage are a group by default.
     """
     grouped = [
-        (number, example)
-        for number, example in enumerate(kept)
-        if example.given_split and example.group != task.main_text(example.fields).lower()
+        (n, one) for n, one in enumerate(kept) if one.given_split and one.group != task.default_group(one.fields)
     ]
-    trained: dict[str, Example] = {}
-    for _, example in grouped:
-        if example.given_split == "train":
-            trained.setdefault(example.group, example)
+    trained = {example.group: example for _, example in reversed(grouped) if example.given_split == "train"}
     for number, example in grouped:
         if example.given_split != "train" and example.group in trained and number not in leaking:
-            other = trained[example.group].place
-            findings.counts["leaks"].add(
-                f"{example.place} shares group {findings.masked(example.group)!r} with {other}"
-            )
+            shared = f"shares group {findings.masked(example.group)!r} with {trained[example.group].place}"
+            findings.counts["leaks"].add(f"{example.place} {shared}")
 
 
 def count_personal(examples: list[Example], task: Task, findings: Findings) -> None:
@@ -124,12 +117,10 @@ def count_majority(examples: list[Example], findings: Findings) -> None:
 def count_labels(examples: list[Example], task: Task, findings: Findings) -> None:
     """Count the rows whose label looks like another that is more common: a model would learn two."""
     rows = [(example, {*task.labels(example.fields)}) for example in examples]
-    spellings: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for _, labels in rows:
-        for label in labels:
-            spellings[label_key(label)][label] += 1
-    findings.counts["labels"].of = len(rows) if spellings else 0
-    usual = {key: min(counts, key=lambda one: (-counts[one], one)) for key, counts in spellings.items()}
+    count = collections.Counter(label for _, labels in rows for label in labels)
+    findings.counts["labels"].of = len(rows) if count else 0
+    # The commonest comes last, and stays.
+    usual = {label_key(label): label for label in sorted(sorted(count, reverse=True), key=count.__getitem__)}
     for example, labels in rows:
         if odd := sorted(label for label in labels if usual[label_key(label)] != label):
             pair = (findings.masked(odd[0]), findings.masked(usual[label_key(odd[0])]))

@@ -37,9 +37,8 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     findings, task = Findings(regions=regions), TASKS[scenario["task"]]
     own = bool(scenario["source"]["path"])
     if own:
-        _refuse_personal_labels(examples, task, regions)
-    clean = examples if own else _without_markup(examples, task, findings)
-    filled = _without_empty(clean, task, findings)
+        _refuse_personal_labels(examples, task, findings)
+    filled = _filled(examples, own, task, findings)
     count_conflicts(filled, task, findings)
     count_labels(filled, task, findings)
     kept = select(filled, scenario, findings)
@@ -49,37 +48,34 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     return kept, findings
 
 
-def _without_markup(examples: list[Example], task: Task, findings: Findings) -> list[Example]:
-    """Drop rows with tokens of chat formats, which a user couldn't edit; tokenize_data refuses those of the model."""
-    kept = [one for one in examples if not any(map(MARKUP.search, task.texts(one.fields)))]
-    if len(kept) < len(examples):
-        findings.dropped["token of a chat format"] += len(examples) - len(kept)
-    return kept
+def _filled(examples: list[Example], own: bool, task: Task, findings: Findings) -> list[Example]:
+    """Drop empty rows, and rows with tokens of chat formats where they aren't the user's ``own``, who could edit them.
 
-
-def _without_empty(examples: list[Example], task: Task, findings: Findings) -> list[Example]:
+    tokenize_data refuses the tokens of the model itself.
+    """
     kept = []
     for example in examples:
+        if not own and any(map(MARKUP.search, task.texts(example.fields))):
+            findings.dropped["token of a chat format"] += 1
+            continue
+        findings.counts["empty"].of += 1
         if empty := task.empty(example.fields):
             findings.counts["empty"].add(f"{example.place} ({', '.join(empty)})")
             findings.dropped["empty"] += 1
         else:
             kept.append(example)
-    findings.counts["empty"].of = len(examples)
     return kept
 
 
-def _refuse_personal_labels(examples: list[Example], task: Task, regions: list[str]) -> None:
+def _refuse_personal_labels(examples: list[Example], task: Task, findings: Findings) -> None:
     """Refuse personal data in labels: the report shows them, and answers are decoded with them."""
-    seen, faults = set[str](), Faults()
+    first, faults = dict[str, str](), Faults()
     for example in examples:
-        for label in sorted({*task.labels(example.fields)} - seen):
-            seen.add(label)
-            if kinds := sorted({kind for kind, _ in personal_data(label, regions)}):
-                faults.add(
-                    example.place,
-                    f"{task.labels_are} {masked(label, regions)!r} holds personal data ({', '.join(kinds)}); labels are shown in the report, so write it otherwise",
-                )
+        first |= {label: example.place for label in task.labels(example.fields) if label not in first}
+    for label, place in first.items():
+        if kinds := sorted({kind for kind, _ in personal_data(label, findings.regions)}):
+            found = f"{task.labels_are} {findings.masked(label)!r} holds personal data ({', '.join(kinds)})"
+            faults.add(place, f"{found}; labels are shown in the report, so write it otherwise")
     faults.stop()
 
 

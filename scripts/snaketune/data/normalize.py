@@ -115,7 +115,7 @@ class Normalizer:
             return str(value)
         if "group" in self.columns:
             raise Fault(column, "expected the row's group, found nothing")
-        return self.task.main_text(fields).lower()
+        return self.task.default_group(fields)
 
     def _split(self, row: Row) -> str:
         """Return the split that the data give, or an empty string."""

@@ -28,6 +28,9 @@ class Task:
     def main_text(self, fields: Fields) -> str:
         return str(fields[self.main])
 
+    def default_group(self, fields: Fields) -> str:
+        return self.main_text(fields).lower()
+
     def parts(self, fields: Fields) -> tuple[str, ...]:
         """Return the texts that are compared: rows are duplicates if each part is like the other's."""
         return (self.main_text(fields),)

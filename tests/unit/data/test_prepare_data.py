@@ -274,8 +274,11 @@ def test_entities_begin_with_b_and_go_on_with_i(tags: list[str], entities: list[
     assert Tagging().entities({"tokens": ["a", "b", "c"], "tags": tags}) == entities
 
 
-def test_a_file_that_changed_after_the_job_was_planned_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.jsonl"
-    path.write_text("{}\n")
+def test_a_file_that_changed_after_the_job_was_planned_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{tmp_path}/mine.jsonl"
+    write_jsonl(Path(path), [{}])
+    monkeypatch.setattr(sys.modules[__name__], "sha256", lambda path: "0" * 64)
     with pytest.raises(UserError, match="has changed since the job was planned"):
-        prepare_data.check_sources([path], {str(path): "0" * 64}, builtin=False)
+        prepare(tmp_path, monkeypatch, "language-modeling", {"path": path}, path)
