@@ -77,7 +77,7 @@ def card(
     for example in kept:
         if found := task.labels(example.fields):
             counts[example.split].update(found)
-    by_kind = {"": {}, "label": {}, "entity type": {}} | {task.labels_are: counts}
+    by_kind: dict[str, Any] = {"": {}, "label": {}, "entity type": {}} | {task.labels_are: counts}
     labels = sorted(counts["train"]) if task.labels_are == "label" else []
     written = [row for split in SPLITS for row in rows[split]]
     if "messages" in written[0]:
