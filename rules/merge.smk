@@ -79,7 +79,7 @@ rule extract_prefix:
         mem_mb=needs.memory("merge"),
         runtime=needs.minutes("merge"),
     params:
-        recipe=job_params.prefix,
+        recipe=job_params.merge,
         base=subpath(input.base, parent=True),
         adapter=subpath(input.adapter, parent=True),
         tokens=subpath(input.tokens, parent=True),
@@ -88,7 +88,7 @@ rule extract_prefix:
         "Extracting the prefix of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/extract_prefix.py \
+        python scripts/merge_adapter.py \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --adapter-directory {params.adapter:q} \

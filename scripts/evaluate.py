@@ -7,6 +7,7 @@ likelihood of the reference answers is measured for every task.
 import itertools
 import math
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from tokenizers import Tokenizer
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, count_cut_references, over_limit, read_rows
 from snaketune.evaluation.metrics import statistics, summed
+from snaketune.evaluation.speed import Looped
 from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
     candidate_likelihoods,
     generate,
-    greedy_speed,
     write_probe,
 )
 from snaketune.inference.load import load, prove
@@ -146,7 +147,8 @@ def main() -> None:
         prompt if len(prompt) > 1 else ids[: max(2, len(ids) // 2)]
         for prompt, ids in zip(tokens.prompts, tokens.ids, strict=True)
     ]
-    rate, first = greedy_speed(backend, asked[: recipe["speed_prompts"]], recipe["speed_tokens"])
+    looped, new = Looped(backend), recipe["speed_tokens"]
+    times = [looped.generate(prompt[None].astype(np.int64), new + 1) for prompt in asked[: recipe["speed_prompts"]]]
 
     write_probe(arguments.output.with_suffix(".logits.safetensors"), backend, tokens, recipe["probe"])
     files.write_jsonl(arguments.output.with_suffix(".predictions.jsonl"), predicted)
@@ -157,8 +159,8 @@ def main() -> None:
             "n": len(predicted),
             **prompt_agreement(backend, tokens, rows),
             **stop_agreement(backend, tokens, set(decoding["end"]), recipe["speed_prompts"]),
-            "decode_tokens_per_second": rate,
-            "latency_p50_ms": first,
+            "decode_tokens_per_second": median(new / rest for _, rest in times),
+            "latency_p50_ms": 1000 * median(first for first, _ in times),
             "hardware": manifest.hardware(),
             "threads": recipe["threads"],
         },

@@ -1,4 +1,7 @@
-"""Merge an adapter into its base as one plain fp32 model, and write the unmerged probe logits for the parity check."""
+"""Merge an adapter into its base as one plain fp32 model, and write the unmerged probe logits for the parity check.
+
+A prefix can't be merged into weights: the run's model is its base, which starts from the keys and values written here.
+"""
 
 import shutil
 
@@ -7,8 +10,9 @@ from snaketune.data.tokens import read_rows
 from snaketune.export.runtime_adapters.files import check_base
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
-from snaketune.training.adapters import load_adapter, merge
+from snaketune.training.adapters import load_adapter, merge, prefix_of
 from snaketune.training.memory import limit_threads
+from snaketune.training.prefix import write_prefix
 
 
 def main() -> None:
@@ -16,7 +20,7 @@ def main() -> None:
         __doc__,
         "base_precision, threads, probe",
         "--base-directory --adapter-directory --tokens-directory --output-directory",
-        logits="probe of base and adapter before merging",
+        logits="probe of base and adapter before merging, computed by peft",
     ).parse_args()
     recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
     out = arguments.output_directory
@@ -28,8 +32,12 @@ def main() -> None:
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)
     rows = read_rows(arguments.tokens_directory / "test.safetensors")
-    unmerged = TorchBackend(load_adapter(base, recipe["base_precision"], adapter))
-    write_probe(arguments.logits, unmerged, rows, recipe["probe"])
+    unmerged = load_adapter(base, recipe["base_precision"], adapter)
+    write_probe(arguments.logits, TorchBackend(unmerged), rows, recipe["probe"])
+    if unmerged.active_peft_config.is_prompt_learning:
+        write_prefix(out / layout.PREFIX_FILE, prefix_of(unmerged))
+        manifest.record(out, recipe, inputs, [out / layout.PREFIX_FILE])
+        return
     with files.written_together(out) as aside:
         merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
         for name in layout.MODEL_FILES[2:]:

@@ -171,13 +171,13 @@ def test_an_adapter_beside_its_base_is_the_merged_model(
 def test_switching_leaves_nothing_behind_and_the_session_as_it_is(
     backend: OnnxAdapterBackend, exported: dict[str, Path], expected: dict[str | None, np.ndarray]
 ) -> None:
-    session, seen = backend.adapted.session, {}
+    session, seen = backend.session, {}
     for name in ("lora", "ia3", None, "lora", "dora", "rslora", None, "vera", "lora"):
         backend.switch(exported[name] if name else None)
         found = logits(backend)
         np.testing.assert_allclose(found, expected[name], atol=1e-5)
         assert np.array_equal(found, seen.setdefault(name, found))
-        assert backend.adapted.session is session
+        assert backend.session is session
 
 
 def test_an_adapter_is_a_small_share_of_its_base_and_the_same_bytes_again(

@@ -92,9 +92,6 @@ class JobParams:
     def merge(self, wildcards: Any) -> str:
         return self.encode("merge_adapter.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
 
-    def prefix(self, wildcards: Any) -> str:
-        return self.encode("extract_prefix.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
-
     def evaluation(self, wildcards: Any) -> str:
         return self.encode("evaluate.py", **self.matrix.evaluation_recipe(wildcards.scenario))
 

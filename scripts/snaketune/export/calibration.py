@@ -1,6 +1,5 @@
 """Calibration: training rows as inputs of an exported decoder, and the ranges that they cause."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,35 +38,18 @@ class Feeds(CalibrationDataReader):
         self.shapes = {
             node.name: [dimension.dim_value for dimension in node.type.tensor_type.shape.dim] for node in graph.input
         }
-        self.rows = rows
-        self.set_range(0, len(rows))
+        self.rows = iter(rows)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Continue with these rows; ONNX Runtime calls this to hold few activations at once."""
-        self.left: Iterator[np.ndarray] = iter(self.rows[start_index:end_index])
-
-    def get_next(self) -> dict[str, np.ndarray]:
-        row = next(self.left, None)
-        return {} if row is None else self._feed(row)
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        return self._feed(next(self.left))
-
-    def _feed(self, row: np.ndarray) -> dict[str, np.ndarray]:
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        if (row := next(self.rows, None)) is None:
+            return None
         ids = row[None].astype(np.int64)
-        given = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
+        positions = np.arange(ids.shape[1], dtype=np.int64)[None]
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": positions}
+        return {
+            name: feed[name] if name in feed else np.zeros((1, shape[1], 0, shape[3]), np.float32)
+            for name, shape in self.shapes.items()
         }
-        feed = {name: value for name, value in given.items() if name in self.shapes}
-        for name, shape in self.shapes.items():
-            if name not in given:
-                feed[name] = np.zeros((1, shape[1], 0, shape[3]), np.float32)
-        return feed
 
 
 def observed_ranges(
@@ -85,8 +67,7 @@ def observed_ranges(
         use_external_data_format=True,
         extra_options={"symmetric": symmetric},
     )
-    feeds = Feeds(onnx.load(source, load_external_data=False).graph, rows)
-    for row in range(len(rows)):
-        feeds.set_range(row, row + 1)
-        calibrator.collect_data(feeds)
+    graph = onnx.load(source, load_external_data=False).graph
+    for row in rows:
+        calibrator.collect_data(Feeds(graph, [row]))
     return calibrator.compute_data()

@@ -10,7 +10,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from snaketune.core.errors import UserError
 from snaketune.export.calibration import observed_ranges
-from snaketune.export.graphs import ancestors, initializers, reads_table
+from snaketune.export.graphs import ancestors, initializers, tables
 
 LARGEST = float(np.finfo(np.float16).max)
 MASK = float(np.finfo(np.float32).min) / 2
@@ -44,9 +44,7 @@ def _exact(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the nodes that stay fp32: up to the cosines and sines, and from square to root in the norms."""
     angles = [output for node in graph.node if node.op_type in ("Cos", "Sin") for output in node.output]
     kept = ancestors(graph, angles)
-    squares = [node for node in graph.node if node.op_type == "Pow"]
-    for square in squares:
-        chain = square
+    for chain in (node for node in graph.node if node.op_type == "Pow"):
         while chain is not None and chain.op_type != "Mul":
             kept.append(chain)
             chain = next((node for node in graph.node if chain.output[0] in node.input), None)
@@ -75,22 +73,20 @@ def _join_casts(graph: onnx.GraphProto) -> None:
 
 
 def _check_weights(graph: onnx.GraphProto) -> None:
-    for name, tensor in initializers(graph).items():
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
-            if not largest <= LARGEST:
-                raise UserError(
-                    f"float16: {name} has a weight of {largest:g}, fp16 holds at most {LARGEST:g}: choose another precision for this model"
-                )
+    for tensor in (tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT):
+        largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
+        if not largest <= LARGEST:
+            raise UserError(
+                f"float16: {tensor.name} has a weight of {largest:g}, fp16 holds at most {LARGEST:g}: choose another precision for this model"
+            )
 
 
 def _check_activations(source: Path, graph: onnx.GraphProto, exact: set[str]) -> None:
-    held = initializers(graph)
-    size = next((held[node.input[0]].dims[0] for node in graph.node if reads_table(node, held)), None)
-    if size is None:
+    if not (found := tables(graph)):
         raise UserError(
             f"float16: {source} reads no table of embeddings by input_ids: its architecture isn't supported: choose another precision"
         )
+    size = initializers(graph)[found[0].input[0]].dims[0]
     row = np.unique(np.linspace(0, size - 1, TOKENS).astype(np.int64))
     inside = {output for node in graph.node if node.name in exact for output in node.output}
     for name, data in observed_ranges(source, ["MatMul", "Mul", "Add"], [row]).items():

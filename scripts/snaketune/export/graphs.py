@@ -12,22 +12,18 @@ def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 def linear_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the matrix products with a constant weight (inputs, outputs); attention's products have none."""
-    held = initializers(graph)
+    held = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in held]
+
+
+def tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes that look up the tokens in a table (vocabulary, width)."""
+    held = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     return [
         node
         for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in held and len(held[node.input[1]].dims) == 2
+        if node.op_type == "Gather" and node.input[1] == "input_ids" and node.input[0] in held
     ]
-
-
-def reads_table(node: onnx.NodeProto, held: dict[str, onnx.TensorProto]) -> bool:
-    """Return true if a node looks up the tokens in a table (vocabulary, width)."""
-    return (
-        node.op_type == "Gather"
-        and node.input[1] == "input_ids"
-        and node.input[0] in held
-        and len(held[node.input[0]].dims) == 2
-    )
 
 
 def check_known(graph: onnx.GraphProto) -> None:
@@ -36,14 +32,12 @@ def check_known(graph: onnx.GraphProto) -> None:
     Raises:
         UserError: they don't, so the model would stay almost unquantized.
     """
-    held = initializers(graph)
     sizes = {
-        name: tensor.dims[0] * tensor.dims[1]
-        for name, tensor in held.items()
+        tensor.name: tensor.dims[0] * tensor.dims[1]
+        for tensor in graph.initializer
         if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
     }
-    known = {node.input[1] for node in linear_nodes(graph)}
-    known |= {node.input[0] for node in graph.node if reads_table(node, held)}
+    known = {node.input[1] for node in linear_nodes(graph)} | {node.input[0] for node in tables(graph)}
     if sum(size for name, size in sizes.items() if name in known) * 2 < sum(sizes.values()):
         others = {node.op_type for node in graph.node if set(node.input) & (sizes.keys() - known)}
         raise UserError(

@@ -10,7 +10,7 @@ from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
 from snaketune.core.errors import UserError
 from snaketune.export import gptq
-from snaketune.export.graphs import initializers, linear_nodes, reads_table, remove_unused, replace
+from snaketune.export.graphs import initializers, linear_nodes, remove_unused, replace, tables
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
@@ -27,12 +27,16 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
         _quantize_gptq(model.graph, source, options, rows)
     else:
         _check_blocks(model.graph, options)
+        searching = {
+            "hqq": nbits.HQQWeightOnlyQuantConfig(block_size=options["block_size"]),
+            "k-quant": nbits.KQuantWeightOnlyQuantConfig(),
+        }
         quantizer = nbits.MatMulNBitsQuantizer(
             model,
             block_size=options["block_size"],
             is_symmetric=options["symmetric"],
             accuracy_level=options["accuracy_level"],
-            algo_config=_config(options),
+            algo_config=searching.get(options["algorithm"]),
         )
         quantizer.process()
         model = quantizer.model.model
@@ -41,17 +45,6 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     remove_unused(model.graph)
     return model
-
-
-def _config(options: dict[str, Any]) -> nbits.WeightOnlyQuantConfig:
-    block = options["block_size"]
-    if options["algorithm"] == "hqq":
-        return nbits.HQQWeightOnlyQuantConfig(block_size=block)
-    if options["algorithm"] == "k-quant":
-        return nbits.KQuantWeightOnlyQuantConfig()
-    return nbits.DefaultWeightOnlyQuantConfig(
-        block_size=block, is_symmetric=options["symmetric"], accuracy_level=options["accuracy_level"]
-    )
 
 
 def _check_blocks(graph: onnx.GraphProto, options: dict[str, Any]) -> None:
@@ -76,7 +69,7 @@ def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any]
             codes, scales, zeros = gptq.quantize(weight, moments, block, options["symmetric"])
             parts = {"Q4": _pack(codes, block), "scales": scales.T.copy()}
             if not options["symmetric"]:
-                parts["zero_points"] = _pack(zeros, len(zeros))[:, 0]
+                parts["zero_points"] = _pack(zeros, len(zeros) + len(zeros) % 2)[:, 0]
             names = [f"{node.input[1]}_{kind}" for kind in parts]
             graph.initializer.extend(map(numpy_helper.from_array, parts.values(), names))
             made = helper.make_node(
@@ -95,26 +88,19 @@ def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any]
 
 
 def _pack(codes: np.ndarray, block: int) -> np.ndarray:
-    """Pack two codes (inputs, outputs) per byte, lower half first: (outputs, blocks, bytes of a block)."""
-    odd = block + block % 2
+    """Pack two codes (inputs, outputs) per byte, lower half first: (outputs, blocks, bytes of an even block)."""
     padded = np.pad(codes.T, ((0, 0), (0, -len(codes) % block))).reshape(codes.shape[1], -1, block)
-    padded = np.pad(padded, ((0, 0), (0, 0), (0, odd - block)))
     return np.ascontiguousarray(padded[..., ::2] | padded[..., 1::2] << 4)
-
-
-def _tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    held = initializers(graph)
-    return [node for node in graph.node if reads_table(node, held)]
 
 
 def _tied_head(graph: onnx.GraphProto) -> str | None:
     """Return the output of the linear layer whose weight is the transposed embedding table, if there is one."""
     held = initializers(graph)
-    for table in _tables(graph):
-        weight = numpy_helper.to_array(held[table.input[0]])
+    for table in tables(graph):
+        transposed = numpy_helper.to_array(held[table.input[0]]).T
         for node in linear_nodes(graph):
             other = held[node.input[1]]
-            if list(other.dims) == [*weight.T.shape] and np.array_equal(numpy_helper.to_array(other), weight.T):
+            if tuple(other.dims) == transposed.shape and np.array_equal(numpy_helper.to_array(other), transposed):
                 return str(node.output[0])
     return None
 
@@ -125,7 +111,7 @@ def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str |
     hqq has fractional zero points, which GatherBlockQuantized doesn't accept.
     """
     held, block = initializers(graph), options["block_size"]
-    for node in _tables(graph):
+    for node in tables(graph):
         table = numpy_helper.to_array(held[node.input[0]])
         if table.shape[1] % block:
             continue
@@ -136,27 +122,21 @@ def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str |
             rounding = nbits.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=options["symmetric"])
             # The kernel ignores strides.
             packed = nbits.DefaultWeightOnlyQuantizer(rounding).qbits_block_quant(np.ascontiguousarray(table.T))
-            parts = [f"{node.input[0]}_{kind}" for kind in ("Q4", "scales", "zero_points")]
-            parts = parts[: 2 if options["symmetric"] else 3]
+            kinds = ("Q4", "scales", "zero_points")[: 2 if options["symmetric"] else 3]
+            parts = [f"{node.input[0]}_{kind}" for kind in kinds]
             graph.initializer.extend(map(numpy_helper.from_array, packed[: len(parts)], parts))
-        _gather_blocks(graph, node, parts, table.shape, block)
-
-
-def _gather_blocks(
-    graph: onnx.GraphProto, node: onnx.NodeProto, parts: list[str], shape: tuple[int, ...], block: int
-) -> None:
-    flat = f"{node.name}_shape"
-    graph.initializer.append(numpy_helper.from_array(np.array([shape[0], shape[1] // 2]), flat))
-    rows = helper.make_node("Reshape", [parts[0], flat], [f"{node.name}_blocks"], f"{node.name}_reshape")
-    gather = helper.make_node(
-        "GatherBlockQuantized",
-        [rows.output[0], node.input[1], *parts[1:]],
-        list(node.output),
-        f"{node.name}_Q4",
-        domain="com.microsoft",
-        gather_axis=0,
-        quantize_axis=1,
-        block_size=block,
-        bits=4,
-    )
-    replace(graph, node, [rows, gather])
+        shape = f"{node.name}_shape"
+        graph.initializer.append(numpy_helper.from_array(np.array([len(table), table.shape[1] // 2]), shape))
+        blocks = helper.make_node("Reshape", [parts[0], shape], [f"{node.name}_blocks"], f"{node.name}_reshape")
+        gather = helper.make_node(
+            "GatherBlockQuantized",
+            [blocks.output[0], node.input[1], *parts[1:]],
+            list(node.output),
+            f"{node.name}_Q4",
+            domain="com.microsoft",
+            gather_axis=0,
+            quantize_axis=1,
+            block_size=block,
+            bits=4,
+        )
+        replace(graph, node, [blocks, gather])

@@ -22,24 +22,12 @@ def check_adapter(adapter: Path, model: Path) -> None:
         raise UserError(f"{adapter} was made for another base than {model.parent}: export it for this one")
 
 
-class _Adapted:
-    """A session that passes the active adapter to each run."""
-
-    def __init__(self, session: onnxruntime.InferenceSession):
-        self.session = session
-        self.options: onnxruntime.RunOptions | None = None
-
-    def run(self, names: list[str] | None, feed: dict[str, Any]) -> Any:
-        return self.session.run(names, feed, self.options)
-
-
 class OnnxAdapterBackend(OnnxBackend):
     """Runs a switchable base with ONNX Runtime."""
 
-    def __init__(self, model: Path, threads: int, provider: str = "CPUExecutionProvider"):
-        super().__init__(model, threads, None, provider)
+    def __init__(self, model: Path, threads: int):
+        super().__init__(model, threads)
         self.path = model
-        self.adapted = self.session = _Adapted(self.session)
         self.adapters: dict[Path, onnxruntime.LoraAdapter] = {}
 
     def load(self, adapter: Path) -> None:
@@ -50,10 +38,9 @@ class OnnxAdapterBackend(OnnxBackend):
 
     def switch(self, adapter: Path | None) -> None:
         """Use a loaded adapter in the next calls, or with None the base alone."""
-        self.adapted.options = None
+        self.options = onnxruntime.RunOptions()
         if adapter:
-            self.adapted.options = onnxruntime.RunOptions()
-            self.adapted.options.add_active_adapter(self.adapters[adapter])
+            self.options.add_active_adapter(self.adapters[adapter])
 
 
 class GenaiAdapterBackend(GenaiBackend):

@@ -1,8 +1,6 @@
 """Deterministic decoding and scoring with any backend."""
 
 import math
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,18 +171,3 @@ def write_probe(path: Path, backend: Backend, rows: Rows, probe: dict[str, int])
     """Write what ``run_probe`` returns as safetensors."""
     with written_whole(path) as aside:
         save_file(run_probe(backend, rows, probe), aside)
-
-
-def greedy_speed(backend: Backend, prompts: list[np.ndarray], new_tokens: int) -> tuple[float, float]:
-    """Return the median greedy decode rate in tokens/s and time to the first token in ms, one row at a time."""
-    rates, firsts = [], []
-    for prompt in prompts:
-        started = time.perf_counter()
-        logits, past = backend.forward(prompt[None].astype(np.int64), None, 1)
-        firsts.append(1000 * (time.perf_counter() - started))
-        started = time.perf_counter()
-        for _ in range(new_tokens):
-            token = logits[:, -1].argmax(-1)
-            logits, past = backend.forward(token[:, None].astype(np.int64), past, 1)
-        rates.append(new_tokens / (time.perf_counter() - started))
-    return statistics.median(rates), statistics.median(firsts)

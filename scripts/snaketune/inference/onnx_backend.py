@@ -34,6 +34,7 @@ class OnnxBackend:
             raise UserError(
                 f"execution provider {provider} doesn't start here (ONNX Runtime took {', '.join(self.session.get_providers())}): install what it needs"
             )
+        self.options = onnxruntime.RunOptions()
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = [node.name for node in self.session.get_outputs()]
         self.prefix = read_prefix(prefix) if prefix else []
@@ -63,5 +64,5 @@ class OnnxBackend:
         feed = {"input_ids": ids, "attention_mask": whole, **past}
         if "position_ids" in self.inputs:
             feed["position_ids"] = np.maximum(whole.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
-        found = dict(zip(self.outputs, self.session.run(None, feed), strict=True))
+        found = dict(zip(self.outputs, self.session.run(None, feed, self.options), strict=True))
         return found["logits"], {name: found[name.replace("past_key_values", "present")] for name in self.past_names}
