@@ -55,17 +55,12 @@ def main() -> None:
     finally:
         for server in servers.values():
             server.stop()
-    found: dict[str, Any] = {
+    found: dict[str, Any] = {k: recipe[k] for k in ("threads", "rounds", "new_tokens")}
+    found["hardware"] = manifest.hardware()
+    found["systems"] = {
         name: {**servers[name].loaded, "file_bytes": sizes[name], "shapes": shapes[name]} for name in systems
     }
-    files.write_json(
-        arguments.output,
-        {
-            "systems": found,
-            "hardware": manifest.hardware(),
-            **{k: recipe[k] for k in ("threads", "rounds", "new_tokens")},
-        },
-    )
+    files.write_json(arguments.output, found)
 
 
 if __name__ == "__main__":

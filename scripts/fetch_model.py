@@ -90,16 +90,17 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return found
 
 
-def normalized(
-    config: dict[str, Any], generation: dict[str, Any], tokenizer: PreTrainedTokenizerBase
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return config.json and generation_config.json with token ids that the model has, and with every end token.
+def settle_tokens(source: Path, out: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write generation_config.json with every end token, and to it and config.json only token ids that the model has.
 
     The list of end tokens is made here, once: evaluation, merged model, exports and package all stop
     at ``eos_token_id`` of generation_config.json. It holds those that the files declare, the
     tokenizer's own, and those of the chat template, which the files of a base model with a chat
     template often lack.
     """
+    given = source / "generation_config.json"
+    generation = files.read_json(given) if given.exists() else {}
+    config = files.read_json(out / "config.json")
     size = config.get("vocab_size", len(tokenizer))
 
     def valid(*found: Any) -> list[int]:
@@ -112,12 +113,13 @@ def normalized(
     ends = valid(*declared, tokenizer.eos_token_id, *turn_ends(tokenizer))
     for content in (config, generation):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            given = content.get(name)
-            kept = valid(*listed(given))
+            ids = content.get(name)
+            kept = valid(*listed(ids))
             # Some configurations have -1 for none, or an id beyond the embeddings.
-            if given is not None and kept != listed(given):
-                content[name] = kept if isinstance(given, list) else next(iter(valid(getattr(tokenizer, name))), None)
-    return config, {**generation, "eos_token_id": ends} if ends else generation
+            if ids is not None and kept != listed(ids):
+                content[name] = kept if isinstance(ids, list) else next(iter(valid(getattr(tokenizer, name))), None)
+    files.write_json(out / "config.json", config)
+    files.write_json(out / "generation_config.json", generation | ({"eos_token_id": ends} if ends else {}))
 
 
 def read_configuration(source: Path, out: Path) -> PreTrainedConfig:
@@ -145,24 +147,6 @@ def read_configuration(source: Path, out: Path) -> PreTrainedConfig:
     return read
 
 
-def settle_tokens(source: Path, out: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write generation_config.json with every end token, and correct the token ids of config.json."""
-    given = source / "generation_config.json"
-    generation = files.read_json(given) if given.exists() else {}
-    config, generation = normalized(files.read_json(out / "config.json"), generation, tokenizer)
-    files.write_json(out / "config.json", config)
-    files.write_json(out / "generation_config.json", generation)
-
-
-def compare_configuration(declared: dict[str, Any], read: PreTrainedConfig) -> None:
-    """Raise a UserError unless config.json has the values that the model's file declares, by which jobs were planned."""
-    for key, value in declared.items():
-        if (found := getattr(read, key, None)) != value:
-            raise UserError(
-                f"config.{key} is {value!r} in the model's file of config/models/, but {found!r} in its config.json"
-            )
-
-
 def main() -> None:
     keys = "hub and revision, path, or gguf; config: what config.json must say; source_digests"
     arguments = cli.job_parser(__doc__, keys, "--output-directory").parse_args()
@@ -177,7 +161,12 @@ def main() -> None:
             source = Path(recipe["path"]) if recipe["path"] else download(recipe["hub"] or "", recipe["revision"] or "")
         refuse_quantized(source)
         config = read_configuration(source, out)
-        compare_configuration(recipe.get("config") or {}, config)
+        # Jobs were planned by what the model's file declares.
+        for key, value in (recipe.get("config") or {}).items():
+            if (found := getattr(config, key, None)) != value:
+                raise UserError(
+                    f"config.{key} is {value!r} in the model's file of config/models/, but {found!r} in its config.json"
+                )
         copy_weights(source, out)
         settle_tokens(source, out, copy_tokenizer(source, out, config))
     inputs = [Path(name) for name in recipe["source_digests"]]

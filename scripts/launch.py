@@ -56,13 +56,9 @@ def run_ranks(nodes: int, ranks: int, rendezvous: str | None, command: list[str]
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise errors.UserError(f"rank {rank} was killed by {name}" + memory_hint(name), passing=True) from None
+            hint = ": probably out of memory" if name == "SIGKILL" else ""
+            raise errors.UserError(f"rank {rank} was killed by {name}{hint}", passing=True) from None
         raise SystemExit(1) from None
-
-
-def memory_hint(name: str) -> str:
-    """Return what SIGKILL usually means."""
-    return ": probably out of memory" if name == "SIGKILL" else ""
 
 
 def srun_command(nodes: int, ranks: int, threads: int, command: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 UV = "uv==0.13.9"
@@ -61,16 +62,8 @@ def make(locks: list[Path], directory: Path) -> Path:
         stamp.unlink(missing_ok=True)
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV], check=True)
-        command: list[str | Path] = [
-            directory / "bin" / "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--compile-bytecode",
-            "--python",
-            python,
-        ]
-        command += [part for lock in locks for part in ("--requirement", lock)]
+        command = [f"{directory}/bin/uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
+        command += [part for lock in locks for part in ("--requirement", str(lock))]
         subprocess.run(command, check=True, env={**os.environ, **pip_settings(str(python))})
         stamp.write_text("\n".join(digests))
     return python
@@ -89,14 +82,12 @@ def main() -> None:
         sys.exit(
             f"error: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}: set PYTHON=python3.x"
         )
-    if arguments.unless and _has(arguments.unless):
+    if arguments.unless and any(metadata.distributions(name=arguments.unless)):
         python = Path(sys.executable)
     else:
         lock = arguments.lock[0]
-        directory = (
-            arguments.directory
-            or Path("work/environments") / f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-        )
+        name = f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+        directory = arguments.directory or Path("work/environments") / name
         try:
             python = make(arguments.lock, directory.absolute())
         except subprocess.CalledProcessError as error:
@@ -105,15 +96,6 @@ def main() -> None:
             )
     if arguments.command:
         os.execv(python, [str(python), *arguments.command])
-
-
-def _has(package: str) -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

@@ -16,14 +16,8 @@ from snaketune.reporting.params import PackageParams
 from snaketune.reporting.results import UNTUNED
 from snaketune.reporting.templates import render
 
-CHECKSUMS = "SHA256SUMS"
 # The package needs only the runtime and the library that it computes with.
 REQUIRED = ("onnxruntime-genai", "onnxruntime")
-
-
-def sums(shipped: list[Path]) -> str:
-    """Return the lines that `sha256sum` prints for the files."""
-    return "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(shipped))
 
 
 def inputs_of(results: Path, recipe: PackageParams) -> dict[str, Path]:
@@ -81,7 +75,8 @@ def main() -> None:
         ]
         card = render(arguments.template.read_text(encoding="utf-8"), False, content)
         (aside / "README.md").write_text(card, encoding="utf-8")
-        (aside / CHECKSUMS).write_text(sums(list(aside.iterdir())), encoding="utf-8")
+        sums = "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(aside.iterdir()))
+        (aside / "SHA256SUMS").write_text(sums, encoding="utf-8")
         manifest.record(aside, recipe, list(inputs.values()), list(aside.iterdir()))
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {mib(size)} MiB; {content['verdict'] or 'the untuned model itself'}")

@@ -152,14 +152,10 @@ class Experiment(Strict):
                 raise ValueError(f"{key} names {repeated} twice")
         for model, by_scenario in self.more_seeds.items():
             for scenario, by_technique in by_scenario.items():
-                for key, name in (
-                    ("models", model),
-                    ("scenarios", scenario),
-                    *(("techniques", n) for n in by_technique),
-                ):
-                    if name not in getattr(self, key):
+                for key, names in (("models", [model]), ("scenarios", [scenario]), ("techniques", by_technique)):
+                    if unknown := [name for name in names if name not in getattr(self, key)]:
                         raise ValueError(
-                            f"more_seeds: {name} is none of this experiment's {key}: add it, or leave that file out"
+                            f"more_seeds: {unknown[0]} is none of this experiment's {key}: add it, or leave that file out"
                         )
         if unknown := sorted(set(self.ranks) - set(self.techniques)):
             raise ValueError(f"ranks: {unknown[0]} is none of this experiment's techniques")

@@ -6,24 +6,25 @@ from pydantic import Field, PositiveInt, RootModel, model_validator
 
 from snaketune.config.base import Strict
 
+OpTypes = Annotated[list[Literal["MatMul", "Gather"]], Field(min_length=1, description="Gather is the embedding table")]
+BlockSize = Annotated[
+    Literal[16, 32, 64, 128, 256], Field(description="weights that share a scale: fewer is more exact and larger")
+]
+
 
 class Float16(Strict):
     """No knobs: inputs, outputs and the cache stay fp32, so that every precision is fed alike."""
 
 
 class DynamicInt8(Strict):
-    op_types: list[Literal["MatMul", "Gather"]] = Field(
-        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
-    )
+    op_types: OpTypes = Field(["MatMul", "Gather"])
     per_channel: bool = Field(
         True, description="a scale for each output of a weight, in 7 bits: kernels without VNNI saturate with 8"
     )
 
 
 class StaticInt8(Strict):
-    op_types: list[Literal["MatMul", "Gather"]] = Field(
-        ["MatMul", "Gather"], min_length=1, description="Gather is the embedding table"
-    )
+    op_types: OpTypes = Field(["MatMul", "Gather"])
     per_channel: bool = Field(
         True, description="a scale for each output of a weight, in 7 bits; needs power_of_two: false"
     )
@@ -46,9 +47,7 @@ class WeightOnlyInt4(Strict):
     algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
         "rtn", description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows"
     )
-    block_size: Literal[16, 32, 64, 128, 256] = Field(
-        32, description="weights that share a scale: fewer is more exact and larger"
-    )
+    block_size: BlockSize = 32
     symmetric: bool = Field(True, description="no zero points; hqq and k-quant need false, gptq is more exact with it")
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(
         4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice"
@@ -71,9 +70,7 @@ class Genai(Strict):
     algorithm: Literal["default", "rtn", "k_quant"] = Field(
         "default", description="default and rtn round to nearest; k_quant searches scales and zero points"
     )
-    block_size: Literal[16, 32, 64, 128, 256] = Field(
-        32, description="weights that share a scale: fewer is more exact and larger"
-    )
+    block_size: BlockSize = 32
     symmetric: bool = Field(True, description="false adds a zero point to each block; k_quant always has one")
     accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
     quantize_embeddings: bool = Field(

@@ -1,12 +1,11 @@
 """Read `config/`, check it whole, and resolve it into the matrix of runs."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
@@ -37,14 +36,12 @@ def modules_of(directory: Path) -> set[str]:
     return names
 
 
-def measured(techniques: Iterable[str]) -> list[str]:
+def measured(techniques: Collection[str]) -> list[str]:
     """Return the techniques whose properties are measured: full first, then the columns of the published table."""
-    known = set(techniques)
-    return [name for name in (REFERENCE, *COLUMNS.values()) if name in known]
+    return [name for name in (REFERENCE, *COLUMNS.values()) if name in techniques]
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """An optional integration that trains techniques elsewhere.
 
     Attributes:
@@ -80,9 +77,9 @@ class Matrix:
         own, properties = self.experiment, self.experiment.properties
         models = [*own.models, *([properties.model] if properties else [])]
         scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]
-        self.models: dict[str, Model] = self._read_all("model", "models", models, lambda _: Model)
-        self.scenarios: dict[str, Scenario] = self._read_all("scenario", "scenarios", scenarios, lambda _: Scenario)
-        every = self._read_all("technique", "techniques", own.techniques, lambda one: technique_model(one, platforms))
+        self.models: dict[str, Model] = self._read_all("model", models, lambda _: Model)
+        self.scenarios: dict[str, Scenario] = self._read_all("scenario", scenarios, lambda _: Scenario)
+        every = self._read_all("technique", own.techniques, lambda one: technique_model(one, platforms))
         self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if isinstance(t, Technique)}
         self.hosted: dict[str, Hosted] = {n: t for n, t in every.items() if n not in self.techniques}
         for name, ranks in own.ranks.items():
@@ -92,18 +89,14 @@ class Matrix:
         more = {name for models in own.more_seeds.values() for scenario in models.values() for name in scenario}
         if elsewhere := sorted(more & set(self.hosted)):
             raise UserError(f"more_seeds: {elsewhere[0]} is trained by a service: add its seeds to `seeds:`")
-        self.exports: dict[str, AnyExport] = self._read_all("export", "exports", self.others, lambda _: Export)
+        others = [name for name in own.precisions if name != "fp32"]
+        self.exports: dict[str, AnyExport] = self._read_all("export", others, lambda _: Export)
         self._check_models()
         self._check_exports()
         self._check_files()
         self._check_targets()
         for platform in platforms:
             platform.check(self)
-
-    @property
-    def others(self) -> list[str]:
-        """Return every precision but fp32, from which they are made."""
-        return [name for name in self.experiment.precisions if name != "fp32"]
 
     @property
     def genai(self) -> list[str]:
@@ -131,32 +124,27 @@ class Matrix:
         """The precisions of each technique and of the untuned model."""
         return {name: self.precisions_of(name) for name in ("base", *self.techniques)}
 
-    def _read_all(
-        self, kind: str, folder: str, names: list[str], model_of: Callable[[Any], type[BaseModel]]
-    ) -> dict[str, Any]:
-        directory = self.root / "config" / folder
-        known = sorted(path.stem for path in directory.glob("*.yaml"))
+    def _read_all(self, kind: str, names: list[str], model_of: Callable[[Any], type[BaseModel]]) -> dict[str, Any]:
+        folder = f"{kind}s"
+        known = sorted(path.stem for path in (self.root / "config" / folder).glob("*.yaml"))
+        found = {}
         for name in names:
+            place = f"config/{folder}/{name}.yaml"
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise UserError(
-                    f"{folder}: there is no {kind} {name!r} (config/{folder}/{name}.yaml)"
-                    + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
-                )
-        contents = {name: read_yaml(directory / f"{name}.yaml") for name in names}
-        return {
-            name: validated(model_of(content), content, f"config/{folder}/{name}.yaml")
-            for name, content in contents.items()
-        }
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                raise UserError(f"{folder}: there is no {kind} {name!r} ({place}); {hint}")
+            content = read_yaml(self.root / place)
+            found[name] = validated(model_of(content), content, place)
+        return found
 
     def _check_models(self) -> None:
         models, here = self.experiment.models, list(self.techniques)
         if here and not models:
             raise UserError(f"models: []: {here[0]} is trained here and needs one")
         if models and not here:
-            raise UserError(
-                f"models: {', '.join(models)}: every technique is hosted and names its own model: write models: []"
-            )
+            named = ", ".join(models)
+            raise UserError(f"models: {named}: every technique is hosted and names its own model: write models: []")
 
     def _check_exports(self) -> None:
         known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
@@ -205,58 +193,46 @@ class Matrix:
                 refuse_quantized(self.root / model.path, f"config/models/{model_name}.yaml: path: {model.path}")
             modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
             for name in self.techniques:
-                adapter = self.technique_recipe(model_name, name)["adapter"]
-                options = adapter["options"] if adapter else {}
+                options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
                 targets = options.get("target_modules") or []
                 if extra := set(options.get("feedforward_modules", [])) - set(targets):
                     raise UserError(
                         f"config/techniques/{name}.yaml: adapter.options.feedforward_modules: {', '.join(sorted(extra))} must also be in target_modules, which are {', '.join(targets)} in {model_name}: list both"
                     )
-                missing = [target for target in targets if modules and target not in modules]
-                if missing and modules:
-                    hint = (
-                        " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
-                        if self.families[model_name] == "phi3"
-                        else ""
-                    )
+                if modules and (missing := [target for target in targets if target not in modules]):
+                    fused = " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
+                    hint = fused if self.families[model_name] == "phi3" else ""
                     raise UserError(
                         f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}"
                     )
 
     def _check_files(self) -> None:
-        paths = [(f"scenarios/{n}.yaml: source.path", p) for n, one in self.scenarios.items() for p in one.source.paths]
-        paths += [(f"models/{name}.yaml: path", model.path) for name, model in self.models.items() if model.path]
-        for key, path in paths:
-            if "{" in path or "}" in path:
-                raise UserError(
-                    f"config/{key}: {path}: Snakemake takes braces for a wildcard; rename the file or folder"
-                )
+        needed = []
         for name, scenario in self.scenarios.items():
-            for path in scenario.source.paths:
-                if not (self.root / path).is_file():
-                    raise UserError(
-                        f"config/scenarios/{name}.yaml: source.path: {path}: no such file; expected a JSONL, JSON, CSV or Parquet file"
-                    )
+            key, expected = f"scenarios/{name}.yaml: source.path", "a JSONL, JSON, CSV or Parquet file"
+            needed += [(key, path, expected) for path in scenario.source.paths]
         for name, model in self.models.items():
-            if model.gguf and model.gguf.local and not (self.root / model.gguf.local).is_file():
-                raise UserError(f"config/models/{name}.yaml: gguf.file: {model.gguf.local}: no such file")
-            if model.path and not (self.root / model.path / "config.json").is_file():
-                raise UserError(
-                    f"config/models/{name}.yaml: path: {model.path} holds no config.json; expected a transformers model directory"
-                )
+            if model.gguf and model.gguf.local:
+                needed.append((f"models/{name}.yaml: gguf.file", model.gguf.local, "a GGUF file"))
+            if model.path:
+                needed.append((f"models/{name}.yaml: path", f"{model.path}/config.json", "a transformers model"))
+        for key, path, expected in needed:
+            if "{" in path or "}" in path:
+                raise UserError(f"config/{key}: {path}: Snakemake takes braces for a wildcard: rename it")
+            if not (self.root / path).is_file():
+                raise UserError(f"config/{key}: {path}: no such file; expected {expected}")
 
     @property
     def uses_corpus(self) -> bool:
         """Return True if anything is made from the collected docstrings."""
-        sources = {scenario.source.builtin for scenario in self.scenarios.values()}
-        return bool(self.built) or bool(sources & DOCUMENTATION)
+        return bool(self.built) or any(one.source.builtin in DOCUMENTATION for one in self.scenarios.values())
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Every model with the scenarios whose rows it reads."""
-        found = list(product(self.experiment.models, self.experiment.scenarios))
         properties = self.experiment.properties
-        return list(dict.fromkeys([*found, *([(properties.model, properties.scenario)] if properties else [])]))
+        measured = [(properties.model, properties.scenario)] if properties else []
+        return list(dict.fromkeys([*product(self.experiment.models, self.experiment.scenarios), *measured]))
 
     @property
     def property_runs(self) -> list[tuple[str, int, int]]:

@@ -10,6 +10,7 @@ import ast
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -20,13 +21,17 @@ from snaketune.core.errors import UserError
 PACKAGE = __name__.partition(".")[0]
 # A module that reads one of these can behave differently after a move, so its path counts.
 PLACE = {"__file__", "__name__", "__package__", "__path__", "__spec__"}
+IMPORTS = (ast.Import, ast.ImportFrom)
+NOTES = ("type_comment", "kind")
+# Of what is only shown, how many of its first arguments are words: errors, warnings, the log of a job, --help.
+SHOWN = {"own.UserError": None, "print": None, "warnings.warn": 1, "own.job_parser": 2}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _canonical(node: Any) -> Any:
     """A nested form of a syntax tree that is equal on every supported Python.
 
-    Empty fields are dropped because their set differs between Python versions.
+    Empty fields are left out because their set differs between Python versions.
     """
     if isinstance(node, list):
         return [_canonical(item) for item in node]
@@ -35,11 +40,7 @@ def _canonical(node: Any) -> Any:
     if isinstance(node, ast.JoinedStr):
         # Python 3.12 adds empty constants to nested format specifications.
         node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
-    fields = (
-        (name, value)
-        for name, value in ast.iter_fields(node)
-        if value not in (None, []) and name not in ("type_comment", "kind")
-    )
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in NOTES]
     return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
 
 
@@ -47,16 +48,12 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
-EMPTY = _hash(_canonical(ast.parse("")))
-
-
 def _bound(node: ast.AST) -> list[str]:
     """The names that a node may bind, rather one too many than one too few."""
     if isinstance(node, ast.alias):
         return [node.asname or node.name.partition(".")[0]]
-    if isinstance(node, (ast.Attribute, ast.Constant, ast.ImportFrom, ast.keyword)):
-        return []
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+    read = isinstance(getattr(node, "ctx", None), ast.Load)
+    if read or isinstance(node, (ast.Attribute, ast.Constant, ast.ImportFrom, ast.keyword)):
         return []
     values = (value if isinstance(value, list) else [value] for _, value in ast.iter_fields(node))
     return [name for value in values for name in value if isinstance(name, str)]
@@ -76,30 +73,18 @@ def _without_text(node: ast.expr) -> ast.expr:
     return node
 
 
-def _one_by_one(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements, with an import of several names as several imports."""
+def _one_by_one(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    """Statements, with an import of several names as several imports, and the name that each import binds."""
     for one in statements:
-        if isinstance(one, ast.Import):
-            yield from (ast.copy_location(ast.Import([alias]), one) for alias in one.names)
-        elif isinstance(one, ast.ImportFrom):
-            yield from (ast.copy_location(ast.ImportFrom(one.module, [alias], one.level), one) for alias in one.names)
-        else:
-            yield one
+        for alias in one.names if isinstance(one, IMPORTS) else []:
+            single: Any = copy(one)
+            single.names = [alias]
+            yield _bound(alias)[0], single
+        if not isinstance(one, IMPORTS):
+            yield "", one
 
 
-def _name(node: Any) -> str:
-    """The name that an import of one name binds."""
-    return _bound(node.names[0])[0]
-
-
-def _full_name(node: ast.Import | ast.ImportFrom) -> str:
-    """Return what a name imported from elsewhere stands for."""
-    alias = node.names[0]
-    if isinstance(node, ast.ImportFrom):
-        return f"{node.module}.{alias.name}"
-    return alias.name if alias.asname else alias.name.partition(".")[0]
-
-
+@cache
 class _Modules:
     """The digests of the modules below ``root``, each parsed once."""
 
@@ -107,7 +92,6 @@ class _Modules:
         self.root = root
         self.bodies: dict[Path, str] = {}
         self.imported_modules: dict[Path, set[str]] = {}
-        self.importing: list[Path] = []
 
     def find(self, name: str) -> Path | None:
         """The file of a module by its dotted name, where it is one of this repository."""
@@ -120,21 +104,18 @@ class _Modules:
         """A module together with the code of the packages above it, which runs first."""
         packages = (parent / "__init__.py" for parent in path.parents if self.root in parent.parents)
         ran = {self._body(package) for package in packages if package != path and package.is_file()}
-        return _hash([self._body(path), *sorted(ran - {EMPTY})])
+        empty = _hash(_canonical(ast.parse("")))
+        return _hash([self._body(path), *sorted(ran - {empty})])
 
     def _body(self, path: Path) -> str:
-        if path in self.importing:
-            circle = [*self.importing[self.importing.index(path) :], path]
-            names = " imports ".join(str(one.relative_to(self.root)) for one in circle)
-            raise UserError(f"circular import: {names}; move what both need to a module of its own")
         if path not in self.bodies:
-            self.importing.append(path)
-            try:
-                tree = ast.parse(path.read_text(encoding="utf-8"))
-                reduced = _Reduced(tree, path, self)
-                self.bodies[path], self.imported_modules[path] = _hash(reduced.content), set(reduced.own)
-            finally:
-                self.importing.pop()
+            self.bodies[path] = ""  # while its imports are followed
+            reduced = _Reduced(ast.parse(path.read_text(encoding="utf-8")), path, self)
+            self.bodies[path], self.imported_modules[path] = _hash(reduced.content), set(reduced.own)
+        elif not self.bodies[path]:
+            importing = [one for one, body in self.bodies.items() if not body]
+            circle = [str(one.relative_to(self.root)) for one in (*importing[importing.index(path) :], path)]
+            raise UserError(f"circular import: {' imports '.join(circle)}; move what both need to a module of its own")
         return self.bodies[path]
 
 
@@ -145,19 +126,18 @@ class _Reduced(ast.NodeTransformer):
         self.path, self.modules = path, modules
         self.bound = Counter(name for node in ast.walk(tree) for name in _bound(node))
         self.meanings: dict[str, str] = {}
-        self.renamed: dict[str, str] = {}
         self.own: dict[str, Path] = {}
-        for one in _one_by_one(tree.body):
-            if not isinstance(one, (ast.Import, ast.ImportFrom)) or self.bound[_name(one)] > 1:
+        for name, one in _one_by_one(tree.body):
+            if not isinstance(one, IMPORTS) or self.bound[name] > 1:
                 continue  # a name that is bound again may stand for something else
-            found = self._imported(one)
-            self.meanings[_name(one)] = f"own.{found[1]}" if found else _full_name(one)
-            if found and not found[1]:
-                self.renamed[_name(one)] = f"module {modules.digest(found[0])}"
-                self.own[_name(one)] = found[0]
+            module, member = self._imported(one)
+            self.meanings[name] = f"own.{member}" if module else member
+            if module and not member:
+                self.own[name] = module
+        digests = {name: f"module {modules.digest(module)}" for name, module in self.own.items()}
         # Two modules of equal code can hold different state: their names stay.
-        count = Counter(self.renamed.values())
-        self.renamed = {name: module for name, module in self.renamed.items() if count[module] == 1}
+        count = Counter(digests.values())
+        self.renamed = {name: digest for name, digest in digests.items() if count[digest] == 1}
 
         tree = self.visit(tree)
         nodes = list(ast.walk(tree))
@@ -169,25 +149,23 @@ class _Reduced(ast.NodeTransformer):
         if any(isinstance(node, ast.Name) and node.id in PLACE for node in nodes):
             self.content = [self.content, path.relative_to(modules.root).as_posix()]
 
-    def _imported(self, node: ast.stmt) -> tuple[Path, str] | None:
-        """The module of this repository that an import of one name runs, and the attribute taken from it if any."""
-        if not isinstance(node, (ast.Import, ast.ImportFrom)):
-            return None
-        name, find, where = node.names[0].name, self.modules.find, f"{self.path}, line {node.lineno}"
-        if isinstance(node, ast.Import):
-            found = (path, "") if (path := find(name)) else None
-            if found and "." in name and not node.names[0].asname:
-                raise UserError(f"{where}: `import {name}` binds only its first part; write `from … import …`")
-        elif node.level or name == "*":
+    def _imported(self, node: ast.stmt) -> tuple[Path | None, str]:
+        """The module that an import of one name runs, if it is of this repository, and what is taken if not itself."""
+        if not isinstance(node, IMPORTS):
+            return None, ""
+        name, parent, where = node.names[0].name, getattr(node, "module", None), f"{self.path}, line {node.lineno}"
+        if getattr(node, "level", 0) or name == "*":
             raise UserError(f"{where}: a relative or star import hides what is imported; name it in full")
-        else:
-            name = f"{node.module}.{name}"
-            found = (path, "") if (path := find(name)) else None
-            if not found and (path := find(str(node.module))):
-                found = (path, node.names[0].name)
-        if not found and name.partition(".")[0] == PACKAGE:
-            raise UserError(f"{where}: {name} isn't below {self.modules.root}")
-        return found
+        full = f"{parent}.{name}" if parent else name
+        if module := self.modules.find(full):
+            if not parent and "." in name and not node.names[0].asname:
+                raise UserError(f"{where}: `import {name}` binds only its first part; write `from … import …`")
+            return module, ""
+        if parent and (module := self.modules.find(parent)):
+            return module, name
+        if full.partition(".")[0] == PACKAGE:
+            raise UserError(f"{where}: {full} isn't below {self.modules.root}")
+        return None, full
 
     def _meaning(self, node: ast.expr) -> str:
         """The full name that an expression refers to, as far as this module's imports tell."""
@@ -197,29 +175,29 @@ class _Reduced(ast.NodeTransformer):
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for field, value in ast.iter_fields(node):
-            if isinstance(value, list) and any(isinstance(one, (ast.Import, ast.ImportFrom)) for one in value):
+            if isinstance(value, list) and any(isinstance(one, IMPORTS) for one in value):
                 setattr(node, field, self._grouped(value))
         return super().generic_visit(node)
 
     def _grouped(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         """Statements with each run of imports of this repository in an order that no move changes."""
         result: list[ast.stmt] = []
-        for own, run in groupby(_one_by_one(statements), key=lambda one: self._imported(one) is not None):
-            if own:
-                entries = [(_name(one), self._entry(one)) for one in run]
-                if len(dict(entries)) == len(entries):
-                    entries.sort(key=lambda entry: entry[1])
-                result.append(ast.Import([ast.alias(entry) for _, entry in entries]))
-            else:
-                result += run
+        for own, run in groupby(_one_by_one(statements), key=lambda pair: bool(self._imported(pair[1])[0])):
+            if not own:
+                result += [one for _, one in run]
+                continue
+            entries = [(name, self._entry(name, one)) for name, one in run]
+            if len(dict(entries)) == len(entries):
+                entries.sort(key=lambda entry: entry[1])
+            result.append(ast.Import([ast.alias(entry) for _, entry in entries]))
         return result
 
-    def _entry(self, node: ast.stmt) -> str:
+    def _entry(self, name: str, node: ast.stmt) -> str:
         """An import of one name, by the digest of what it runs."""
-        found = self._imported(node)
-        assert found
-        entry = self.renamed.get(_name(node), f"{_name(node)} = {found[1]} of {self.modules.digest(found[0])}")
-        self._refuse_imported_module(found[0], found[1], node.lineno)
+        module, member = self._imported(node)
+        assert module
+        entry = self.renamed.get(name, f"{name} = {member} of {self.modules.digest(module)}")
+        self._refuse_imported_module(module, member, node.lineno)
         return entry
 
     def _refuse_imported_module(self, path: Path, name: str, line: int) -> None:
@@ -248,25 +226,16 @@ class _Reduced(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Leave out what is only shown: errors, warnings, what is printed to a job's log, and --help."""
         called = self._meaning(node.func)
         files = [self._meaning(one.value) for one in node.keywords if one.arg in ("file", None)]
-        if called == "own.UserError" or (called == "print" and files in ([], ["sys.stderr"])):
-            node.args = [_without_text(one) for one in node.args]
-        elif called == "warnings.warn":
-            node.args[:1] = [_without_text(one) for one in node.args[:1]]
-        elif called == "argparse.ArgumentParser" or called.endswith(".add_argument"):
-            for keyword in node.keywords:
-                if keyword.arg in ("help", "description"):
-                    keyword.value = _without_text(keyword.value)
-        elif called == "own.job_parser":
-            node.args[:2] = [_without_text(one) for one in node.args[:2]]
-            for keyword in node.keywords:
+        if called in SHOWN and (called != "print" or files in ([], ["sys.stderr"])):
+            words = slice(SHOWN[called])
+            node.args[words] = map(_without_text, node.args[words])
+        helps = called == "argparse.ArgumentParser" or called.endswith(".add_argument")
+        for keyword in node.keywords:
+            if called == "own.job_parser" or (helps and keyword.arg in ("help", "description")):
                 keyword.value = _without_text(keyword.value)
         return self.generic_visit(node)
-
-
-_modules = cache(_Modules)
 
 
 def code_digest(script: Path, root: Path | None = None) -> str:
@@ -277,4 +246,4 @@ def code_digest(script: Path, root: Path | None = None) -> str:
     Raises:
         UserError: an import can't be followed, or modules import each other in a circle.
     """
-    return _modules(root or script.parent).digest(script)
+    return _Modules(root or script.parent).digest(script)

@@ -165,22 +165,27 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
+    """Return the content of a YAML file.
 
     Raises:
         UserError: it is missing, not UTF-8 or not YAML, or has a key twice; the message names the file and the line.
     """
     import yaml  # the export environment needn't have it
 
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            """Refuse a repeated key; once aliases are merged, one may be there to override a merged one."""
+            mapping = super().compose_mapping_node(anchor)
+            first: dict[tuple[str, str], Any] = {}
+            for key, _ in mapping.value:
+                if (one := first.setdefault((key.tag, str(key.value)), key)) is not key:
+                    raise UserError(
+                        f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} is there twice, first in line {one.start_mark.line + 1}; keep one"
+                    )
+            return mapping
+
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        # Before aliases are merged: a key may be there again to override a merged one.
-        if twice := _repeated_key(root, set()):
-            raise UserError(
-                f"{path}, line {twice[1].start_mark.line + 1}: the key {twice[1].value!r} is there twice, first in line {twice[0].start_mark.line + 1}; keep one"
-            )
-        return loader.construct_document(root) if root else None
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 (it is a SafeLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -190,20 +195,6 @@ def read_yaml(path: Path) -> Any:
         raise UserError(
             f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
         ) from None
-
-
-def _repeated_key(node: Any, seen: set[int]) -> tuple[Any, Any] | None:
-    """Return two equal keys of one mapping in a YAML node, if there are any; nodes in ``seen`` are left out."""
-    parts = node.value if isinstance(getattr(node, "value", None), list) and id(node) not in seen else []
-    seen.add(id(node))
-    keys: dict[tuple[str, str], Any] = {}
-    for part in parts:
-        key, inner = part if isinstance(part, tuple) else (None, part)
-        if key and (first := keys.setdefault((key.tag, str(key.value)), key)) is not key:
-            return first, key
-        if twice := _repeated_key(inner, seen):
-            return twice
-    return None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

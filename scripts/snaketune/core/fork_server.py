@@ -33,9 +33,7 @@ Job = dict[str, Any]
 
 
 def start(directory: str, python: str, modules: list[str], settings: dict[str, str]) -> Any:
-    """Start the server of an environment's Python, with the modules imported under the settings.
-
-    Returns the server's process, which is ready to be asked.
+    """Start the server of an environment's Python, with the modules imported under the settings; return its process.
 
     Raises:
         RuntimeError: it ended, for a module can't be imported.
@@ -168,8 +166,7 @@ def keep(connection: socket.socket, given: dict[str, str], usage: str) -> tuple[
     for number in files:
         os.close(number)
     ended = os.pidfd_open(child)
-    either: list[Any] = [connection, ended]
-    while ended not in select.select(either, [], [])[0]:
+    while ended not in select.select([connection.fileno(), ended], [], [])[0]:
         numbers = connection.recv(64)
         for number in numbers:
             os.kill(child, number)
@@ -198,7 +195,6 @@ def descendants(process: int) -> list[int]:
 def run(job: Job, files: list[int]) -> None:
     """Run a script in this fork as a Python of its own would, and end."""
     import atexit
-    import random
     import runpy
     import threading
     import traceback
@@ -221,9 +217,9 @@ def run(job: Job, files: list[int]) -> None:
     for library, limit in (("threadpoolctl", "threadpool_limits"), ("torch", "set_num_threads")):
         if library in sys.modules:
             getattr(sys.modules[library], limit)(threads)
-    random.seed()
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    for library in ("random", "numpy.random"):
+        if library in sys.modules:
+            sys.modules[library].seed()
     if job["unbuffered"]:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = job["words"]

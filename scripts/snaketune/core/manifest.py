@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,16 @@ def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files
 
     Also write ``provenance.json``: when, where and with which packages it was made.
     """
-    _write_provenance(directory)
+    write_json(
+        directory / "provenance.json",
+        {
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": _commit(),
+            "hardware": hardware(),
+            "python": platform.python_version(),
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        },
+    )
     write_json(
         directory / "manifest.json",
         {
@@ -33,19 +43,6 @@ def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files
             },
             "inputs": {path.as_posix(): sha256(path) for path in sorted(inputs)},
             "recipe": recipe,
-        },
-    )
-
-
-def _write_provenance(directory: Path) -> None:
-    write_json(
-        directory / "provenance.json",
-        {
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
-            "hardware": hardware(),
-            "python": platform.python_version(),
-            "packages": {name: found for name in PACKAGES if (found := _version(name))},
         },
     )
 
@@ -100,19 +97,10 @@ def fault_of(path: Path, expected: str, digest: Callable[[Path], str]) -> str | 
 
 def hardware() -> dict[str, Any]:
     """Return this machine's processor name, core count and total memory in bytes."""
-    model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        model = next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in cpuinfo.read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            model,
-        )
+    named = cpuinfo.exists() and re.search(r"^model name\s*: *(.*\S)", cpuinfo.read_text(), re.MULTILINE)
     return {
-        "processor": model,
+        "processor": named[1] if named else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }

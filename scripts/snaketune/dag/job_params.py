@@ -105,7 +105,9 @@ class JobParams:
         return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario))
 
     def benchmark(self, wildcards: Any) -> str:
-        return self.encode("benchmark.py", **self.matrix.benchmark_recipe())
+        benchmark = self.matrix.experiment.benchmark
+        assert benchmark
+        return self.encode("benchmark.py", **benchmark.model_dump())
 
     def package(self, wildcards: Any) -> str:
         cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))

@@ -46,11 +46,10 @@ def _restarts(job: Job | GroupJob) -> int:
     """Return how often a failed job may be tried again: not at all if its log ends with a user's mistake."""
     parts = job.jobs if isinstance(job, GroupJob) else [job]
     began = psutil.Process().create_time()
-    logs = [path for part in parts for path in map(Path, part.log) if path.is_file()]
     # An older log is of a Snakemake before this one.
-    if any(path.stat().st_mtime > began and is_users_mistake(path.read_text(errors="replace")) for path in logs):
-        return 0
-    return max(part.rule.restart_times for part in parts)
+    logs = [p for part in parts for p in map(Path, part.log) if p.is_file() and p.stat().st_mtime > began]
+    mistaken = any(is_users_mistake(path.read_text(errors="replace")) for path in logs)
+    return 0 if mistaken else max(part.rule.restart_times for part in parts)
 
 
 def check_config_files(paths: Iterable[str | Path]) -> None:

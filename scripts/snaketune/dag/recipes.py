@@ -19,16 +19,13 @@ class Recipes(Cells):
 
     def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
         """Return the parameters of a training job; at a ``rate`` of the grid, one epoch whose weights aren't kept."""
-        resolved = self.techniques[technique]
-        rates = resolved.learning_rate
-        chosen = rate or (rates.get(model, rates["default"]) if isinstance(rates, dict) else rates)
-        training = self.experiment.training.model_dump(exclude={"checkpoint_steps"})
-        if rate:
-            training["epochs"] = 1
+        rates = self.techniques[technique].learning_rate
+        own = rates.get(model, rates["default"]) if isinstance(rates, dict) else rates
         return {
             **self.technique_recipe(model, technique),
-            **training,
-            "learning_rate": chosen,
+            **self.experiment.training.model_dump(exclude={"checkpoint_steps"}),
+            **({"epochs": 1} if rate else {}),
+            "learning_rate": rate or own,
             "keep_weights": rate is None,
             "seed": seed,
         }
@@ -81,20 +78,17 @@ class Recipes(Cells):
 
     def tokens_recipe(self, scenario: str) -> dict[str, Any]:
         found = self.scenarios[scenario]
-        novelty = "novelty" in TASKS[found.task].metrics
-        return {
-            "truncated": found.budgets.truncated,
-            "novelty": novelty,
-            **found.model_dump(include={"max_tokens", "gate"}),
-        }
+        budget, novelty = found.budgets.truncated, "novelty" in TASKS[found.task].metrics
+        return {"truncated": budget, "novelty": novelty, **found.model_dump(include={"max_tokens", "gate"})}
 
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """Return what an evaluation depends on; which of the task's metrics count is left out."""
-        evaluation = self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"})
-        evaluation["probe"] = self.experiment.parity.probe.model_dump()
-        found = self.scenarios[scenario]
-        evaluation["truncated"] = found.budgets.truncated
-        return {**evaluation, **found.model_dump(include={"task", "max_new_tokens", "gate"})}
+        return {
+            **self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"}),
+            **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens", "gate"}),
+            "probe": self.experiment.parity.probe.model_dump(),
+            "truncated": self.scenarios[scenario].budgets.truncated,
+        }
 
     @property
     def hosted_cells(self) -> list[dict[str, Any]]:
@@ -130,11 +124,6 @@ class Recipes(Cells):
             "primary_metric": self.scenarios[scenario].primary_metric,
         }
 
-    def benchmark_recipe(self) -> dict[str, Any]:
-        benchmark = self.experiment.benchmark
-        assert benchmark is not None
-        return benchmark.model_dump()
-
     def package_recipe(self, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
         """Return the configuration that a model card shows."""
         data, source, precision = self.scenarios[scenario], self.scenarios[scenario].source, self.packaged
@@ -156,13 +145,10 @@ class Recipes(Cells):
 
     def summary_recipe(self) -> dict[str, Any]:
         """Every run, and how each scenario is scored."""
-        scored = {
-            name: {"primary_metric": scenario.primary_metric, "higher_is_better": scenario.higher_is_better}
-            for name, scenario in self.scenarios.items()
-        }
+        scored = ("primary_metric", "higher_is_better")
         return {
             "cells": self.cells,
-            "scenarios": scored,
+            "scenarios": {name: {key: getattr(one, key) for key in scored} for name, one in self.scenarios.items()},
             "precisions": self.exported,
             "calibrated": self.calibrated,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
@@ -172,17 +158,13 @@ class Recipes(Cells):
     def table_recipe(self) -> dict[str, Any]:
         """Return what the cells of the published table are measured by."""
         properties = self.experiment.properties
+        equal = {"batch_rows": self.experiment.training.batch_rows, "seeds": self.experiment.seeds[:1]}
         return {
             "model": next(iter(self.experiment.models), None),
             "scenarios": self.experiment.scenarios,
             "techniques": list(self.techniques),
             "confidence": self.experiment.evaluation.confidence,
-            "properties": properties
-            and {
-                **properties.model_dump(),
-                "batch_rows": self.experiment.training.batch_rows,
-                "seeds": self.experiment.seeds[:1],
-            },
+            "properties": properties and properties.model_dump() | equal,
             "property_runs": self.property_runs,
             "ranks": {name: self.techniques[name].world_size for name in measured(self.techniques)},
             "expected": {"memory": self.expected_memory()} if properties else {},
@@ -191,17 +173,17 @@ class Recipes(Cells):
 
     def expected_memory(self) -> dict[str, dict[str, str]]:
         """Return whether each technique is expected to need less memory than full with a model of a usual size."""
-        # An optimizer that is offloaded relieves a GPU, and the estimate is of a host.
-        names = [name for name in measured(self.techniques) if self.techniques[name].engine.offload == "none"]
+        held = {}
+        for name in measured(self.techniques):
+            technique = self.techniques[name]
+            # An optimizer that is offloaded relieves a GPU, and the estimate is of a host.
+            if technique.engine.offload == "none":
+                recipe = self.property_recipe(name, technique.world_size) | {"micro_batch_rows": 1}
+                memory = training_memory(recipe, UNKNOWN, LARGE_ROW)
+                held[name] = (memory.total - memory.libraries, memory.states)
         found = {}
-        recipes = {
-            name: {**self.property_recipe(name, self.techniques[name].world_size), "micro_batch_rows": 1}
-            for name in names
-        }
-        estimates = {name: training_memory(recipe, UNKNOWN, LARGE_ROW) for name, recipe in recipes.items()}
-        held = {name: (one.total - one.libraries, one.states) for name, one in estimates.items()}
-        for name in names:
-            peak, states = (mine / full for mine, full in zip(held[name], held[REFERENCE], strict=True))
+        for name, own in held.items():
+            peak, states = (mine / full for mine, full in zip(own, held[REFERENCE], strict=True))
             found[name] = {
                 "model": LARGE,
                 "verdict": "yes" if max(peak, states) < 1 else "no",
@@ -210,15 +192,11 @@ class Recipes(Cells):
         return found
 
     def report_recipe(self) -> dict[str, Any]:
-        described = {name: technique.model_dump() for name, technique in self.techniques.items()}
         return {
             **self.summary_recipe(),
             "benchmarked": self.experiment.benchmark is not None,
-            "techniques": described,
+            "techniques": {name: technique.model_dump() for name, technique in self.techniques.items()},
             "training": self.experiment.training.model_dump(),
             "models": {name: model.description for name, model in self.models.items()},
-            "cards": {
-                name: scenario.model_dump(include={"description", "licence"})
-                for name, scenario in self.scenarios.items()
-            },
+            "cards": {n: one.model_dump(include={"description", "licence"}) for n, one in self.scenarios.items()},
         }

@@ -6,6 +6,7 @@ were tokenized is exact by then. Resources re-run nothing.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,9 @@ from snakemake.exceptions import WorkflowError
 
 from snaketune.config.technique import Technique
 from snaketune.core.layout import SPLITS
-from snaketune.dag.estimates import (
-    NEEDS,
-    UNKNOWN,
-    Shape,
-    adapter_parameters,
-    megabytes,
-    minutes,
-    training_bytes,
-    training_seconds,
-)
-from snaketune.dag.patterns import BASE, DATA, TRAINING, files_in
+from snaketune.dag import estimates
+from snaketune.dag.estimates import NEEDS, Shape, megabytes, minutes
+from snaketune.dag.patterns import BASE, DATA, TRAINING
 from snaketune.dag.recipes import Recipes
 from snaketune.dag.row_memory import held_rows, resamples
 
@@ -62,13 +55,13 @@ class JobResources:
         """Return the megabytes of each node: SLURM asks the same of all of them."""
         recipe, shape, longest, _ = self._training(wildcards)
         nodes = self._nodes(rulename, wildcards=wildcards, input=input, attempt=attempt, threads=threads)
-        return rising(megabytes(training_bytes(recipe, shape, longest) / nodes), attempt)
+        return rising(megabytes(estimates.training_bytes(recipe, shape, longest) / nodes), attempt)
 
     def training_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, shape, _, tokens = self._training(wildcards)
-        adapter = adapter_parameters(shape, recipe["adapter"]) if recipe["adapter"] else 0
+        adapter = estimates.adapter_parameters(shape, recipe["adapter"]) if recipe["adapter"] else 0
         cores, gpus = recipe["world_size"] * recipe["threads"], self.training_gpus(wildcards)
-        return attempt * minutes(training_seconds(shape.parameters + adapter, tokens, cores, gpus))
+        return attempt * minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus))
 
     def training_gpus(self, wildcards: Any) -> int:
         """Return one GPU for each rank if the profile says how many there are: `resources: [gpu=8]`."""
@@ -78,12 +71,12 @@ class JobResources:
     def pretraining_memory(self, wildcards: Any, attempt: int) -> int:
         recipe = {"batch_rows": 1, "sequence_length": 1, **self.matrix.pretraining_recipe(wildcards.model)}
         recipe |= {**PRETRAINING, "micro_batch_rows": recipe["batch_rows"]}
-        needed = training_bytes(recipe, self.shape(wildcards.model), recipe["sequence_length"])
+        needed = estimates.training_bytes(recipe, self.shape(wildcards.model), recipe["sequence_length"])
         return rising(megabytes(needed + NEEDS["data"].memory), attempt)
 
     def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, parameters = self.matrix.pretraining_recipe(wildcards.model), self.shape(wildcards.model).parameters
-        return attempt * minutes(training_seconds(parameters, recipe["tokens"], recipe["threads"]))
+        return attempt * minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"]))
 
     def pretraining_cores(self, wildcards: Any) -> int:
         return int(self.matrix.pretraining_recipe(wildcards.model)["threads"])
@@ -100,11 +93,9 @@ class JobResources:
         """Return all cores, so that nothing else runs; on a cluster, whose profile asks for a whole node, those used."""
 
         def cores(wildcards: Any) -> int:
-            try:
+            with suppress(WorkflowError):
                 if self.workflow.local_exec:
                     return int(self.workflow.cores)
-            except WorkflowError:
-                pass
             return used(wildcards)
 
         return cores
@@ -116,7 +107,7 @@ class JobResources:
             sizes = {"vocab_size": built.vocabulary, "max_position_embeddings": built.context}
             return Shape.of({**built.architecture.model_dump(), **sizes, "tie_word_embeddings": True})
         found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.config or {}
-        return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
+        return Shape.of(found) if "num_attention_heads" in found else estimates.UNKNOWN
 
     def _technique(self, wildcards: Any) -> Technique:
         return self.matrix.techniques[wildcards.technique]
@@ -138,9 +129,8 @@ class JobResources:
             rows = max((card["kept"]["test"] for card in cards if card), default=0)
             return resamples(rows, self.matrix.experiment.evaluation.bootstrap_samples)
         if scenario and kind in ("data", "tokens"):
-            prepared = held_rows(
-                map(Path, files_in(DATA.format(scenario=scenario), [f"{one}.jsonl" for one in SPLITS]))
-            )
+            directory = Path(DATA.format(scenario=scenario))
+            prepared = held_rows(directory / f"{one}.jsonl" for one in SPLITS)
             # Before a dataset of the hub is fetched, nothing is known of its size.
             return (kind == "tokens" and prepared) or held_rows(map(Path, self.matrix.scenarios[scenario].source.paths))
         return 0

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from snaketune.config.matrix import Matrix, modules_of
+from snaketune.config.matrix import Matrix
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
@@ -29,8 +29,8 @@ YAML_FILES = sorted((ROOT / "config").rglob("*.yaml"))
 TECHNIQUE = {"description": "for a test", "learning_rate": 1e-3}
 MODEL = {"description": "for a test", "licence": "none"}
 SCENARIO = read_yaml(ROOT / "config/scenarios/classification.yaml")
-MAPPING = {"phi3": ["o_proj"], "llama": ["q_proj"]}
-LORA_ON_LLAMA = {"type": "lora", "options": {"target_modules": ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]}}
+GGUF = {"model_type": "llama", "gguf": {"file": "no.gguf"}}
+LLAMA = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
 
 
 @pytest.fixture
@@ -64,11 +64,6 @@ def test_further_seeds_of_one_run_add_its_cells_alone_and_nothing_to_others() ->
     assert added == {("tiny-phi3", "classification", "lora", seed) for seed in (2, 4)}
     assert set(before.cells) < set(after.cells)
     assert "more_seeds" not in before.parameters()["experiment"]
-
-
-def test_further_seeds_of_another_experiment_are_refused() -> None:
-    with pytest.raises(UserError, match="more_seeds: dora-2 is none of this experiment's techniques"):
-        Recipes(CONFIG | {"more_seeds": {"tiny-phi3": {"classification": {"dora-2": [2]}}}}, ROOT)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config/experiments").glob("*.yaml")), ids=lambda path: path.stem)
@@ -112,7 +107,6 @@ def test_no_schema_is_left_over() -> None:
         ("technique", TECHNIQUE | {"engine": {"zero_stage": 2}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"engine": {"offload": "cpu"}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
-        ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
         ("technique", TECHNIQUE | {"learning_rate": {"tiny-phi3": 0.1}}, ["learning_rate needs the key `default`"]),
         ("technique", TECHNIQUE | {"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
         ("technique", TECHNIQUE | {"adapter": {"type": "lorra"}}, ["adapter", "'lorra'", "'lora', 'ia3'"]),
@@ -132,6 +126,8 @@ def test_no_schema_is_left_over() -> None:
         ("model", MODEL | {"hub": "owner/na/me", "revision": "0" * 40}, ["hub", "owner/na/me"]),
         ("model", MODEL | {"hub": "owner/name", "revision": "0" * 40, "path": "here"}, ["exactly one of"]),
         ("model", MODEL, ["exactly one of build, hub, path"]),
+        ("model", MODEL | {"gguf": {"file": "a.gguf", "package": "a==1"}}, ["gguf: package needs sha256"]),
+        ("model", MODEL | {"gguf": {"file": "a.gguf"}}, ["gguf needs model_type"]),
         ("scenario", SCENARIO | {"prompt": "no field"}, ["prompt must hold {text}"]),
         ("scenario", SCENARIO | {"answer": "{label} {other}"}, ["answer may hold"]),
         ("scenario", SCENARIO | {"prompt": "{text} is about {label}"}, ["prompt may hold {text} only"]),
@@ -218,75 +214,80 @@ def test_a_key_may_override_a_merged_one_and_stand_in_other_mappings(tmp_path: P
     assert read_yaml(path) is None
 
 
-def test_an_unknown_technique_is_named_with_the_nearest(root: Path) -> None:
-    with pytest.raises(UserError, match=r"no technique 'qlorra'.*did you mean qlora\?"):
-        Matrix(CONFIG | {"techniques": ["qlorra"]}, root)
-
-
-def test_an_unknown_technique_near_to_none_lists_them_all(root: Path) -> None:
-    with pytest.raises(UserError, match=r"no technique 'zzz'.*there are deepspeed, dora, full, .*, lora"):
-        Matrix(CONFIG | {"techniques": ["zzz"]}, root)
-
-
-def test_modules_that_phi3_fuses_are_named_in_one_message(root: Path) -> None:
-    write(root, "techniques/mine", TECHNIQUE | {"adapter": LORA_ON_LLAMA})
-    with pytest.raises(UserError) as raised:
-        Matrix(CONFIG | {"techniques": ["mine"]}, root)
-    message = str(raised.value)
-    assert "config/techniques/mine.yaml" in message
-    assert "q_proj, k_proj, v_proj, gate_proj, up_proj match no module of tiny-phi3" in message
-    assert "it has down_proj, gate_up_proj, o_proj, qkv_proj" in message
-
-
-def save_weights(directory: Path, names: list[str]) -> None:
+def save_weights(directory: Path, names: list[str], config: str = "{}") -> None:
     directory.mkdir(parents=True)
-    (directory / "config.json").write_text("{}")
+    (directory / "config.json").write_text(config)
     tensors = {f"model.layers.0.self_attn.{name}.weight": np.zeros((2, 2), np.float32) for name in names}
     save_file(tensors | {"model.norm.weight": np.zeros(2, np.float32)}, directory / "model.safetensors")
 
 
-def test_modules_of_a_local_model_are_read_from_its_weights(root: Path) -> None:
-    save_weights(root / "models/mine", ["query", "value"])
-    assert modules_of(root / "models/mine") == {"query", "value"}
-    write(root, "models/mine", MODEL | {"path": "models/mine"})
-    write(root, "techniques/mine", TECHNIQUE | {"adapter": LORA_ON_LLAMA})
-    with pytest.raises(UserError, match=r"q_proj, .* match no module of mine.*it has query, value"):
-        Matrix(CONFIG | {"models": ["mine"], "techniques": ["mine"]}, root)
+def lora(targets: Any) -> dict[str, Any]:
+    return TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": targets}}}
+
+
+def local(name: str) -> dict[str, Any]:
+    return MODEL | {"path": f"models/{name}"}
+
+
+def hub(model_type: str) -> dict[str, Any]:
+    return MODEL | {"model_type": model_type, "hub": "a/b", "revision": 40 * "0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("techniques", ["qlorra"], r"no technique 'qlorra'.*did you mean qlora\?"),
+        ("techniques", ["zzz"], r"no technique 'zzz'.*there are deepspeed, dora, full, .*, lora"),
+        ("more_seeds", {"tiny-phi3": {"classification": {"dora-2": [2]}}}, "dora-2 is none of this .*'s techniques"),
+        ("parity", {"budgets": {"onnx-fp32-int8": {"smallest_stop_agreement": 1}}}, r"int8\.smallest_stop_.*: only a"),
+        ("parity", {"budgets": {"onnx-fp32-int9": {}}}, r"no conversion step onnx-fp32-int9, .*/exports/int9\.yaml"),
+    ],
+)
+def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Matrix(CONFIG | {key: content}, root)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"techniques/mine": lora(LLAMA)},
+            r"config/techniques/mine\.yaml: .*: q_proj, .*, up_proj match no module of ti",
+        ),
+        ({"techniques/mine": lora(LLAMA)}, r"tiny-phi3, .* it has down_proj, .*, qkv_proj \(Phi-3 fuses"),
+        (
+            {"techniques/mine": lora(LLAMA), "models/mine": local("here")},
+            r"match no module of mine.*it has query, value",
+        ),
+        ({"models/mine": local("quantized")}, r"config/models/mine\.yaml: path: .*quantized: .* quantized \(gptq\)"),
+        ({"models/mine": local("none")}, r"config/models/mine\.yaml: path: models/none/config\.json: no such file"),
+        ({"models/mine": local("a{b}")}, r"config/models/mine\.yaml: path: models/a{b}.*: Snakemake takes braces"),
+        ({"models/mine": MODEL | GGUF}, r"models/mine\.yaml: gguf\.file: no\.gguf: no such file"),
+        ({"scenarios/mine": SCENARIO | {"source": {"path": "no.csv"}}}, r"mine\.yaml: source\.path: no\.csv: no such"),
+        ({"scenarios/mine": SCENARIO | {"source": {"path": {"train": "{b}"}}}}, r"source\.path: {b}: Snakemake takes"),
+        ({"models/mine": hub("phi")}, r"peft-ia3\.yaml: .*feedforward_modules: down_proj must also be .* fc2 in mine"),
+        (
+            {"models/mine": hub("gpt2")},
+            r"lora\.yaml: adapter\.options\.target_modules: .*mine.*gpt2.* all-linear knows",
+        ),
+        ({"models/mine": hub("gpt2"), "techniques/mine": lora({"phi3": ["o_proj"]})}, r"mine\.yaml: .*mine.*gpt2"),
+    ],
+)
+def test_what_the_files_of_an_experiment_name_is_there(root: Path, files: dict[str, Any], message: str) -> None:
+    save_weights(root / "models/here", ["query", "value"])
+    save_weights(root / "models/quantized", ["query"], '{"quantization_config": {"quant_method": "gptq"}}')
+    for name, content in files.items():
+        write(root, name, content)
+    with pytest.raises(UserError, match=message):
+        Matrix(CONFIG | {name.split("/")[0]: ["mine"] for name in files}, root)
 
 
 def test_a_local_model_that_has_the_modules_is_valid(root: Path) -> None:
-    save_weights(root / "models/mine", LORA_ON_LLAMA["options"]["target_modules"])
-    write(root, "models/mine", MODEL | {"path": "models/mine"})
-    write(root, "techniques/mine", TECHNIQUE | {"adapter": LORA_ON_LLAMA})
+    save_weights(root / "models/mine", LLAMA)
+    write(root, "models/mine", local("mine"))
+    write(root, "techniques/mine", lora(LLAMA))
     Matrix(CONFIG | {"models": ["mine"], "techniques": ["mine"]}, root)
-
-
-def test_a_local_model_that_is_already_quantized_is_refused_before_its_modules_are_looked_for(root: Path) -> None:
-    save_weights(root / "models/mine", ["query"])
-    (root / "models/mine/config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
-    write(root, "models/mine", MODEL | {"path": "models/mine"})
-    with pytest.raises(UserError, match=r"config/models/mine\.yaml: path: models/mine: .* already quantized \(gptq\)"):
-        Matrix(CONFIG | {"models": ["mine"]}, root)
-
-
-def test_a_local_model_that_is_not_there_is_named(root: Path) -> None:
-    write(root, "models/mine", MODEL | {"path": "models/mine"})
-    with pytest.raises(UserError, match=r"config/models/mine\.yaml: path: models/mine holds no config\.json"):
-        Matrix(CONFIG | {"models": ["mine"]}, root)
-
-
-def test_a_source_that_is_not_there_is_named(root: Path) -> None:
-    write(root, "scenarios/mine", SCENARIO | {"source": {"path": "rows.jsonl"}})
-    with pytest.raises(UserError, match=r"config/scenarios/mine\.yaml: source\.path: rows\.jsonl: no such file"):
-        Matrix(CONFIG | {"scenarios": ["mine"]}, root)
-
-
-@pytest.mark.parametrize("kind", ["models", "scenarios"])
-def test_braces_in_a_path_are_named(root: Path, kind: str) -> None:
-    content = MODEL | {"path": "a{b}"} if kind == "models" else SCENARIO | {"source": {"path": {"train": "a{b}"}}}
-    write(root, f"{kind}/mine", content)
-    with pytest.raises(UserError, match=rf"config/{kind}/mine\.yaml: .*path: a{{b}}: Snakemake takes braces .* rename"):
-        Matrix(CONFIG | {kind: ["mine"]}, root)
 
 
 def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:
@@ -298,44 +299,16 @@ def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:
 
 def test_all_linear_means_the_layers_of_each_family(root: Path) -> None:
     write(root, "models/other", MODEL | {"model_type": "llama", "gguf": {"file": "config/config.yaml"}})
-    write(root, "techniques/mapped", TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": MAPPING}}})
+    write(root, "techniques/mapped", lora({"phi3": ["o_proj"], "llama": ["q_proj"]}))
     names = ["lora", "peft-ia3", "mapped"]
     matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": names}, root)
     fetched = json.loads(JobParams(matrix, ROOT).fetched_model(SimpleNamespace(model="other")))
     assert fetched["gguf"] == {"file": "config/config.yaml", "package": None, "sha256": None}
     assert fetched["config"] == {"model_type": "llama"}
-    found = {
-        (m, t): matrix.technique_recipe(m, t)["adapter"]["options"]["target_modules"]
-        for m in matrix.models
-        for t in names
-    }
+    found = [
+        [matrix.technique_recipe(model, name)["adapter"]["options"]["target_modules"] for name in names]
+        for model in matrix.models
+    ]
     fused = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-    assert found["tiny-phi3", "lora"] == found["tiny-phi3", "peft-ia3"] == fused
-    assert found["other", "lora"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    assert [found[model, "mapped"] for model in matrix.models] == [MAPPING["phi3"], MAPPING["llama"]]
-
-
-def test_feedforward_modules_are_among_the_layers_of_the_family(root: Path) -> None:
-    write(root, "models/other", MODEL | {"model_type": "phi", "hub": "a/b", "revision": 40 * "0"})
-    with pytest.raises(
-        UserError, match=r"peft-ia3\.yaml: .*feedforward_modules: down_proj must also be .* fc2 in other"
-    ):
-        Matrix(CONFIG | {"models": ["other"], "techniques": ["peft-ia3"]}, root)
-
-
-@pytest.mark.parametrize("targets", ["all-linear", {"phi3": ["o_proj"]}])
-def test_a_family_whose_layers_nothing_names_is_refused(root: Path, targets: Any) -> None:
-    write(root, "models/other", MODEL | {"model_type": "gpt2", "hub": "a/b", "revision": 40 * "0"})
-    write(root, "techniques/mine", TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": targets}}})
-    with pytest.raises(
-        UserError, match=r"mine\.yaml: adapter\.options\.target_modules: .*other.*gpt2.* all-linear knows phi3"
-    ):
-        Matrix(CONFIG | {"models": ["other"], "techniques": ["mine"]}, root)
-
-
-def test_a_gguf_file_has_a_family_and_one_in_a_package_is_pinned(root: Path) -> None:
-    assert "gguf: package needs sha256" in fault("model", MODEL | {"gguf": {"file": "a.gguf", "package": "a==1"}})
-    assert "gguf needs model_type" in fault("model", MODEL | {"gguf": {"file": "a.gguf"}})
-    write(root, "models/mine", MODEL | {"model_type": "llama", "gguf": {"file": "no.gguf"}})
-    with pytest.raises(UserError, match=r"models/mine\.yaml: gguf\.file: no\.gguf: no such file"):
-        Matrix(CONFIG | {"models": ["mine"]}, root)
+    apart = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert found == [[fused, fused, ["o_proj"]], [apart, apart, ["q_proj"]]]
