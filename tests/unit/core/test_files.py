@@ -43,22 +43,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_jsonl(tmp_path / "nowhere.jsonl")
 
 
-def test_an_interrupted_write_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    path.write_text("old")
+def test_a_write_replaces_the_old_file_or_if_interrupted_keeps_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    for text in ("older", "old"):
+        with written_whole(path) as aside:
+            aside.write_text(text)
     with pytest.raises(KeyboardInterrupt), written_whole(path) as aside:
         aside.write_text("half of the n")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_finished_write_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file.txt"
-    for text in ("old", "new"):
-        with written_whole(path) as aside:
-            aside.write_text(text)
-    assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -91,18 +84,14 @@ def test_missing_space_is_told_before_any_work(tmp_path: Path) -> None:
     need_space(tmp_path / "not" / "made" / "yet", 1, "training")
 
 
-def saved_by_safetensors(path: Path) -> None:
-    save_file({"weight": np.zeros(1)}, path)
-
-
 @pytest.mark.parametrize("mask", [0o002, 0o022, 0o027, 0o077])
 def test_whoever_writes_a_file_the_umask_says_who_reads_it(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         with written_whole(tmp_path / "one.safetensors") as aside:
-            saved_by_safetensors(aside)
+            save_file({"weight": np.zeros(1)}, aside)
         with written_together(tmp_path / "model") as directory:
-            saved_by_safetensors(directory / "model.safetensors")
+            save_file({"weight": np.zeros(1)}, directory / "model.safetensors")
             (directory / "config.json").write_text("{}")
         (tmp_path / "plain").touch()
     finally:

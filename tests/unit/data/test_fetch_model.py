@@ -6,11 +6,11 @@ import http.server
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.status != 200:
             body = b"{}"
         elif "/tree/" in self.path:
-            body = json.dumps(
-                [
-                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha256(data).hexdigest()[:40]}
-                    for name, data in FILES.items()
-                ]
-            ).encode()
+            files = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": 40 * "0"} for name in FILES]
+            body = json.dumps(files).encode()
         else:
             body = FILES.get(name, b"{}")
         self.send_response(self.status)
@@ -102,20 +98,11 @@ def hub() -> Iterator[http.server.HTTPServer]:
 def download(
     home: Path, port: int, name: str = "owner/name", program: str = PROGRAM, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not (key.lower().endswith("_proxy") or key.startswith(("HF_", "DO_NOT_TRACK")))
-    }
-    return subprocess.run(
-        [sys.executable, "-c", program, name, REVISION],
-        env=kept
-        | {"PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home)}
-        | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    others = re.compile("(HF_|DO_NOT_TRACK).*|.*_(proxy|PROXY)")
+    kept = {key: value for key, value in os.environ.items() if not others.fullmatch(key)}
+    own = {"PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home)}
+    command = [sys.executable, "-c", program, name, REVISION]
+    return subprocess.run(command, env=kept | own | environment, capture_output=True, text=True, check=False)
 
 
 def test_only_the_pinned_revision_and_files_without_code_are_asked_for(
@@ -174,52 +161,36 @@ def test_every_program_turns_telemetry_off_before_a_library_reads_its_switch() -
     assert late == []
 
 
-def assert_one_line(found: subprocess.CompletedProcess[str], words: str) -> None:
+@pytest.mark.parametrize(
+    ("hub_does", "asked", "words", "passing"),
+    [
+        ({"status": 404}, {}, f"owner/name has no revision {REVISION}", False),
+        ({"status": 401}, {}, "owner/name", False),
+        ({"status": 503}, {}, "owner/name", True),
+        ({"breaks_off": True}, {}, "owner/name at 0123456789ab can't be downloaded", True),
+        ({}, {"HF_ENDPOINT": "http://127.0.0.1:1"}, "check the network, or HF_ENDPOINT for a mirror", True),
+        ({}, {"HF_HUB_OFFLINE": "1"}, "owner/name at 0123456789ab can't be downloaded", True),
+        ({}, {"name": "owner/na/me"}, "owner/na/me", False),
+        ({}, {"HF_HOME": "/dev/null/a"}, "/dev/null/a/hub: can't be written to (Not a directory), and down", False),
+    ],
+)
+def test_a_download_that_fails_is_one_clear_line(
+    hub: http.server.HTTPServer,
+    tmp_path: Path,
+    hub_does: dict[str, Any],
+    asked: dict[str, str],
+    words: str,
+    passing: bool,
+) -> None:
+    for name, value in hub_does.items():
+        setattr(hub.RequestHandlerClass, name, value)
+    found = download(tmp_path, hub.server_port, **asked)
     assert found.returncode == 1, found.stderr
     assert "Traceback" not in found.stderr
     last = found.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert words in last
-
-
-def test_a_revision_that_the_hub_has_not_is_one_clear_line(hub: http.server.HTTPServer, tmp_path: Path) -> None:
-    hub.RequestHandlerClass.status = 404
-    assert_one_line(download(tmp_path, hub.server_port), f"owner/name has no revision {REVISION}")
-
-
-def test_a_download_that_breaks_off_is_one_clear_line(hub: http.server.HTTPServer, tmp_path: Path) -> None:
-    hub.RequestHandlerClass.breaks_off = True
-    assert_one_line(download(tmp_path, hub.server_port), "owner/name at 0123456789ab can't be downloaded")
-
-
-@pytest.mark.parametrize("status", [401, 503])
-def test_a_hub_that_refuses_is_one_clear_line(status: int, hub: http.server.HTTPServer, tmp_path: Path) -> None:
-    hub.RequestHandlerClass.status = status
-    found = download(tmp_path, hub.server_port)
-    assert_one_line(found, "owner/name")
-    assert errors.is_users_mistake(found.stderr) == (status < 500)
-
-
-def test_a_hub_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        found = download(tmp_path, closed.getsockname()[1])
-    assert_one_line(found, "check the network, or HF_ENDPOINT for a mirror")
-    assert not errors.is_users_mistake(found.stderr)
-
-
-def test_a_download_without_network_is_one_clear_line(tmp_path: Path) -> None:
-    assert_one_line(download(tmp_path, 1, HF_HUB_OFFLINE="1"), "owner/name at 0123456789ab can't be downloaded")
-
-
-def test_a_name_that_no_hub_can_have_is_one_clear_line(tmp_path: Path) -> None:
-    assert_one_line(download(tmp_path, 1, name="owner/na/me"), "owner/na/me")
-
-
-def test_a_home_that_cant_be_written_to_is_named_with_its_remedy(hub: http.server.HTTPServer, tmp_path: Path) -> None:
-    (tmp_path / "home").write_text("a file, in which nobody can make a directory")
-    assert_one_line(download(tmp_path / "home/cache", hub.server_port), f"{tmp_path}/home/cache/hub: can't be written")
-    assert_one_line(download(tmp_path / "home/cache", hub.server_port), "set HF_HOME to a directory")
+    assert errors.is_users_mistake(found.stderr) == (not passing)
 
 
 def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:
@@ -235,20 +206,16 @@ def test_the_weights_of_one_file_are_copied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_file(tmp_path / "out/model.safetensors")["weight"], [0, 1, 2])
 
 
-def test_the_weights_of_the_indexed_shards_become_one_file(tmp_path: Path) -> None:
-    save_file({"a": np.arange(2.0)}, tmp_path / "model-00001-of-00002.safetensors")
-    save_file({"b": np.arange(3.0)}, tmp_path / "model-00002-of-00002.safetensors")
+def test_the_weights_of_the_indexed_shards_become_one_file_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    save_file({"a": np.arange(2.0)}, tmp_path / shards["a"])
     save_file({"foreign": np.arange(4.0)}, tmp_path / "consolidated.safetensors")
-    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": shards})
+    with pytest.raises(UserError, match=r"names model-2\.safetensors, which isn't there"):
+        copy_weights(tmp_path, tmp_path / "out")
+    save_file({"b": np.arange(3.0)}, tmp_path / shards["b"])
     copy_weights(tmp_path, tmp_path / "out")
     assert sorted(load_file(tmp_path / "out/model.safetensors")) == ["a", "b"]
-
-
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
-    with pytest.raises(UserError, match=r"names model-1\.safetensors, which isn't there"):
-        copy_weights(tmp_path, tmp_path / "out")
 
 
 TOKENS = ["<eos>", "<pad>", "<user>", "<answer>", "<end>", "<return>", *"\n:?abcdefghijklmnopqrstuvwxyz"]
@@ -270,8 +237,16 @@ TEMPLATES = {
 }
 
 
+Fetch = Callable[..., Path]
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetch:
+    """Make base/ of a local model as the hub has it: configuration and tokenizer are real, the weights aren't."""
+    return partial(fetched, monkeypatch, tmp_path)
+
+
 def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: Any = "", **config: object) -> Path:
-    """base/ of a local model as the hub has it: configuration and tokenizer are real, the weights aren't."""
     source, out = tmp_path / "model", tmp_path / "base"
     source.mkdir()
     tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(TOKENS)}, "?"))
@@ -293,39 +268,26 @@ def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: Any = "",
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_end_tokens_are_those_of_files_tokenizer_and_template(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
+def test_the_end_tokens_are_those_of_files_tokenizer_and_template(fetch: Fetch, name: str) -> None:
     template, ends = TEMPLATES[name]
-    base = fetched(monkeypatch, tmp_path, template, generation={"eos_token_id": [1], "temperature": 0.6})
+    base = fetch(template, generation={"eos_token_id": [1], "temperature": 0.6})
     found = read_json(base / "generation_config.json")
     assert [TOKENS[token] for token in found["eos_token_id"]] == ["<pad>", "<eos>", *ends]
     assert found["temperature"] == 0.6
 
 
-def test_a_configuration_of_transformers_4_is_saved_as_of_5(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    old = {
-        "rope_theta": 500000.0,
-        "rope_scaling": None,
-        "torch_dtype": "bfloat16",
-        "auto_map": {"AutoConfig": "mine.Mine"},
-    }
-    config = read_json(
-        fetched(monkeypatch, tmp_path, eos_token_id=[2, 999], pad_token_id=-1, bos_token_id=-1, **old) / "config.json"
-    )
+def test_a_configuration_of_transformers_4_is_saved_as_of_5(fetch: Fetch) -> None:
+    old = {"rope_theta": 5e5, "rope_scaling": None, "torch_dtype": "bfloat16", "auto_map": {"AutoConfig": "mine.Mine"}}
+    config = read_json(fetch(eos_token_id=[2, 999], pad_token_id=-1, bos_token_id=-1, **old) / "config.json")
     assert config["rope_parameters"] == {"rope_theta": 500000.0, "rope_type": "default"}
     assert config["dtype"] == "bfloat16"
     assert not old.keys() & config.keys()
     assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (1, None, [2])
 
 
-def test_an_architecture_that_transformers_lacks_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        UserError, match=r"model/config\.json: transformers 5.* can't read it .*without code of its own"
-    ):
-        fetched(monkeypatch, tmp_path, model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
+def test_an_architecture_that_transformers_lacks_is_one_message(fetch: Fetch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json: transformers 5.* can't read it .*without code of its own"):
+        fetch(model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
     assert not (tmp_path / "base/model.safetensors").exists()
 
 
@@ -357,14 +319,14 @@ def test_a_model_with_quantized_weights_is_refused(tmp_path: Path, name: str, ki
         refuse_quantized(tmp_path)
 
 
-def test_of_several_chat_templates_the_default_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_of_several_chat_templates_the_default_is_kept(fetch: Fetch) -> None:
     dated = "{{ strftime_now('%Y') }}"
     named = [{"name": "default", "template": dated}, {"name": "rag", "template": "rag"}]
-    base = fetched(monkeypatch, tmp_path, named)
+    base = fetch(named)
     assert sorted(path.name for path in base.iterdir()) == sorted([*MODEL_FILES, "manifest.json", "provenance.json"])
     assert read_json(base / "tokenizer_config.json")["chat_template"] == '{{ "2024" }}'
 
 
-def test_of_several_chat_templates_one_must_be_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_of_several_chat_templates_one_must_be_the_default(fetch: Fetch) -> None:
     with pytest.raises(UserError, match=r"tokenizer_config\.json: of its chat templates rag none is named default"):
-        fetched(monkeypatch, tmp_path, [{"name": "rag", "template": "rag"}])
+        fetch([{"name": "rag", "template": "rag"}])
