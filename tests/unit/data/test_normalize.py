@@ -62,25 +62,33 @@ def test_a_system_turn_may_come_first_and_turns_go_on() -> None:
     assert fields("chat", {"prompt": turns[:-1], "completion": turns[-1:]}) == {"messages": turns}
 
 
-def test_the_input_of_alpaca_follows_the_instruction() -> None:
-    content = {"instruction": "Add.", "input": "1 + 1", "output": "2"}
-    assert fields("generation", content) == {"prompt": "Add.\n1 + 1", "completion": "2"}
+QUESTION = {"context": "The north.", "question": "Where?"}
+TAGGED = {"tokens": ["New", "York", "is", "Rome"], "tags": ["B-x", "I-x", "O", "B-x"]}
+TRANSLATED = {"source": "hand", "target": "mano"}
 
 
-def test_text_and_label() -> None:
-    assert fields("classification", {"text": " A ", "label": "x\n", "other": 1}) == {"text": "A", "label": "x"}
-    assert fields("language-modeling", {"text": "A"}) == {"text": "A"}
-
-
-@pytest.mark.parametrize(("label", "written"), [(1, "1"), (0, "0"), (-12, "-12")])
-def test_a_whole_number_is_a_label_as_in_csv(label: int, written: str) -> None:
-    assert fields("classification", {"text": "A", "label": label}) == {"text": "A", "label": written}
-
-
-@pytest.mark.parametrize("label", [True, 1.0, [1]])
-def test_other_values_are_no_labels(label: Any) -> None:
-    with pytest.raises(UserError, match="label: expected a string or a whole number, found"):
-        fields("classification", {"text": "A", "label": label})
+@pytest.mark.parametrize(
+    ("task", "content", "columns", "expected"),
+    [
+        ("classification", {"text": " A ", "label": "x\n", "other": 1}, {}, {"text": "A", "label": "x"}),
+        ("classification", {"text": "A", "label": 0}, {}, {"text": "A", "label": "0"}),
+        ("classification", {"text": "A", "label": -12}, {}, {"text": "A", "label": "-12"}),
+        ("language-modeling", {"text": "A"}, {}, {"text": "A"}),
+        ("tagging", TAGGED, {}, TAGGED),
+        ("tagging", {"tokens": "New York is Rome", "ner_tags": "B-x I-x O B-x"}, {}, TAGGED),
+        ("translation", TRANSLATED | {"language": "Spanish"}, {}, TRANSLATED | {"language": "Spanish"}),
+        ("translation", {"t": {"en": "hand", "es": "mano"}}, {"source": "t.en", "target": "t.es"}, TRANSLATED),
+        ("qa", QUESTION | {"answers": "north"}, {}, QUESTION | {"answers": ["north"]}),
+        ("qa", QUESTION | {"answers": ["north ", "north"]}, {}, QUESTION | {"answers": ["north"]}),
+        ("qa", QUESTION | {"answers": {"text": ["north"], "n": [4]}}, {}, QUESTION | {"answers": ["north"]}),
+        ("generation", {"instruction": "+", "input": "1", "output": "2"}, {}, {"prompt": "+\n1", "completion": "2"}),
+        ("generation", {"messages": TURNS, "q": "Hi", "a": "Hello"}, {"prompt": "q", "completion": "a"}, PROMPTED),
+    ],
+)
+def test_a_row_becomes_the_fields_of_its_task(
+    task: str, content: dict[str, Any], columns: dict[str, str], expected: dict[str, Any]
+) -> None:
+    assert fields(task, content, **columns) == expected
 
 
 def test_braces_around_language_ask_for_no_column() -> None:
@@ -90,37 +98,8 @@ def test_braces_around_language_ask_for_no_column() -> None:
     assert made.faults.count == 0
 
 
-@pytest.mark.parametrize("name", ["tags", "ner_tags"])
-def test_tokens_and_tags_are_lists_or_words_in_a_string(name: str) -> None:
-    expected = {"tokens": ["New", "York", "is", "Rome"], "tags": ["B-x", "I-x", "O", "B-x"]}
-    assert fields("tagging", {"tokens": expected["tokens"], name: expected["tags"]}) == expected
-    assert fields("tagging", {"tokens": "New York is Rome", name: "B-x I-x O B-x"}) == expected
-
-
-def test_translations_are_reached_in_nested_objects() -> None:
-    content = {"translation": {"en": "hand", "es": "mano"}}
-    expected = {"source": "hand", "target": "mano"}
-    assert fields("translation", content, source="translation.en", target="translation.es") == expected
-    assert fields("translation", expected | {"language": "Spanish"}) == expected | {"language": "Spanish"}
-
-
-@pytest.mark.parametrize("answers", ["north", ["north"], ["north ", "north"], {"text": ["north"], "answer_start": [4]}])
-def test_answers_of_every_form(answers: Any) -> None:
-    content = {"context": "The north.", "question": "Where?", "answers": answers}
-    assert fields("qa", content) == {"context": "The north.", "question": "Where?", "answers": ["north"]}
-
-
-def test_columns_choose_the_format_and_the_names() -> None:
-    content = {"messages": TURNS, "q": "Hi?", "a": "Yes"}
-    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes"}]
-    assert fields("chat", content, prompt="q", completion="a") == {"messages": turns}
-
-
 def test_a_name_with_a_dot_comes_before_a_nested_one() -> None:
     assert reach({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
-    assert reach({"a": {"b": {"c": 3}}}, "a.b.c") == 3
-    with pytest.raises(KeyError, match="b"):
-        reach({"a": {"b": 2}}, "a.c")
 
 
 @pytest.mark.parametrize(
@@ -152,15 +131,6 @@ def test_a_split_of_its_own_file_outweighs_a_column() -> None:
     content = {"text": "A", "label": "x", "split": "dev"}
     files = {"train": "a.jsonl", "test": "b.jsonl"}
     assert shaped("classification", content, "test", path=files).split == "test"
-
-
-def test_a_faulty_row_goes_to_the_faults_and_the_others_on() -> None:
-    made = normalizer("classification")
-    rows = [{"text": "a", "label": "x"}, {"text": "a"}, {"text": "b", "label": "x"}]
-    examples = [made(Row(f"a.jsonl:{n}", str(n), None, row)) for n, row in enumerate(rows, 1)]
-    assert [example and example.fields["text"] for example in examples] == ["a", None, "b"]
-    assert made.faults.count == 1
-    assert made.faults.shown[0].startswith("a.jsonl:2: label: expected a value")
 
 
 def test_a_nul_character_is_refused_where_the_file_format_lets_it_pass() -> None:
