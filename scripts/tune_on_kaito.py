@@ -15,18 +15,11 @@ import yaml
 from snaketune.core import errors, files, layout
 from snaketune.core.errors import UserError
 from snaketune.platforms.kaito.cluster_client import Cluster
-from snaketune.platforms.kaito.manifests import TRAIN_FILE, places
+from snaketune.platforms.kaito.manifests import TRAIN_FILE
 from snaketune.platforms.kaito.technique import filled
-from snaketune.platforms.kaito.workspaces import ensure, seconds_of, wait, workspace
+from snaketune.platforms.kaito.workspaces import ensure, read, seconds_of, wait
 
 STATE, DONE = "trainer_state.json", "fine_tuning_completed.txt"
-
-
-def place_rows(train: Path, target: Path) -> None:
-    """Copy train.jsonl to the volume unless it is there already."""
-    if not target.exists() or files.sha256(target) != files.sha256(train):
-        with files.written_whole(target) as aside:
-            shutil.copyfile(train, aside)
 
 
 def fetch(source: Path, out: Path, image: str | None, patience: float) -> None:
@@ -65,16 +58,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/kaito"), help="keeps what was fetched")
     parser.add_argument("--poll-seconds", type=float, default=30, help="between two requests for its state")
     parser.add_argument("--confirm", action="store_true", help="without it nothing is sent to the cluster")
-    parser.add_argument("--dry-run", action="store_true", help="only print the manifests")
     parser.add_argument("--output-directory", type=Path)
     arguments = parser.parse_args()
-    text = arguments.manifest.read_text(encoding="utf-8")
-    if arguments.dry_run:
-        print(text, end="")
-        return
-    config, wanted = yaml.safe_load_all(text)
+    config, wanted = yaml.safe_load_all(arguments.manifest.read_text(encoding="utf-8"))
     name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
-    platform = filled(arguments.platform["platform"], places(arguments.platform["cell"], name))
+    platform = filled(arguments.platform["platform"], arguments.platform["cell"], name)
     kept, volume = arguments.work / name, Path(platform["output"]["path"])
 
     if not (kept / "status.json").exists():
@@ -84,30 +72,25 @@ def main() -> None:
             )
         files.claim(kept)
         cluster = Cluster(namespace, platform["context"], min(1.0, arguments.poll_seconds))
-        if workspace(cluster, name) is None and (volume / layout.ADAPTER_FILES[0]).exists():
+        if read(cluster, "Workspace", name) is None and (volume / layout.ADAPTER_FILES[0]).exists():
             raise UserError(
                 f"{volume} holds an adapter of another run than {name}: move it away, because KAITO would overwrite it"
             )
-        if platform["data"]["volume"]:
-            place_rows(
-                arguments.manifest.with_name(TRAIN_FILE), Path(platform["data"]["volume"]["path"]) / name / TRAIN_FILE
-            )
+        if rows := platform["data"]["volume"]:
+            target = Path(rows["path"]) / name / TRAIN_FILE
+            # Of the same rows if it exists, because the name is a hash of them; a job may be reading it.
+            if not target.exists():
+                with files.written_whole(target) as aside:
+                    shutil.copyfile(arguments.manifest.with_name(TRAIN_FILE), aside)
         if platform["output"]["volume"]:
             volume.mkdir(parents=True, exist_ok=True)
         ensure(cluster, config)
         ensure(cluster, wanted)
         status = wait(cluster, name, arguments.poll_seconds)
         fetch(volume, kept, platform["output"]["image"], 4 * arguments.poll_seconds)
-        files.write_json(
-            kept / "status.json",
-            {
-                "workspace": name,
-                "namespace": namespace,
-                "seconds": seconds_of(status),
-                "instance_type": platform["instance_type"],
-                "gpus": platform["gpus"],
-            },
-        )
+        told = {"workspace": name, "namespace": namespace, "seconds": seconds_of(status)}
+        told |= {key: platform[key] for key in ("instance_type", "gpus")}
+        files.write_json(kept / "status.json", told)
     with files.written_together(arguments.output_directory) as aside:
         for path in kept.iterdir():
             shutil.copyfile(path, aside / path.name)

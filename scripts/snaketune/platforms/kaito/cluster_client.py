@@ -43,16 +43,13 @@ class Cluster:
         api = client.ApiClient(configuration)
         self.core, self.custom = client.CoreV1Api(api), client.CustomObjectsApi(api)
 
-    def call(self, what: str, function: Callable[["Cluster"], Any]) -> Any:
-        """The answer of a call, retried while the server is busy or unreachable.
+    def call(self, what: str, function: Callable[[], Any]) -> Any:
+        """Return the answer of a call, retried while the server is busy or unreachable.
 
         Raises:
             ApiException: 404 or 409, for the caller to judge.
             UserError: the server refuses, or stays unreachable.
         """
-
-        def passing(error: BaseException) -> bool:
-            return isinstance(error, HTTPError) or (isinstance(error, ApiException) and error.status in PASSING)
 
         def tell(state: RetryCallState) -> None:
             error, pause = state.outcome and state.outcome.exception(), state.next_action and state.next_action.sleep
@@ -66,15 +63,19 @@ class Cluster:
             again = f", {retries.TRIES} times: run snakemake again later; nothing is created twice"
             raise UserError(f"{what}: {reason_of(error)}" + (again if passing(error) else ""), passing(error)) from None
 
-    def _authorized(self, function: Callable[["Cluster"], Any]) -> Any:
+    def _authorized(self, function: Callable[[], Any]) -> Any:
         try:
-            return function(self)
+            return function()
         except ApiException as error:
             if error.status != 401:
                 raise
             # A token may expire while the job waits; the kubeconfig can fetch another.
             self._connect()
-            return function(self)
+            return function()
+
+
+def passing(error: BaseException) -> bool:
+    return isinstance(error, HTTPError) or (isinstance(error, ApiException) and error.status in PASSING)
 
 
 def reason_of(error: Any) -> str:

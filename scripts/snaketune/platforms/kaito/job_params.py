@@ -6,6 +6,9 @@ from typing import Any
 from snaketune.dag.job_params import JobParams
 from snaketune.platforms.kaito import jobs
 
+# Settings of our own trainer; KAITO uses another.
+LOCAL = {"engine", "threads", "world_size", "micro_batch_rows", "keep_weights", "platform"}
+
 
 class KaitoParams(JobParams):
     def manifests(self, wildcards: Any) -> str:
@@ -25,10 +28,24 @@ class KaitoParams(JobParams):
         )
 
     def serving(self, wildcards: Any) -> str:
-        return self.encode("serve_on_kaito.py", "publish", **jobs.serving_params(self.matrix, *_cell(wildcards)))
+        serving = jobs.serving_of(self.matrix)
+        assert serving
+        preset = jobs.preset_of(serving, wildcards.model, self.matrix.models[wildcards.model], "kaito")
+        placed = {**serving.model_dump(), "preset": preset}
+        return self.encode("serve_on_kaito.py", "publish", cell=_cell(wildcards), serving=placed)
 
     def _tuning(self, wildcards: Any) -> dict[str, Any]:
-        return jobs.tuning_params(self.matrix, *_cell(wildcards))
+        model, scenario, technique, seed = cell = _cell(wildcards)
+        found, training = jobs.techniques(self.matrix)[technique], self.matrix.training_recipe(model, technique, seed)
+        preset = jobs.preset_of(found.platform, model, self.matrix.models[model], technique)
+        return {
+            "cell": cell,
+            "training": {key: value for key, value in training.items() if key not in LOCAL},
+            "platform": {**found.platform.model_dump(), "preset": preset},
+            "batches": found.batches(training["batch_rows"]),
+            "max_tokens": self.matrix.scenarios[scenario].max_tokens,
+            "hub": self.matrix.models[model].hub,
+        }
 
 
 def _cell(wildcards: Any) -> tuple[str, str, str, int]:

@@ -1,4 +1,4 @@
-"""Check what KAITO is to train and serve before any job starts, and list the parameters of each job."""
+"""Check what KAITO is to train and serve before any job starts."""
 
 from itertools import product
 from typing import Any
@@ -8,15 +8,10 @@ from pydantic import Field
 from snaketune.config import experiment
 from snaketune.config.matrix import Matrix
 from snaketune.config.model import Model
-from snaketune.config.technique import Lora
+from snaketune.config.technique import LINEAR_LAYERS, Lora
+from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
-from snaketune.dag.recipes import Recipes
-from snaketune.platforms.kaito.admission import PRESETS
-from snaketune.platforms.kaito.manifests import places
-from snaketune.platforms.kaito.technique import KaitoTechnique, Nodes, Serving, filled
-
-# Settings of our own trainer; KAITO uses another.
-LOCAL = {"engine", "threads", "world_size", "micro_batch_rows", "keep_weights", "platform"}
+from snaketune.platforms.kaito.technique import PRESETS, Kaito, KaitoTechnique, Nodes, Serving, filled
 
 
 class Experiment(experiment.Experiment):
@@ -34,9 +29,8 @@ def preset_of(nodes: Nodes, name: str, model: Model, where: str) -> str:
     Raises:
         UserError: KAITO has no preset of it.
     """
-    found = nodes.preset or next(
-        (one for one, hub in PRESETS.items() if hub.lower() == (model.hub or "").lower()), None
-    )
+    hub = (model.hub or "").lower()
+    found = nodes.preset or next((preset for preset, repository in PRESETS.items() if repository.lower() == hub), None)
     if found is None:
         raise UserError(
             f"{where}.preset: KAITO has no preset of {name} ({model.hub or 'not on the hub'}); KAITO tunes {', '.join(PRESETS)}"
@@ -62,11 +56,15 @@ def served(matrix: Matrix) -> list[str]:
 def check(matrix: Matrix) -> None:
     """Raise a UserError if KAITO couldn't train, or serve, a run of an experiment as it is configured."""
     own, serving = matrix.experiment, serving_of(matrix)
-    known = techniques(matrix)
-    written: dict[str, tuple[str, str, str, int]] = {}
-    for (name, technique), model, scenario in product(known.items(), own.models, own.scenarios):
+    written: dict[str, tuple[Any, ...]] = {}
+    for (name, technique), model, scenario in product(techniques(matrix).items(), own.models, own.scenarios):
         where = f"config/techniques/{name}.yaml: platform"
         preset_of(technique.platform, model, matrix.models[model], where)
+        layers = matrix.technique_recipe(model, name)["adapter"]["options"]["target_modules"]
+        if wrong := sorted(set(layers) - set(LINEAR_LAYERS["phi3"])):
+            raise UserError(
+                f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(wrong)} match nothing in KAITO's Phi models, whose layers are fused: {', '.join(LINEAR_LAYERS['phi3'])}"
+            )
         try:
             technique.batches(own.training.batch_rows)
         except ValueError as error:
@@ -77,8 +75,10 @@ def check(matrix: Matrix) -> None:
             )
         for seed in own.seeds_of(model, scenario, name):
             cell = (model, scenario, name, seed)
+            platform = filled(technique.platform.model_dump(), cell, "{name}")
+            validated(Kaito, platform, where)
             # KAITO mounts the whole volume as its output: a second run would overwrite the first.
-            place = str(filled(technique.platform.output.model_dump(), places(list(cell), "{name}")))
+            place = str(platform["output"])
             if place in written and "{name}" not in place:
                 raise UserError(
                     f"{where}.output: {'/'.join(map(str, cell))} would overwrite {'/'.join(map(str, written[place]))}: name the volume, or the image, and the path with {{model}}, {{scenario}}, {{technique}} and {{seed}}"
@@ -87,28 +87,9 @@ def check(matrix: Matrix) -> None:
     for name, model in product(served(matrix), own.models):
         assert serving
         preset_of(serving, model, matrix.models[model], "kaito")
+        for scenario in own.scenarios:
+            for seed in own.seeds_of(model, scenario, name):
+                validated(Serving, filled(serving.model_dump(), (model, scenario, name, seed), "{name}"), "kaito")
         adapter = matrix.techniques[name].adapter
         if isinstance(adapter, Lora) and adapter.options.use_dora and serving.runtime == "vllm":
             raise UserError(f"kaito.runtime: vllm can't load a DoRA adapter such as that of {name}: set transformers")
-
-
-def tuning_params(matrix: Recipes, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-    """Return the parameters of a run's tuning manifests."""
-    found, training = techniques(matrix)[technique], matrix.training_recipe(model, technique, seed)
-    preset = preset_of(found.platform, model, matrix.models[model], technique)
-    return {
-        "cell": [model, scenario, technique, seed],
-        "training": {key: value for key, value in training.items() if key not in LOCAL},
-        "platform": {**found.platform.model_dump(), "preset": preset},
-        "batches": list(found.batches(training["batch_rows"])),
-        "max_tokens": matrix.scenarios[scenario].max_tokens,
-        "hub": matrix.models[model].hub,
-    }
-
-
-def serving_params(matrix: Matrix, model: str, scenario: str, technique: str, seed: int) -> dict[str, Any]:
-    """Return the parameters of the manifest that serves a run's adapter."""
-    serving = serving_of(matrix)
-    assert serving
-    preset = preset_of(serving, model, matrix.models[model], "kaito")
-    return {"cell": [model, scenario, technique, seed], "serving": {**serving.model_dump(), "preset": preset}}

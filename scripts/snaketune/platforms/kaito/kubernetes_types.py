@@ -61,7 +61,3 @@ class VolumeSource(Strict):
     @model_validator(mode="after")
     def _one(self) -> "VolumeSource":
         return exactly_one(self, "persistentVolumeClaim", "nfs", "azureFile", "hostPath")
-
-    @property
-    def read_only(self) -> bool:
-        return any(getattr(source, "readOnly", False) for _, source in self)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ import yaml
 
 from snaketune.core import files
 from snaketune.core.errors import UserError
-from snaketune.platforms.kaito.admission import API_VERSION, CONFIG_FILE, RUNTIME, admit
-from snaketune.platforms.kaito.technique import PLACES, filled
+from snaketune.platforms.kaito.technique import filled
 
 TRAIN_FILE = "train.jsonl"
 MANIFEST = "tuning.yaml"
 DIGEST = "snaketune/recipe-sha256"
-CELL = "snaketune/cell"
 # Where KAITO's trainer differs and has no option for it; noted in every manifest.
 DIFFERS = (
     "The loss covers every token of a conversation, not only the answers; the trainer orders the rows itself "
@@ -28,15 +27,10 @@ def messages_of(path: Path) -> list[dict[str, Any]]:
     """Return the conversations of a split as KAITO's trainer reads them.
 
     Raises:
-        UserError: a row is plain text, for which KAITO's trainer has no column, or has an answer that isn't
-            to be learned.
+        UserError: a row has an answer that isn't to be learned.
     """
     rows = files.read_jsonl(path)
     for number, row in enumerate(rows, start=1):
-        if "messages" not in row:
-            raise UserError(
-                f"{path}, line {number}: KAITO trains on messages, but this row is plain text: use a scenario of another task"
-            )
         if any("weight" in message for message in row["messages"]):
             raise UserError(
                 f"{path}, line {number}: KAITO learns every answer, but this row has one of weight 0: leave it out"
@@ -107,107 +101,78 @@ def training_file(recipe: dict[str, Any], rows: int, dataset: str | None) -> dic
     }
 
 
-def resource(nodes: dict[str, Any]) -> dict[str, Any]:
-    instance = {"instanceType": nodes["instance_type"]} if nodes["instance_type"] else {}
-    return {"count": 1, **instance, "labelSelector": {"matchLabels": nodes["labels"]}}
-
-
 def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> list[dict[str, Any]]:
-    """Return the ConfigMap and the Workspace of a run, checked by the operator's rules.
+    """Return the ConfigMap and the Workspace of a run.
 
     Their name is a hash of everything that decides the adapter, so that a run is never created twice.
 
     Args:
         recipe: ``cell``, ``training``, ``batches``, ``platform`` and ``max_tokens``.
         train_digest: SHA-256 of train.jsonl, of ``rows`` lines.
-
-    Raises:
-        UserError: the operator would refuse them.
     """
     decides = {key: recipe[key] for key in ("cell", "training", "batches", "max_tokens")}
     decides["platform"] = deciding(recipe["platform"])
-    digest = hashlib.sha256(json.dumps([decides, train_digest], sort_keys=True).encode()).hexdigest()
-    name = f"snaketune-{digest[:16]}"
-    platform = filled(recipe["platform"], places(recipe["cell"], name))
+    metadata = metadata_of(recipe["platform"], recipe["cell"], [decides, train_digest])
+    metadata["annotations"]["snaketune/differs"] = DIFFERS
+    name = metadata["name"]
+    platform = filled(recipe["platform"], recipe["cell"], name)
     data, output = platform["data"], platform["output"]
-    metadata = {
-        "name": name,
-        "namespace": platform["namespace"],
-        "annotations": {CELL: "/".join(map(str, recipe["cell"])), DIGEST: digest, "snaketune/differs": DIFFERS},
-    }
+    training = training_file(recipe, rows, f"data/{name}/{TRAIN_FILE}" if data["volume"] else None)
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata,
-        "data": {
-            CONFIG_FILE: yaml.safe_dump(
-                training_file(recipe, rows, f"data/{name}/{TRAIN_FILE}" if data["volume"] else None), sort_keys=False
-            )
-        },
+        "data": {"training_config.yaml": yaml.safe_dump(training, sort_keys=False)},
     }
-    workspace = {
-        "apiVersion": API_VERSION,
-        "kind": "Workspace",
-        "metadata": metadata,
-        "resource": resource(platform),
-        "tuning": {
-            "preset": {"name": platform["preset"]},
-            "method": "qlora" if recipe["training"]["base_precision"] == "nf4" else "lora",
-            "config": name,
-            "input": source(data["image"], data["pull_secrets"], data["volume"])
-            if not data["url"]
-            else {"urls": [data["url"]]},
-            "output": {"volumeSource": output["volume"]}
-            if output["volume"]
-            else {"image": output["image"], "imagePushSecret": output["push_secret"]},
-        },
+    tuning = {
+        "preset": {"name": platform["preset"]},
+        "method": "qlora" if recipe["training"]["base_precision"] == "nf4" else "lora",
+        "config": name,
+        "input": {"urls": [data["url"]]} if data["url"] else source(data),
+        "output": {"volumeSource": output["volume"]}
+        if output["volume"]
+        else {"image": output["image"], "imagePushSecret": output["push_secret"]},
     }
-    admit(workspace, config, auto_provisioning=platform["instance_type"] is not None)
-    return [config, workspace]
+    return [config, workspace(metadata, platform, "tuning", tuning)]
 
 
 def serving_manifest(recipe: dict[str, Any], adapter_digest: str) -> dict[str, Any]:
-    """Return the inference Workspace of a run's adapter.
-
-    Raises:
-        UserError: the operator would refuse it.
-    """
-    serving = recipe["serving"]
-    digest = hashlib.sha256(json.dumps([recipe["cell"], serving, adapter_digest], sort_keys=True).encode()).hexdigest()
-    name = f"snaketune-{digest[:16]}"
-    serving = filled(serving, places(recipe["cell"], name))
+    """Return the inference Workspace of a run's adapter."""
+    metadata = metadata_of(recipe["serving"], recipe["cell"], [recipe["cell"], recipe["serving"], adapter_digest])
+    serving = filled(recipe["serving"], recipe["cell"], metadata["name"])
+    if serving["runtime"] == "transformers":
+        metadata["annotations"]["kaito.sh/runtime"] = "transformers"
     strength = {"strength": f"{serving['strength']:g}"} if serving["strength"] is not None else {}
-    runtime = {RUNTIME: "transformers"} if serving["runtime"] == "transformers" else {}
-    workspace = {
-        "apiVersion": API_VERSION,
-        "kind": "Workspace",
-        "metadata": {
-            "name": name,
-            "namespace": serving["namespace"],
-            "annotations": {CELL: "/".join(map(str, recipe["cell"])), DIGEST: digest, **runtime},
-        },
-        "resource": resource(serving),
-        "inference": {
-            "preset": {"name": serving["preset"]},
-            "adapters": [
-                {
-                    "source": {
-                        "name": "adapter",
-                        **source(serving["image"], serving["pull_secrets"], serving["volume"]),
-                    },
-                    **strength,
-                }
-            ],
-        },
+    adapter = {"source": {"name": "adapter", **source(serving)}, **strength}
+    inference = {"preset": {"name": serving["preset"]}, "adapters": [adapter]}
+    return workspace(metadata, serving, "inference", inference)
+
+
+def metadata_of(nodes: dict[str, Any], cell: Sequence[Any], decides: list[Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return {
+        "name": f"snaketune-{digest[:16]}",
+        "namespace": nodes["namespace"],
+        "annotations": {"snaketune/cell": "/".join(map(str, cell)), DIGEST: digest},
     }
-    admit(workspace, auto_provisioning=serving["instance_type"] is not None)
-    return workspace
 
 
-def source(image: str | None, secrets: list[str], volume: dict[str, Any] | None) -> dict[str, Any]:
-    if volume:
-        return {"volumeSource": volume["volume"]}
-    return {"image": image, **({"imagePullSecrets": secrets} if secrets else {})}
+def workspace(metadata: dict[str, Any], nodes: dict[str, Any], task: str, content: dict[str, Any]) -> dict[str, Any]:
+    instance = {"instanceType": nodes["instance_type"]} if nodes["instance_type"] else {}
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": metadata,
+        "resource": {"count": 1, **instance, "labelSelector": {"matchLabels": nodes["labels"]}},
+        task: content,
+    }
+
+
+def source(place: dict[str, Any]) -> dict[str, Any]:
+    """Return the volume, or the image, that files are read from."""
+    if place["volume"]:
+        return {"volumeSource": place["volume"]["volume"]}
+    return {"image": place["image"], **({"imagePullSecrets": place["pull_secrets"]} if place["pull_secrets"] else {})}
 
 
 def deciding(platform: dict[str, Any]) -> dict[str, Any]:
@@ -218,9 +183,3 @@ def deciding(platform: dict[str, Any]) -> dict[str, Any]:
         "data": {**data, "volume": data["volume"] and data["volume"]["volume"]},
         "output": {key: value for key, value in output.items() if key != "path"},
     }
-
-
-def places(cell: list[Any], name: str) -> dict[str, str]:
-    """Return the values of the placeholders: lower case with hyphens, as Kubernetes requires."""
-    words = (str(value).lower().replace(".", "-").replace("_", "-") for value in cell)
-    return {"name": name, **dict(zip(PLACES[1:], words, strict=True))}

@@ -1,27 +1,61 @@
-"""Typed models of a technique that a KAITO operator trains, and of serving its adapter."""
+"""Typed models of a technique that a KAITO operator (v0.12) trains, and of serving its adapter.
 
+The operator's definition allows typos and impossible combinations, which its webhook or its image reports only in
+a cluster. All that a user decides of a manifest is checked here, more strictly where KAITO would train something
+else than was meant; `docs/kaito.md` lists these cases.
+"""
+
+import ipaddress
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter, model_validator
 
 from snaketune.config.base import Strict
 from snaketune.config.technique import Lora, Technique
-from snaketune.platforms.kaito.admission import PRESETS, check_url
-from snaketune.platforms.kaito.kubernetes_types import DnsLabel, DnsName, Image, LabelKey, LabelValue, VolumeSource
-from snaketune.platforms.kaito.training_config import LAYERS, Dtype
+from snaketune.platforms.kaito.kubernetes_types import (
+    DnsLabel,
+    DnsName,
+    Image,
+    LabelKey,
+    LabelValue,
+    VolumeSource,
+    exactly_one,
+)
 
+# Each preset that can be tuned, with its repository on the hub.
+PRESETS = {
+    name.rsplit("/", 1)[1].lower(): name
+    for name in (
+        "microsoft/Phi-3-mini-4k-instruct",
+        "microsoft/Phi-3-mini-128k-instruct",
+        "microsoft/Phi-3-medium-4k-instruct",
+        "microsoft/Phi-3-medium-128k-instruct",
+        "microsoft/Phi-3.5-mini-instruct",
+        "microsoft/phi-4",
+        "microsoft/Phi-4-mini-instruct",
+    )
+}
+METADATA_HOSTS = {"metadata.google.internal", "metadata.google", "instance-data.ec2.internal"}
 # Placeholders that make a volume, an image or a path differ from run to run.
 PLACES = ("name", "model", "scenario", "technique", "seed")
 Instance = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-def filled(value: Any, names: dict[str, str]) -> Any:
-    """Return a nested value with placeholders such as {name} replaced in its strings."""
+def filled(value: Any, cell: Sequence[Any], name: str) -> Any:
+    """Return a nested value with the placeholders in its strings replaced, in Kubernetes' letters.
+
+    Args:
+        cell: model, scenario, technique and seed.
+        name: of the Workspace.
+    """
     if isinstance(value, dict):
-        return {key: filled(inner, names) for key, inner in value.items()}
+        return {key: filled(inner, cell, name) for key, inner in value.items()}
     if isinstance(value, str):
-        for key, name in names.items():
-            value = value.replace(f"{{{key}}}", name)
+        words = (str(word).lower().replace(".", "-").replace("_", "-") for word in cell)
+        for place, word in zip(PLACES, (name, *words), strict=True):
+            value = value.replace(f"{{{place}}}", word)
     return value
 
 
@@ -30,10 +64,30 @@ def _checked_as(kind: Any) -> AfterValidator:
     adapter = TypeAdapter(kind)
 
     def check(value: Any) -> Any:
-        adapter.validate_python(filled(value, dict.fromkeys(PLACES, "x")))
+        adapter.validate_python(filled(value, "xxxx", "x"))
         return value
 
     return AfterValidator(check)
+
+
+def _own_label(labels: dict[str, str]) -> dict[str, str]:
+    if all(key.split("/")[0].endswith("kaito.sh") for key in labels):
+        raise ValueError("expected a label of your own: the operator ignores its own (kaito.sh/…)")
+    return labels
+
+
+def _reachable(url: str) -> str:
+    parts = urlsplit(url)
+    host = (parts.hostname or "").split("%")[0]
+    try:
+        inside = not ipaddress.ip_address(host).is_global
+    except ValueError:
+        inside = host in METADATA_HOSTS or f".{host}".endswith(".localhost")
+    if parts.scheme not in ("http", "https") or not host or inside:
+        raise ValueError("expected an http or https address: the operator refuses others, and local or private ones")
+    if "json" not in url.rsplit("/", 1)[-1]:
+        raise ValueError("must end with a file name that contains json, such as train.jsonl: KAITO decides by it")
+    return url
 
 
 VolumeTemplate = Annotated[
@@ -55,23 +109,17 @@ class Data(Strict):
     """How train.jsonl reaches the cluster: exactly one of volume, url and image."""
 
     volume: Volume | None = Field(None, description="train.jsonl is written there, in a folder of its own")
-    url: str | None = Field(None, description="where you upload train.jsonl of the run; {name} is the Workspace's name")
+    url: Annotated[str, AfterValidator(_reachable)] | None = Field(
+        None, description="where you upload train.jsonl of the run; {name} is the Workspace's name"
+    )
     image: ImageTemplate | None = Field(None, description="an image that you built with train.jsonl in /data")
     pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
 
     @model_validator(mode="after")
     def _one(self) -> "Data":
-        if sum(one is not None for one in (self.volume, self.url, self.image)) != 1:
-            raise ValueError("give exactly one of volume, url, image")
-        if self.url:
-            check_url(self.url)
-            if "json" not in self.url.rsplit("/", 1)[-1]:
-                raise ValueError(
-                    "url must end with a file name that contains json, such as train.jsonl: KAITO decides by it"
-                )
         if self.pull_secrets and not self.image:
             raise ValueError("pull_secrets needs image")
-        return self
+        return exactly_one(self, "volume", "url", "image")
 
 
 class Destination(Strict):
@@ -84,11 +132,11 @@ class Destination(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> "Destination":
-        if (self.volume is None) == (self.image is None):
-            raise ValueError("give exactly one of volume, image")
         if (self.image is None) != (self.push_secret is None):
             raise ValueError("image and push_secret belong together")
-        return self
+        if self.volume and any(source and source.get("readOnly") for source in self.volume.values()):
+            raise ValueError("volume: readOnly must be false: the adapter is written there")
+        return exactly_one(self, "volume", "image")
 
 
 class Nodes(Strict):
@@ -99,7 +147,9 @@ class Nodes(Strict):
     instance_type: Instance | None = Field(
         None, description="what KAITO provisions; without it your own nodes are selected by labels"
     )
-    labels: dict[LabelKey, LabelValue] = Field(min_length=1, description="of the nodes")
+    labels: Annotated[dict[LabelKey, LabelValue], AfterValidator(_own_label)] = Field(
+        min_length=1, description="of the nodes"
+    )
     preset: Literal[tuple(PRESETS)] | None = Field(  # type: ignore[valid-type]
         None, description="KAITO's name of the model; derived from the model's hub repository if not given"
     )
@@ -110,7 +160,7 @@ class Kaito(Nodes):
 
     type: Literal["kaito"]
     gpus: PositiveInt = Field(1, description="GPUs of the instance: the global batch is split over them")
-    dtype: Dtype = Field(
+    dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the base model: float32 as in local runs, or bfloat16 for half the memory"
     )
     data: Data
@@ -131,11 +181,6 @@ class KaitoTechnique(Technique):
             raise ValueError("adapter.options.init_lora_weights must be true: KAITO has no other initialization")
         if not float(options.lora_alpha).is_integer():
             raise ValueError("adapter.options.lora_alpha must be a whole number for KAITO")
-        listed = isinstance(options.target_modules, list)
-        if listed and (wrong := sorted(set(options.target_modules) - LAYERS)):
-            raise ValueError(
-                f"adapter.options.target_modules: {', '.join(wrong)} match nothing in KAITO's Phi models, whose layers are fused: {', '.join(sorted(LAYERS))}"
-            )
         if self.engine.type != "torch" or self.world_size != 1:
             raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
         return self
@@ -162,12 +207,13 @@ class Serving(Nodes):
     )
     pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
     volume: Volume | None = Field(None, description="the adapter is copied there")
-    strength: PositiveFloat | None = Field(None, le=1, description="share of the adapter; needs runtime: transformers")
+    # The operator reads a decimal number; Python writes smaller ones with an exponent.
+    strength: float | None = Field(
+        None, ge=0.0001, le=1, description="share of the adapter; needs runtime: transformers"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Serving":
-        if (self.volume is None) == (self.image is None):
-            raise ValueError("give exactly one of volume, image")
         if self.strength is not None and self.runtime != "transformers":
             raise ValueError("strength needs runtime: transformers")
-        return self
+        return exactly_one(self, "volume", "image")

@@ -15,33 +15,31 @@ PLURAL = "workspaces"
 
 
 def ensure(cluster: Cluster, manifest: dict[str, Any]) -> None:
-    """Create an object unless it exists.
+    """Create a ConfigMap or a Workspace unless it exists.
 
     Raises:
         UserError: the cluster refuses it, or has a different one with that name.
     """
-    name, namespace = manifest["metadata"]["name"], cluster.namespace
-    what = f"{manifest['kind']} {name}"
+    kind, metadata, namespace = manifest["kind"], manifest["metadata"], cluster.namespace
+    what = f"{kind} {metadata['name']}"
+
+    def create() -> Any:
+        if kind == "ConfigMap":
+            return cluster.core.create_namespaced_config_map(namespace, manifest, _request_timeout=TIMEOUT)
+        return cluster.custom.create_namespaced_custom_object(
+            *RESOURCE, namespace, PLURAL, manifest, field_validation="Strict", _request_timeout=TIMEOUT
+        )
+
     try:
-        if manifest["kind"] == "ConfigMap":
-            cluster.call(
-                what, lambda c: c.core.create_namespaced_config_map(namespace, manifest, _request_timeout=TIMEOUT)
-            )
-        else:
-            cluster.call(
-                what,
-                lambda c: c.custom.create_namespaced_custom_object(
-                    *RESOURCE, namespace, PLURAL, manifest, field_validation="Strict", _request_timeout=TIMEOUT
-                ),
-            )
+        cluster.call(what, create)
         print(f"created {what} in namespace {namespace}", flush=True)
     except ApiException as error:
         if error.status == 404:
             raise UserError(
                 f"{what}: the cluster has no namespace {namespace}, or no KAITO ({PLURAL}.{RESOURCE[0]})"
             ) from None
-        found = read_workspace(cluster, name) if manifest["kind"] == "Workspace" else read_config(cluster, name)
-        if found.get("annotations", {}).get(DIGEST) != manifest["metadata"]["annotations"][DIGEST]:
+        found = (read(cluster, kind, metadata["name"]) or {}).get("metadata", {})
+        if found.get("annotations", {}).get(DIGEST) != metadata["annotations"][DIGEST]:
             raise UserError(
                 f"{what} exists already, but was created from other parameters: delete it, or use another namespace"
             ) from None
@@ -50,34 +48,23 @@ def ensure(cluster: Cluster, manifest: dict[str, Any]) -> None:
         print(f"{what} exists already", flush=True)
 
 
-def read_config(cluster: Cluster, name: str) -> dict[str, Any]:
-    found = cluster.call(
-        f"ConfigMap {name}",
-        lambda c: c.core.read_namespaced_config_map(name, cluster.namespace, _request_timeout=TIMEOUT),
-    )
-    return {"annotations": found.metadata.annotations or {}, "deletionTimestamp": found.metadata.deletion_timestamp}
+def read(cluster: Cluster, kind: str, name: str) -> dict[str, Any] | None:
+    """Return a ConfigMap or a Workspace as the API server's JSON, or None if it doesn't exist."""
 
-
-def workspace(cluster: Cluster, name: str) -> dict[str, Any] | None:
-    """Return a Workspace, or None if it doesn't exist."""
-    try:
-        found: dict[str, Any] = cluster.call(
-            f"Workspace {name}",
-            lambda c: c.custom.get_namespaced_custom_object(
-                *RESOURCE, cluster.namespace, PLURAL, name, _request_timeout=TIMEOUT
-            ),
+    def get() -> Any:
+        if kind == "ConfigMap":
+            return cluster.core.read_namespaced_config_map(name, cluster.namespace, _request_timeout=TIMEOUT)
+        return cluster.custom.get_namespaced_custom_object(
+            *RESOURCE, cluster.namespace, PLURAL, name, _request_timeout=TIMEOUT
         )
-        return found
-    except ApiException as error:
-        if error.status == 404:
-            return None
-        raise UserError(f"Workspace {name}: {error.status} {error.reason}") from None
 
-
-def read_workspace(cluster: Cluster, name: str) -> dict[str, Any]:
-    found = workspace(cluster, name)
-    metadata: dict[str, Any] = (found or {}).get("metadata", {})
-    return metadata
+    try:
+        answer = cluster.call(f"{kind} {name}", get)
+    except ApiException:
+        # A 404: reading meets no conflict.
+        return None
+    found: dict[str, Any] = cluster.core.api_client.sanitize_for_serialization(answer)
+    return found
 
 
 def wait(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
@@ -88,7 +75,7 @@ def wait(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
     """
     before = ""
     while True:
-        found = workspace(cluster, name)
+        found = read(cluster, "Workspace", name)
         if found is None:
             raise UserError(f"Workspace {name} was deleted before it finished: run snakemake again to create another")
         status = found.get("status") or {}
