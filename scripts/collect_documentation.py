@@ -5,7 +5,6 @@ one split), split and text.
 """
 
 import ast
-import hashlib
 import importlib.metadata
 import inspect
 import platform
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from snaketune.core import cli, errors, files, manifest
+from snaketune.data.examples import split_of
 
 MINIMUM_CHARACTERS = 40
-SHARE_OF_TEST, SHARE_OF_VALIDATION = 0.12, 0.06
+HELD_OUT = {"test": 0.12, "validation": 0.06}
 
 
 class CorpusParams(TypedDict):
@@ -31,26 +31,11 @@ class CorpusParams(TypedDict):
 Row = dict[str, str]
 
 
-def split_of(group: str) -> str:
-    """Choose the split of a group from its name alone, so that it is the same on every machine."""
-    position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
-    if position < SHARE_OF_TEST:
-        return "test"
-    return "validation" if position < SHARE_OF_TEST + SHARE_OF_VALIDATION else "train"
-
-
 def entry(library: str, module: str, names: list[str], kind: str, text: str) -> Row:
     """Return one row; all texts of one class, or one topic, share a group and so a split."""
     group = ".".join([module, *names[:1]])
-    return {
-        "library": library,
-        "module": module,
-        "name": ".".join(names),
-        "kind": kind,
-        "group": group,
-        "split": split_of(group),
-        "text": text,
-    }
+    place = {"library": library, "module": module, "name": ".".join(names), "kind": kind}
+    return {**place, "group": group, "split": split_of(group, **HELD_OUT), "text": text}
 
 
 def docstrings(source: tuple[str, str, Path]) -> list[Row]:

@@ -1,5 +1,6 @@
 """Collect the tuning runs in one table and choose each technique's learning rate."""
 
+import collections
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +15,30 @@ def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
     One epoch favours rates that diverge in a longer training, so of nearly equal rates the lowest is safer.
     """
     best = min(row["validation_loss"] for row in rows)
-    return min(
-        (row for row in rows if row["validation_loss"] <= NEAR_BEST * best), key=lambda row: row["learning_rate"]
-    )
+    good = [row for row in rows if row["validation_loss"] <= NEAR_BEST * best]
+    return min(good, key=lambda row: row["learning_rate"])
 
 
 def main() -> None:
     parser = cli.job_parser(__doc__, "grid", "--output")
-    parser.add_argument(
-        "--curves", type=Path, nargs="+", required=True, help="…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
-    )
+    curves = "…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
+    parser.add_argument("--curves", type=Path, nargs="+", required=True, help=curves)
     arguments = parser.parse_args()
 
-    rows = []
+    rows: list[dict[str, Any]] = []
+    cells = collections.defaultdict(list)
     for curve in arguments.curves:
         model, scenario, technique, rate = curve.parts[-5:-1]
         last = files.read_jsonl(curve)[-1]
-        rows.append(
-            {
-                "model": model,
-                "scenario": scenario,
-                "technique": technique,
-                "learning_rate": float(rate),
-                "validation_loss": last["validation_loss"],
-                "train_tokens": last["tokens"],
-            }
-        )
-    cells = dict.fromkeys((row["model"], row["scenario"], row["technique"]) for row in rows)
-    chosen = [
-        choice([row for row in rows if (row["model"], row["scenario"], row["technique"]) == cell]) for cell in cells
-    ]
-    for row in rows:
-        row["chosen"] = "yes" if row in chosen else ""
+        cell = {"model": model, "scenario": scenario, "technique": technique}
+        measured = {"validation_loss": last["validation_loss"], "train_tokens": last["tokens"]}
+        rows.append(cell | {"learning_rate": float(rate)} | measured | {"chosen": ""})
+        cells[" ".join(cell.values())].append(rows[-1])
+    for name, tried in cells.items():
+        chosen = choice(tried)
+        chosen["chosen"] = "yes"
+        print(f"{name}: learning rate {chosen['learning_rate']:g}, validation loss {chosen['validation_loss']:.4f}")
     tables.write(arguments.output, rows[0], rows)
-    for row in chosen:
-        cell = f"{row['model']} {row['scenario']} {row['technique']}"
-        print(f"{cell}: learning rate {row['learning_rate']:g}, validation loss {row['validation_loss']:.4f}")
 
 
 if __name__ == "__main__":

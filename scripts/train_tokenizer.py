@@ -25,17 +25,9 @@ def main() -> None:
     tokenizer.train_from_iterator(texts, trainer)
 
     files.write_text(out / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
-    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
-    files.write_json(
-        out / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": recipe["context"],
-            "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
-            **special,
-        },
-    )
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD, "chat_template": CHAT_TEMPLATE}
+    files.write_json(out / "tokenizer_config.json", {"model_max_length": recipe["context"], **kind, **special})
     manifest.record(out, recipe, [corpus], [out / "tokenizer.json", out / "tokenizer_config.json"])
     print(f"{tokenizer.get_vocab_size()} tokens")
 

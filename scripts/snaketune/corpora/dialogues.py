@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snaketune.core.hashing import hash_order
-from snaketune.corpora.docstrings import Docstring, Row, capped, choose, objects, parse
+from snaketune.corpora.docstrings import Docstring, Row, capped, choose, documented
 from snaketune.data.examples import Example
 
 MOST_NAMES = 8
@@ -101,10 +101,8 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
         max_characters: of all messages together; a longer dialogue loses its system message first, then its last turns.
     """
     kept = []
-    for name, row in objects(corpus):
-        docstring = parse(row["text"])
-        private = any(part.startswith("_") for part in row["name"].split("."))
-        if private or not 0 < len(docstring.summary) <= LONGEST_SUMMARY or not any(docstring.sections.values()):
+    for name, row, docstring in documented(corpus, LONGEST_SUMMARY):
+        if any(part.startswith("_") for part in row["name"].split(".")):
             continue
         path = f"{row['module']}.{row['name']}"
         shuffled = sorted(facts(row, docstring), key=lambda fact: hash_order(f"{name}{fact.kind}{fact.item}"))

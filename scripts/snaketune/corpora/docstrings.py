@@ -5,7 +5,7 @@ import inspect
 import itertools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -67,8 +67,7 @@ def rows(path: Path) -> list[tuple[str, Row]]:
 
     A name that is documented more than once, such as a property's getter and setter, is numbered from its second row.
     """
-    seen: collections.Counter[str] = collections.Counter()
-    found = []
+    seen, found = collections.Counter[str](), []
     for row in read_jsonl(path):
         name = f"{row['module']}:{row['name']}"
         seen[name] += 1
@@ -76,17 +75,11 @@ def rows(path: Path) -> list[tuple[str, Row]]:
     return found
 
 
-def objects(path: Path) -> list[tuple[str, Row]]:
-    """Return the rows of classes, functions and methods."""
-    return [(name, row) for name, row in rows(path) if row["kind"] in ("class", "function", "method")]
-
-
 def capped(examples: list[Example]) -> list[Example]:
     """Return at most 20,000 of the examples, in hash order: test first, then validation, then training."""
     if len(examples) <= MOST_EXAMPLES:
         return examples
-    order = {split: number for number, split in enumerate(reversed(SPLITS))}
-    return sorted(examples, key=lambda one: (order[one.split], hash_order(one.id)))[:MOST_EXAMPLES]
+    return sorted(examples, key=lambda one: (SPLITS[::-1].index(one.split), hash_order(one.id)))[:MOST_EXAMPLES]
 
 
 def choose(key: str, options: Sequence[Option]) -> Option:
@@ -137,6 +130,15 @@ def parse(text: str) -> Docstring:
             sections[title] += _items(title, lines[start + 2 : end])
     opening = "\n".join(lines[: starts[0]] if starts else lines).strip().split("\n\n")[0]
     return Docstring(_summary(opening), sections)
+
+
+def documented(path: Path, longest_summary: int) -> Iterator[tuple[str, Row, Docstring]]:
+    """Yield id, row and docstring of classes, functions and methods that have a short summary and a section."""
+    for name, row in rows(path):
+        if row["kind"] in ("class", "function", "method"):
+            docstring = parse(row["text"])
+            if 0 < len(docstring.summary) <= longest_summary and any(docstring.sections.values()):
+                yield name, row, docstring
 
 
 def _summary(paragraph: str) -> str:

@@ -3,9 +3,8 @@
 import collections
 from pathlib import Path
 
-from snaketune.core.hashing import hash_order
 from snaketune.corpora.docstrings import Row, capped, cut, rows
-from snaketune.data.examples import Example
+from snaketune.data.examples import Example, split_of
 
 # A test row must be in the corpus' own test split too, which holds an eighth of it.
 HELD_OUT = {"test": 0.3, "validation": 0.2}
@@ -16,21 +15,11 @@ def module_of(row: Row) -> str:
     return f"{row['library']}.{row['name'].split('.')[0]}" if row["kind"] == "reference" else row["module"]
 
 
-def split_of(module: str, splits: set[str]) -> str:
-    """Return the only split of a module in the corpus, or one by a hash of its name."""
-    if len(splits) == 1:
-        return min(splits)
-    position = int(hash_order(module)[:8], 16) / 16**8
-    if position < HELD_OUT["test"]:
-        return "test"
-    return "validation" if position < HELD_OUT["test"] + HELD_OUT["validation"] else "train"
-
-
 def examples(corpus: Path, *, libraries: list[str], max_characters: int, min_characters: int) -> list[Example]:
     """Return texts of modules, none of whose test and validation texts was seen in pre-training.
 
     A row is kept if its module's split is also the row's split in the corpus: the base model was trained on no
-    test text, and fine-tuning trains on no module of the test split.
+    test text, and fine-tuning trains on no module of the test split. A module that has one split in the corpus keeps it.
 
     Args:
         libraries: distributions of the corpus; ``python`` is its language reference.
@@ -45,6 +34,7 @@ def examples(corpus: Path, *, libraries: list[str], max_characters: int, min_cha
     for name, row in chosen:
         module = module_of(row)
         text = cut(" ".join(row["text"].split()), max_characters)
-        if len(text) >= min_characters and split_of(module, splits[module]) == row["split"]:
+        kept_split = min(splits[module]) if len(splits[module]) == 1 else split_of(module, **HELD_OUT)
+        if len(text) >= min_characters and kept_split == row["split"]:
             kept.append(Example(name, {"text": text}, module, row["split"]))
     return capped(kept)

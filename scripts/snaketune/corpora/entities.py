@@ -22,15 +22,8 @@ from snaketune.corpora.docstrings import MARKUP, Row, capped, parse, rows, sente
 from snaketune.data.examples import Example
 
 # Libraries of the corpus that import fast and without side effects, with their packages.
-LIBRARIES = {
-    "matplotlib": "matplotlib",
-    "networkx": "networkx",
-    "numpy": "numpy",
-    "pandas": "pandas",
-    "scikit-learn": "sklearn",
-    "scipy": "scipy",
-    "sympy": "sympy",
-}
+LIBRARIES = {name: name for name in ("matplotlib", "networkx", "numpy", "pandas", "scipy", "sympy")}
+LIBRARIES["scikit-learn"] = "sklearn"
 # Modules of the standard library whose members docstrings name by their full path.
 STANDARD = (
     "collections", "contextlib", "copy", "datetime", "decimal", "fractions", "functools", "inspect", "io", "itertools",
@@ -165,8 +158,8 @@ def tagged(sentence: str, names: Names) -> tuple[list[str], list[str]] | None:
     for word, marked in words(sentence):
         if not marked and re.fullmatch(r"[A-Z][a-z]+", word) and names.type_of(word, True):
             return None
-        found = names.type_of(word, marked)
         tokens.append(word)
+        found = names.type_of(word, marked)
         tags.append(f"B-{found}" if found else "O")
     return tokens, tags
 
@@ -189,9 +182,7 @@ def examples(corpus: Path, *, max_words: int, min_words: int) -> list[Example]:
     Args:
         max_words, min_words: limits of a sentence's tokens, punctuation included.
     """
-    order = {split: number for number, split in enumerate(reversed(SPLITS))}
-    seen: set[str] = set()
-    found: list[Example] = []
+    seen, found = set[str](), list[Example]()
     with warnings.catch_warnings(record=True):
         # All modules are there before the first word is looked up: what resolves doesn't depend on the order.
         chosen = [
@@ -199,23 +190,24 @@ def examples(corpus: Path, *, max_words: int, min_words: int) -> list[Example]:
             for name, row in rows(corpus)
             if row["library"] in LIBRARIES and not LEFT_OUT.search(row["module"]) and load(row["module"]) is not None
         ]
-        for name, row in sorted(chosen, key=lambda pair: order[pair[1]["split"]]):
+        for name, row in sorted(chosen, key=lambda pair: SPLITS[::-1].index(pair[1]["split"])):
             names = Names(row)
             for number, sentence in enumerate(prose(row["text"])):
-                read = tagged(sentence, names)
-                if read is None or not min_words <= len(read[0]) <= max_words or " ".join(read[0]) in seen:
-                    continue
-                seen.add(" ".join(read[0]))
-                fields = {"tokens": read[0], "tags": read[1]}
-                found.append(Example(f"{name}#{number}", fields, row["group"], row["split"]))
+                tokens, tags = tagged(sentence, names) or ([], [])
+                if min_words <= len(tokens) <= max_words and (text := " ".join(tokens)) not in seen:
+                    seen.add(text)
+                    fields = {"tokens": tokens, "tags": tags}
+                    found.append(Example(f"{name}#{number}", fields, row["group"], row["split"]))
     return capped(_with_some_plain(found))
 
 
 def _with_some_plain(found: list[Example]) -> list[Example]:
     kept = []
     for split in SPLITS:
-        named = [one for one in found if one.split == split and set(one.fields["tags"]) != {"O"}]
-        plain = [one for one in found if one.split == split and set(one.fields["tags"]) == {"O"}]
+        of_split = [one for one in found if one.split == split]
+        named, plain = (
+            [one for one in of_split if (set(one.fields["tags"]) == {"O"}) is bare] for bare in (False, True)
+        )
         # Not by the id alone: whoever takes the first rows in that order would get these first.
         kept += named + sorted(plain, key=lambda one: hash_order(f"plain {one.id}"))[: len(named) // 4]
     return sorted(kept, key=lambda one: one.id)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snaketune.core.hashing import hash_order
-from snaketune.corpora.docstrings import Docstring, Item, Row, capped, choose, objects, parse
+from snaketune.corpora.docstrings import Docstring, Item, Row, capped, choose, documented
 from snaketune.data.examples import Example
 
 LONGEST_ANSWER = 60
@@ -98,19 +98,12 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
     Args:
         max_characters: longest passage.
     """
-    kinds: collections.Counter[tuple[str, str]] = collections.Counter()
-    answers: collections.Counter[tuple[str, str]] = collections.Counter()
+    kinds, answers = collections.Counter[tuple[str, str]](), collections.Counter[tuple[str, str]]()
     found: list[Example] = []
-    for name, row in sorted(objects(corpus), key=lambda pair: hash_order(pair[0])):
-        docstring = parse(row["text"])
-        if not 0 < len(docstring.summary) <= LONGEST_SUMMARY or not any(docstring.sections.values()):
-            continue
+    for name, row, docstring in sorted(documented(corpus, LONGEST_SUMMARY), key=lambda one: hash_order(one[0])):
         context, shown = passage(row["name"].split(".")[-1], docstring, max_characters)
-        possible = [
-            one
-            for one in questions(docstring, shown)
-            if 0 < len(one.answer) <= LONGEST_ANSWER and one.answer in context and one.answer != "Ignored"
-        ]
+        asked = [one for one in questions(docstring, shown) if 0 < len(one.answer) <= LONGEST_ANSWER]
+        possible = [one for one in asked if one.answer in context and one.answer != "Ignored"]
         # Among questions of one kind the one with the rarest answer, or most defaults would be None.
         possible.sort(key=lambda one: (answers[one.kind, one.answer], hash_order(f"{name}{one.item}")))
         of_kind = {one.kind: one for one in reversed(possible)}

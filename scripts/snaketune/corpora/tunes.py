@@ -19,6 +19,8 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+import networkx
+
 from snaketune.core.errors import UserError
 from snaketune.data import abc_notation
 from snaketune.data.abc_notation import Token
@@ -177,14 +179,8 @@ def _line(line: str) -> str:
 
 def _groups(titles: list[set[str]]) -> list[str]:
     """Return one title for all tunes that are linked by common titles."""
-    leader: dict[str, str] = {}
-
-    def lead(title: str) -> str:
-        while leader.get(title, title) != title:
-            title = leader[title]
-        return title
-
+    links = networkx.Graph()
     for names in titles:
-        leaders = sorted(lead(name) for name in names)
-        leader.update(dict.fromkeys(leaders, leaders[0]))
-    return [lead(min(names)) for names in titles]
+        networkx.add_path(links, names)
+    leader = {title: min(linked) for linked in networkx.connected_components(links) for title in linked}
+    return [leader[min(names)] for names in titles]

@@ -26,16 +26,8 @@ TOKEN = re.compile(
     |(?P<space>[ \t]|\n(?!\s*\n))""",
     re.VERBOSE,
 )
-LETTERS = {
-    "note": "n",
-    "tuplet": "p",
-    "opening": "o",
-    "closing": "c",
-    "broken": "b",
-    "tie": "t",
-    "ending": "e",
-    "line": "l",
-}
+KINDS = ("note", "tuplet", "opening", "closing", "broken", "tie", "ending", "line")
+LETTERS = dict(zip(KINDS, "npocbtel", strict=True))
 # A tie or a broken rhythm follows a note; broken rhythm, tuplets and slurs precede one.
 GRAMMAR = re.compile(r"(?:nt?c*(?:b(?=[po]*n))?|p(?=o*n)|o(?=[po]*n)|e|l)*")
 

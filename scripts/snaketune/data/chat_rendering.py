@@ -25,21 +25,18 @@ PROBE = "This is the answer 7f3a."
 
 
 @cache
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return all special tokens: those of the chat format may lack a name in the tokenizer."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(added | set(tokenizer.all_special_ids))
-
-
-@cache
 def _marks(tokenizer: PreTrainedTokenizerBase, special: bool) -> tuple[re.Pattern[str], frozenset[int]]:
-    """Return the added tokens that aren't blank, or only the ``special`` ones: as a pattern, and their ids."""
-    names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
-    ids = frozenset(
-        number for number, name in names.items() if name.strip() and (not special or number in special_ids(tokenizer))
-    )
-    longest_first = sorted((re.escape(names[number]) for number in ids), key=len, reverse=True)
-    return re.compile("|".join(longest_first) or "(?!)"), ids
+    """Return the added tokens that aren't blank, or only the ``special`` ones: as a pattern, and their ids.
+
+    Special tokens of the chat format may lack a name in the tokenizer.
+    """
+    names = {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.content.strip() and (not special or token.special or number in tokenizer.all_special_ids)
+    }
+    longest_first = sorted(map(re.escape, names.values()), key=len, reverse=True)
+    return re.compile("|".join(longest_first) or "(?!)"), frozenset(names)
 
 
 def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:

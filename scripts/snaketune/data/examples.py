@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.core.hashing import hash_order
+
 # Named as in the templates of the task, such as text and label; see tasks.py.
 Fields = dict[str, Any]
 
@@ -23,3 +25,9 @@ class Example:
     @property
     def place(self) -> str:
         return self.where or self.id
+
+
+def split_of(group: str, test: float, validation: float) -> str:
+    """Choose the split of a group by its name and the shares alone, so that it is the same on every machine."""
+    position = int(hash_order(group)[:16], 16) / 2**64
+    return "test" if position < test else "validation" if position < test + validation else "train"

@@ -27,7 +27,7 @@ class Duplicates:
         # Bands of three rows let one pair of 170 at a similarity of 0.6 escape, one of 10,000 at 0.71.
         self.index = MinHashLSH(num_perm=permutations, params=(permutations // 3, 3))
         self.blank = MinHash(num_perm=permutations, seed=1, hashfunc=int)
-        self.signatures = np.empty((1024, permutations), dtype=self.blank.hashvalues.dtype)
+        self.signatures: list[np.ndarray] = []
         self.kept: list[list[np.ndarray]] = []
         self.exact: dict[bytes, int] = {}
 
@@ -46,26 +46,22 @@ class Duplicates:
         hashed.update_batch((np.concatenate(grams) & LOW_BITS).tolist())
         if near := [number for number in self._candidates(hashed) if self._alike(grams, self.kept[number])]:
             return "near", near
-        number = len(self.kept)
-        if number == len(self.signatures):
-            self.signatures = np.concatenate([self.signatures, np.empty_like(self.signatures)])
-        self.signatures[number] = hashed.hashvalues
-        self.index.insert(number, hashed, check_duplication=False)
+        self.exact[whole] = len(self.kept)
+        self.index.insert(len(self.kept), hashed, check_duplication=False)
+        self.signatures.append(hashed.hashvalues)
         self.kept.append(grams)
-        self.exact[whole] = number
         return "", []
 
     def _candidates(self, hashed: MinHash) -> list[int]:
-        found = np.array(sorted(self.index.query(hashed)), dtype=np.int64)
-        estimates = (self.signatures[found] == hashed.hashvalues).mean(axis=1)
-        return [int(number) for number in found[estimates >= self.threshold - SLACK]]
+        if not (found := sorted(self.index.query(hashed))):
+            return []
+        estimates = (np.array([self.signatures[n] for n in found]) == hashed.hashvalues).mean(axis=1)
+        return [n for n, estimate in zip(found, estimates, strict=True) if estimate >= self.threshold - SLACK]
 
     def _alike(self, grams: list[np.ndarray], others: list[np.ndarray]) -> bool:
-        for ours, theirs in zip(grams, others, strict=True):
-            both = len(np.intersect1d(ours, theirs, assume_unique=True))
-            if both < self.threshold * (len(ours) + len(theirs) - both):
-                return False
-        return True
+        pairs = list(zip(grams, others, strict=True))
+        shared = (len(np.intersect1d(*pair, assume_unique=True)) for pair in pairs)
+        return all(n >= self.threshold * (len(a) + len(b) - n) for n, (a, b) in zip(shared, pairs, strict=True))
 
 
 def _plain(text: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from collect_documentation import SHARE_OF_TEST, SHARE_OF_VALIDATION, docstrings, sources, split_of
+from collect_documentation import HELD_OUT, docstrings, sources
 from snaketune.core.errors import UserError
+from snaketune.data.examples import split_of
 
 SOURCE = '''"""A module, described in more than forty characters."""
 
@@ -42,13 +43,12 @@ class Thing:
     ],
 )  # fmt: skip
 def test_a_group_keeps_its_split(group: str, split: str) -> None:
-    assert split_of(group) == split
+    assert split_of(group, **HELD_OUT) == split
 
 
 def test_splits_have_about_their_shares_of_many_groups() -> None:
-    count = collections.Counter(split_of(f"package.module{n}") for n in range(10000))
-    assert count["test"] / 10000 == pytest.approx(SHARE_OF_TEST, abs=0.01)
-    assert count["validation"] / 10000 == pytest.approx(SHARE_OF_VALIDATION, abs=0.01)
+    count = collections.Counter(split_of(f"package.module{n}", **HELD_OUT) for n in range(10000))
+    assert {split: count[split] / 10000 for split in HELD_OUT} == pytest.approx(HELD_OUT, abs=0.01)
 
 
 def test_docstrings_are_found_with_name_kind_and_group(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_docstrings_are_found_with_name_kind_and_group(tmp_path: Path) -> None:
         ("method", "Thing.method", "package.module.Thing"),
         ("method", "Thing.Part.method", "package.module.Thing"),
     ]
-    assert all(row["split"] == split_of(row["group"]) for row in rows)
+    assert all(row["split"] == split_of(row["group"], **HELD_OUT) for row in rows)
     assert rows[0]["text"] == "A module, described in more than forty characters."
 
 

@@ -25,9 +25,6 @@ def scenario(task: str = "classification", source: dict[str, Any] | None = None,
     return Scenario.model_validate(content).model_dump()
 
 
-BUILTIN = {"builtin": "questions"}
-
-
 def words(seed: int, count: int = 12) -> str:
     """A text that shares no three words in a row with that of another seed."""
     return " ".join(f"w{n}" for n in np.random.default_rng(seed).integers(0, 10**6, count))
@@ -38,9 +35,8 @@ def row(number: int, split: str = "train", text: str | None = None, label: str |
     return Example(str(number), fields, str(number), split, given_split=split, where=f"a.jsonl:{number}")
 
 
-def splits(train: int = 60, validation: int = 20, test: int = 20) -> list[Example]:
-    names = ["train"] * train + ["validation"] * validation + ["test"] * test
-    return [row(number, split) for number, split in enumerate(names)]
+def splits() -> list[Example]:
+    return [row(n, "train" if n < 60 else "validation" if n < 80 else "test") for n in range(100)]
 
 
 def paraphrase(text: str) -> str:
@@ -48,31 +44,26 @@ def paraphrase(text: str) -> str:
 
 
 # Letters of scripts without spaces: one of 44 is changed; of the others one word of 40.
-LETTERS = {
+SCRIPTS = {
     "Chinese": "雪鸟火风日月木河桥城花鱼马的金山云羊车雨",
     "Japanese": "あいうえおかきくけこ雪鳥火風日月アイウエ",
     "Thai": "กขคงจฉชซดตถทธนบปผพฟม",
     "Khmer": "កខគឃងចឆជឈញដឋឌឍណតថទធន",
-}
-WORDS = {
-    "Hindi": ["राजधानी", "दिल्ली", "पुस्तक", "हिन्दी", "शहर", "नदी", "पेड़", "खिड़की"],
-    "Russian": ["снег", "птица", "огонь", "ветер", "день", "луна", "дерево", "река"],
-    "Arabic": ["كتاب", "مدينة", "نهر", "شجرة", "نافذة", "بيت", "قمر", "شمس"],
-    "Korean": ["눈이", "새가", "불을", "바람", "하루", "달빛", "나무", "강물"],
+    "Hindi": "राजधानी दिल्ली पुस्तक हिन्दी शहर नदी पेड़ खिड़की",
+    "Russian": "снег птица огонь ветер день луна дерево река",
+    "Arabic": "كتاب مدينة نهر شجرة نافذة بيت قمر شمس",
+    "Korean": "눈이 새가 불을 바람 하루 달빛 나무 강물",
 }
 
 
-@pytest.mark.parametrize("language", [*LETTERS, *WORDS])
+@pytest.mark.parametrize("language", SCRIPTS)
 def test_a_leak_is_found_in_any_script(language: str) -> None:
-    generator, spaced = np.random.default_rng(1), language in WORDS
-    parts = WORDS[language] if spaced else list(LETTERS[language])
-    texts = [list(generator.choice(parts, 40 if spaced else 44)) for _ in range(20)]
-    changed = [[*text[:14], "的" if not spaced else "other", *text[15:]] for text in texts]
-    rows = [
-        row(n, split, text=(" " if spaced else "").join(text))
-        for n, (split, text) in enumerate([*(("test", one) for one in texts), *(("train", one) for one in changed)])
-    ]
-    _, findings = gate.sift(rows, scenario())
+    spaced = " " in SCRIPTS[language]
+    parts = SCRIPTS[language].split() if spaced else list(SCRIPTS[language])
+    texts = np.random.default_rng(1).choice(parts, (20, 40 if spaced else 44)).tolist()
+    changed = [[*text[:14], "other" if spaced else "的", *text[15:]] for text in texts]
+    joined = [(" " if spaced else "").join(text) for text in texts + changed]
+    _, findings = gate.sift([row(n, "train" if n > 19 else "test", text) for n, text in enumerate(joined)], scenario())
     assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (20, 20)
 
 
@@ -95,11 +86,12 @@ def test_labels_that_look_alike_are_named_and_judged(odd: str, shown: str) -> No
     assert sorted(findings.figures()["labels"]["places"]) == [f"a.jsonl:{n} ({shown})" for n in (3, 5)]
     with pytest.raises(UserError, match="labels: 2 of 100 rows have a label that differs from another by spaces"):
         gate.judge(findings, scenario())
-    tagged = [
-        Example(str(n), {"tokens": ["a"], "tags": [f"B-{kind}"]}, str(n), "train")
-        for n, kind in enumerate(["caf\u00e9", "caf\u00e9", "cafe\u0301"])
-    ]
-    _, findings = gate.sift(tagged, scenario("tagging"))
+
+
+def test_entity_types_that_look_alike_are_named() -> None:
+    tags = ["B-caf\u00e9", "B-caf\u00e9", "B-cafe\u0301"]
+    rows = [Example(str(n), {"tokens": ["a"], "tags": [tag]}, str(n), "train") for n, tag in enumerate(tags)]
+    _, findings = gate.sift(rows, scenario("tagging"))
     assert findings.counts["labels"].places == [r"2 ('cafe\u0301', like 'caf\xe9')"]
 
 
@@ -127,7 +119,6 @@ def test_a_row_like_a_training_row_of_its_group_leaks_once_and_a_group_is_shown_
     rows[-1].group = rows[-2].group = rows[0].group = "jane.roe@firm.de"
     rows[1].fields["text"] = rows[-1].fields["text"]
     _, findings = gate.sift(rows, scenario())
-    assert findings.counts["leaks"].rows == 2
     assert sorted(findings.counts["leaks"].places) == [
         "a.jsonl:98 shares group 'j…@f…' with a.jsonl:0",
         "a.jsonl:99 is like a.jsonl:1",
@@ -151,10 +142,8 @@ def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> No
     findings = Findings()
     for name in ("duplicates", "leaks"):
         findings.counts[name] = Count(9, 10, ["a"])
-    verdict = gate.judge(findings, scenario("qa", BUILTIN))
+    verdict = gate.judge(findings, scenario("qa", {"builtin": "questions"}))
     assert verdict == {"verdict": "passed", "over_budget": [], "not_judged": ["duplicates", "leaks"]}
-    with pytest.raises(UserError, match="leaks: 9 of 10"):
-        gate.judge(findings, scenario("qa"))
 
 
 @pytest.mark.parametrize(
