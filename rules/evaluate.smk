@@ -43,7 +43,7 @@ rule evaluate_torch:
         """
 
 
-rule evaluate_onnx:
+use rule evaluate_torch as evaluate_onnx with:
     input:
         unpack(inputs.evaluated_export),
         tokens=f"{TEST}/manifest.json",
@@ -59,27 +59,11 @@ rule evaluate_onnx:
     wildcard_constraints:
         technique=one_of(["base", *MATRIX.techniques]),
         precision=one_of(["fp32", *MATRIX.quantized]),
-    conda:
-        "../envs/train/environment.yaml"
-    threads: EXPERIMENT.evaluation.threads
     resources:
         mem_mb=needs.memory("onnx"),
         runtime=needs.minutes("onnx"),
-    params:
-        recipe=job_params.evaluation,
-        tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with ONNX Runtime, {wildcards.precision}"
-    shell:
-        """
-        python scripts/evaluate.py \
-            --recipe {params.recipe:q} \
-            --model {input.model:q} \
-            --prefix {input.prefix:q} \
-            --tokens-directory {params.tokens:q} \
-            --output {output.figures:q} \
-            &> {log:q}
-        """
 
 
 use rule evaluate_onnx as evaluate_genai with:

@@ -59,13 +59,8 @@ def copy_tokenizer(source: Path, out: Path, architecture: PreTrainedConfig) -> P
         tokenizer.chat_template = settled_template(tokenizer)
     except ValueError as fault:
         raise UserError(f"{source / 'tokenizer_config.json'}: {fault}") from None
-    tokenizer.save_pretrained(out)
-    config: dict[str, Any] = files.read_json(out / "tokenizer_config.json")
-    template = out / "chat_template.jinja"
-    if template.exists():
-        config["chat_template"] = template.read_text(encoding="utf-8")
-        template.unlink()
-    files.write_json(out / "tokenizer_config.json", config)
+    tokenizer.save_pretrained(out, save_jinja_files=False)
+    files.write_json(out / "tokenizer_config.json", files.read_json(out / "tokenizer_config.json"))
     for path in out.iterdir():
         if path.name not in layout.MODEL_FILES:
             path.unlink()

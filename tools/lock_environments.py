@@ -23,40 +23,21 @@ LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")
 
 def normalised(lines: list[str]) -> list[str]:
     """Return pinned requirements, with one torch for every build and without what its wheel pins itself."""
-    kept = [
-        line for line in lines if "==" in line and not line.lstrip().startswith("#") and not LEFT_TO_TORCH.match(line)
-    ]
+    pins = [line for line in lines if "==" in line and not line.lstrip().startswith("#")]
     return sorted(
-        {
-            "torch==" + line.split("==")[1].split(";")[0].split("+")[0].strip()
-            if line.startswith("torch==")
-            else line.rstrip()
-            for line in kept
-        }
+        {re.sub(r"^(torch==[^;+\s]+).*", r"\1", one).rstrip() for one in pins if not LEFT_TO_TORCH.match(one)}
     )
 
 
 def compiled(source: Path, constraint: Path | None, upgrade: bool) -> list[str]:
     """Return the lines of a universal lock file, valid for every platform and Python from 3.11 on."""
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("uv"),
-        "pip",
-        "compile",
-        "--quiet",
-        "--universal",
-        "--python-version",
-        PYTHON,
-        "--no-header",
-        "--no-annotate",
-        source,
-    ]
-    command += ["--constraint", constraint] if constraint else []
-    target = source.with_suffix(".txt")
-    if target.exists() and not upgrade:
-        command += ["--constraint", target]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, **pip_settings(sys.executable)}
-    ).stdout.splitlines()
+    target, uv = source.with_suffix(".txt"), Path(sys.executable).with_name("uv")
+    command: list[str | Path] = [uv, "pip", "compile", "--quiet", "--universal", "--no-header", "--no-annotate", source]
+    command += ["--python-version", PYTHON]
+    for known in (constraint, target if target.exists() and not upgrade else None):
+        command += ["--constraint", known] if known else []
+    environment = os.environ | pip_settings(sys.executable)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.splitlines()
 
 
 def conda(name: str, pins: list[str]) -> str:
@@ -77,13 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name, below in LOCKS.items():
         directory = Path("envs") / name
-        pins = normalised(
-            compiled(
-                directory / "requirements.in",
-                Path(f"envs/{below}/requirements.txt") if below else None,
-                arguments.upgrade,
-            )
-        )
+        constraint = Path(f"envs/{below}/requirements.txt") if below else None
+        pins = normalised(compiled(directory / "requirements.in", constraint, arguments.upgrade))
         (directory / "requirements.txt").write_text("# Written by `make lock`.\n" + "\n".join(pins) + "\n")
         if name in CONDA:
             (directory / "environment.yaml").write_text(conda(name, pins))

@@ -40,14 +40,12 @@ def files_of(workspace: Workspace) -> dict[Path, bytes]:
 def put_back(workspace: Workspace) -> Iterator[Workspace]:
     before = files_of(workspace)
     yield workspace
-    for path, content in files_of(workspace).items():
-        if path not in before:
-            path.unlink()
-        elif content != before[path]:
-            path.write_bytes(before[path])
-    for path in before:
-        if not path.exists():
-            path.write_bytes(before[path])
+    after = files_of(workspace)
+    for path in after.keys() - before.keys():
+        path.unlink()
+    for path, content in before.items():
+        if after.get(path) != content:
+            path.write_bytes(content)
 
 
 @pytest.fixture

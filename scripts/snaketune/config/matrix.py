@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
 
 from snaketune.config.claims import COLUMNS, REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
@@ -20,20 +19,13 @@ from snaketune.config.technique import LINEAR_LAYERS, Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
-from snaketune.core.quantized import refuse_quantized
+from snaketune.core.quantized import refuse_quantized, tensors
 
 
 def modules_of(directory: Path) -> set[str]:
-    """Last names of the modules with a matrix weight, from the headers of local safetensors."""
-    names = set()
-    for path in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as weights:
-                shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from None
-        names |= {key.split(".")[-2] for key, shape in shapes.items() if key.endswith(".weight") and len(shape) == 2}
-    return names
+    """Return the last names of a local model's modules with a matrix weight."""
+    found = tensors(directory)
+    return {key.split(".")[-2] for key, _, shape in found if key.endswith(".weight") and len(shape) == 2}
 
 
 def measured(techniques: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from snaketune.config.base import Strict
+from snaketune.config.base import Commit, HubName, Strict
 
 
 class Architecture(Strict):
@@ -62,10 +62,8 @@ class Model(Strict):
         "phi3", description="transformers' model_type: tells the names of the linear layers before a download"
     )
     build: Build | None = None
-    hub: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", description="owner/name on the Hugging Face hub"
-    )
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub repository")
+    hub: HubName | None = Field(None, description="owner/name on the Hugging Face hub")
+    revision: Commit | None = Field(None, description="commit of the hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
     gguf: Gguf | None = None
     config: dict[str, bool | int | float | str] | None = Field(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from snaketune.config.base import Share, Strict
+from snaketune.config.base import Commit, HubName, Share, Strict
 from snaketune.config.corpora import BUILTIN
 from snaketune.config.tasks import LOWER_IS_BETTER, TASKS, Columns
 from snaketune.config.templates import MARKUP, template_fields
@@ -26,10 +26,8 @@ class Source(Strict):
         min_length=1,
         description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text a line), or one for each split",
     )
-    hub: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$", description="owner/name of a dataset on the hub"
-    )
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the dataset")
+    hub: HubName | None = Field(None, description="owner/name of a dataset on the hub")
+    revision: Commit | None = Field(None, description="commit of the dataset")
     configuration: str | None = Field(None, description="of the dataset, where it has several")
     splits: dict[Literal["train", "validation", "test"], str] = Field(
         default={"train": "train"}, description="our split: the hub's, such as train[:2000]"

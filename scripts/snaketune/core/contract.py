@@ -37,8 +37,7 @@ def recorded(recipe: dict[str, Any]) -> Iterator[str]:
     """
     yield from (*paths.SUMMARY, paths.TABLE, *paths.PLOTS, paths.REPORT)
     for folder in folders(recipe):
-        names = (*layout.RECORDS[: bool(folder.sealed)], *folder.alone)
-        yield from (f"{folder.path}/{name}" for name in names)
+        yield from (f"{folder.path}/{name}" for name in (*layout.RECORDS[: bool(folder.sealed)], *folder.alone))
 
 
 def every_file(recipe: dict[str, Any], keep_intermediates: bool) -> Iterator[str]:
@@ -79,10 +78,8 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
     run, precisions = paths.run_path(model, scenario, technique, seed), recipe["precisions"][technique]
     adapted, prefixed = technique in recipe["with_adapter"], technique in recipe["prefixed"]
     if technique != "base":
-        weights = [f"adapter/{name}" for name in layout.ADAPTER_FILES]
-        if not adapted:
-            weights = [f"model/{name}" for name in layout.MODEL_FILES[:3]]
-        yield Folder(run, tuple(weights), ("train.jsonl", "resources.json"))
+        kept, names = ("adapter", layout.ADAPTER_FILES) if adapted else ("model", layout.MODEL_FILES[:3])
+        yield Folder(run, tuple(f"{kept}/{name}" for name in names), ("train.jsonl", "resources.json"))
     if precisions:
         yield Folder(run, alone=("parity.json",))
     if recipe["benchmarked"] and not prefixed:
@@ -103,15 +100,13 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
         yield Folder(path, (*files, *extra), temporary=name == "fp32")
 
 
-def hosted_folders(hosted: list[dict[str, Any]]) -> list[Folder]:
-    """Return what services were sent and gave back, once each: rows, jobs and their figures, answers."""
-    found = []
+def hosted_folders(hosted: list[dict[str, Any]]) -> Iterator[Folder]:
+    """Yield what services were sent and gave back: rows, jobs and their figures, answers; some again."""
     for one in hosted:
         model, scenario, technique, seed = one["cell"]
         runs = paths.RUNS.format(model=model, scenario=scenario, technique=technique)
         job = ("job.json", "finished.json", "events.jsonl", "train.jsonl", "resources.json", "model.json")
         answers = ("hosted.json", "hosted.predictions.jsonl", "hosted.answers.jsonl")
-        found += [Folder(f"{runs}/rows", ("train.jsonl", "validation.jsonl")), Folder(f"{runs}/seed-{seed}", job)]
+        yield from (Folder(f"{runs}/rows", ("train.jsonl", "validation.jsonl")), Folder(f"{runs}/seed-{seed}", job))
         for part in [f"seed-{seed}"] * one["asks"] + ["untuned"] * one["asks_untuned"]:
-            found.append(Folder(f"{runs}/{part}/evaluation", alone=answers))
-    return list(dict.fromkeys(found))
+            yield Folder(f"{runs}/{part}/evaluation", alone=answers)

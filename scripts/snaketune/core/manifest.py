@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files
             "commit": _commit(),
             "hardware": hardware(),
             "python": platform.python_version(),
-            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+            "packages": {name: found[0].version for name in PACKAGES if (found := list(distributions(name=name)))},
         },
     )
     write_json(
@@ -111,10 +111,3 @@ def _commit() -> str | None:
         ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

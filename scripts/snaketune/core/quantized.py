@@ -1,11 +1,27 @@
-"""Recognize a model whose weights are already quantized, from its files alone."""
+"""What a local model's files say of its weights, and whether they are already quantized."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
+
+
+def tensors(directory: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield the name, type and shape of each tensor of a model, from the headers of its safetensors.
+
+    Raises:
+        UserError: a file isn't whole.
+    """
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as weights:
+                for key in weights.keys():  # noqa: SIM118
+                    yield key, weights.get_slice(key).get_dtype(), weights.get_slice(key).get_shape()
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from None
 
 
 def quantization_of(directory: Path) -> str | None:
@@ -18,15 +34,10 @@ def quantization_of(directory: Path) -> str | None:
     for content in (config, config.get("text_config") or {}):
         if named := content.get("quantization_config") or content.get("compression_config"):
             return str(named.get("quant_method") or named.get("quant_algo") or "quantization_config")
-    for path in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as weights:
-                types = {key: weights.get_slice(key).get_dtype() for key in weights.keys() if "weight" in key}  # noqa: SIM118
-        except (SafetensorError, OSError):
-            continue
-        for key, kind in types.items():
-            if kind.startswith(("F8", "F4", "U8", "I8")) or key.endswith((".qweight", ".weight_packed")):
-                return f"{key} has the type {kind}"
+    for key, kind, _ in tensors(directory):
+        packed = kind.startswith(("F8", "F4", "U8", "I8")) or key.endswith((".qweight", ".weight_packed"))
+        if packed and "weight" in key:
+            return f"{key} has the type {kind}"
     return None
 
 

@@ -27,7 +27,6 @@ class Inputs:
         return {"source": ancient(source.paths)}
 
     def local_model(self, wildcards: Any) -> list[str]:
-        """Return the files of a model on this disk."""
         model = self.matrix.models[wildcards.model]
         if model.gguf and model.gguf.local:
             return [model.gguf.local]
@@ -105,13 +104,12 @@ class Inputs:
         }
 
     def exports(self, wildcards: Any) -> dict[str, Any]:
-        """Return every export of a run."""
-        found = {name: self.export(wildcards, name) for name in self.matrix.precisions_of(wildcards.technique)}
-        read = {name: files_read(name in self.matrix.genai) for name in found}
+        names = self.matrix.precisions_of(wildcards.technique)
+        found = {self.export(wildcards, name): files_read(name in self.matrix.genai) for name in names}
         return {
-            "manifests": [f"{path}/manifest.json" for path in found.values()],
-            "exports": ancient([f"{path}/{read[name][0]}" for name, path in found.items()]),
-            "files": ancient([file for name, path in found.items() for file in files_in(path, read[name][1:])]),
+            "manifests": [f"{path}/manifest.json" for path in found],
+            "exports": ancient([f"{path}/{model}" for path, (model, *_) in found.items()]),
+            "files": ancient([file for path, (_, *others) in found.items() for file in files_in(path, others)]),
         }
 
     def evaluations(self, wildcards: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from snaketune.config.tasks import TASKS
 from snaketune.core.digest import code_digest
 from snaketune.core.file_digests import FileDigests, file_digest
 from snaketune.dag.inputs import Inputs
@@ -53,7 +54,10 @@ class JobParams:
         )
 
     def tokens(self, wildcards: Any) -> str:
-        return self.encode("tokenize_data.py", **self.matrix.tokens_recipe(wildcards.scenario))
+        found = self.matrix.scenarios[wildcards.scenario]
+        budget, novelty = found.budgets.truncated, "novelty" in TASKS[found.task].metrics
+        limits = found.model_dump(include={"max_tokens", "gate"})
+        return self.encode("tokenize_data.py", truncated=budget, novelty=novelty, **limits)
 
     def answer_limit(self, wildcards: Any) -> int | str:
         return self.matrix.scenarios[wildcards.scenario].max_new_tokens or ""

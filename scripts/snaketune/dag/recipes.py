@@ -4,7 +4,6 @@ from typing import Any
 
 from snaketune.config.claims import REFERENCE
 from snaketune.config.matrix import measured
-from snaketune.config.tasks import TASKS
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
 from snaketune.dag.estimates import UNKNOWN, training_memory
@@ -75,11 +74,6 @@ class Recipes(Cells):
             # Documentation is full of numbers, and none of them is anybody's.
             del found["phone_regions"]
         return {"scenario": found}
-
-    def tokens_recipe(self, scenario: str) -> dict[str, Any]:
-        found = self.scenarios[scenario]
-        budget, novelty = found.budgets.truncated, "novelty" in TASKS[found.task].metrics
-        return {"truncated": budget, "novelty": novelty, **found.model_dump(include={"max_tokens", "gate"})}
 
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """Return what an evaluation depends on; which of the task's metrics count is left out."""

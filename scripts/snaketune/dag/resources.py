@@ -86,7 +86,6 @@ class JobResources:
         return int(wildcards.get("ranks", technique.world_size)) * technique.threads
 
     def rank_cores(self, wildcards: Any) -> int:
-        """Return the cores of one rank of a technique's training."""
         return self._technique(wildcards).threads
 
     def every_core(self, used: Callable[[Any], int]) -> Callable[[Any], int]:

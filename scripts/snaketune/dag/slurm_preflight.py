@@ -59,9 +59,8 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
     choose_status_command(dict(re.findall(r"^(\w+) *= (.*)$", answer.stdout, re.MULTILINE)), settings, log)
     need_space(Path(settings.logdir or ".snakemake/slurm_logs"), LOGS, "storing job logs")
     asked = requests(jobs, settings, directory, log)
-    answers = ((", ".join(rules), test(request)) for request, rules in asked.items())
-    refused = [f"  {rules}: {words(answer)}" for rules, answer in answers if answer.returncode]
-    if refused:
+    answers = ((", ".join(rules), sbatch(request, "--test-only")) for request, rules in asked.items())
+    if refused := [f"  {rules}: {words(answer)}" for rules, answer in answers if answer.returncode]:
         lines = "\n".join(dict.fromkeys(refused))
         raise UserError(
             f"SLURM would refuse these jobs, so nothing was submitted (wrong account, partition or resources?):\n{lines}"
@@ -117,13 +116,14 @@ def requests(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> d
     return found
 
 
-def test(request: str) -> subprocess.CompletedProcess[str]:
-    return call(*shlex.split(request), "--test-only", "--wrap", "true")
+def sbatch(request: str, option: str) -> subprocess.CompletedProcess[str]:
+    """Call a plugin's command with a job that does nothing."""
+    return call(*shlex.split(request), option, "--wrap", "true")
 
 
 def try_submission(request: str) -> None:
     """Submit a held job and cancel it: a full disk of the controller, or a limit, shows only then."""
-    answer = call(*shlex.split(request), "--hold", "--wrap", "true")
+    answer = sbatch(request, "--hold")
     if answer.returncode:
         raise UserError(f"SLURM accepts no jobs at present ({words(answer)}): ask its administrator, or wait")
     call("scancel", answer.stdout.strip().split(";")[0])

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from itertools import product
 
 from snakemake.io import ancient, temp
 from snakemake.logging import logger
@@ -71,19 +72,18 @@ class Targets:
 
     def hosted(self) -> list[str]:
         """Return every file of the runs at hosted services that a row of the summary rests on."""
-        found = [file for folder in contract.hosted_folders(self.matrix.hosted_cells) for file in folder.files]
+        folders = dict.fromkeys(contract.hosted_folders(self.matrix.hosted_cells))
         data = dict.fromkeys(paths.DATA.format(scenario=one["cell"][1]) for one in self.matrix.hosted_cells)
-        return files_in(RESULTS, [*(f"{directory}/manifest.json" for directory in data), *found])
+        made = [file for folder in folders for file in folder.files]
+        return files_in(RESULTS, [*(f"{directory}/manifest.json" for directory in data), *made])
 
     def tuning_curves(self) -> list[str]:
         experiment = self.matrix.experiment
+        techniques = [name for name in self.matrix.techniques if name not in self.matrix.remote]
+        tried = product(experiment.models, experiment.scenarios, techniques, experiment.learning_rate_grid)
         return [
-            f"{RESULTS}/tuning/{model}/{scenario}/{technique}/{rate:g}/train.jsonl"
-            for model in experiment.models
-            for scenario in experiment.scenarios
-            for technique in self.matrix.techniques
-            if technique not in self.matrix.remote
-            for rate in experiment.learning_rate_grid
+            f"{RESULTS}/tuning/{model}/{name}/{technique}/{rate:g}/train.jsonl"
+            for model, name, technique, rate in tried
         ]
 
     def every_file(self) -> list[str]:

@@ -75,20 +75,13 @@ def test_every_shipped_experiment_is_valid_over_the_default(path: Path) -> None:
 def test_every_yaml_file_names_its_schema_for_editors(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     found = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
-    assert found, f"the first line of {path} names no schema"
-    assert (path.parent / found[1]).resolve() in {ROOT / f"config/schemas/{kind}.schema.json" for kind in KINDS}, (
-        f"{path} names a schema that doesn't exist"
-    )
+    assert found
+    assert (path.parent / found[1]).resolve() in {ROOT / f"config/schemas/{kind}.schema.json" for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_schemas_are_those_of_the_typed_models(kind: str) -> None:
-    path = ROOT / f"config/schemas/{kind}.schema.json"
-    assert path.read_text(encoding="utf-8") == schema_text(kind), f"{path} is out of date: run `make schemas`"
-
-
-def test_no_schema_is_left_over() -> None:
-    assert {path.name for path in (ROOT / "config/schemas").iterdir()} == {f"{kind}.schema.json" for kind in KINDS}
+def test_the_schemas_are_those_of_the_typed_models() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "config/schemas").iterdir()}
+    assert written == {f"{kind}.schema.json": schema_text(kind) for kind in KINDS}, "run `make schemas`"
 
 
 @pytest.mark.parametrize(
@@ -128,9 +121,7 @@ def test_no_schema_is_left_over() -> None:
         ("model", MODEL, ["exactly one of build, hub, path"]),
         ("model", MODEL | {"gguf": {"file": "a.gguf", "package": "a==1"}}, ["gguf: package needs sha256"]),
         ("model", MODEL | {"gguf": {"file": "a.gguf"}}, ["gguf needs model_type"]),
-        ("scenario", SCENARIO | {"prompt": "no field"}, ["prompt must hold {text}"]),
         ("scenario", SCENARIO | {"answer": "{label} {other}"}, ["answer may hold"]),
-        ("scenario", SCENARIO | {"prompt": "{text} is about {label}"}, ["prompt may hold {text} only"]),
         ("scenario", SCENARIO | {"split": {"validation": 0.5, "test": 0.5}}, ["split", "must leave rows"]),
         ("export", {"description": "x", "method": "int8"}, ["'int8'", "'dynamic-int8'"]),
         (
@@ -152,23 +143,13 @@ def test_all_faults_of_a_file_come_in_one_message() -> None:
     assert [key for key in ("description", "learning_rate", "world_size", "wrong") if key not in message] == []
 
 
-@given(st.text().filter(lambda key: key not in CONFIG))
-def test_any_extra_key_of_an_experiment_is_refused_by_name(key: str) -> None:
-    assert f"{key}: unknown key" in fault("experiment", CONFIG | {key: 1})
-
-
-@given(st.text().filter(lambda key: key not in CONFIG["training"]), st.none() | st.integers() | st.text())
-def test_any_extra_key_of_a_section_is_refused_by_name(key: str, value: object) -> None:
+@given(st.text().filter(lambda key: key not in CONFIG | CONFIG["training"]), st.none() | st.integers() | st.text())
+def test_any_extra_key_is_refused_by_name(key: str, value: object) -> None:
+    assert f"{key}: unknown key" in fault("experiment", CONFIG | {key: value})
     assert f"training.{key}: unknown key" in fault("experiment", CONFIG | {"training": {key: value}})
 
 
-SCHEMA_PARTS = [
-    part
-    for model in SCHEMAS.values()
-    for schema in [model.model_json_schema()]
-    for part in [schema, *schema["$defs"].values()]
-]
-KEYS = sorted({key for part in SCHEMA_PARTS for key in part.get("properties", {})})
+KEYS = sorted({key for kind in KINDS for key in re.findall(r'"(\w+)":', schema_text(kind))})
 CONTENT = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["lora", "torch", "nf4"]),
     lambda inner: (

@@ -30,17 +30,20 @@ def test_written_rows_are_read_back_equal(
     assert read_jsonl(path) == rows
 
 
-@pytest.mark.parametrize("damaged", [b'{"text": ', b'{"text": "\xff"}\n'], ids=["cut off", "not UTF-8"])
-def test_a_damaged_file_is_named_with_its_line(damaged: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"text": "a"}\n' + damaged)
-    with pytest.raises(UserError, match=r"rows\.jsonl, line \d: damaged since it was written"):
-        read_jsonl(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file"):
-        read_jsonl(tmp_path / "nowhere.jsonl")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n{"text": ', r"rows\.jsonl, line 2: damaged since it was written"),
+        (b'{"text": "a"}\n{"text": "\xff"}\n', r"rows\.jsonl, line 2: damaged since it was written"),
+        (None, r"rows\.jsonl: no such file"),
+    ],
+    ids=["cut off", "not UTF-8", "missing"],
+)
+def test_a_damaged_or_missing_file_is_named(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content:
+        (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_jsonl(tmp_path / "rows.jsonl")
 
 
 def test_a_write_replaces_the_old_file_or_if_interrupted_keeps_it_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -63,19 +66,21 @@ def test_a_row_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None
     assert read_jsonl(path) == [{"value": 1}]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_clear_message(code: int, tmp_path: Path) -> None:
-    message = r"no space left on the disk .* while writing file\.txt"
-    with pytest.raises(UserError, match=message), written_whole(tmp_path / "file.txt") as aside:
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (errno.ENOSPC, UserError, r"no space left on the disk .* while writing file\.txt"),
+        (errno.EDQUOT, UserError, r"no space left on the disk .* while writing file\.txt"),
+        (errno.EIO, OSError, "broken"),
+    ],
+)
+def test_a_full_disk_and_no_other_failure_is_one_clear_message(
+    code: int, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message), written_whole(tmp_path / "file.txt") as aside:
         aside.write_text("half")
-        raise OSError(code, "full")
+        raise OSError(code, "broken")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_another_failure_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="broken"), written_whole(tmp_path / "file.txt") as aside:
-        aside.write_text("half")
-        raise OSError(errno.EIO, "broken")
 
 
 def test_missing_space_is_told_before_any_work(tmp_path: Path) -> None:

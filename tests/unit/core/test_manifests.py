@@ -43,21 +43,16 @@ def test_the_recipe_is_found_among_other_params() -> None:
 
 @pytest.fixture
 def old_file(tmp_path: Path) -> Path:
-    """A file that was last touched some time ago, as far as its times tell."""
+    """A file whose digest may be remembered: it was last changed some time ago, and that time can't be set back."""
     path = tmp_path / "rows.jsonl"
     path.write_text("one")
+    time.sleep(2.1)
     return path
-
-
-def settled(path: Path) -> None:
-    """Wait until a digest of the file may be remembered: its change time can't be set back."""
-    time.sleep(max(0.0, path.stat().st_ctime + 2.1 - time.time()))
 
 
 def test_a_digest_is_remembered_and_not_read_again(
     old_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled(old_file)
     first = FileDigests(tmp_path / "digests.json").of(old_file)
     assert first == files.sha256(old_file)
     monkeypatch.setattr("snaketune.core.file_digests.sha256", lambda path: pytest.fail("it was read again"))
@@ -66,7 +61,6 @@ def test_a_digest_is_remembered_and_not_read_again(
 
 @pytest.mark.parametrize("text", ["two", "longer"])
 def test_a_changed_file_is_read_again_whatever_its_times(old_file: Path, tmp_path: Path, text: str) -> None:
-    settled(old_file)
     times = old_file.stat()
     first = FileDigests(tmp_path / "digests.json").of(old_file)
     old_file.write_text(text)
@@ -74,14 +68,13 @@ def test_a_changed_file_is_read_again_whatever_its_times(old_file: Path, tmp_pat
     assert FileDigests(tmp_path / "digests.json").of(old_file) not in (first, None)
 
 
-def test_a_file_just_written_is_not_remembered(old_file: Path, tmp_path: Path) -> None:
-    FileDigests(tmp_path / "digests.json").of(old_file)
-    assert not (tmp_path / "digests.json").exists()
-
-
-def test_a_spoiled_memory_is_no_harm(old_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "digests.json").write_text("{")
-    assert FileDigests(tmp_path / "digests.json").of(old_file) == files.sha256(old_file)
+def test_a_file_just_written_is_not_remembered_and_a_spoiled_memory_no_harm(tmp_path: Path) -> None:
+    new, memory = tmp_path / "rows.jsonl", tmp_path / "digests.json"
+    new.write_text("one")
+    FileDigests(memory).of(new)
+    assert not memory.exists()
+    memory.write_text("{")
+    assert FileDigests(memory).of(new) == files.sha256(new)
 
 
 @pytest.fixture

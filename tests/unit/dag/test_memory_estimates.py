@@ -9,18 +9,8 @@ import yaml
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.config.technique import Technique
-from snaketune.dag.estimates import (
-    FLOAT,
-    NEEDS,
-    START_SECONDS,
-    UNKNOWN,
-    Shape,
-    adapter_parameters,
-    megabytes,
-    training_bytes,
-    training_memory,
-    training_seconds,
-)
+from snaketune.dag import estimates
+from snaketune.dag.estimates import FLOAT, UNKNOWN, Shape, megabytes, training_bytes, training_memory
 from snaketune.dag.resources import rising
 from snaketune.training.adapters import attach
 
@@ -52,7 +42,7 @@ def test_parameters_are_those_of_the_model() -> None:
 def test_trained_parameters_are_those_that_peft_makes(technique: str) -> None:
     adapter = recipe(technique)["adapter"]
     trained = [one.numel() for one in attach(model(), adapter).parameters() if one.requires_grad]
-    assert adapter_parameters(SHAPE, adapter) == sum(trained)
+    assert estimates.adapter_parameters(SHAPE, adapter) == sum(trained)
 
 
 @pytest.mark.parametrize("ranks", [2, 8])
@@ -81,8 +71,8 @@ def test_a_job_holds_all_its_ranks_and_what_launches_them() -> None:
 
 
 def test_twice_the_cores_halve_the_time_but_for_the_start() -> None:
-    one, two = (training_seconds(10**9, 10**6, cores) for cores in (1, 2))
-    assert (one - START_SECONDS) / (two - START_SECONDS) == pytest.approx(2)
+    one, two = (estimates.training_seconds(10**9, 10**6, cores) for cores in (1, 2))
+    assert (one - estimates.START_SECONDS) / (two - estimates.START_SECONDS) == pytest.approx(2)
 
 
 def test_the_readme_says_what_a_plan_prints() -> None:
@@ -93,6 +83,6 @@ def test_the_readme_says_what_a_plan_prints() -> None:
         asked = {name: training_bytes(recipe(name, **changed), UNKNOWN, 512) for name in names}
         shown = dict(zip(names, map(int, line), strict=True))
         assert {name: round(rising(megabytes(needed), 1) / 1000) for name, needed in asked.items()} == shown
-    asked = {kind: NEEDS[kind].bytes(UNKNOWN.parameters) for kind in ("merge", "export", "quantize")}
+    asked = {kind: estimates.NEEDS[kind].bytes(UNKNOWN.parameters) for kind in ("merge", "export", "quantize")}
     words = "Merging takes {merge:.0f} GB, exporting {export:.0f} and quantizing {quantize:.0f}."
     assert words.format(**{kind: rising(megabytes(needed), 1) / 1000 for kind, needed in asked.items()}) in text

@@ -111,17 +111,12 @@ def test_several_ranks_or_deepspeed_need_a_launcher() -> None:
     assert "launch.py" in params.launcher(cell("deepspeed", ranks="1"), {})
 
 
-def test_memory_grows_with_attempts_and_gpus_are_asked_for_if_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_are_counted() -> None:
     assert [rising(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
-    counted = SimpleNamespace(resource_settings=SimpleNamespace(resources={"gpu": 8}))
-    uncounted = SimpleNamespace(resource_settings=SimpleNamespace(resources={}))
-    found = [JobResources(matrix(), one).training_gpus(cell("lora")) for one in (counted, uncounted)]
-    assert found == [1, 0]
-
-
-def test_a_job_asks_for_more_if_its_model_is_larger_and_a_services_model_counts_nothing() -> None:
-    needs = JobResources(matrix(), None)
+    counted, uncounted = (SimpleNamespace(resource_settings=SimpleNamespace(resources=r)) for r in ({"gpu": 8}, {}))
+    needs = JobResources(matrix(), counted)
+    gpus = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
+    assert gpus == [1, 0]
     own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
     assert own > services
 
