@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from configured import NODES
-from loopback import Cluster, NoCluster, full, output, until
+from loopback import Cluster, NoCluster, full, output, small_disk, succeeds, until
 from runs import Runs
 from support.experiments import small
 from support.forks import serving
@@ -21,18 +20,19 @@ from trainings import EXPERIMENT
 from snaketune.core.files import read_json, write_json
 
 
-def started(cluster: Cluster) -> Cluster:
+@contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
     """Where none can be started the tests are skipped, unless SNAKETUNE_CLUSTER=required."""
     try:
         cluster.start()
     except NoCluster as reason:
-        if os.environ.get("SNAKETUNE_CLUSTER") == "required":
-            pytest.fail(f"no SLURM cluster: {reason}")
-        pytest.skip(f"no SLURM cluster: {reason}")
+        give_up = pytest.fail if os.environ.get("SNAKETUNE_CLUSTER") == "required" else pytest.skip
+        give_up(f"no SLURM cluster: {reason}")
     except BaseException:
         cluster.stop()
         raise
-    return cluster
+    yield cluster
+    cluster.stop()
 
 
 @contextmanager
@@ -50,47 +50,30 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def session_home() -> Iterator[Path]:
-    with short() as path:
-        yield path
-
-
-@pytest.fixture(scope="session")
-def cluster(session_home: Path) -> Iterator[Cluster]:
-    cluster = started(Cluster(session_home))
-    yield cluster
-    cluster.stop()
+def cluster() -> Iterator[Cluster]:
+    with short() as path, running(Cluster(path)) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def small_state(home: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
-    path = home / "small"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=False).returncode:
-        pytest.skip("mount isn't allowed here")
-    yield path
-    subprocess.run(["umount", "--lazy", path], check=True)
+    with small_disk(home / "small", "4m") as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
 def unaccounted(home: Path, small_state: Path) -> Iterator[Cluster]:
     """Without slurmdbd, its state on a small disk."""
-    cluster = started(Cluster(home, accounting=False, state=small_state / "state"))
-    yield cluster
-    cluster.stop()
+    with running(Cluster(home, accounting=False, state=small_state / "state")) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def full_spool(cluster: Cluster) -> Iterator[str]:
     """A node whose slurmd has no room for a job's script: the one that SLURM takes first."""
-    spool = cluster.home / f"spool-{NODES[0]}"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", spool], check=False).returncode:
-        pytest.skip("mount isn't allowed here")
-    with full(spool):
+    with small_disk(cluster.home / f"spool-{NODES[0]}", "64k") as spool, full(spool):
         yield NODES[0]
-    subprocess.run(["umount", "--lazy", spool], check=True)
-    subprocess.run(["scontrol", "update", f"nodename={NODES[0]}", "state=resume"], check=False)
+    succeeds("scontrol", "update", f"nodename={NODES[0]}", "state=resume")
     until(lambda: cluster.states()[NODES[0]] == "idle", f"{NODES[0]} to be back")
 
 
@@ -110,8 +93,7 @@ def forks() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def laptop(forks: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("laptop"), EXPERIMENT)
-    ran = workspace.forked("--cores", "2")
-    assert ran.returncode == 0, ran.stderr
+    workspace.run()
     return workspace
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from configured import NAME, NODES, slurm_conf, slurmdbd_conf
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -48,6 +49,18 @@ def until(done: Callable[[], bool], what: str, seconds: float = 120) -> None:
 
 
 @contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """A disk of its own in place of a folder."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not succeeds("mount", "-t", "tmpfs", "-o", f"size={size}", "none", path):
+        pytest.skip("mount isn't allowed here")
+    try:
+        yield path
+    finally:
+        output("umount", "--lazy", path)
+
+
+@contextmanager
 def full(path: Path) -> Iterator[None]:
     """Leave no byte of a disk free, though daemons delete what they wrote."""
     ended = threading.Event()
@@ -75,7 +88,8 @@ def succeeds(*command: object) -> bool:
 
 
 def output(*command: object) -> str:
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
+    words = [str(word) for word in command]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 class Cluster:
@@ -107,7 +121,7 @@ class Cluster:
         self._start_munge()
         if self.accounting:
             self._start_accounting()
-        self._daemon("slurmctld")
+        output("slurmctld")
         until(lambda: succeeds("scontrol", "ping"), "slurmctld")
         for node in NODES:
             self.start_node(node)
@@ -130,22 +144,19 @@ class Cluster:
             elif path.exists():
                 raise NoCluster(f"{path} belongs to another cluster")
 
-    def _daemon(self, *command: object) -> None:
-        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=600)
-
     def _start_munge(self) -> None:
         key = self.home / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
         places = {"key-file": key, "socket": self.munge, "pid-file": self.home / "run/munged.pid"}
         places |= {"log-file": self.home / "log/munged.log", "seed-file": self.home / "munge.seed"}
-        self._daemon("munged", "--force", *(f"--{name}={path}" for name, path in places.items()))
+        output("munged", "--force", *(f"--{name}={path}" for name, path in places.items()))
         until(lambda: succeeds("munge", "-S", self.munge, "-n"), "munged")
 
     def _start_accounting(self) -> None:
         data, log = self.home / "database", (self.home / "log/mariadbd.log").open("ab")
         options = ["--no-defaults", "--user=root", f"--datadir={data}"]
-        self._daemon("mariadb-install-db", *options, "--auth-root-authentication-method=socket", "--skip-test-db")
+        output("mariadb-install-db", *options, "--auth-root-authentication-method=socket", "--skip-test-db")
         options += [f"--socket={self.database}", f"--pid-file={self.home}/run/mariadbd.own", "--skip-log-bin"]
         options += ["--bind-address=127.0.0.1", f"--port={self.ports['mariadbd']}"]
         options += ["--innodb-buffer-pool-size=32M", "--innodb-lock-wait-timeout=900"]
@@ -153,12 +164,12 @@ class Cluster:
         (self.home / "run/mariadbd.pid").write_text(str(serving.pid))
         client = ["mariadb", "--no-defaults", "-S", self.database, "-e"]
         until(lambda: succeeds(*client, "select 1"), "mariadbd")
-        self._daemon(*client, "create database slurm; create user slurm@'127.0.0.1' identified by 'slurm'")
-        self._daemon(*client, "grant all on slurm.* to slurm@'127.0.0.1'")
-        self._daemon("slurmdbd")
+        output(*client, "create database slurm; create user slurm@'127.0.0.1' identified by 'slurm'")
+        output(*client, "grant all on slurm.* to slurm@'127.0.0.1'")
+        output("slurmdbd")
         until(lambda: succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd")
         for what in (f"cluster {NAME}", f"account {ACCOUNT} cluster={NAME}", f"user root account={ACCOUNT}"):
-            self._daemon("sacctmgr", "-i", "add", *what.split())
+            output("sacctmgr", "-i", "add", *what.split())
 
     def _configure(self) -> None:
         self._write("slurm.conf", slurm_conf(self))
@@ -174,11 +185,15 @@ class Cluster:
         (self.home / name).chmod(0o600)
 
     def start_node(self, node: str) -> None:
-        self._daemon("slurmd", "-N", node)
+        output("slurmd", "-N", node)
 
     def kill_node(self, node: str) -> None:
         """As a power cut does: slurmd and all that its jobs started end without a word."""
         kill([self.pid(f"slurmd-{node}"), *self.processes(node)])
+
+    def revive(self, node: str) -> None:
+        self.start_node(node)
+        until(lambda: self.states()[node] == "idle", f"{node} to be back")
 
     def states(self) -> dict[str, str]:
         return dict(line.split() for line in output("sinfo", "-h", "-N", "-o", "%N %T").splitlines())
@@ -192,32 +207,25 @@ class Cluster:
     def pid(self, daemon: str) -> int:
         return int((self.home / f"run/{daemon}.pid").read_text())
 
-    def task(self, job: str) -> int:
-        """The first process of the step that the plugin's srun starts in a job; proctrack/cgroup signals it alone."""
+    def _started(self) -> Iterator[tuple[int, int | None, dict[str, str]]]:
+        """Each process that jobs started and that still runs: its number, its slurmstepd's, its environment."""
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                told, above = process.environ(), process.parent()
-                if (
-                    told.get("SLURM_JOB_ID") == job
-                    and told.get("SLURM_STEP_ID", "").isdigit()
-                    and above
-                    and above.name().startswith("slurmstepd")
-                ):
-                    return process.pid
+                if (told := process.environ()).get("SLURM_CLUSTER_NAME") == NAME:
+                    above = process.parent()
+                    yield process.pid, above.pid if above and above.name().startswith("slurmstepd") else None, told
+
+    def task(self, job: str) -> int:
+        """The first process of the step that the plugin's srun starts in a job; proctrack/cgroup signals it alone."""
+        for pid, above, told in self._started():
+            if above and told.get("SLURM_JOB_ID") == job and told.get("SLURM_STEP_ID", "").isdigit():
+                return pid
         raise LookupError(f"job {job} has no step")
 
     def processes(self, node: str | None = None) -> list[int]:
         """Everything that the jobs of one node, or of both, started and that still runs, what watches over it first."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                told = process.environ()
-                if told.get("SLURM_CLUSTER_NAME") == NAME and node in (None, told.get("SLURMD_NODENAME")):
-                    found.append(process.pid)
-                    above = process.parent()
-                    if above and above.name().startswith("slurmstepd"):
-                        found.insert(0, above.pid)
-        return found
+        found = [(pid, above) for pid, above, told in self._started() if node in (None, told.get("SLURMD_NODENAME"))]
+        return [*(above for _, above in found if above), *(pid for pid, _ in found)]
 
     def stop(self) -> None:
         """End the jobs, then the daemons by their pid files, then what outlived its job."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -52,18 +53,13 @@ class Coordinator(ForkProcess):
             self.workspace.enter(log, log)
             main(self.arguments)
 
-    def poll(self) -> int | None:
-        return self.exitcode
+    def until(self, done: Callable[[], object], what: str, seconds: float = 600) -> None:
+        """Wait until it has done something, or has ended."""
+        until(lambda: bool(done()) or self.exitcode is not None, what, seconds)
 
-    def wait(self, timeout: float = 60) -> int:
-        """The exit code.
-
-        Raises:
-            TimeoutError: it runs on.
-        """
+    def wait(self, timeout: float = 60) -> int | None:
+        """The exit code; none where it runs on."""
         self.join(timeout)
-        if self.exitcode is None:
-            raise TimeoutError(f"waited {timeout} s for {self.log}")
         return self.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -97,10 +93,11 @@ class Runs:
         self.running[-1].start()
         return self.running[-1]
 
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """The exit code of a whole run, and what it printed."""
-        code = self.start(*arguments, **environment).wait(timeout=1200)
-        return code, self.printed()
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What a whole run that ends with an exit code printed."""
+        assert self.start(*arguments, **environment).wait(timeout=1200) == code, self.printed()
+        assert "Traceback" not in self.printed(), self.printed()
+        return self.printed()
 
     def printed(self) -> str:
         return (self.workspace.path / f"coordinator-{len(self.running) - 1}.log").read_text()
@@ -120,8 +117,8 @@ class Runs:
         """A run whose only job waits."""
         self.hold()
         running = self.start(*arguments, TARGET)
-        until(lambda: bool(self.started()) or running.poll() is not None, "the job to start", 600)
-        assert running.poll() is None, self.printed()
+        running.until(self.started, "the job to start")
+        assert running.exitcode is None, self.printed()
         return running
 
     def end(self) -> None:

@@ -1,18 +1,16 @@
 """Trainings of one small experiment, here and through profiles/slurm."""
 
-import csv
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from loopback import ACCOUNT
 from runs import Runs
-from support.experiments import SMALL, small
+from support.experiments import RUNS, SMALL, small
 from support.workspace import Workspace
 
-from snaketune.core.files import read_jsonl, sha256
+from snaketune.core.files import sha256
 
-RUNS = "results/runs/test-phi3/test-areas"
 LORA, ZERO3 = f"{RUNS}/lora/seed-1", f"{RUNS}/zero3/seed-1"
 # So many steps that one of them can be waited for; no checkpoint but the one that a warning asks for.
 EXPERIMENT: dict[str, Any] = {
@@ -23,15 +21,10 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def metrics(workspace: Workspace, run: str) -> list[dict[str, object]]:
-    return read_jsonl(workspace.path / run / "train.jsonl")
-
-
 def quality(workspace: Workspace) -> list[dict[str, str]]:
     """The rows of the summary without what is measured on a machine."""
     kept = ("model", "scenario", "technique", "seed", "backend", "metric", "value", "ci_low", "ci_high", "delta", "n")
-    with (workspace.path / "results/summary.csv").open(newline="") as file:
-        return [{key: row[key] for key in kept} for row in csv.DictReader(file)]
+    return [{key: row[key] for key in kept} for row in workspace.summary()]
 
 
 def about_to_train(path: Path, laptop: Workspace, technique: str = "lora", **training: Any) -> Runs:

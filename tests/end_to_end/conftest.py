@@ -1,6 +1,5 @@
 """The whole workflow, small: every technique on a model that pre-trains in seconds."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +20,23 @@ def forks() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = small(tmp_path_factory.mktemp("end-to-end"), SMALL)
-    ran = workspace.forked("--cores", "2")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    workspace.run()
     return workspace
+
+
+@pytest.fixture
+def copy(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished experiment that a test may change."""
+    return finished.copied(tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")
 def further(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy whose experiment has the techniques that the other leaves out, and no export."""
-    workspace = Workspace(tmp_path_factory.mktemp("further") / "copy")
-    shutil.copytree(finished.path, workspace.path, symlinks=True)
+    workspace = finished.copied(tmp_path_factory.mktemp("further") / "copy")
     workspace.write("config/techniques/zero2.yaml", technique_at("zero2", 0.0003))
     workspace.write(workspace.experiment, {**SMALL, "techniques": ["full", *FURTHER], "precisions": []})
-    ran = workspace.forked("--cores", "2")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    workspace.run()
     return workspace
 
 

@@ -96,12 +96,15 @@ class Killer:
     def _jobs(self, snakemake: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
         for process in snakemake.children(recursive=True):
             try:
-                command = " ".join(process.cmdline())
+                rules = rules_of(" ".join(process.cmdline()))
             except psutil.Error:
                 continue
-            for rule, (script, part) in COMMANDS.items():
-                if self.counts[rule] > 0 and f"scripts/{script}" in command and part in command:
-                    yield rule, process
+            yield from ((rule, process) for rule in rules if self.counts[rule] > 0)
+
+
+def rules_of(command: str) -> list[str]:
+    """The rules whose job a command is."""
+    return [rule for rule, (script, part) in COMMANDS.items() if f"scripts/{script}" in command and part in command]
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:

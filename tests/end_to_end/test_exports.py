@@ -1,33 +1,28 @@
 """Every precision of a run: built, compared with its parent, evaluated, timed, packaged."""
 
-import csv
-import json
-import shutil
 import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from support.experiments import SMALL
-from support.workspace import Workspace
+from support.experiments import LOSSY, SMALL, run_of
+from support.workspace import Workspace, refusal_of
+
+from snaketune.core.files import read_json
+from snaketune.core.precisions import backend_of
+
+pytestmark = pytest.mark.long
 
 # Of each kind one; test_quantize.py has the other methods and options.
 PRECISIONS = ["fp32", "fp16", "int8", "int8-qdq", "int4", "genai-fp32", "genai-int4"]
-# Of so small a model, hardly trained: how much a lossy precision may lose says nothing here.
-LOSSY = {"kl_divergence": 1.0, "smallest_metric_change": -1.0}
+GENAI = {name for name in PRECISIONS if name.startswith("genai-")}
 EXACT = {"fp32", "fp16", "genai-fp32"}
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
+TARGETS = ("export_all", "package", "export_adapters")
 
 
 @pytest.fixture(scope="module")
 def exported(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of a finished run of LoRA, with further precisions, the benchmark and the packages."""
-    other = Workspace(tmp_path_factory.mktemp("exports") / "copy")
-    shutil.copytree(finished.path, other.path, symlinks=True)
+    other = finished.copied(tmp_path_factory.mktemp("exports") / "copy")
     budgets = {f"onnx-fp32-{name}": LOSSY for name in PRECISIONS if name not in EXACT}
     other.write(
         other.experiment,
@@ -39,18 +34,12 @@ def exported(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
             "benchmark": {"prompt_lengths": [8], "batch_sizes": [1, 2], "new_tokens": 4, "rounds": 2},
         },
     )
-    ran = other.forked("--cores", "2", "export_all", "package", "export_adapters")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    other.run(*TARGETS)
     return other
 
 
-def run_of(workspace: Workspace, technique: str = "lora") -> Path:
-    return workspace.path / f"results/runs/test-phi3/test-areas/{technique}/seed-1"
-
-
-@pytest.mark.long
 def test_every_hop_is_measured_with_its_intervals(exported: Workspace) -> None:
-    hops = read(run_of(exported) / "parity.json")["hops"]
+    hops = read_json(run_of(exported) / "parity.json")["hops"]
     children = {f"onnx-fp32-{name}" for name in PRECISIONS if name != "fp32"}
     assert hops.keys() == {"adapter-merged", "merged-onnx-fp32"} | children
     for name, hop in hops.items():
@@ -64,22 +53,16 @@ def test_every_hop_is_measured_with_its_intervals(exported: Workspace) -> None:
     assert hops["onnx-fp32-fp16"]["greedy_agreement"] > 0.99
 
 
-@pytest.mark.long
 def test_every_precision_is_a_row_of_the_summary_and_a_prefix_has_no_genai(exported: Workspace) -> None:
-    with (exported.path / "results/summary.csv").open(newline="") as file:
-        rows = {(row["technique"], row["backend"]) for row in csv.DictReader(file)}
-    by_onnx_runtime = {f"onnx-{name}" for name in PRECISIONS if not name.startswith("genai-")}
-    genai = {name for name in PRECISIONS if name.startswith("genai-")}
-    assert {backend for technique, backend in rows if technique == "lora"} == {"torch"} | by_onnx_runtime | genai
-    assert {backend for technique, backend in rows if technique == "peft-prefix"} == {"torch"} | by_onnx_runtime
+    rows = {(row["technique"], row["backend"]) for row in exported.summary()}
+    merged = {"torch"} | {backend_of(name) for name in {*PRECISIONS} - GENAI}
+    assert {backend for technique, backend in rows if technique == "lora"} == merged | GENAI
+    assert {backend for technique, backend in rows if technique == "peft-prefix"} == merged
 
 
-@pytest.mark.long
 def test_every_export_is_timed_and_one_is_recommended(exported: Workspace) -> None:
-    systems = read(run_of(exported) / "benchmark.json")["systems"]
-    assert systems.keys() == {"torch-fp32", "torch-bf16"} | {
-        name if name.startswith("genai-") else f"onnx-{name}" for name in PRECISIONS
-    }
+    systems = read_json(run_of(exported) / "benchmark.json")["systems"]
+    assert systems.keys() == {"torch-fp32", "torch-bf16"} | {backend_of(name) for name in PRECISIONS}
     for system in systems.values():
         assert [(shape["prompt_tokens"], shape["batch"]) for shape in system["shapes"]] == [(8, 1), (8, 2)]
         assert all(shape["decode_tokens_per_second"]["least"] > 0 for shape in system["shapes"])
@@ -89,7 +72,6 @@ def test_every_export_is_timed_and_one_is_recommended(exported: Workspace) -> No
     assert "within its parity budget" in report
 
 
-@pytest.mark.long
 def test_the_package_is_of_the_run_and_its_sums_hold(exported: Workspace) -> None:
     package = run_of(exported) / "package"
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=package, check=True)
@@ -99,26 +81,24 @@ def test_the_package_is_of_the_run_and_its_sums_hold(exported: Workspace) -> Non
     assert card["library_name"] == "onnxruntime-genai"
 
 
-@pytest.mark.long
 def test_the_adapter_apart_computes_what_the_merged_model_does(exported: Workspace) -> None:
     for name in ("fp32", "genai-fp32"):
-        assert read(run_of(exported) / f"onnx/adapter/parity-{name}.json")["largest_logit_difference"]["merged"] < 1e-3
+        assert (
+            read_json(run_of(exported) / f"onnx/adapter/parity-{name}.json")["largest_logit_difference"]["merged"]
+            < 1e-3
+        )
 
 
-@pytest.mark.long
 def test_packages_and_adapters_are_proven_too(exported: Workspace) -> None:
-    assert exported.script("verify.py").returncode == 0
+    exported.told("verify.py")
     for name in ("package/README.md", "onnx/adapter/adapter.onnx_adapter"):
         path = run_of(exported) / name
         content = path.read_bytes()
         path.write_bytes(content[:-1])
         shown = exported.script("verify.py")
         path.write_bytes(content)
-        assert shown.returncode == 1
-        assert name in shown.stderr
+        assert name in refusal_of(shown)
 
 
-@pytest.mark.long
 def test_a_second_call_has_nothing_to_do(exported: Workspace) -> None:
-    ran = exported.forked("--cores", "2", "export_all", "package", "export_adapters")
-    assert "Nothing to be done" in ran.stdout + ran.stderr
+    assert "Nothing to be done" in exported.run(*TARGETS)

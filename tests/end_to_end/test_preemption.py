@@ -1,6 +1,5 @@
 """A run that is told to end saves a checkpoint; its next life ends with the bytes of an undisturbed run."""
 
-import shutil
 import signal
 import sys
 import time
@@ -45,9 +44,9 @@ def log_of(out: Path) -> str:
     return (out / "log").read_text()
 
 
-def in_the_middle(running: psutil.Popen, out: Path) -> None:
-    while "step 6/48" not in log_of(out):
-        assert running.poll() is None, log_of(out)
+def wait_for(words: str, log: Path, running: psutil.Popen) -> None:
+    while not (log.exists() and words in log.read_text()):
+        assert running.poll() is None, log.read_text()
         time.sleep(0.02)
 
 
@@ -56,7 +55,7 @@ def test_a_run_that_is_warned_resumes_later(
     technique: str, number: signal.Signals, inputs: Path, whole: dict[str, Path], tmp_path: Path
 ) -> None:
     first = started(LAUNCHERS[technique], inputs, tmp_path, technique)
-    in_the_middle(first, tmp_path)
+    wait_for("step 6/48", tmp_path / "log", first)
     first.send_signal(number)
     assert first.wait(timeout=300) == 1
     said = [line for line in log_of(tmp_path).splitlines() if line.startswith("error")]
@@ -73,9 +72,8 @@ def test_a_run_that_is_warned_resumes_later(
     assert weights(tmp_path) == weights(whole[technique])
 
 
-def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> None:
+def test_snakemake_passes_a_warning_on(copy: Workspace) -> None:
     """With proctrack/cgroup SLURM warns the first process of a job alone, which is a Snakemake."""
-    copy = Workspace(shutil.copytree(finished.path, tmp_path / "copy", symlinks=True))
     slow = '__import__("time").sleep(1) or'
     copy.edit("scripts/train.py", "interrupted=stop_notice()", f"interrupted=lambda stop=stop_notice(): {slow} stop()")
     run = "test-phi3/test-areas/lora/seed-1"
@@ -83,9 +81,7 @@ def test_snakemake_passes_a_warning_on(finished: Workspace, tmp_path: Path) -> N
     log.unlink()
     words = [sys.executable, "-m", "snakemake", "--configfile", copy.experiment, "--cores", "2"]
     warned = psutil.Popen([*words, f"results/runs/{run}/manifest.json"], cwd=copy.path)
-    while not log.exists() or "step 1/" not in log.read_text():
-        assert warned.poll() is None
-        time.sleep(0.05)
+    wait_for("step 1/", log, warned)
     warned.send_signal(signal.SIGUSR1)
     assert warned.wait(timeout=300) == 1
     assert "stopped by a signal after step" in log.read_text()

@@ -1,14 +1,12 @@
 """Every task runs from its data to a row of the summary, on a small model."""
 
-import csv
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.experiments import SMALL
 from support.workspace import REPOSITORY, Workspace
+
+from snaketune.core.files import read_yaml, write_jsonl
 
 WORDS = ["red", "round", "small", "late", "cold", "loud", "plain", "quick", "soft", "tall", "wide", "young"]
 
@@ -33,35 +31,23 @@ SHAPES: dict[str, Any] = {
 }
 
 
-def run(finished: Workspace, path: Path, scenarios: dict[str, Any]) -> list[dict[str, str]]:
+def run(copy: Workspace, scenarios: dict[str, Any]) -> list[dict[str, str]]:
     """The small model tuned by LoRA on each scenario; returns the rows of the summary."""
-    other = Workspace(path / "copy")
-    shutil.copytree(finished.path, other.path, symlinks=True)
     for name, scenario in scenarios.items():
-        if isinstance(scenario, str):
-            (other.path / f"config/scenarios/{name}.yaml").write_text(scenario)
-        else:
-            other.write(f"config/scenarios/{name}.yaml", scenario)
-    for shape, row in SHAPES.items():
-        file = other.path / f"data/{shape}.jsonl"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text("".join(json.dumps(row(number)) + "\n" for number in range(500)))
-    experiment = yaml.safe_load((other.path / other.experiment).read_text())
-    experiment |= {"techniques": ["lora"], "scenarios": list(scenarios), "precisions": []}
-    other.write(other.experiment, experiment)
-    ran = other.forked("--cores", "2")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
-    assert "Traceback" not in ran.stdout + ran.stderr
-    page = (other.path / "results/report.html").read_text()
+        copy.write(f"config/scenarios/{name}.yaml", scenario)
+    copy.write(copy.experiment, {**SMALL, "techniques": ["lora"], "scenarios": list(scenarios), "precisions": []})
+    assert "Traceback" not in copy.run()
+    page = (copy.path / "results/report.html").read_text()
     assert all(f"{name} with" in page for name in scenarios)
-    with (other.path / "results/summary.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return copy.summary()
 
 
-def test_two_lines_make_a_scenario_of_each_shape_of_the_users_rows(finished: Workspace, tmp_path: Path) -> None:
-    task = {shape: "language-modeling" if shape == "text" else "chat" for shape in SHAPES}
-    lines = {shape: f"task: {task[shape]}\nsource: {{path: data/{shape}.jsonl}}\n" for shape in SHAPES}
-    rows = run(finished, tmp_path, lines)
+def test_two_lines_make_a_scenario_of_each_shape_of_the_users_rows(copy: Workspace) -> None:
+    for shape, row in SHAPES.items():
+        write_jsonl(copy.path / f"data/{shape}.jsonl", map(row, range(500)))
+    tasks = {shape: "language-modeling" if shape == "text" else "chat" for shape in SHAPES}
+    lines = {shape: {"task": task, "source": {"path": f"data/{shape}.jsonl"}} for shape, task in tasks.items()}
+    rows = run(copy, lines)
     assert [(row["scenario"], row["technique"]) for row in rows] == [(s, t) for s in SHAPES for t in ("base", "lora")]
     value = {(row["scenario"], row["technique"]): float(row["value"]) for row in rows}
     assert all(row["metric"] == "perplexity" and row["higher_is_better"] == "false" for row in rows)
@@ -73,13 +59,13 @@ BUILTIN = ["ner", "translation", "qa", "music"]
 
 
 @pytest.mark.long
-def test_the_built_in_scenarios_run(finished: Workspace, tmp_path: Path) -> None:
+def test_the_built_in_scenarios_run(copy: Workspace) -> None:
     small: dict[str, Any] = {}
     for name in BUILTIN:
-        content = yaml.safe_load((REPOSITORY / f"config/scenarios/{name}.yaml").read_text())
+        content = read_yaml(REPOSITORY / f"config/scenarios/{name}.yaml")
         small[name] = {**content, "rows": {"train": 60, "validation": 6, "test": 8}, "max_new_tokens": 12}
         small[name] |= {"max_tokens": 250, "gate": "warn"}
-    rows = run(finished, tmp_path, small)
+    rows = run(copy, small)
     metrics = {row["scenario"]: row["metric"] for row in rows}
     assert metrics == {"ner": "entity_f1", "translation": "chrf", "qa": "f1", "music": "abc_validity"}
     for row in rows:

@@ -1,54 +1,46 @@
 """One result at any width: losses and weights of DDP, ZeRO-2 and ZeRO-3 at 1 and 4 ranks, of adapters at 1 and 2."""
 
-import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from support.forks import QUIET, TRAIN
 from support.training_runs import REPOSITORY, command, curve, recipe_of, write_inputs
+
+from snaketune.core.fork_server import start
 
 pytestmark = pytest.mark.long
 
-ENGINES = {
-    "ddp": ("full", {}),
-    "zero2": ("zero2", {}),
-    "zero3": ("zero3", {}),
-    "lora-ddp": ("lora", {}),
-    "lora-zero3": ("lora-zero3", {}),
-}
 # What divides all weights among four ranks divides an adapter's too; test_run.py has all weights at two ranks.
-RUNS = [(name, ranks) for name in ENGINES for ranks in (1, 2 if name.startswith("lora") else 4)]
+WIDTHS = {"full": 4, "zero2": 4, "zero3": 4, "lora": 2, "lora-zero3": 2}
+RUNS = [(name, ranks) for name, widest in WIDTHS.items() for ranks in (1, widest)]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("width")
     write_inputs(directory)
-    runs = []
-    for name, ranks in RUNS:
-        technique, changes = ENGINES[name]
-        recipe = recipe_of(technique, world_size=ranks, **changes)
-        runs.append((ranks, command(directory, directory / f"{name}-{ranks}", recipe)))
-    (directory / "runs.json").write_text(json.dumps(runs))
-    ran = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests/support/forked_ranks.py"), str(directory / "runs.json")],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    with tempfile.TemporaryDirectory(prefix="forks-") as forks:
+        server = start(forks, sys.executable, [*TRAIN, "deepspeed"], QUIET)
+        environment = {**os.environ, "SNAKETUNE_FORK_SERVER": forks, "PYTHON_EXEC": f"{forks}/bin/python"}
+        for name, ranks in RUNS:
+            training = command(directory, directory / f"{name}-{ranks}", recipe_of(name, world_size=ranks))
+            words = [environment["PYTHON_EXEC"], "scripts/launch.py", "--ranks", str(ranks), *training]
+            ran = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+        server.kill()
+        server.wait()
     return directory
 
 
 @pytest.mark.parametrize(("name", "ranks"), RUNS[1:], ids=str)
 def test_a_width_and_an_engine_change_no_loss_and_no_weight(name: str, ranks: int, trained: Path) -> None:
-    reference = trained / ("lora-ddp-1" if name.startswith("lora") else "ddp-1")
+    reference = trained / ("lora-1" if name.startswith("lora") else "full-1")
     one, other = curve(reference), curve(trained / f"{name}-{ranks}")
     assert len(one) == len(other) == 8
     for key in ("loss", "learning_rate", "tokens"):

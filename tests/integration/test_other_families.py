@@ -8,7 +8,7 @@ from support.exported_runs import HOPS, PARITY, PRECISIONS, Place, build, export
 from snaketune.core.files import read_json
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3, long-rope"])
 def test_every_hop_is_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     for name in ("int4", "genai-int4"):
         # Random weights have no likeliest token that four bits would leave alone.

@@ -93,11 +93,9 @@ def told(place: Place) -> dict[str, Any]:
     runs["no rows"] = place.argv("no-rows", recipe_of("int8-qdq"))
     runs["half written"] = place.argv("half-written", recipe_of("int8"), source="cut")
     runs["of gemms"] = place.argv("of-gemms", recipe_of("int8"), source="gemms")
-    runs["too large"] = place.argv("too-large", recipe_of("fp16"), source="large")
     asked = {
         "runs": runs,
         "gemms": [str(place.root / "fp32"), str(place.root / "gemms")],
-        "enlarge": [str(place.root / "fp32"), str(place.root / "large")],
         "layers": [str(place.root / "int8-qdq-pow2/model.onnx"), str(place.tokens)],
     }
     found: dict[str, Any] = json.loads(
@@ -131,7 +129,6 @@ def test_a_quantized_model_is_near_its_parent_and_proven(name: str, place: Place
         ("no rows", ["static-int8 needs training rows", "--calibration-directory"]),
         ("half written", ["model.onnx_data has changed since it was made", "run snakemake"]),
         ("of gemms", ["most weights of this model are read by Gemm", "choose fp32, fp16 or a genai precision"]),
-        ("too large", ["float16", "weight of 1e+06", "65504", "another precision"]),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -1,4 +1,4 @@
-"""Environments that one module of tests needs."""
+"""Environments by their locks, and those that one module of tests needs."""
 
 import os
 import subprocess
@@ -6,6 +6,15 @@ import sys
 from pathlib import Path
 
 from make_environment import pip_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def python_of(name: str) -> str:
+    """The Python of an environment of envs/, made once and shared, as the rules make it."""
+    make = [sys.executable, "scripts/make_environment.py", "--lock", f"envs/{name}/requirements.txt", "--"]
+    told = subprocess.check_output([*make, "-c", "import sys; print(sys.executable)"], cwd=ROOT, text=True)
+    return told.split()[-1]
 
 
 def installed(directory: Path, requirements: str) -> Path:

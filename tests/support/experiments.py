@@ -27,6 +27,7 @@ ELSEWHERE = {
 }
 TICKETS = "".join(f'{{"text": "ticket {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(60))
 
+RUNS = "results/runs/test-phi3/test-areas"
 TECHNIQUES = ["full", "lora", "qlora", "dora", "peft-ia3", "peft-prefix", "deepspeed", "zero3"]
 # Made from the same parts, and run whole by the long tests.
 FURTHER = ["qdora", "peft-vera", "zero2", "lora-zero3"]
@@ -67,6 +68,10 @@ AREAS = {
     "masked arrays": ["numpy.ma"],
     "polynomials": ["numpy.polynomial"],
 }
+
+
+def run_of(workspace: Workspace, technique: str = "lora") -> Path:
+    return workspace.path / RUNS / technique / f"seed-{0 if technique == 'base' else 1}"
 
 
 def technique_at(name: str, rate: float) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The fork servers of the tests: one for this environment, one for that of the exports."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snaketune.core.fork_server import start
-from support.workspace import REPOSITORY
+from support.environments import python_of
 
 TRAIN = ["transformers.models.phi3.modeling_phi3", "accelerate", "peft", "threadpoolctl"]
 EXPORT = ["onnxruntime.quantization", "onnxruntime_genai", "optimum.exporters.onnx"]
@@ -24,14 +23,11 @@ QUIET = {
 @contextmanager
 def serving() -> Iterator[Path]:
     """Both servers, known to every Snakemake and launcher that is started meanwhile."""
-    make = ["scripts/make_environment.py", "--lock", "envs/export/requirements.txt"]
-    show = ["--", "-c", "import sys; print(sys.executable)"]
-    made = subprocess.run([sys.executable, *make, *show], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="forks-") as directory:
         servers = [
             start(directory, sys.executable, TRAIN, QUIET),
-            start(directory, made.stdout.strip(), EXPORT, {**QUIET, "HF_HUB_OFFLINE": "1"}),
+            start(directory, python_of("export"), EXPORT, {**QUIET, "HF_HUB_OFFLINE": "1"}),
         ]
         # torchrun starts each rank by the second.
         names = {"SNAKETUNE_FORK_SERVER": directory, "PYTHON_EXEC": f"{directory}/bin/python"}

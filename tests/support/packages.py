@@ -46,6 +46,7 @@ HOP = {
     "largest_logit_difference": 0.31,
     "share_of_fp32_bytes": 0.16,
 }
+PAIR = {"a": "base", "b": "lora", "difference": -0.375, "ci_low": -0.5, "ci_high": -0.1, "withheld": None}
 
 
 def save_summary(results: Path, **changed: Any) -> None:
@@ -71,32 +72,17 @@ def save_comparison(results: Path, seeds: tuple[int, ...] = (1,), better: bool =
         "seeds_of": {"lora": list(seeds)},
         "values": {name: {"value": 0.6, "ci_low": 0.5, "ci_high": 0.7} for name in ("base", "lora")},
         "artifacts": [{"technique": "lora", "seed": seed, "withheld": None, **ends} for seed in seeds],
-        "pairs": [
-            {
-                **{"a": "base", "b": "lora", "difference": -0.375, "ci_low": -0.5, "ci_high": -0.1, "withheld": None},
-                "claim": "technique" if len(seeds) > 1 else "artifact",
-            }
-        ],
+        "pairs": [{"claim": "technique" if len(seeds) > 1 else "artifact", **PAIR}],
     }
     write_json(results / "comparisons.json", [{"model": "tiny", "scenario": "tickets", **found, **changed}])
 
 
 def save_parity(results: Path, *over_budget: str) -> None:
-    hops = {"adapter-merged": {**HOP}, "merged-onnx-fp32": {**HOP}, "onnx-fp32-int8": {**HOP}}
-    hops["onnx-fp32-genai-int4"] = {
-        **HOP,
-        "perplexity_change": 0.031,
-        "metric_change": -0.0125,
-        "prompt_agreement": 1.0,
-    }
-    found = {
-        "gate": "warn",
-        "hops": hops,
-        "over_budget": list(over_budget),
-        "passed": not over_budget,
-        "without_budget": [],
-    }
-    write_json(results / RUN / "parity.json", found)
+    changes = {"perplexity_change": 0.031, "metric_change": -0.0125, "prompt_agreement": 1.0}
+    hops = dict.fromkeys(("adapter-merged", "merged-onnx-fp32", "onnx-fp32-int8"), HOP)
+    hops["onnx-fp32-genai-int4"] = HOP | changes
+    found = {"gate": "warn", "over_budget": list(over_budget), "passed": not over_budget, "without_budget": []}
+    write_json(results / RUN / "parity.json", {**found, "hops": hops})
 
 
 def save_data(results: Path) -> None:

@@ -19,7 +19,7 @@ from scripts_within import run
 
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
-from snaketune.export import gptq, int8
+from snaketune.export import gptq, int8, onnx_files
 from snaketune.export.calibration import Feeds, calibration_rows
 from snaketune.export.graphs import initializers, linear_nodes
 
@@ -30,25 +30,13 @@ SESSIONS: dict[str, dict[str, str] | None] = {
 }
 
 
-def enlarge(source: Path, target: Path) -> None:
-    """A copy of a model with one weight that fp16 can't hold."""
-    shutil.copytree(source, target)
-    model = onnx.load(target / "model.onnx")
-    tensor = initializers(model.graph)[linear_nodes(model.graph)[0].input[1]]
-    weight = numpy_helper.to_array(tensor).copy()
-    weight[0, 0] = 1e6
-    tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
-    onnx.save_model(model, target / "model.onnx", save_as_external_data=True, location="model.onnx_data")
-    manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
-
-
 def gemms(source: Path, target: Path) -> None:
     """A copy of a model whose linear layers are Gemm, as an exporter makes of other architectures."""
     shutil.copytree(source, target)
     model = onnx.load(target / "model.onnx")
     for node in linear_nodes(model.graph):
         node.op_type = "Gemm"
-    onnx.save_model(model, target / "model.onnx", save_as_external_data=True, location="model.onnx_data")
+    onnx_files.save(model, target)
     manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
 
 
@@ -77,9 +65,8 @@ def layers(path: Path, tokens: Path) -> dict[str, Any]:
         expected = integers.linear(activation, weight, (one, two, three))
         found["layers"] += 1
         found["values"] += expected.size
-        found["accumulator"] = max(
-            found["accumulator"], int(np.abs(integers.accumulate(activation, weight)).max(initial=0))
-        )
+        largest = int(np.abs(integers.accumulate(activation, weight)).max(initial=0))
+        found["accumulator"] = max(found["accumulator"], largest)
         graph = helper.make_graph(
             [left, right, node, after],
             "layer",
@@ -140,8 +127,6 @@ def main() -> None:
     told: dict[str, Any] = {}
     if "gemms" in asked:
         gemms(*map(Path, asked["gemms"]))
-    if "enlarge" in asked:
-        enlarge(*map(Path, asked["enlarge"]))
     told["runs"] = {name: run("quantize_onnx.py", *argv) for name, argv in asked["runs"].items()}
     if "layers" in asked:
         path, tokens = map(Path, asked["layers"])

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.files import read_jsonl, read_yaml
 from snaketune.data.tokens import Rows, write_rows
+from snaketune.training.loop import Fit
 from support.models import tiny_phi3
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,6 +65,19 @@ def command(inputs: Path, out: Path, recipe: dict[str, Any], checkpoint_steps: i
     }
     script = str(REPOSITORY / "scripts/train.py")
     return [script, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+def killed(run: Fit, step: int) -> None:
+    """Let a run end in a step, as by a signal without warning."""
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> float:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run.run(kill, step)
 
 
 def curve(out: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A copy of this repository to run Snakemake in, and what Snakemake would do there."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -17,17 +18,18 @@ import psutil
 import smart_open  # noqa: F401  (like the plugins below: forks find it imported)
 import yaml
 from snakemake.cli import get_argument_parser, main
+from snakemake.utils import update_config
 from snakemake.workflow import Workflow
 
 import snaketune.platforms.registry  # noqa: F401
 from snaketune.core import digest
+from snaketune.core.files import read_yaml
 
 get_argument_parser()
 
 REPOSITORY = Path(__file__).parents[2]
-# Made once and by digest, so that every copy may share them.
+ENVIRONMENTS = "work/environments"
 WITHOUT = "\nwithout one\n"
-SHARED = ("work/environments",)
 
 
 def python() -> str:
@@ -56,14 +58,15 @@ class Workspace:
             if (REPOSITORY / name).is_file():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(REPOSITORY / name, path / name)
-        for name in SHARED:
-            (REPOSITORY / name).mkdir(parents=True, exist_ok=True)
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).symlink_to(REPOSITORY / name)
+        share_environments(path)
         workspace = cls(path)
         for name, content in {cls.experiment: experiment, **(files or {})}.items():
             workspace.write(name, content)
         return workspace
+
+    def copied(self, path: Path) -> "Workspace":
+        """A copy with all results, which a test may change."""
+        return Workspace(Path(shutil.copytree(self.path, path, symlinks=True)), self.experiment)
 
     def write(self, name: str, content: object) -> None:
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +82,29 @@ class Workspace:
         folder = "tools" if (self.path / "tools" / name).is_file() else "scripts"
         command = [python(), f"{folder}/{name}", *map(str, arguments)]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
+
+    def told(self, name: str, *arguments: object) -> str:
+        """The standard output of a script that succeeds."""
+        ran = self.script(name, *arguments)
+        assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+        return ran.stdout
+
+    def run(self, *arguments: str) -> str:
+        """Run Snakemake, which succeeds; returns what it printed."""
+        ran = self.forked("--cores", "2", *arguments)
+        said = ran.stdout + ran.stderr
+        assert ran.returncode == 0, said[-8000:]
+        return said
+
+    def config(self) -> dict[str, Any]:
+        """config.yaml with the experiment laid over it, as Snakemake does."""
+        found: dict[str, Any] = read_yaml(self.path / "config/config.yaml")
+        update_config(found, read_yaml(self.path / self.experiment))
+        return found
+
+    def summary(self) -> list[dict[str, str]]:
+        with (self.path / "results/summary.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
 
     def forked(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake in a fork of this process, which has imported it: a call takes 2 CPU seconds less."""
@@ -178,6 +204,20 @@ class Workspace:
         assert shown.returncode == 0, shown.stderr
         texts = shown.stdout.split(WITHOUT)[1:]
         return {name: jobs_due(plans_in(text)) for name, text in zip(names, texts, strict=True)}
+
+
+def share_environments(path: Path) -> None:
+    """Those of export and of the SDKs are made once and by digest, so that every copy may use them."""
+    (REPOSITORY / ENVIRONMENTS).mkdir(parents=True, exist_ok=True)
+    (path / ENVIRONMENTS).parent.mkdir(parents=True, exist_ok=True)
+    (path / ENVIRONMENTS).symlink_to(REPOSITORY / ENVIRONMENTS)
+
+
+def refusal_of(ran: subprocess.CompletedProcess[str]) -> str:
+    """What a script says that refuses its input."""
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stderr
 
 
 @cache

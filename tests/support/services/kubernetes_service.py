@@ -8,21 +8,23 @@ understands, not that a cluster does the same.
 import json
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
+from support.services.openai_service import Failure, Fault, FaultyHandler
+
+from snaketune.core.files import read_yaml
 
 DEFINITION = Path(os.environ.get("SNAKETUNE_KAITO_CRD", Path(__file__).with_name("workspaces.crd.yaml")))
 ROUTE = re.compile(
     r"^/(?:api/v1|apis/kaito\.sh/v1beta1)/namespaces/(?P<namespace>[^/]+)/(?P<plural>configmaps|workspaces)(?:/(?P<name>[^/]+))?$"
 )
+START = "2026-11-22T10:00:00Z"
 PRESETS = re.compile(r"^phi-(3-(mini|medium)-(4k|128k)-instruct|3\.5-mini-instruct|4(-mini-instruct)?)$")
 
 
@@ -83,56 +85,41 @@ def refusal(workspace: dict[str, Any], configs: dict[str, Any], provisions: bool
     return None
 
 
-class KubernetesService:
-    """Holds objects until it is closed; ``faults`` are used up, one a request that they fit.
+def refused(code: int, message: str = "try later", **headers: str) -> Failure:
+    """An API server's answer that is no object."""
+    failure = Failure(code, message, **headers)
+    failure.content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return failure
 
-    A fault is ``{"method", "plural", "status", "headers"}``, or ``"cut": True``: the request is
-    done, but its answer never comes. ``operator`` is called with each new Workspace, in a thread.
+
+class KubernetesService:
+    """Holds objects until it is closed; a fault's route is like ``POST workspaces``.
+
+    ``operator`` is called with each new Workspace, in a thread.
     """
 
-    def __init__(
-        self, operator: Callable[["KubernetesService", dict[str, Any]], None] | None = None, provisions: bool = True
-    ):
+    def __init__(self, operator: Callable[["KubernetesService", dict[str, Any]], None] | None = None):
         self.objects: dict[str, dict[str, Any]] = {"configmaps": {}, "workspaces": {}}
         self.made: list[str] = []
-        self.faults: list[dict[str, Any]] = []
-        self.requests: list[tuple[str, str]] = []
-        self.tokens = {"good"}
-        self.operator, self.provisions, self.schema = operator, provisions, workspace_schema()
-        self.lock = threading.RLock()
-        service = self
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        self.tokens = {"planted-token"}
+        self.operator, self.provisions, self.schema = operator, True, workspace_schema()
+        self.address, self.lock = "", threading.RLock()
+        self.watch: Callable[[str], None] | None = None
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                service.answer(self)
-
-            do_POST = do_DELETE = do_GET
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def kubeconfig(self, path: Path, token: str = "good") -> Path:  # noqa: S107
+    def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig of this server."""
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "loopback",
             "contexts": [{"name": "loopback", "context": {"cluster": "loopback", "user": "tester"}}],
-            "clusters": [{"name": "loopback", "cluster": {"server": f"http://127.0.0.1:{self.server.server_port}"}}],
-            "users": [{"name": "tester", "user": {"token": token}}],
+            "clusters": [{"name": "loopback", "cluster": {"server": self.address}}],
+            "users": [{"name": "tester", "user": {"token": "planted-token"}}],
         }
         path.write_text(yaml.safe_dump(content))
         return path
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
     def tell(self, name: str, state: str, **conditions: tuple[str, str, str]) -> None:
         """Set a Workspace's status; a condition is (status, time, message)."""
@@ -143,70 +130,64 @@ class KubernetesService:
         with self.lock:
             self.objects["workspaces"][name]["status"] = {"state": state, "conditions": told}
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        route = ROUTE.match(path)
-        self.requests.append((request.command, path))
-        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
-            return self.send(request, 401, "Unauthorized")
-        if not route:
-            return self.send(request, 404, "the server could not find the requested resource")
-        plural, name = route["plural"], route["name"]
-        fault = self.fault(request.command, plural)
-        if fault and "status" in fault:
-            return self.send(request, fault["status"], fault.get("message", "try later"), fault.get("headers"))
-        with self.lock:
-            code, content = self.done(request.command, plural, name, body)
-        if fault:
-            request.close_connection = True
-            request.connection.shutdown(socket.SHUT_RDWR)
-            return None
-        return self.send(request, code, content)
-
-    def fault(self, method: str, plural: str) -> dict[str, Any] | None:
-        with self.lock:
-            for one in self.faults:
-                if one["method"] == method and one["plural"] == plural:
-                    self.faults.remove(one)
-                    return one
-        return None
-
-    def done(self, method: str, plural: str, name: str | None, body: bytes) -> tuple[int, Any]:
+    def answer(self, method: str, plural: str, name: str | None, body: bytes) -> tuple[int, Any]:
         known = self.objects[plural]
         if method == "POST":
-            sent = json.loads(body)
-            name = str(sent["metadata"]["name"])
-            if name in known:
-                return 409, f'{plural} "{name}" already exists'
-            if plural == "workspaces":
-                try:
-                    jsonschema.validate(sent, self.schema)
-                except jsonschema.ValidationError as error:
-                    return 422, f"{error.json_path}: {error.message}"
-                if reason := refusal(sent, self.objects["configmaps"], self.provisions):
-                    return 400, f'admission webhook "validation.workspace.kaito.sh" denied the request: {reason}'
-                self.made.append(name)
-            known[name] = sent
-            if plural == "workspaces" and self.operator:
-                threading.Thread(target=self.operator, args=(self, sent), daemon=True).start()
-            return 201, sent
+            return 201, self.create(plural, known, json.loads(body))
         if name not in known:
-            return 404, f'{plural} "{name}" not found'
-        return (200, known.pop(name)) if method == "DELETE" else (200, known[name])
+            raise refused(404, f'{plural} "{name}" not found')
+        return 200, known.pop(name) if method == "DELETE" else known[name]
 
-    def send(
-        self, request: BaseHTTPRequestHandler, code: int, content: Any, headers: dict[str, str] | None = None
-    ) -> None:
-        if isinstance(content, str):
-            content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": content, "code": code}
-        data = json.dumps(content).encode()
-        request.send_response(code)
-        for key, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(data)),
-            **(headers or {}),
-        }.items():
-            request.send_header(key, value)
-        request.end_headers()
-        request.wfile.write(data)
+    def create(self, plural: str, known: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+        name = str(sent["metadata"]["name"])
+        if name in known:
+            raise refused(409, f'{plural} "{name}" already exists')
+        if plural == "workspaces":
+            try:
+                jsonschema.validate(sent, self.schema)
+            except jsonschema.ValidationError as error:
+                raise refused(422, f"{error.json_path}: {error.message}") from None
+            if reason := refusal(sent, self.objects["configmaps"], self.provisions):
+                raise refused(400, f'admission webhook "validation.workspace.kaito.sh" denied the request: {reason}')
+            self.made.append(name)
+        known[name] = sent
+        if plural == "workspaces" and self.operator:
+            threading.Thread(target=self.operator, args=(self, sent), daemon=True).start()
+        return sent
+
+
+def handler_of(service: KubernetesService) -> type[FaultyHandler]:
+    class Handler(FaultyHandler):
+        def serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            found = ROUTE.match(self.path.split("?")[0])
+            plural, name = (found["plural"], found["name"]) if found else (self.path, None)
+            self.handle_route(service, f"{self.command} {plural}", lambda: self.answered(plural, name, body))
+
+        def answered(self, plural: str, name: str | None, body: bytes) -> tuple[int, Any]:
+            if self.headers.get("Authorization", "").removeprefix("Bearer ") not in service.tokens:
+                raise refused(401, "Unauthorized")
+            if plural not in service.objects:
+                raise refused(404, "the server could not find the requested resource")
+            return service.answer(self.command, plural, name, body)
+
+        do_GET = do_POST = do_DELETE = serve
+
+    return Handler
+
+
+def technique_on(volumes: Path) -> dict[str, object]:
+    """LoRA on a cluster whose volumes are folders of this machine."""
+    lora = read_yaml(Path(__file__).parents[3] / "config/techniques/lora.yaml")
+    platform = {
+        "type": "kaito",
+        "instance_type": "Standard_NC24ads_A100_v4",
+        "labels": {"apps": "snaketune"},
+        "preset": "phi-3-mini-4k-instruct",
+        "data": {"volume": {"volume": {"hostPath": {"path": f"{volumes}/data"}}, "path": f"{volumes}/data"}},
+        "output": {
+            "volume": {"hostPath": {"path": f"{volumes}/out-{{technique}}-{{seed}}"}},
+            "path": f"{volumes}/out-{{technique}}-{{seed}}",
+        },
+    }
+    return {**lora, "platform": platform}

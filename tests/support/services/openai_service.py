@@ -93,7 +93,7 @@ class OpenAiService:
     def answer(self, route: str, path: str, body: Any, query: dict[str, list[str]]) -> Any:
         match [part for part in path.split("/") if part]:
             case ["models"]:
-                return page([{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in self.models])
+                return page([{"id": name} for name in self.models])
             case ["files"] if route.startswith("POST"):
                 return self.upload(*body)
             case ["files"]:
@@ -123,15 +123,7 @@ class OpenAiService:
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         key = f"file-{len(self.files)}"
         self.contents[key] = content
-        self.files[key] = {
-            "id": key,
-            "object": "file",
-            "filename": name,
-            "bytes": len(content),
-            "created_at": self.now(),
-            "purpose": "fine-tune",
-            "status": "uploaded",
-        }
+        self.files[key] = {"id": key, "filename": name, "bytes": len(content), "status": "uploaded"}
         return self.files[key]
 
     def file(self, name: str) -> dict[str, Any]:
@@ -157,19 +149,15 @@ class OpenAiService:
         name = f"ftjob-{len(self.jobs):04}"
         self.jobs[name] = {
             "id": name,
-            "object": "fine_tuning.job",
             "model": body["model"],
             "created_at": self.now(),
             "finished_at": None,
             "fine_tuned_model": None,
-            "organization_id": "o",
             "result_files": [],
             "status": "validating_files",
             "training_file": body["training_file"],
-            "validation_file": body["validation_file"],
             "user_provided_suffix": body["suffix"],
             "metadata": body.get("metadata"),
-            "seed": body["seed"],
             "hyperparameters": body["method"]["supervised"]["hyperparameters"],
             "trained_tokens": None,
             "error": None,
@@ -190,21 +178,14 @@ class OpenAiService:
             job["trained_tokens"] = job["hyperparameters"]["n_epochs"] * sum(len(row.split()) for row in rows)
             job["fine_tuned_model"] = f"ft:{job['model']}:o:{job['user_provided_suffix']}:{job['id']}"
             text = b"step,train_loss,valid_loss\n1,2.5,\n2,1.5,1.75\n"
-            job["result_files"] = [
-                self.upload("step_metrics.csv", base64.b64encode(text) if self.encoded else text)["id"]
-            ]
+            content = base64.b64encode(text) if self.encoded else text
+            job["result_files"] = [self.upload("step_metrics.csv", content)["id"]]
         else:
             job["error"] = {"code": "x", "message": "row 7 violates the usage policies", "param": None}
         return job
 
     def event(self, name: str, number: int) -> dict[str, Any]:
-        return {
-            "id": f"event-{name}-{number}",
-            "object": "fine_tuning.job.event",
-            "created_at": self.now(),
-            "level": "info",
-            "message": f"Step {number}",
-        }
+        return {"id": f"event-{name}-{number}", "created_at": self.now(), "message": f"Step {number}"}
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         asked = Counter(re.findall(r"\w+", body["messages"][-1]["content"]))
@@ -218,13 +199,7 @@ class OpenAiService:
             near = max(chats, key=lambda chat: (Counter(re.findall(r"\w+", chat[-2]["content"])) & asked).total())
             text = near[-1]["content"]
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        return {
-            "id": "c",
-            "object": "chat.completion",
-            "created": self.now(),
-            "model": body["model"],
-            "choices": [choice],
-        }
+        return {"id": "c", "model": body["model"], "choices": [choice]}
 
 
 def token_answer(token: str, expires: float) -> dict[str, str]:
@@ -233,7 +208,7 @@ def token_answer(token: str, expires: float) -> dict[str, str]:
 
 
 def page(data: list[Any], more: bool = False) -> dict[str, Any]:
-    return {"object": "list", "data": data, "has_more": more}
+    return {"data": data, "has_more": more}
 
 
 def uploaded(content: bytes, kind: str) -> tuple[str, bytes]:
@@ -257,7 +232,8 @@ class FaultyHandler(BaseHTTPRequestHandler):
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         with contextlib.suppress(OSError):
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            told = {"Content_Type": "application/json", "Content_Length": str(len(content)), **headers}
+            for name, value in told.items():
                 self.send_header(name.replace("_", "-"), value)
             self.end_headers()
             if self.command != "HEAD":

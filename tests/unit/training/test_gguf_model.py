@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
+from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from snaketune.core.errors import UserError
@@ -16,17 +16,13 @@ from snaketune.training.gguf_model import architecture_of, convert, locate
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 WORDS = ["<unk>", "<s>", "</s>", *"abcdefghijkl", "ab"]
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-# llama.cpp's names of a block's tensors.
-NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, without: str = "none") -> None:
-    """Write a Llama as llama.cpp does: the two halves of each head's rotation interleaved."""
-    writer, config = GGUFWriter(path, "llama"), model.config
+def write_gguf(path: Path, without: str = "none") -> LlamaForCausalLM:
+    """Write a random Llama as llama.cpp does: the two halves of each head's rotation interleaved."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(WORDS), num_key_value_heads=2, max_position_embeddings=64, **SIZES)
+    writer, model = GGUFWriter(path, "llama"), LlamaForCausalLM(config).eval()
     writer.add_name("tiny")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -44,31 +40,23 @@ def write_gguf(path: Path, model: LlamaForCausalLM, without: str = "none") -> No
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_chat_template(TEMPLATE)
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, 1)
     for key, tensor in model.state_dict().items():
         if without in key:
             continue
         value = tensor.numpy()
         if key.endswith(("q_proj.weight", "k_proj.weight")):
             value = value.reshape(config.num_attention_heads, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
-        for ours, theirs in NAMES.items():
-            key = key.replace(f"model.layers.0.{ours}", f"blk.0.{theirs}")
-        key = (
-            key.replace("model.embed_tokens", "token_embd")
-            .replace("model.norm", "output_norm")
-            .replace("lm_head", "output")
-        )
-        writer.add_tensor(key, np.ascontiguousarray(value))
+        writer.add_tensor(names.get_name(key, [".weight"]), np.ascontiguousarray(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return model
 
 
 def test_a_file_becomes_the_model_that_it_was_written_from(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(WORDS), num_key_value_heads=2, max_position_embeddings=64, **SIZES)
-    model = LlamaForCausalLM(config).eval()
-    write_gguf(tmp_path / "tiny.gguf", model)
+    model = write_gguf(tmp_path / "tiny.gguf")
     (tmp_path / "work").mkdir()
     where = locate({"file": str(tmp_path / "tiny.gguf"), "package": None, "sha256": None}, tmp_path / "work")
     out = convert(where, tmp_path / "out")
@@ -80,8 +68,7 @@ def test_a_file_becomes_the_model_that_it_was_written_from(tmp_path: Path) -> No
 
 
 def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    config = LlamaConfig(vocab_size=len(WORDS), num_key_value_heads=2, max_position_embeddings=64, **SIZES)
-    write_gguf(tmp_path / "tiny.gguf", LlamaForCausalLM(config), without="up_proj")
+    write_gguf(tmp_path / "tiny.gguf", without="up_proj")
     with pytest.raises(UserError, match=r"1 weights are missing \(model\.layers\.0\.mlp\.up_proj\.weight first\)"):
         convert(tmp_path / "tiny.gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -97,17 +84,17 @@ def test_a_file_in_a_package_is_found_and_its_hash_compared(tmp_path: Path, monk
     (tmp_path / "a.gguf").write_bytes(b"weights")
     digest = sha256(tmp_path / "a.gguf")
 
-    def found(name: str, file: str, expected: str) -> bytes:
+    def found(package: str = "packed==1.0", file: str = "packed/a.gguf", expected: str = digest) -> bytes:
         with scratch(tmp_path / "work") as work:
-            return locate({"file": file, "package": f"{name}==1.0", "sha256": expected}, work).read_bytes()
+            return locate({"file": file, "package": package, "sha256": expected}, work).read_bytes()
 
-    assert found("packed", "packed/a.gguf", digest) == b"weights"
+    assert found() == b"weights"
     with pytest.raises(UserError, match=r"gguf\.file: packed==1\.0 has no b\.gguf; it has packed/a\.gguf"):
-        found("packed", "b.gguf", digest)
+        found(file="b.gguf")
     with pytest.raises(UserError, match=r"gguf\.sha256: packed/a\.gguf has the hash [0-9a-f]{64}, not 0000"):
-        found("packed", "packed/a.gguf", 64 * "0")
+        found(expected=64 * "0")
     with pytest.raises(UserError, match=r"gguf\.package: absent==1\.0 can't be downloaded \(ERROR") as raised:
-        found("absent", "a.gguf", digest)
+        found("absent==1.0")
     assert raised.value.passing
 
 
