@@ -22,6 +22,7 @@ from snaketune.inference.decoding import (
     answer_likelihoods,
     candidate_likelihoods,
     generate,
+    reference_likelihoods,
     write_probe,
 )
 from snaketune.inference.load import load, prove
@@ -52,15 +53,20 @@ def stop_agreement(backend: Backend, tokens: Rows, ends: set[int], prompts: int)
     return {"stop_agreement": float(np.mean(right))}
 
 
-def answers(
+def labelled(
+    backend: Backend, tokens: Rows, candidates: dict[str, list[int]]
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Return the likeliest label of each test row, and the negative log-likelihood of its reference in nats."""
+    labels, ids = list(candidates), [np.array(label, dtype=np.int64) for label in candidates.values()]
+    scores = candidate_likelihoods(backend, tokens.prompts, ids)
+    chosen = [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
+    return chosen, reference_likelihoods(backend, tokens, ids, scores)
+
+
+def generated(
     backend: Backend, tokens: Rows, decoding: dict[str, Any], tokenizer: Tokenizer, recipe: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Choose the likeliest label of each test row if there are labels, else generate an answer."""
-    if decoding["candidates"]:
-        candidates = [np.array(ids, dtype=np.int64) for ids in decoding["candidates"].values()]
-        scores = candidate_likelihoods(backend, tokens.prompts, candidates)
-        labels = list(decoding["candidates"])
-        return [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
+    """Return a greedy answer to each test row."""
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     counted = count_cut_references(tokens, recipe["max_new_tokens"])
     # Checked before training too, but the limit may have changed since.
@@ -93,9 +99,13 @@ def predictions(
         UserError: a likelihood is not finite, so no answer of the model means anything.
     """
     decoding = {**decoding, "training": tuple(decoding["training"])}
-    has_answers = "messages" in rows[0]
-    made = answers(backend, tokens, decoding, tokenizer, recipe) if has_answers else [{} for _ in rows]
-    likelihoods = answer_likelihoods(backend, tokens)
+    made: list[dict[str, Any]] = [{} for _ in rows]
+    if decoding["candidates"]:
+        made, likelihoods = labelled(backend, tokens, decoding["candidates"])
+    else:
+        if "messages" in rows[0]:
+            made = generated(backend, tokens, decoding, tokenizer, recipe)
+        likelihoods = answer_likelihoods(backend, tokens)
     # A long text is tokenized as several pieces, but its likelihood is one figure: pieces aren't independent.
     bounds = itertools.pairwise(itertools.accumulate((row.get("pieces", 1) for row in rows), initial=0))
     predicted = []

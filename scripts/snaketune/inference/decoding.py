@@ -22,12 +22,12 @@ class Backend(Protocol):
     """A causal language model that keeps a cache of past keys and values."""
 
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
         """Run ids (rows, length; int64) after ``past`` (None at first).
 
-        ``mask`` (rows, past and ids; int64) is 0 where a row is padded on the left. ``past`` can't be
-        used again, unless ``again`` asks for that.
+        ``mask`` (rows, past and ids; int64) is 0 where a row is padded on the left. ``past`` can't be used
+        again, unless ids has ``copies`` rows for each of its rows.
 
         Returns the logits of at least the last ``keep`` positions, (rows, >= keep, vocabulary),
         and the longer past.
@@ -52,22 +52,39 @@ def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
 
 
 def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]) -> np.ndarray:
-    """Return the log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates)."""
+    """Return the log-likelihood in nats of each candidate answer after each prompt: (prompts, candidates).
+
+    A prompt is read once; candidates of one length are scored together after it.
+    """
     scores = np.zeros((len(prompts), len(candidates)))
+    lengths = [len(candidate) for candidate in candidates]
     for numbers in equal_lengths(prompts):
         ids = np.stack([prompts[n] for n in numbers]).astype(np.int64)
         logits, past = backend.forward(ids, None, 1)
-        first = log_softmax(logits[:, -1])
-        for column, candidate in enumerate(candidates):
-            scores[numbers, column] = first[:, candidate[0]]
-            if len(candidate) > 1:
-                rest = np.tile(candidate[:-1], (len(numbers), 1))
-                logits, _ = backend.forward(rest, past, len(candidate) - 1, again=True)
-                following = log_softmax(logits[:, -(len(candidate) - 1) :])
-                scores[numbers, column] += np.take_along_axis(
-                    following, np.tile(candidate[1:], (len(numbers), 1))[..., None], -1
-                )[..., 0].sum(-1)
+        scores[numbers] = log_softmax(logits[:, -1])[:, [candidate[0] for candidate in candidates]]
+        for length in sorted({*lengths} - {1}):
+            group = [n for n in range(len(candidates)) if lengths[n] == length]
+            most = max(1, 4 * TOKENS_AT_ONCE // (len(numbers) * (ids.shape[1] + length)))
+            for columns in (group[start : start + most] for start in range(0, len(group), most)):
+                answers = np.tile([candidates[n] for n in columns], (len(numbers), 1)).astype(np.int64)
+                logits, _ = backend.forward(answers[:, :-1], past, length - 1, copies=len(columns))
+                likely = log_softmax(logits[:, 1 - length :])
+                following = np.take_along_axis(likely, answers[:, 1:, None], -1)[..., 0].sum(-1)
+                scores[np.ix_(numbers, columns)] += following.reshape(len(numbers), -1)
     return scores
+
+
+def reference_likelihoods(backend: Backend, rows: Rows, candidates: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """Return what ``answer_likelihoods`` does, but take the likelihood of an answer that is a candidate from its score."""
+    columns = {tuple(candidate.tolist()): column for column, candidate in enumerate(candidates)}
+    found = np.full(len(rows), np.nan)
+    for number, prompt in enumerate(rows.prompts):
+        answer = tuple(rows.ids[number][len(prompt) :].tolist())
+        if len(prompt) and answer in columns and rows.answer_tokens([number]) == len(answer):
+            found[number] = -scores[number, columns[answer]]
+    rest = np.flatnonzero(np.isnan(found))
+    found[rest] = answer_likelihoods(backend, Rows([rows.ids[n] for n in rest], [rows.answers[n] for n in rest]))
+    return found
 
 
 def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

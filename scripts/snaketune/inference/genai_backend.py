@@ -89,20 +89,20 @@ class GenaiBackend:
         return generator.get_output("logits")[0, -keep:]
 
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
         past = past or Past([self._generator() for _ in ids], [0] * len(ids))
         if [generator.token_count() for generator in past.generators] != past.counts:
             raise ValueError("this past was used before: its generators have moved on")
         keep = min(keep, ids.shape[1])
         rows = []
-        for number, generator in enumerate(past.generators):
+        for number in range(len(ids)):
+            at = number // max(1, copies)
+            generator = past.generators[at]
             kept = ids[number] if mask is None else ids[number][mask[number, -ids.shape[1] :] == 1]
             logits = self._logits(generator, kept, keep)
             # NaN marks padding, which must never be read.
             rows.append(np.pad(logits, ((keep - len(logits), 0), (0, 0)), constant_values=np.nan))
-        longer = Past(past.generators, [generator.token_count() for generator in past.generators])
-        if again:
-            for generator, count in zip(past.generators, past.counts, strict=True):
-                generator.rewind_to(count)
-        return np.stack(rows), longer
+            if copies:
+                generator.rewind_to(past.counts[at])
+        return np.stack(rows), Past(past.generators, [generator.token_count() for generator in past.generators])

@@ -53,9 +53,11 @@ class OnnxBackend:
         return {name: np.tile(named[name], (rows, 1, 1, 1)) for name in self.past_names}
 
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
         past = past or self._first_past(len(ids))
+        if copies > 1:
+            past = {name: kept.repeat(copies, axis=0) for name, kept in past.items()}
         seen = next(iter(past.values())).shape[2] if past else 0
         if mask is None:
             whole = np.ones((len(ids), seen + ids.shape[1]), np.int64)

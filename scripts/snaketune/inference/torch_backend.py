@@ -30,10 +30,14 @@ class TorchBackend:
 
     @torch.inference_mode()
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
-        # The cache is changed in place.
-        past = self._first_past(len(ids)) if past is None else copy.deepcopy(past) if again else past
+        if past is None:
+            past = self._first_past(len(ids))
+        elif copies:
+            # The model appends to the cache in place.
+            past = copy.deepcopy(past)
+            past.batch_repeat_interleave(copies)
         inputs: dict[str, torch.Tensor] = {}
         if mask is not None:
             whole = torch.from_numpy(np.pad(mask, ((0, 0), (self.virtual_tokens, 0)), constant_values=1))

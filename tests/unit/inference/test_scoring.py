@@ -30,10 +30,10 @@ class SumBackend:
     """The next token depends on the sum of all tokens so far, so a lost past is seen; and padding."""
 
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
         seen = np.ones_like(ids) if mask is None else mask[:, -ids.shape[1] :]
-        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past)
+        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past.repeat(max(1, copies), axis=0))
         return TABLE[sums % VOCABULARY][:, -keep:], sums[:, -1:]
 
 
