@@ -17,6 +17,8 @@ from snaketune.data.formats import exchange
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
 
+Counts = dict[str, int]
+
 
 class TokensParams(TypedDict):
     max_tokens: int
@@ -44,7 +46,7 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool, name: str, faults: Faults
-) -> tuple[Rows, list[dict[str, Any]], dict[str, int]]:
+) -> tuple[Rows, list[dict[str, Any]], Counts]:
     """Cut chats at ``longest`` tokens and drop those with no answer left; plain texts become several pieces.
 
     Test rows (``asked``) have the sequence of their last answer only, and are also dropped if nothing is left of it.
@@ -55,9 +57,7 @@ def tokenize(
     Returns:
         The tokens, the rows that were kept, and counts of what was cut.
     """
-    ids: list[np.ndarray] = []
-    answers: list[np.ndarray] = []
-    kept: list[dict[str, Any]] = []
+    ids, answers, kept = list[np.ndarray](), list[np.ndarray](), list[dict[str, Any]]()
     count = dict.fromkeys(("answer_tokens", "lost_answer_tokens", "cut_rows", "dropped_rows", "longest"), 0)
     count["rows"] = len(rows)
     for row in rows:
@@ -88,12 +88,7 @@ def tokenize(
 
 
 def card(
-    counts: dict[str, dict[str, int]],
-    longest: int,
-    recipe: TokensParams,
-    name: str,
-    faults: Faults,
-    references: dict[str, int] | None = None,
+    counts: dict[str, Counts], longest: int, recipe: TokensParams, name: str, faults: Faults, references: Counts | None
 ) -> dict[str, Any]:
     """Return the counts of what was cut, and the gate's verdict; rows with ``faults`` were left out.
 
@@ -123,8 +118,8 @@ def card(
         )
     for line in over:
         print(f"over budget: {name}: {line}")
-    counted = {"references": references} if references else {}
-    return {"max_tokens": longest, "splits": counts, **counted, "over_budget": over, "passed": not over}
+    found = {"max_tokens": longest, "splits": counts, "over_budget": over, "passed": not over}
+    return found | ({"references": references} if references else {})
 
 
 def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path) -> None:
@@ -179,7 +174,7 @@ def main() -> None:
     longest = min(recipe["max_tokens"], tokenizer.model_max_length, positions(base))
     name = f"{data.name} with {base.parent.name}"
     faults = Faults()
-    made, counts = dict[str, Rows](), dict[str, dict[str, int]]()
+    made, counts = dict[str, Rows](), dict[str, Counts]()
     for split, rows in given.items():
         of_split = (split == "test", f"{name}: {split}", faults)
         made[split], kept, counts[split] = tokenize(tokenizer, rows, longest, *of_split)

@@ -32,11 +32,11 @@ class Question(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """An item of a section as a passage shows it."""
+    """An item of a section as a passage shows it: with its description, or with none."""
 
     section: str
     item: Item
-    header: str
+    text: str
     description: str
 
 
@@ -54,22 +54,16 @@ def passage(name: str, docstring: Docstring, length: int) -> tuple[str, list[Sho
     kept: dict[str, list[Shown]] = {section: [] for section in sections}
     left = length - len(first_line)
     for section, item in order:
-        line = header(section, item)
-        description = item.description if len(item.description) <= LONGEST_DESCRIPTION else ""
-        needed = len(line) + 1 + (0 if kept[section] else len(section) + 1)
-        if description and needed + len(description) + 3 <= left:
-            needed += len(description) + 3
-        else:
-            description = ""
-        if line and needed <= left:
-            left -= needed
-            kept[section].append(Shown(section, item, line, description))
-    lines = [first_line]
-    for section in sections:
-        lines += [section] if kept[section] else []
-        for shown in kept[section]:
-            lines += [shown.header, f"  {shown.description}"] if shown.description else [shown.header]
-    return "\n".join(lines), [shown for section in sections for shown in kept[section]]
+        line, more = header(section, item), item.description
+        ways = [Shown(section, item, f"{line}\n  {more}", more)] if 0 < len(more) <= LONGEST_DESCRIPTION else []
+        for shown in [*ways, Shown(section, item, line, "")]:
+            needed = len(shown.text) + 1 + (0 if kept[section] else len(section) + 1)
+            if line and needed <= left:
+                left -= needed
+                kept[section].append(shown)
+                break
+    lines = [line for name in sections if kept[name] for line in (name, *(shown.text for shown in kept[name]))]
+    return "\n".join([first_line, *lines]), [shown for section in sections for shown in kept[section]]
 
 
 def questions(docstring: Docstring, shown: list[Shown]) -> Iterator[Question]:

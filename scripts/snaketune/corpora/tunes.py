@@ -32,7 +32,7 @@ RHYTHMS = (
     "march", "minuet", "waltz", "air",
 )  # fmt: skip
 MODES = {"maj": "", "min": "m"}
-LEAST_BARS = 3
+LEAST_BARS, MOST_BARS = 3, 8
 
 
 class Tune(NamedTuple):
@@ -42,26 +42,23 @@ class Tune(NamedTuple):
     tokens: list[Token]
 
 
-def examples(corpus: Path, *, max_characters: int = 200, max_bars: int = 8) -> list[Example]:
+def examples(corpus: Path, *, max_characters: int) -> list[Example]:
     """Return tunes as a prompt (rhythm, metre, unit length, key and the first bar) and a completion (the next bars).
 
-    A completion ends at the end of a section, at ``max_bars``, or with the last bar that fits. Tunes with chords,
-    with several voices, or with a bar in the example that doesn't sum to the metre are left out. Tunes that
-    share a title are one group.
+    A completion ends at the end of a section, after eight bars (the prompt's among them, without a pick-up), or with
+    the last bar that fits. Tunes with chords, with several voices, or with a bar in the example that doesn't sum to
+    the metre are left out. Tunes that share a title are one group.
 
     Args:
         corpus: unused; tunes need no documentation.
         max_characters: of a completion.
-        max_bars: of prompt and completion together, without a pick-up.
 
     Raises:
         UserError: music21 is installed without its corpus.
     """
     rows, titles = [], []
     for identity, text in _texts():
-        tune = _read(text)
-        cut = tune and _cut(tune, max_characters, max_bars)
-        if tune and cut:
+        if (tune := _read(text)) and (cut := _cut(tune, max_characters)):
             opening, completion = cut
             header = "\n".join(f"{name}:{value}" for name, value in tune.header.items())
             prompt = f"Continue this {tune.rhythm} in ABC notation.\n{header}\n{opening}"
@@ -140,16 +137,15 @@ def _pitch(note: str) -> str:
     return re.sub(r"[\^_=\d/]", "", note)
 
 
-def _cut(tune: Tune, max_characters: int, max_bars: int) -> tuple[str, str] | None:
+def _cut(tune: Tune, max_characters: int) -> tuple[str, str] | None:
     """Return the first bar with its pick-up, and the bars after it; None if they are too few or of a wrong length."""
-    bars = abc_notation.split_bars(tune.tokens)
-    bars = abc_notation.Bars(bars.music[: max_bars + 1], bars.lines[: max_bars + 1])
+    bars = abc_notation.Bars(*(part[: MOST_BARS + 1] for part in abc_notation.split_bars(tune.tokens)))
     lengths = abc_notation.bar_lengths(tune.header, bars)
     if not lengths:
         return None
     start = 1 if abc_notation.count_bars(tune.header, lengths[:1], bars.lines[:1])["bars"] else 2
     opening, completion, end = _write(bars, 0, start), "", start
-    while end < min(start + max_bars - 1, len(lengths)):
+    while end < min(start + MOST_BARS - 1, len(lengths)):
         longer = _write(bars, start, end + 1)
         if len(longer) > max_characters:
             break

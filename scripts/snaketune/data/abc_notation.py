@@ -48,16 +48,13 @@ class Bars(NamedTuple):
 
 def tokenize(body: str) -> list[Token] | None:
     """Return the tokens of a tune's body, or None if anything in it isn't music code."""
-    tokens, position, apart, body = [], 0, False, body.strip(" \t\n")
-    while position < len(body):
-        match = TOKEN.match(body, position)
-        if match is None:
-            return None
-        if match.lastgroup and match.lastgroup != "space":
-            tokens.append(Token(match.lastgroup, match.group(), apart))
-        position, apart = match.end(), match.lastgroup == "space"
+    body = body.strip(" \t\n")
+    found = [(str(match.lastgroup), match[0]) for match in TOKEN.finditer(body)]
+    apart = [False, *(kind == "space" for kind, _ in found)]
+    tokens = [Token(*one, after) for one, after in zip(found, apart, strict=False) if one[0] != "space"]
     kinds = "".join(LETTERS[token.kind] for token in tokens)
-    return tokens if GRAMMAR.fullmatch(kinds) and kinds.count("o") == kinds.count("c") else None
+    music = "".join(text for _, text in found) == body and GRAMMAR.fullmatch(kinds)
+    return tokens if music and kinds.count("o") == kinds.count("c") else None
 
 
 def split_bars(tokens: list[Token]) -> Bars:

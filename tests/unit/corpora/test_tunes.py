@@ -22,7 +22,7 @@ def rows() -> list[Example]:
     texts = corpus._texts()[::10]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "_texts", lambda: texts)
-        return corpus.examples(Path())
+        return corpus.examples(Path(), max_characters=200)
 
 
 def test_every_tune_of_the_corpus_is_valid_and_all_its_bars_are_full(rows: list[Example]) -> None:
@@ -55,9 +55,9 @@ K:A Mixolydian
 """
 
 
-def read(monkeypatch: pytest.MonkeyPatch, *texts: str, **options: int) -> list[Example]:
+def read(monkeypatch: pytest.MonkeyPatch, *texts: str, max_characters: int = 200) -> list[Example]:
     monkeypatch.setattr(corpus, "_texts", lambda: [(str(number), text) for number, text in enumerate(texts)])
-    return corpus.examples(Path(), **options)
+    return corpus.examples(Path(), max_characters=max_characters)
 
 
 def test_a_tune_becomes_its_header_its_first_bar_and_the_bars_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +70,13 @@ def test_a_tune_becomes_its_header_its_first_bar_and_the_bars_after_it(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "completion"),
-    [({}, "A8|B8|c8|d8:|"), ({"max_bars": 4}, "A8|B8|c8|"), ({"max_characters": 11}, "A8|B8|c8|")],
+    ("longest", "completion"),
+    [(200, "A8|B8|c8|d8:|"), (11, "A8|B8|c8|")],
 )
 def test_a_completion_ends_with_its_section_or_where_a_limit_is_met(
-    options: dict[str, int], completion: str, monkeypatch: pytest.MonkeyPatch
+    longest: int, completion: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [row] = read(monkeypatch, HEAD + "G8|A8|B8|c8|d8::e8|f8|", **options)
+    [row] = read(monkeypatch, HEAD + "G8|A8|B8|c8|d8::e8|f8|", max_characters=longest)
     assert row.fields["completion"] == completion
 
 
@@ -98,7 +98,7 @@ def test_tunes_with_a_title_in_common_are_one_group(monkeypatch: pytest.MonkeyPa
 def test_a_music21_without_tunes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="no tunes found; install music21 with its corpus"):
-        corpus.examples(tmp_path)
+        corpus.examples(tmp_path, max_characters=200)
 
 
 @pytest.mark.parametrize(
