@@ -139,7 +139,8 @@ def _pitch(note: str) -> str:
 
 def _cut(tune: Tune, max_characters: int) -> tuple[str, str] | None:
     """Return the first bar with its pick-up, and the bars after it; None if they are too few or of a wrong length."""
-    bars = abc_notation.Bars(*(part[: MOST_BARS + 1] for part in abc_notation.split_bars(tune.tokens)))
+    music, lines = abc_notation.split_bars(tune.tokens)
+    bars = abc_notation.Bars(music[: MOST_BARS + 1], lines[: MOST_BARS + 1])
     lengths = abc_notation.bar_lengths(tune.header, bars)
     if not lengths:
         return None

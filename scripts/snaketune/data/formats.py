@@ -51,7 +51,6 @@ def string(cell: Cell) -> str:
     if not isinstance(cell.value, str):
         raise Fault(cell.name, f"expected a string, found {describe(cell.value)}")
     if "\0" in cell.value:
-        # The readers of JSON and text refuse it; Parquet and the hub may hold it.
         raise Fault(cell.name, "a NUL character")
     return cell.value
 

@@ -85,18 +85,13 @@ def select(examples: list[Example], scenario: ScenarioParams, findings: Findings
     A text that is like one already kept is dropped, so no text is in two splits. A test row leaks
     if the data themselves put a row like it in training.
     """
-    task, by_label = TASKS[scenario["task"]], bool(scenario["rows_per_label"])
-    limits = scenario["rows_per_label"] or scenario["rows"]
-    totals = scenario["rows"] if by_label else None
+    task, totals, per_label = TASKS[scenario["task"]], scenario["rows"], scenario["rows_per_label"]
     texts = Duplicates(**scenario["near_duplicates"])
-    count: collections.Counter[Any] = collections.Counter()
-    kept: list[Example] = []
-    leaking: set[int] = set()
+    count, kept, leaking = collections.Counter[Any](), list[Example](), set[int]()
     for example in sorted(examples, key=lambda one: (SPLITS[::-1].index(one.split), hash_order(one.id))):
-        split = example.split
-        cell = (split, example.fields["label"] if by_label else "")
-        if (limits and count[cell] >= limits[split]) or (totals and count[split] >= totals[split]):
-            findings.dropped["over the number of rows" + (" per label" if by_label else "")] += 1
+        split, cell = example.split, (example.split, example.fields.get("label"))
+        if (totals and count[split] >= totals[split]) or (per_label and count[cell] >= per_label[split]):
+            findings.dropped["over the number of rows" + (" per label" if per_label else "")] += 1
             continue
         findings.counts["duplicates"].of += 1
         how, numbers = texts.add(task.parts(example.fields))

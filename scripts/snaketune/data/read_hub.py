@@ -16,8 +16,7 @@ def hub_rows(source: SourceParams) -> Iterator[Row]:
     # Its requests name the version of each framework that it finds, whatever HF_HUB_DISABLE_TELEMETRY says.
     datasets.config.TORCH_AVAILABLE = False
     name, revision = source["hub"], source["revision"] or ""
-    for split in (split for split in SPLITS if split in source["splits"]):
-        theirs = source["splits"][split]
+    for split, theirs in sorted(source["splits"].items(), key=lambda pair: SPLITS.index(pair[0])):
         try:
             loaded = datasets.load_dataset(name, source["configuration"], revision=revision, split=theirs)
         # Wrong names, networks, caches and formats raise exceptions of five packages.

@@ -70,16 +70,14 @@ def _texts(cells: Cells) -> Fields:
     return {key: text(cell) for key, cell in cells.items()}
 
 
+def _labelled(cells: Cells) -> Fields:
+    return {"text": text(cells["text"]), "label": label(cells["label"])}
+
+
 class Classification(Task):
     rows_are = "a text, and its label as the answer"
     answer = "label"
-    formats = (
-        Format(
-            "text + label",
-            keys("text", "label"),
-            lambda cells: {"text": text(cells["text"]), "label": label(cells["label"])},
-        ),
-    )
+    formats = (Format("text + label", keys("text", "label"), _labelled),)
     labels_are = "label"
 
     def labels(self, fields: Fields) -> list[str]:

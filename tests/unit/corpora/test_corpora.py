@@ -2,7 +2,6 @@
 
 import collections
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,20 +57,21 @@ def corpus(tmp_path: Path, *rows: dict[str, str]) -> Path:
 def test_a_docstring_is_read_with_its_sections() -> None:
     read = docstrings.parse(DOCSTRING)
     assert read.summary == "Compute an incomplete factorization of A, i.e. Part of it."
-    array, tolerances, mode, rest = read.sections["Parameters"]
-    assert (array.name, array.bare_type, array.description) == ("A", "(N, N) array_like", "Sparse array to factorize.")
-    assert (tolerances.name, tolerances.type, tolerances.bare_type) == (
-        "drop_tol, fill_factor",
-        "float, optional",
-        "float",
-    )
-    assert (mode.bare_type, mode.default, mode.description) == ("{'fast', 'exact'}", "'fast'", "")
-    assert rest.name == "*args"
-    assert [(one.name, one.type) for one in read.sections["Returns"]] == [("factor", "SuperLU")]
-    assert [(one.name, one.description) for one in read.sections["Raises"]] == [
-        ("ValueError", "If A isn't square."),
-        ("LinAlgError", "if it is singular."),
-    ]
+    sections = {
+        name: [(one.name, one.bare_type, one.default, one.description) for one in items]
+        for name, items in read.sections.items()
+        if items
+    }
+    assert sections == {
+        "Parameters": [
+            ("A", "(N, N) array_like", "", "Sparse array to factorize."),
+            ("drop_tol, fill_factor", "float", "", "Tolerances of the factorization."),
+            ("mode", "{'fast', 'exact'}", "'fast'", ""),
+            ("*args", "", "", "More."),
+        ],
+        "Returns": [("factor", "SuperLU", "", "Object with a solve method.")],
+        "Raises": [("ValueError", "", "", "If A isn't square."), ("LinAlgError", "", "", "if it is singular.")],
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,40 +110,27 @@ def test_an_area_is_that_of_the_longest_prefix_and_its_names_are_gone(tmp_path: 
         row("scipy.linalgebra", "f", "Of no area."),
         row("scipy.sparse.linalg", "f", "one two three four"),
     )
-    options: dict[str, Any] = {"aliases": ["la"], "max_characters": 17, "min_characters": 1}
-    found = areas.examples(
-        path, areas={"sparse": ["scipy.sparse"], "algebra": ["scipy.linalg", "scipy.sparse.linalg"]}, **options
-    )
-    assert [(one.fields["label"], one.fields["text"]) for one in found] == [
-        ("algebra", "'s and work."),
-        ("algebra", "one two three"),
+    named = {"sparse": ["scipy.sparse"], "algebra": ["scipy.linalg", "scipy.sparse.linalg"]}
+    found = areas.examples(path, areas=named, aliases=["la"], max_characters=17, min_characters=1)
+    assert [one.fields for one in found] == [
+        {"text": text, "label": "algebra"} for text in ("'s and work.", "one two three")
     ]
-
-
-def language_model_rows() -> list[dict[str, str]]:
-    splits = ("train", "train", "validation", "test")
-    rows = [row(f"scipy.m{n // 12}", f"f{n}", f"Text {n} of it.", split=splits[n % 4]) for n in range(1200)]
-    topics = [
-        row("python", f"topic{n // 3}.{n}", f"Topic {n}.", kind="reference", library="python", split=splits[n // 3 % 4])
-        for n in range(60)
-    ]
-    return [*rows, *topics, row("numpy", "f", "Another library.", library="numpy")]
 
 
 def test_no_module_crosses_splits_and_every_text_keeps_the_split_that_pre_training_knows(tmp_path: Path) -> None:
-    rows = language_model_rows()
+    splits = ("train", "train", "validation", "test")
+    rows = [row(f"scipy.m{n // 12}", f"f{n}", f"Text {n} of it.", split=splits[n % 4]) for n in range(1200)]
+    topic = {"kind": "reference", "library": "python"}
+    rows += [row("python", f"topic{n // 3}.{n}", f"Topic {n}.", split=splits[n // 3 % 4], **topic) for n in range(60)]
+    rows += [row("numpy", "f", "Another library.", library="numpy")]
     found = domain.examples(corpus(tmp_path, *rows), libraries=["scipy", "python"], max_characters=99, min_characters=1)
-    splits = collections.defaultdict(set)
-    for one in found:
-        splits[one.group].add(one.split)
-    assert {len(of_module) for of_module in splits.values()} == {1}
+    assert len({(one.group, one.split) for one in found}) == len({one.group for one in found})
     known = {f"{one['module']}:{one['name']}": one["split"] for one in rows}
     assert all(known[one.id] == one.split for one in found)
     assert not any(one.id.startswith("numpy") for one in found)
     assert sum(one.id.startswith("python") for one in found) == 60
     count = collections.Counter(one.split for one in found if one.id.startswith("scipy"))
-    assert count["test"] == pytest.approx(0.3 * 300, rel=0.5)
-    assert count["validation"] == pytest.approx(0.2 * 300, rel=0.5)
+    assert {split: count[split] / 300 for split in domain.HELD_OUT} == pytest.approx(domain.HELD_OUT, rel=0.5)
 
 
 def test_texts_of_language_modelling_are_one_line_cut_at_a_word(tmp_path: Path) -> None:
@@ -295,17 +282,16 @@ def test_dialogues_answer_from_the_docstring_and_fit(tmp_path: Path) -> None:
     path = corpus(tmp_path, *rows, row("scipy.m", "_g", DOCSTRING), row("scipy.m", "", DOCSTRING, kind="module"))
     found = dialogues.examples(path, max_characters=350)
     assert len(found) == 60
-    answers: set[str] = set()
-    turns: collections.Counter[int] = collections.Counter()
+    answers, turns = set[str](), collections.Counter[int]()
     for one in found:
         messages = one.fields["messages"]
-        spoken = [message for message in messages if message["role"] != "system"]
-        assert [message["role"] for message in spoken] == ["user", "assistant"] * (len(spoken) // 2)
+        roles, spoken = zip(*((m["role"], m["content"]) for m in messages if m["role"] != "system"), strict=True)
+        assert roles == ("user", "assistant") * (len(roles) // 2)
         assert sum(len(message["content"]) for message in messages) <= 350
-        assert f"`scipy.{one.id.split('.')[1].split(':')[0]}.f`" in spoken[0]["content"]
-        assert spoken[1]["content"] == "Compute an incomplete factorization of A, i.e. Part of it."
-        answers |= {message["content"] for message in spoken[3::2] if "is in" not in message["content"]}
-        turns[len(spoken) // 2] += 1
+        assert f"`{one.id.replace(':', '.')}`" in spoken[0]
+        assert spoken[1] == "Compute an incomplete factorization of A, i.e. Part of it."
+        answers |= {answer for answer in spoken[3::2] if "is in" not in answer}
+        turns[len(roles) // 2] += 1
     assert answers == {
         "It takes A, drop_tol, fill_factor, mode and *args.",
         "It returns SuperLU: Object with a solve method.",
