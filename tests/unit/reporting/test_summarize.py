@@ -13,7 +13,7 @@ from support.measurements import HARDWARE, MIB, run_script
 
 from more_seeds import more_seeds
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_jsonl, read_yaml, write_json, write_jsonl
+from snaketune.core.files import read_yaml, write_json, write_jsonl
 from snaketune.dag.recipes import Recipes
 from snaketune.reporting.comparison import compare, judge
 from snaketune.reporting.difference import artifact, difference
@@ -82,35 +82,50 @@ def test_no_win_is_claimed_over_a_technique_that_may_be_equal() -> None:
 
 def save_run(
     root: Path,
-    technique: str,
+    name: str,
     hits: list[float],
+    seed: int,
     memory: int,
-    world_size: int = 1,
-    seed: int = 1,
-    losses: tuple[float, ...] = (1.0,),
+    losses: list[float],
+    answer: dict[str, str],
 ) -> list[object]:
-    seed = 0 if technique == "base" else seed
-    run = root / f"runs/model/scenario/{technique}/seed-{seed}"
-    rows = [{"statistics": {"accuracy": [hit, 1]}} for hit in hits]
+    run = root / f"runs/model/scenario/{name}/seed-{seed}"
+    rows = [{"statistics": {"accuracy": [hit, 1]}, **answer} for hit in hits]
     write_jsonl(run / "evaluation/torch.predictions.jsonl", rows)
     write_jsonl(run / "train.jsonl", [{"loss": 0.0}, *({"loss": 0.0, "validation_loss": loss} for loss in losses)])
     rank = {"weight_bytes": memory, "gradient_bytes": 0, "optimizer_bytes": 0}
-    spent = {"ranks": [rank] * world_size, "seconds": 1.0, "train_tokens": 500, "hardware": HARDWARE}
-    write_json(run / "resources.json", spent)
-    kept = root / "models/model/base" if technique == "base" else run
+    spent = {"ranks": [rank] * (2 if name == "zero3" else 1), "seconds": 1.0, "train_tokens": 500}
+    write_json(run / "resources.json", {**spent, "hardware": HARDWARE})
+    kept = root / "models/model/base" if name == "base" else run
     write_json(kept / "manifest.json", {"files": {"model.safetensors": {"bytes": 100}}})
-    return ["model", "scenario", technique, seed]
+    return ["model", "scenario", name, seed]
 
 
-def comparison(root: Path, cells: list[list[object]], higher_is_better: bool = True) -> dict[str, Any]:
-    recipe = {
-        "scenarios": {"scenario": {"primary_metric": "accuracy", "higher_is_better": higher_is_better}},
-        "cells": cells,
-        "calibrated": [],
-        "bootstrap_samples": 300,
-        "confidence": 0.95,
-    }
-    return compare(Results(root, recipe), "model", "scenario")
+def compared(
+    root: Path,
+    memory: dict[str, int] | None = None,
+    losses: dict[str, list[list[float]]] | None = None,
+    higher_is_better: bool = True,
+    silent: str = "",
+    **systems: list[list[float]],
+) -> dict[str, Any]:
+    """The comparison of systems, given by what each test row scores with each seed.
+
+    Args:
+        memory: bytes that a rank of a technique holds, 1 unless told.
+        losses: of each technique and seed, after each epoch.
+        silent: the technique whose every answer is empty.
+    """
+    cells = []
+    for name, seeds in systems.items():
+        for number, hits in enumerate(seeds):
+            told = losses[name][number] if losses and name in losses else [1.0]
+            seed = 0 if name == "base" else number + 1
+            answer = {"prediction": ""} if name == silent else {}
+            cells.append(save_run(root, name, hits, seed, (memory or {}).get(name, 1), told, answer))
+    scored = {"primary_metric": "accuracy", "higher_is_better": higher_is_better}
+    recipe = {"scenarios": {"scenario": scored}, "cells": cells, "calibrated": []}
+    return compare(Results(root, recipe | {"bootstrap_samples": 300, "confidence": 0.95}), "model", "scenario")
 
 
 def pair(found: dict[str, Any], a: str, b: str) -> dict[str, float]:
@@ -118,54 +133,32 @@ def pair(found: dict[str, Any], a: str, b: str) -> dict[str, float]:
 
 
 def test_measured_runs_that_are_equal_are_told_apart_by_the_state_of_all_ranks(tmp_path: Path) -> None:
-    cells = [
-        save_run(tmp_path, "base", WRONG, 0),
-        save_run(tmp_path, "zero3", RIGHT, 6, world_size=2),
-        save_run(tmp_path, "lora", RIGHT, 10),
-    ]
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, {"zero3": 6, "lora": 10}, base=[WRONG], zero3=[RIGHT], lora=[RIGHT])
     assert (found["recommended"], found["equals"]) == ("lora", ["zero3", "lora"])
     assert found["not_better_than_base"] == []
 
 
 def test_a_measured_run_that_is_clearly_best_is_recommended(tmp_path: Path) -> None:
-    cells = [
-        save_run(tmp_path, "base", [0.0] * 60, 0),
-        save_run(tmp_path, "lora", [1.0] * 30 + [0.0] * 30, 1),
-        save_run(tmp_path, "full", RIGHT, 9),
-    ]
-    assert comparison(tmp_path, cells)["recommended"] == "full"
+    halves = [1.0] * 30 + [0.0] * 30
+    assert compared(tmp_path, {"full": 9}, base=[[0.0] * 60], lora=[halves], full=[RIGHT])["recommended"] == "full"
 
 
 def test_measured_runs_without_a_gain_are_all_named(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "lora", WRONG, 1)]
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, base=[WRONG], lora=[WRONG])
     assert found["recommended"] is None
     assert found["not_better_than_base"] == ["lora"]
     nothing = {"a": "base", "b": "lora", "difference": 0, "ci_low": 0, "ci_high": 0, "decided_by": None}
     assert found["pairs"][0].items() >= nothing.items()
 
 
-@pytest.mark.parametrize(("higher_is_better", "behind"), [(True, []), (False, ["full"])])
-def test_the_direction_of_the_metric_counts(higher_is_better: bool, behind: list[str], tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "full", RIGHT, 1)]
-    assert comparison(tmp_path, cells, higher_is_better)["not_better_than_base"] == behind
-
-
 def test_of_a_metric_that_is_better_lower_the_lowest_is_recommended(tmp_path: Path) -> None:
-    cells = [
-        save_run(tmp_path, "base", RIGHT, 0),
-        save_run(tmp_path, "lora", SOME, 1),
-        save_run(tmp_path, "full", [0.0] * 60, 9),
-    ]
-    found = comparison(tmp_path, cells, higher_is_better=False)
+    found = compared(tmp_path, {"full": 9}, None, False, base=[RIGHT], lora=[SOME], full=[[0.0] * 60])
     assert (found["recommended"], found["not_better_than_base"]) == ("full", [])
+    assert compared(tmp_path, None, None, False, base=[WRONG], full=[RIGHT])["not_better_than_base"] == ["full"]
 
 
 def test_a_value_is_the_mean_over_seeds_and_the_untuned_model_has_one(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0)]
-    cells += [save_run(tmp_path, "full", hits, 1, seed=seed) for seed, hits in ((1, RIGHT), (2, SOME), (3, WRONG))]
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, base=[WRONG], full=[RIGHT, SOME, WRONG])
     assert found["seeds"] == [1, 2, 3]
     assert found["values"]["full"]["value"] == pytest.approx((1 + 0.6 + 0.25) / 3)
     assert pair(found, "base", "full")["difference"] == pytest.approx(0.25 - (1 + 0.6 + 0.25) / 3)
@@ -173,45 +166,34 @@ def test_a_value_is_the_mean_over_seeds_and_the_untuned_model_has_one(tmp_path: 
 
 def test_a_gain_that_one_seed_alone_has_is_not_called_one(tmp_path: Path) -> None:
     """Over rows it is certain; another seed might show none."""
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "full", RIGHT, 1, seed=1)]
-    assert comparison(tmp_path, cells)["recommended"] == "full"
-    cells += [save_run(tmp_path, "full", WRONG, 1, seed=seed) for seed in (2, 3)]
-    found = comparison(tmp_path, cells)
-    assert found["recommended"] is None
-    assert found["not_better_than_base"] == ["full"]
+    assert compared(tmp_path, base=[WRONG], full=[RIGHT])["recommended"] == "full"
+    found = compared(tmp_path, base=[WRONG], full=[RIGHT, WRONG, WRONG])
+    assert (found["recommended"], found["not_better_than_base"]) == (None, ["full"])
 
 
 def test_an_interval_of_many_comparisons_is_wider_than_of_one(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "full", SOME, 1)]
-    alone = pair(comparison(tmp_path, cells), "base", "full")
-    cells += [save_run(tmp_path, f"t{n}", list(random.integers(0, 2, 60).astype(float)), 1) for n in range(6)]
-    together = pair(comparison(tmp_path, cells), "base", "full")
+    more = {f"t{n}": [list(random.integers(0, 2, 60).astype(float))] for n in range(6)}
+    alone = pair(compared(tmp_path, base=[WRONG], full=[SOME]), "base", "full")
+    together = pair(compared(tmp_path, base=[WRONG], full=[SOME], **more), "base", "full")
     assert together["difference"] == alone["difference"]
     assert together["ci_low"] < alone["ci_low"] < alone["ci_high"] < together["ci_high"]
 
 
 def test_the_choice_on_validation_looks_at_the_last_loss_over_seeds_and_at_no_test_row(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", SOME, 0)]
     # full is best on the test rows, and at its first epoch, and in its first seed.
-    cells += [save_run(tmp_path, "full", RIGHT, 1, seed=n, losses=(0.1, last)) for n, last in ((1, 0.5), (2, 2.5))]
-    cells += [save_run(tmp_path, "lora", WRONG, 1, seed=n, losses=(3.0, 1.0)) for n in (1, 2)]
-    found = comparison(tmp_path, cells)["chosen_on_validation"]
-    assert found == {
+    losses = {"full": [[0.1, 0.5], [0.1, 2.5]], "lora": [[3.0, 1.0], [3.0, 1.0]]}
+    found = compared(tmp_path, None, losses, base=[SOME], full=[RIGHT] * 2, lora=[WRONG] * 2)
+    assert found["chosen_on_validation"] == {
         "technique": "lora",
         "validation_losses": {"full": pytest.approx(1.5), "lora": pytest.approx(1.0)},
         "better_than_base": False,
     }
-
-
-def test_the_technique_chosen_on_validation_is_told_better_where_it_is(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "full", RIGHT, 1)]
-    assert comparison(tmp_path, cells)["chosen_on_validation"]["better_than_base"]
+    assert compared(tmp_path, base=[WRONG], full=[RIGHT])["chosen_on_validation"]["better_than_base"]
 
 
 def test_one_seed_tells_models_apart_and_no_techniques(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, name, hits, 1) for name, hits in (("base", WRONG), ("lora", SOME), ("full", RIGHT))]
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, base=[WRONG], lora=[SOME], full=[RIGHT])
     assert (found["claim"], found["recommended"]) == ("artifact", "full")
     assert "every other trained model" in found["reason"]
     told = {(one["a"], one["b"]): (one["claim"], one["withheld"], one["decided_by"]) for one in found["pairs"]}
@@ -226,10 +208,7 @@ def test_one_seed_tells_models_apart_and_no_techniques(tmp_path: Path) -> None:
 
 
 def test_no_verdict_stands_on_empty_answers(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, name, hits, 1) for name, hits in (("base", WRONG), ("lora", SOME), ("full", RIGHT))]
-    answered = tmp_path / "runs/model/scenario/full/seed-1/evaluation/torch.predictions.jsonl"
-    write_jsonl(answered, [{**row, "prediction": ""} for row in read_jsonl(answered)])
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, base=[WRONG], lora=[SOME], full=[RIGHT], silent="full")
     assert (found["recommended"], found["not_better_than_base"]) == ("lora", ["full"])
     assert difference(found, "full", "base").verdict == "not decided: every answer is empty"
     assert artifact(found, "full", 1).verdict == "not decided: every answer is empty"
@@ -237,10 +216,8 @@ def test_no_verdict_stands_on_empty_answers(tmp_path: Path) -> None:
 
 
 def test_over_seeds_a_technique_may_be_open_while_its_models_are_decided(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0)]
-    cells += [save_run(tmp_path, "full", RIGHT[:-n] + [0.0] * n, 1, seed=n) for n in (1, 2, 3)]
-    cells += [save_run(tmp_path, "lora", hits, 1, seed=n) for n, hits in ((1, RIGHT), (2, WRONG), (3, SOME))]
-    found = comparison(tmp_path, cells)
+    almost = [RIGHT[:-n] + [0.0] * n for n in (1, 2, 3)]
+    found = compared(tmp_path, base=[WRONG], full=almost, lora=[RIGHT, WRONG, SOME])
     assert found["claim"] == "technique"
     assert ["base", "lora"] in found["undecided"]["seeds"]
     assert [artifact(found, "lora", seed).verdict for seed in (1, 2, 3)] == ["better", "no difference shown", "better"]
@@ -262,10 +239,8 @@ def test_what_more_seeds_would_decide_is_an_overlay_of_the_experiment(tmp_path: 
 
 
 def test_techniques_may_have_different_numbers_of_seeds(tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", WRONG, 0), save_run(tmp_path, "once", RIGHT, 1)]
-    cells += [save_run(tmp_path, "full", RIGHT[:-n] + [0.0] * n, 1, seed=n) for n in (1, 2, 3)]
-    cells += [save_run(tmp_path, "lora", SOME[n:] + SOME[:n], 1, seed=n) for n in (1, 2)]
-    found = comparison(tmp_path, cells)
+    almost, shifted = ([RIGHT[:-n] + [0.0] * n for n in (1, 2, 3)], [SOME[n:] + SOME[:n] for n in (1, 2)])
+    found = compared(tmp_path, base=[WRONG], once=[RIGHT], full=almost, lora=shifted)
     assert found["seeds_of"] == {"once": [1], "full": [1, 2, 3], "lora": [1, 2]}
     assert difference(found, "full", "lora").verdict == "better"
     assert difference(found, "once", "lora").verdict == "not decided: one seed"
@@ -274,12 +249,10 @@ def test_techniques_may_have_different_numbers_of_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "decided"), [(2, False), (19, False), (20, True)])
 def test_below_twenty_rows_there_is_no_verdict(rows: int, decided: bool, tmp_path: Path) -> None:
-    cells = [save_run(tmp_path, "base", [0.0] * rows, 0), save_run(tmp_path, "full", [1.0] * rows, 1)]
-    found = comparison(tmp_path, cells)
+    found = compared(tmp_path, base=[[0.0] * rows], full=[[1.0] * rows])
     assert (found["recommended"] == "full") == decided
-    assert difference(found, "full", "base").verdict == (
-        "better" if decided else f"not decided: {rows} of the 20 test rows that a verdict takes"
-    )
+    few = f"not decided: {rows} of the 20 test rows that a verdict takes"
+    assert difference(found, "full", "base").verdict == ("better" if decided else few)
     assert found["values"]["full"]["ci_low"] < 1
 
 
