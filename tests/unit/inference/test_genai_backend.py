@@ -1,4 +1,4 @@
-"""Scores by onnxruntime-genai: over a runtime that keeps its rules and knows the right logits."""
+"""onnxruntime-genai's backend, over a runtime that keeps its rules and knows the right logits; and damaged packages."""
 
 import json
 from pathlib import Path
@@ -6,84 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from support.backends import CONTEXT, TABLE, without_model
 
 import evaluate
 from snaketune.config.export import Genai
 from snaketune.core.errors import UserError
-from snaketune.data.tokens import Rows
-from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate, log_softmax
 from snaketune.inference.genai_backend import GenaiBackend
 
-VOCABULARY, CONTEXT = 11, 20
-TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY)).astype(np.float32)
-TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)
 
-
-class Generator:
-    """The next token depends on the sum of all tokens so far; each call's logits overwrite the last ones."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-
-    def append_tokens(self, ids: np.ndarray) -> None:
-        assert ids.dtype == np.int32
-        assert len(ids)
-        self.ids += ids.tolist()
-        self.logits = TABLE[np.cumsum(self.ids)[-len(ids) :] % VOCABULARY][None]
-
-    def get_output(self, name: str) -> np.ndarray:
-        assert name == "logits"
-        return self.logits
-
-    def token_count(self) -> int:
-        return len(self.ids)
-
-    def rewind_to(self, count: int) -> None:
-        assert count <= len(self.ids)
-        del self.ids[count:]
-
-
-@pytest.fixture(scope="module")
-def backend() -> Any:
-    """A backend without a model."""
-    made = GenaiBackend.__new__(GenaiBackend)
-    made.context, made._generator = CONTEXT, Generator  # type: ignore[method-assign]
-    return made
-
-
-def likelihood(before: np.ndarray, answer: np.ndarray) -> float:
-    whole = np.concatenate([before, answer])
-    return sum(log_softmax(TABLE[whole[:i].sum() % VOCABULARY])[whole[i]] for i in range(len(before), len(whole)))
-
-
-@given(st.lists(TOKENS, min_size=1, max_size=6), st.lists(TOKENS, min_size=1, max_size=4))
-def test_every_candidate_is_scored_after_the_prompt_alone(
-    backend: GenaiBackend, prompts: list[np.ndarray], candidates: list[np.ndarray]
-) -> None:
-    expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
-    np.testing.assert_allclose(candidate_likelihoods(backend, prompts, candidates), expected)
-
-
-@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=6))
-def test_padding_changes_no_likelihood(
-    backend: GenaiBackend, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> None:
-    rows = Rows([np.concatenate(row) for row in parts], [])
-    rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
-    expected = [-likelihood(prompt, answer) for prompt, answer, _ in parts]
-    np.testing.assert_allclose(answer_likelihoods(backend, rows), expected)
-
-
-@given(st.lists(TOKENS, min_size=1, max_size=6), st.integers(1, 9))
-def test_an_answer_doesnt_depend_on_the_rows_beside_it(
-    backend: GenaiBackend, prompts: list[np.ndarray], length: int
-) -> None:
-    found = generate(backend, prompts, {3}, length)
-    assert found == [generate(backend, [prompt], {3}, length)[0] for prompt in prompts]
-    first = [int(TABLE[prompt.sum() % VOCABULARY].argmax()) for prompt in prompts]
-    assert [(made or [3])[0] for made, _ in found] == first
+@pytest.fixture
+def backend() -> GenaiBackend:
+    return without_model()
 
 
 def test_a_place_of_padding_has_no_logits(backend: GenaiBackend) -> None:

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax as reference
+from support.backends import TABLE, VOCABULARY, SumBackend, without_model
 
 from snaketune.data.tokens import Rows
 from snaketune.inference import decoding
 from snaketune.inference.decoding import (
     BATCH_ROWS,
+    Backend,
     answer_likelihoods,
     candidate_likelihoods,
     equal_lengths,
@@ -21,20 +23,8 @@ from snaketune.inference.decoding import (
     run_probe,
 )
 
-VOCABULARY = 11
-TABLE = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY))
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)
-
-
-class SumBackend:
-    """The next token depends on the sum of all tokens so far, so a lost past is seen; and padding."""
-
-    def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
-    ) -> tuple[np.ndarray, Any]:
-        seen = np.ones_like(ids) if mask is None else mask[:, -ids.shape[1] :]
-        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past.repeat(max(1, copies), axis=0))
-        return TABLE[sums % VOCABULARY][:, -keep:], sums[:, -1:]
+by_backend = pytest.mark.parametrize("backend", [SumBackend(), without_model()], ids=["sums", "genai"])
 
 
 def likelihood(prompt: np.ndarray, answer: np.ndarray) -> float:
@@ -42,22 +32,26 @@ def likelihood(prompt: np.ndarray, answer: np.ndarray) -> float:
     return sum(reference(TABLE[whole[:i].sum() % VOCABULARY])[whole[i]] for i in range(len(prompt), len(whole)))
 
 
-@given(st.lists(TOKENS, min_size=1, max_size=8), st.lists(TOKENS, min_size=1, max_size=4))
-def test_likelihoods_equal_those_of_one_row_at_a_time(prompts: list[np.ndarray], candidates: list[np.ndarray]) -> None:
+@by_backend
+@given(prompts=st.lists(TOKENS, min_size=1, max_size=8), candidates=st.lists(TOKENS, min_size=1, max_size=4))
+def test_likelihoods_equal_those_of_one_row_at_a_time(
+    backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]
+) -> None:
     expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
-    np.testing.assert_allclose(candidate_likelihoods(SumBackend(), prompts, candidates), expected, rtol=1e-12)
+    np.testing.assert_allclose(candidate_likelihoods(backend, prompts, candidates), expected, rtol=1e-12)
 
 
-@given(st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=8), st.integers(1, 30))
+@by_backend
+@given(parts=st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=8), at_once=st.integers(1, 30))
 def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], at_once: int
+    backend: Backend, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], at_once: int
 ) -> None:
     """Rows of a prompt, an answer, another prompt: only the answer's tokens count."""
     rows = Rows([np.concatenate(row) for row in parts], [])
     rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
-        found = answer_likelihoods(SumBackend(), rows)
+        found = answer_likelihoods(backend, rows)
     np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
 
 
@@ -78,18 +72,18 @@ def greedy(prompt: np.ndarray, ends: set[int], length: int) -> tuple[list[int], 
     return made, False
 
 
+@by_backend
 @given(
-    st.lists(TOKENS, min_size=1, max_size=8),
-    st.sets(st.integers(0, VOCABULARY - 1), max_size=3),
-    st.integers(1, 9),
-    st.integers(9, 20),
+    prompts=st.lists(TOKENS, min_size=1, max_size=8),
+    ends=st.sets(st.integers(0, VOCABULARY - 1), max_size=3),
+    length=st.integers(1, 9),
+    context=st.integers(9, 20),
 )
 def test_greedy_answers_equal_those_of_one_row_at_a_time_within_the_context(
-    prompts: list[np.ndarray], ends: set[int], length: int, context: int
+    backend: Any, prompts: list[np.ndarray], ends: set[int], length: int, context: int
 ) -> None:
-    backend = SumBackend()
-    backend.context = context
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "context", context)
         patch.setattr(decoding, "TOKENS_AT_ONCE", 7)
         found = generate(backend, prompts, ends, length)
     assert found == [greedy(prompt, ends, min(length, context - len(prompt))) for prompt in prompts]

@@ -1,6 +1,7 @@
 """A cell of the published table says yes or no only where a measurement shows it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from snaketune.dag.recipes import Recipes
 
 ROOT = Path(__file__).parents[3]
 TECHNIQUES = ["full", *COLUMNS.values()]
+SHIPPED = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
 SKILLS = {"base": 0.3, **dict.fromkeys(TECHNIQUES, 0.8), "peft-ia3": 0.31}
 
 
@@ -46,11 +48,21 @@ def verdicts(found: dict[str, Any], row: str) -> list[str]:
     return [cell(found, row, column)["measured"] for column in COLUMNS]
 
 
-def compare(results: Path, scenarios: list[str], seeds: list[int] | None = None) -> None:
-    """comparisons.json, as the workflow makes it."""
-    recipe = save_experiment(results, SKILLS, scenarios, seeds or [1])
+def compared(
+    results: Path,
+    scenarios: list[str],
+    change: Callable[[list[Any]], object] = id,
+    seeds: tuple[int, ...] = (1,),
+    techniques: list[str] = TECHNIQUES,
+) -> dict[str, Any]:
+    """The table of scenarios alone; ``change`` edits comparisons.json as the workflow makes it."""
+    recipe = save_experiment(results, SKILLS, scenarios, [*seeds])
     outputs = [f"--{name}={results}/{name}.json" for name in ("summary", "comparisons", "metrics")]
     run_script(summarize, "--recipe", json.dumps(recipe), "--results", results, *outputs)
+    comparisons = read_json(results / "comparisons.json")
+    change(comparisons)
+    write_json(results / "comparisons.json", comparisons)
+    return table(results, table_recipe(scenarios, techniques, rounds=0))
 
 
 def properties(results: Path, rounds: int = 3, **changed: dict[tuple[int, int], Recipe]) -> dict[str, Any]:
@@ -74,20 +86,16 @@ def test_the_claims_are_the_published_ones_cell_by_cell() -> None:
 
 
 def test_a_verdict_that_is_withheld_is_neither_yes_nor_no(tmp_path: Path) -> None:
-    compare(tmp_path, list(METRICS))
-    compared = read_json(tmp_path / "comparisons.json")
-    for seen in compared:
-        for pair in seen["pairs"]:
-            if "lora" in (pair["a"], pair["b"]):
-                pair["withheld"] = "not decided: one seed"
-    write_json(tmp_path / "comparisons.json", compared)
-    found = cell(table(tmp_path, table_recipe(list(METRICS), TECHNIQUES, rounds=0)), "chat", "LoRA")
+    def withhold(comparisons: list[Any]) -> None:
+        for pair in (pair for seen in comparisons for pair in seen["pairs"] if "lora" in (pair["a"], pair["b"])):
+            pair["withheld"] = "not decided: one seed"
+
+    found = cell(compared(tmp_path, ["chat"], withhold), "chat", "LoRA")
     assert (found["measured"], found["why"]) == ("not-measured", "chat: not decided: one seed")
 
 
 def test_a_capability_is_yes_where_the_interval_excludes_zero_and_no_where_it_doesnt(tmp_path: Path) -> None:
-    compare(tmp_path, list(METRICS))
-    found = table(tmp_path, table_recipe(list(METRICS), TECHNIQUES, rounds=0))
+    found = compared(tmp_path, list(METRICS))
     expected = ["no" if name == "peft-ia3" else "yes" for name in COLUMNS.values()]
     for row in ("adapt", "nlp", "qa", "chat", "music"):
         assert verdicts(found, row) == expected, row
@@ -100,33 +108,26 @@ def test_a_capability_is_yes_where_the_interval_excludes_zero_and_no_where_it_do
 
 
 def test_a_gain_on_the_wrong_side_is_no(tmp_path: Path) -> None:
-    compare(tmp_path, ["qa"])
-    comparisons = read_json(tmp_path / "comparisons.json")
-    comparisons[0]["higher_is_better"] = False
-    write_json(tmp_path / "comparisons.json", comparisons)
-    assert "yes" not in verdicts(table(tmp_path, table_recipe(["qa"], TECHNIQUES, rounds=0)), "qa")
+    found = compared(tmp_path, ["qa"], lambda comparisons: comparisons[0].update(higher_is_better=False))
+    assert "yes" not in verdicts(found, "qa")
 
 
 def test_nlp_needs_all_three_scenarios(tmp_path: Path) -> None:
-    compare(tmp_path, ["classification", "ner"])
-    found = cell(table(tmp_path, table_recipe(["classification", "ner"], TECHNIQUES, rounds=0)), "nlp", "LoRA")
-    assert found["measured"] == "not-measured"
+    found = cell(compared(tmp_path, ["classification", "ner"]), "nlp", "LoRA")
+    assert (found["measured"], len(found["evidence"])) == ("not-measured", 2)
     assert "translation" in found["why"]
-    assert len(found["evidence"]) == 2
 
 
 def test_nlp_is_no_where_one_of_three_shows_no_gain(tmp_path: Path) -> None:
-    compare(tmp_path, ["classification", "ner", "translation"])
-    comparisons = read_json(tmp_path / "comparisons.json")
-    for pair in comparisons[1]["pairs"]:
-        pair.update(ci_low=-1, ci_high=1)
-    write_json(tmp_path / "comparisons.json", comparisons)
-    assert set(verdicts(table(tmp_path, table_recipe([], TECHNIQUES, rounds=0)), "nlp")) == {"no"}
+    def widen(comparisons: list[Any]) -> None:
+        for pair in comparisons[1]["pairs"]:
+            pair.update(ci_low=-1, ci_high=1)
+
+    assert set(verdicts(compared(tmp_path, ["classification", "ner", "translation"], widen), "nlp")) == {"no"}
 
 
 def test_what_the_experiment_lacks_is_not_measured_and_says_why(tmp_path: Path) -> None:
-    compare(tmp_path, ["qa"], [1, 2])
-    found = table(tmp_path, table_recipe(["qa"], ["lora"], rounds=0))
+    found = compared(tmp_path, ["qa"], seeds=(1, 2), techniques=["lora"])
     assert cell(found, "qa", "LoRA")["evidence"][0]["seeds"] == [1, 2]
     whys = {row: cell(found, row, "LoRA")["why"] for row in ("adapt", "cost")}
     assert "domain" in whys["adapt"]
@@ -135,10 +136,7 @@ def test_what_the_experiment_lacks_is_not_measured_and_says_why(tmp_path: Path) 
 
 
 def test_of_several_models_the_first_counts(tmp_path: Path) -> None:
-    compare(tmp_path, ["qa"])
-    comparisons = read_json(tmp_path / "comparisons.json")
-    write_json(tmp_path / "comparisons.json", [{**comparisons[0], "model": "another", "pairs": []}, *comparisons])
-    found = table(tmp_path, table_recipe(["qa"], TECHNIQUES, rounds=0))
+    found = compared(tmp_path, ["qa"], lambda seen: seen.insert(0, {**seen[0], "model": "another", "pairs": []}))
     assert (found["model"], cell(found, "qa", "LoRA")["measured"]) == ("tiny", "yes")
 
 
@@ -257,16 +255,14 @@ def test_a_difference_that_the_estimate_expects_to_vanish_is_called_that(tmp_pat
 
 
 def test_at_the_size_that_people_tune_adapters_need_less_memory_than_full() -> None:
-    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
-    found = Recipes(config, ROOT).table_recipe()["expected"]["memory"]
+    found = Recipes(SHIPPED, ROOT).table_recipe()["expected"]["memory"]
     told = {name: one["verdict"] for name, one in found.items()}
     assert told == {"full": "no", **dict.fromkeys(("lora", "qlora", "peft-ia3", "dora", "zero3"), "yes")}
     assert "Phi-3-mini (3.8 billion parameters, rows of 512 tokens" in found["dora"]["text"]
 
 
 def test_the_shipped_experiment_fills_every_cell_and_its_runs_are_interleaved() -> None:
-    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
-    matrix = Matrix(config, ROOT)
+    matrix = Matrix(SHIPPED, ROOT)
     assert {name for row in ROWS.values() for name in row.scenarios} <= set(matrix.experiment.scenarios)
     own = matrix.property_runs[:7]
     assert [run[0] for run in own] == TECHNIQUES
@@ -275,17 +271,19 @@ def test_the_shipped_experiment_fills_every_cell_and_its_runs_are_interleaved() 
 
 
 def test_a_property_run_differs_from_a_training_run_only_in_length_and_ranks() -> None:
-    config = read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/experiments/published-table.yaml")
-    matrix = Recipes(config, ROOT)
+    matrix = Recipes(SHIPPED, ROOT)
     trained, short = matrix.training_recipe("phi3-36m", "zero3", 1), matrix.property_recipe("zero3", 4)
     changed = {key: value for key, value in short.items() if trained.get(key) != value}
     assert changed == {"epochs": 1, "steps": 4, "world_size": 4, "keep_weights": False}
 
 
-def test_ranks_of_the_properties_must_double() -> None:
-    config = read_yaml(ROOT / "config/config.yaml")
-    wanted = {"model": "phi3-36m", "scenario": "domain", "ranks": [1, 3]}
-    with pytest.raises(UserError, match="ranks must double"):
-        Matrix(config | {"properties": wanted}, ROOT)
-    with pytest.raises(UserError, match="add full to techniques"):
-        Matrix(config | {"techniques": ["lora"], "properties": {**wanted, "ranks": [1, 2]}}, ROOT)
+@pytest.mark.parametrize(
+    ("ranks", "changed", "words"),
+    [([1, 3], {}, "ranks must double"), ([1, 2], {"techniques": ["lora"]}, "add full to techniques")],
+)
+def test_ranks_of_the_properties_must_double_and_full_be_there(
+    ranks: list[int], changed: dict[str, Any], words: str
+) -> None:
+    properties = {"model": "phi3-36m", "scenario": "domain", "ranks": ranks}
+    with pytest.raises(UserError, match=words):
+        Matrix(read_yaml(ROOT / "config/config.yaml") | changed | {"properties": properties}, ROOT)
