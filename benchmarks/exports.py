@@ -152,7 +152,7 @@ def measured(
         for name, loader in loaders.items():
             servers[name] = speed.Server(name, loader)
         prompts = speed.prompts_of(text, COMPARED, length)
-        compared = differences({name: server.logits(prompts) for name, server in servers.items()})
+        compared = differences({name: server.ask("logits", prompts) for name, server in servers.items()})
         times = speed.timed(servers, text, context, recipe)
     finally:
         for server in servers.values():

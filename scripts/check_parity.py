@@ -17,13 +17,7 @@ from snaketune.evaluation.parity import broken, compare_answers, compare_logits,
 
 
 def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of every conversion step, by its name.
-
-    Args:
-        run: directory whose ``evaluation/`` is compared.
-        exports: manifest.json of each precision's directory.
-        adapter_logits: probe of base and adapter, if they were merged.
-    """
+    """Return the figures of every conversion step, by its name, from a run's ``evaluation/``."""
     how = (recipe["bootstrap_samples"], recipe["confidence"])
 
     def probed(backend: str) -> dict[str, Any]:
@@ -32,6 +26,11 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
     def predicted(backend: str) -> list[dict[str, Any]]:
         return files.read_jsonl(run / f"evaluation/{backend}.predictions.jsonl")
 
+    exported = {path.parent.name: manifest.read(path)["files"] for path in exports}
+
+    def size(precision: str, name: str) -> int:
+        return int(exported[precision][name]["bytes"])
+
     parent, above = probed("torch"), predicted("torch")
     positions = parent["positions"].tolist()
     steps: dict[str, Any] = {}
@@ -39,8 +38,7 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
         unmerged = load_file(adapter_logits)
         steps["adapter-merged"] = compare_logits(unmerged["logits"], parent["logits"], positions, *how)
     # fp32 comes first: it is the parent of the others, whose order in the experiment re-runs nothing.
-    sizes = {path.parent.name: sizes_of(path) for path in exports}
-    for precision in sorted(sizes, key=lambda name: (name != "fp32", name)):
+    for precision in sorted(exported, key=lambda name: (name != "fp32", name)):
         backend = backend_of(precision)
         child, below = probed(backend), predicted(backend)
         tokenized = files.read_json(run / f"evaluation/{backend}.json")
@@ -48,18 +46,12 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
             **compare_logits(parent["logits"], child["logits"], positions, *how),
             **compare_answers(recipe["primary_metric"], above, below, *how),
             **{key: tokenized[key] for key in ("prompt_agreement", "prompts", "stop_agreement") if key in tokenized},
-            "bytes": sum(sizes[precision].values()),
-            "share_of_fp32_bytes": sizes[precision]["model.onnx_data"] / sizes["fp32"]["model.onnx_data"],
+            "bytes": size(precision, "model.onnx") + size(precision, "model.onnx_data"),
+            "share_of_fp32_bytes": size(precision, "model.onnx_data") / size("fp32", "model.onnx_data"),
         }
         if precision == "fp32":
             parent, above = child, below
     return steps
-
-
-def sizes_of(export: Path) -> dict[str, int]:
-    """Return the bytes of an export's graph and weights, by the manifest of its directory."""
-    named = manifest.read(export)["files"]
-    return {name: named[name]["bytes"] for name in ("model.onnx", "model.onnx_data")}
 
 
 def main() -> None:

@@ -99,11 +99,12 @@ def predictions(
         UserError: a likelihood is not finite, so no answer of the model means anything.
     """
     decoding = {**decoding, "training": tuple(decoding["training"])}
+    has_answers = "messages" in rows[0]
     made: list[dict[str, Any]] = [{} for _ in rows]
     if decoding["candidates"]:
         made, likelihoods = labelled(backend, tokens, decoding["candidates"])
     else:
-        if "messages" in rows[0]:
+        if has_answers:
             made = generated(backend, tokens, decoding, tokenizer, recipe)
         likelihoods = answer_likelihoods(backend, tokens)
     # A long text is tokenized as several pieces, but its likelihood is one figure: pieces aren't independent.
@@ -122,8 +123,7 @@ def predictions(
             "nll": round(float(nll), 6),
             "answer_tokens": tokens.answer_tokens(range(start, stop)),
         }
-        chat = "messages" in row
-        context = {"prompt": row["messages"][-2]["content"]} if chat else {"bytes": len(row["text"].encode())}
+        context = {"prompt": row["messages"][-2]["content"]} if has_answers else {"bytes": len(row["text"].encode())}
         predicted.append({**entry, "statistics": statistics(recipe["task"], {**entry, **context}, decoding)})
     return predicted
 
@@ -175,11 +175,8 @@ def main() -> None:
             "threads": recipe["threads"],
         },
     )
-    print(
-        f"{arguments.output.stem}: "
-        + ", ".join(f"{name} {found:.3f}" for name, found in metrics.items())
-        + f", n = {len(predicted)}"
-    )
+    told = ", ".join(f"{name} {found:.3f}" for name, found in metrics.items())
+    print(f"{arguments.output.stem}: {told}, n = {len(predicted)}")
 
 
 if __name__ == "__main__":

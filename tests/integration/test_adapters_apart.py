@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from support.export_environment import in_export_environment
+from support.measurements import run_script
+from support.models import tiny_phi3
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from transformers import Phi3Config, Phi3ForCausalLM
 
 import check_adapter
 import export_adapter
@@ -38,12 +39,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 LORA = {"r": 4, "lora_alpha": 16, "target_modules": LAYERS}
+RSLORA = {"r": 3, "lora_alpha": 4, "use_rslora": True, "target_modules": LAYERS[:2]}
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"type": "lora", "options": LORA},
-    "rslora": {
-        "type": "lora",
-        "options": {**LORA, "r": 3, "lora_alpha": 4, "use_rslora": True, "target_modules": LAYERS[:2]},
-    },
+    "rslora": {"type": "lora", "options": {**LORA, **RSLORA}},
     "dora": {"type": "lora", "options": {**LORA, "use_dora": True}},
     "ia3": {"type": "ia3", "options": {"target_modules": LAYERS, "feedforward_modules": ["down_proj"]}},
     "vera": {"type": "vera", "options": {"r": 8, "target_modules": LAYERS}},
@@ -57,22 +56,8 @@ def in_export(*command: object) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def call(script: Any, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
-    told = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    monkeypatch.setattr(sys, "argv", [script.__name__, *told])
-    script.main()
-
-
-def model() -> Phi3ForCausalLM:
-    """Random weights. onnxruntime-genai asks for heads of a multiple of 16, and its builder takes a layer with
-    as many outputs as there are tokens for the head.
-    """
-    torch.manual_seed(1)
-    sizes = {"vocab_size": 67, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
-    context = {"max_position_embeddings": 64, "original_max_position_embeddings": 64}
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return Phi3ForCausalLM(Phi3Config(**sizes, **heads, **context, **special))
+def call(script: ModuleType, **options: object) -> None:
+    run_script(script, *(part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)))
 
 
 class Base:
@@ -80,7 +65,10 @@ class Base:
 
     def __init__(self, path: Path):
         self.directory, self.switchable, self.adapters = path / "base", path / "switchable", path / "adapters"
-        model().save_pretrained(self.directory)
+        # onnxruntime-genai asks for heads of a multiple of 16, and its builder takes a layer with as many outputs as
+        # there are tokens for the head.
+        sizes = {"vocab_size": 67, "num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
+        tiny_phi3(64, **sizes).save_pretrained(self.directory)
         letters = [*SPECIAL_TOKENS, *map(chr, range(65, 132 - len(SPECIAL_TOKENS)))]
         Tokenizer(BPE({letter: n for n, letter in enumerate(letters)}, [])).save(str(self.directory / MODEL_FILES[3]))
         tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": CHAT_TEMPLATE}
@@ -117,16 +105,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def export(base: Base, run: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        call(
-            export_adapter,
-            patch,
-            recipe="{}",
-            base_directory=base.directory,
-            switchable_directory=base.switchable,
-            adapter_directory=run / "adapter",
-            output_directory=run / "exported",
-        )
+    paths = {"base_directory": base.directory, "switchable_directory": base.switchable}
+    call(export_adapter, recipe="{}", **paths, adapter_directory=run / "adapter", output_directory=run / "exported")
     return run / "exported" / ADAPTER_FILE
 
 
@@ -201,37 +181,19 @@ def change(base: Base, run: Path, tensors: Callable[[dict[str, np.ndarray]], obj
 
 
 FIRST = "base_model.model.model.layers.0.self_attn.qkv_proj"
+A, B = f"{FIRST}.lora_A.weight", f"{FIRST}.lora_B.weight"
+ODD = np.zeros((4, 32), np.float32)
 
 
 @pytest.mark.parametrize(
     ("name", "altered", "words"),
     [
-        (
-            "lora",
-            {"tensors": lambda t: t.update({f"{FIRST}.lora_A.weight": t[f"{FIRST}.lora_A.weight"].T})},
-            "qkv_proj.lora_A.weight is [32, 4], expected [4, 32]",
-        ),
-        (
-            "lora",
-            {"tensors": lambda t: t.update({f"{FIRST}.lora_B.weight": t[f"{FIRST}.lora_B.weight"][:7]})},
-            "qkv_proj.lora_B.weight is [7, 4], expected [64, 4]",
-        ),
-        ("lora", {"tensors": lambda t: t.pop(f"{FIRST}.lora_B.weight")}, "qkv_proj.lora_B.weight is missing"),
-        (
-            "lora",
-            {"tensors": lambda t: [t.pop(f"{FIRST}.lora_{one}.weight") for one in "AB"]},
-            "nothing is there for model.layers.0.self_attn.qkv_proj",
-        ),
-        (
-            "lora",
-            {"tensors": lambda t: t.update({f"{FIRST}.lora_B.bias": np.zeros(64, np.float32)})},
-            "qkv_proj.lora_B.bias can't be switched",
-        ),
-        (
-            "lora",
-            {"tensors": lambda t: t.update({f"{FIRST}x.lora_A.weight": np.zeros((4, 32), np.float32)})},
-            "qkv_projx.lora_A.weight is of no layer of the base",
-        ),
+        ("lora", {"tensors": lambda t: t.update({A: t[A].T})}, "qkv_proj.lora_A.weight is [32, 4], expected [4, 32]"),
+        ("lora", {"tensors": lambda t: t.update({B: t[B][:7]})}, "qkv_proj.lora_B.weight is [7, 4], expected [64, 4]"),
+        ("lora", {"tensors": lambda t: t.pop(B)}, "qkv_proj.lora_B.weight is missing"),
+        ("lora", {"tensors": lambda t: [t.pop(A), t.pop(B)]}, "nothing is there for model.layers.0.self_attn.qkv_proj"),
+        ("lora", {"tensors": lambda t: t.update({f"{FIRST}.lora_B.bias": ODD})}, "lora_B.bias can't be switched"),
+        ("lora", {"tensors": lambda t: t.update({f"{FIRST}x.lora_A.weight": ODD})}, "is of no layer of the base"),
         ("lora", {"rank_pattern": {"o_proj": 2}}, "LORA with rank_pattern can't be switched"),
         ("lora", {"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING can't be switched"),
         ("ia3", {"feedforward_modules": []}, "down_proj.ia3_l is [1, 64], expected [32, 1]"),
@@ -282,31 +244,30 @@ def test_a_changed_adapter_file_is_refused(base: Base, exported: dict[str, Path]
         OnnxAdapterBackend(base.switchable / "model.onnx", 1).load(tmp_path / "exported" / ADAPTER_FILE)
 
 
-def test_the_proof_of_a_run(
-    base: Base, exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_proof_of_a_run(base: Base, exported: dict[str, Path], tmp_path: Path) -> None:
     rows = Rows([row.astype(np.int32) for row in IDS], [np.ones(12, dtype=bool)] * 2)
     write_rows(tmp_path / "test.safetensors", rows)
     manifest.record(tmp_path, {}, [], [tmp_path / "test.safetensors"])
     merged = merge(base.directory, "fp32", base.adapters / "dora/adapter")
     for name, model in (("merged", merged), ("base", load_base(base.directory, "fp32"))):
         write_probe(tmp_path / f"{name}.safetensors", TorchBackend(model), rows, PROBE)
+    recipe = {"probe": PROBE, "threads": 1, "largest_logit_difference": 1e-4, "gate": "fail"}
     options = {
+        "recipe": json.dumps(recipe),
         "model": base.switchable / "model.onnx",
         "tokens_directory": tmp_path,
         "merged_logits": tmp_path / "merged.safetensors",
         "base_logits": tmp_path / "base.safetensors",
         "output": tmp_path / "parity.json",
     }
-    recipe = {"probe": PROBE, "threads": 1, "largest_logit_difference": 1e-4, "gate": "fail"}
-    call(check_adapter, monkeypatch, recipe=json.dumps(recipe), adapter=exported["dora"], **options)
+    call(check_adapter, adapter=exported["dora"], **options)
     found = read_json(tmp_path / "parity.json")
     assert found["passed"]
     assert found["positions"] == 8
     assert max(found["largest_logit_difference"].values()) < 1e-5
     (tmp_path / "parity.json").unlink()
     with pytest.raises(UserError, match="largest logit difference from the merged model"):
-        call(check_adapter, monkeypatch, recipe=json.dumps(recipe), adapter=exported["lora"], **options)
+        call(check_adapter, adapter=exported["lora"], **options)
     assert not (tmp_path / "parity.json").exists()
 
 

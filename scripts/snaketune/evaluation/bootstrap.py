@@ -1,5 +1,6 @@
 """Intervals over test rows, paired where systems saw the same rows, and over the noise of training."""
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -38,14 +39,9 @@ class Resampling:
         self.rows = row_draws(rows, samples)
 
     def values(self, metric: str, statistics: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-        """Return a metric averaged over seeds, and the same for each resample of the rows.
+        """Return a metric averaged over seeds, and the same for each resample of the rows, (samples,).
 
-        Args:
-            metric: its name.
-            statistics: of each seed, (rows, statistics); one for a system without seeds.
-
-        Returns:
-            The value, and an array of shape (samples,).
+        There is one array of statistics, (rows, statistics), for each seed, or one for a system without seeds.
         """
         drawn = np.stack([np.asarray(value(metric, row_sums(self.rows, one))) for one in statistics])
         return float(np.mean([value(metric, one.sum(0)) for one in statistics])), drawn.mean(0)
@@ -66,9 +62,10 @@ class SeedNoise:
     def __init__(self, values: Sequence[Sequence[float]], seeded: Sequence[bool], samples: int):
         """Pool the variance of each system's values over seeds; one that isn't ``seeded`` was never trained."""
         random = np.random.default_rng([SEED, 1])
-        freedom = sum(len(one) - 1 for one, trained in zip(values, seeded, strict=True) if trained)
-        squares = sum(len(one) * float(np.var(one)) for one, trained in zip(values, seeded, strict=True) if trained)
-        shares = np.array([trained / len(one) for one, trained in zip(values, seeded, strict=True)])
+        trained = list(itertools.compress(values, seeded))
+        freedom = sum(len(one) - 1 for one in trained)
+        squares = sum(len(one) * float(np.var(one)) for one in trained)
+        shares = np.array(seeded) / [len(one) for one in values]
         self.spread = np.sqrt(squares / max(1, freedom) * shares)
         self.errors = random.normal(size=(len(values), samples)) * self.spread[:, None]
         self.stretch = np.sqrt(freedom / random.chisquare(freedom, samples)) if freedom else np.ones(samples)

@@ -34,11 +34,7 @@ def wilson(share: float, rows: int, confidence: float) -> Ends:
 def of_value(metric: str, statistics: np.ndarray, ends: Ends, confidence: float) -> Ends:
     """Return the interval of one system's metric: Wilson's where nearly all rows are right, or nearly all wrong.
 
-    Args:
-        metric: its name.
-        statistics: (rows, statistics), averaged over seeds.
-        ends: of the bootstrap's interval.
-        confidence: of the interval.
+    ``statistics``, (rows, statistics), are averaged over seeds; ``ends`` are the bootstrap's.
     """
     if not is_share(metric, statistics):
         return ends
@@ -54,14 +50,8 @@ def of_difference(metric: str, one: np.ndarray, other: np.ndarray, ends: Ends, c
 
     Rows without any spread give an interval by Wilson's of both shares (Newcombe 1998, Statistics in Medicine 17,
     2635, method 10 without correlation). Where fewer than 20 rows differ, the interval is extended to zero unless
-    a permutation test, which swaps the systems in each of these rows, finds the difference.
-
-    Args:
-        metric: its name.
-        one: statistics of a system, (rows, statistics), averaged over seeds.
-        other: of the other one on the same rows.
-        ends: of the bootstrap's interval.
-        confidence: of the interval.
+    a permutation test, which swaps the systems in each of these rows, finds the difference. The statistics of both
+    systems, (rows, statistics), are averaged over seeds; ``ends`` are the bootstrap's.
     """
     low, high = ends
     if low == high != 0 and is_share(metric, one) and is_share(metric, other):

@@ -32,16 +32,19 @@ def _sacrebleu(name: str) -> Any:
     return CHRF() if name == "chrf" else BLEU(effective_order=True)
 
 
+def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole != 0)
+
+
 def _ratio(sums: np.ndarray) -> Any:
-    return np.divide(sums[..., 0], sums[..., 1], out=np.zeros(sums.shape[:-1]), where=sums[..., 1] != 0)
+    return _divided(sums[..., 0], sums[..., 1])
 
 
 def _macro_f1(sums: np.ndarray) -> Any:
     """F1 averaged over the labels that occur, each of equal weight: hits, then predicted + true."""
-    half = sums.shape[-1] // 2
-    hits, both = sums[..., :half], sums[..., half:]
-    each = np.divide(2 * hits, both, out=np.zeros(hits.shape), where=both != 0)
-    return each.sum(-1) / np.maximum(1, (both != 0).sum(-1))
+    hits, both = np.split(sums, 2, axis=-1)
+    return _divided(2 * hits, both).sum(-1) / np.maximum(1, (both != 0).sum(-1))
 
 
 def _by_sacrebleu(name: str) -> Callable[[np.ndarray], Any]:
@@ -78,11 +81,8 @@ def normalised(answer: str) -> list[str]:
 
     Punctuation of any script is left out, and letters of scripts without spaces are words, as in MLQA (arXiv 1910.07475).
     """
-    bare = "".join(
-        character
-        for character in unicodedata.normalize("NFC", answer).lower()
-        if character not in string.punctuation and unicodedata.category(character)[0] != "P"
-    )
+    kept = unicodedata.normalize("NFC", answer).lower()
+    bare = "".join(one for one in kept if one not in string.punctuation and unicodedata.category(one)[0] != "P")
     return spaced(re.sub(r"\b(a|an|the)\b", " ", bare)).split()
 
 

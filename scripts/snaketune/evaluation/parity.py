@@ -1,5 +1,6 @@
 """Compare a form of a model with its parent, with an interval for each figure, and check the budgets."""
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,7 @@ def compare_logits(
 ) -> dict[str, Any]:
     """Return logit differences, greedy agreement and KL divergence over the probe.
 
-    Args:
-        parent: logits, (all positions, vocabulary).
-        child: logits of the same positions.
-        positions: how many of them each row has; the intervals resample rows.
+    Logits are (all positions, vocabulary); ``positions`` are how many of them each row has.
 
     Returns:
         ``kl_divergence`` is the mean over positions of KL(parent || child), in nats; ``*_ci`` are
@@ -62,11 +60,6 @@ def compare_answers(
 ) -> dict[str, Any]:
     """Return the change of perplexity and of a metric from the parent's predictions to the child's, paired by row.
 
-    Args:
-        metric: the scenario's primary one.
-        parent: each test row with ``nll`` (nats), ``answer_tokens`` and ``statistics``.
-        child: the same rows.
-
     Returns:
         ``perplexity_change`` is log(perplexity of the child / of the parent): 0.01 is about 1 % more;
         ``metric_change`` is that of `quality_change`, positive where the child is better.
@@ -97,23 +90,14 @@ def broken(found: dict[str, Any]) -> bool:
 
 def without_nan(found: dict[str, Any]) -> dict[str, Any]:
     """Replace NaN and infinity, which JSON lacks, with None."""
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, list):
-            return [kept(one) for one in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: kept(value) for name, value in found.items()}
+    return json.loads(json.dumps(found), parse_constant=lambda constant: None)
 
 
 def over_budget(step: str, found: dict[str, Any], budget: dict[str, float]) -> list[str]:
     """Return a line for each figure of a conversion step over its budget; NaN is over it, a missing figure isn't."""
     wrong = []
     for key, limit in budget.items():
-        name = key.removeprefix("smallest_")
-        if name not in found:
-            continue
-        least = key != name
-        if not (found[name] >= limit if least else found[name] <= limit):
+        name, least = key.removeprefix("smallest_"), key.startswith("smallest_")
+        if name in found and not (found[name] >= limit if least else found[name] <= limit):
             wrong.append(f"{step}: {name} is {found[name]:.3g}, expected at {'least' if least else 'most'} {limit:g}")
     return wrong

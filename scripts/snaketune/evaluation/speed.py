@@ -133,12 +133,9 @@ class Server:
             raise UserError(f"{self.system}: {answer}")
         return answer
 
-    def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
-        self.connection.send(("generate", (prompts, new_tokens)))
-        return self._answer()
-
-    def logits(self, prompts: np.ndarray) -> np.ndarray:
-        self.connection.send(("logits", (prompts,)))
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Return the result of a method of `Looped`."""
+        self.connection.send((method, arguments))
         return self._answer()
 
     def stop(self) -> None:
@@ -178,10 +175,10 @@ def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: di
         prompts = prompts_of(text, batch, length)
         for name in servers:
             # The first call allocates buffers and prepares kernels.
-            servers[name].generate(prompts, 2)
+            servers[name].ask("generate", prompts, 2)
         for order in in_turns(list(servers), recipe["rounds"]):
             for name in order:
-                found[name][length, batch].append(servers[name].generate(prompts, new))
+                found[name][length, batch].append(servers[name].ask("generate", prompts, new))
         print(f"{length} prompt tokens, batch {batch}: {recipe['rounds']} rounds of {len(servers)} systems")
     return found
 

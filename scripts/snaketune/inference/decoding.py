@@ -1,8 +1,8 @@
 """Deterministic decoding and scoring with any backend."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,10 +43,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def equal_lengths(prompts: list[np.ndarray]) -> Iterator[list[int]]:
     """Yield batches of row numbers whose prompts have one length: no padding, so no mask to get wrong."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(number)
-    for _, numbers in sorted(by_length.items()):
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    for _, group in groupby(order, key=lambda number: len(prompts[number])):
+        numbers = list(group)
         for start in range(0, len(numbers), BATCH_ROWS):
             yield numbers[start : start + BATCH_ROWS]
 
@@ -127,7 +126,7 @@ def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
             # One row at a time: in float64, all of a batch would take gigabytes for a large vocabulary.
             at = np.flatnonzero(counted[row, first:])
             likely = log_softmax(logits[row, at])
-            found[number] = -np.take_along_axis(likely, ids[row, first + at, None], -1).sum()
+            found[number] = -likely[np.arange(len(at)), ids[row, first + at]].sum()
     return found
 
 
