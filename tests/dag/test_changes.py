@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -27,28 +27,33 @@ def after_onnx(technique: str, *precisions: str) -> set[str]:
     return {f"evaluate_onnx {technique} {precision}" for precision in precisions} | {f"check_parity {technique}"} | END
 
 
+def quantized(technique: str, precision: str) -> set[str]:
+    return {f"quantize_onnx {technique} {precision}"} | after_onnx(technique, precision)
+
+
+def exported(technique: str) -> set[str]:
+    made = {f"export_onnx {technique}"}.union(*(quantized(technique, precision) for precision in QUANTIZED))
+    return made | after_onnx(technique, "fp32")
+
+
 def after_merged(technique: str) -> set[str]:
-    quantize = {f"quantize_onnx {technique} {precision}" for precision in QUANTIZED}
-    return (
-        {f"evaluate_torch {technique}", f"export_onnx {technique}"}
-        | quantize
-        | after_onnx(technique, "fp32", *QUANTIZED)
-    )
+    return {f"evaluate_torch {technique}"} | exported(technique)
 
 
 def trained(technique: str) -> set[str]:
-    first = {
-        "lora": {"train_adapter lora", "merge_adapter lora"},
-        "full": {"train_all_weights full", "copy_model full"},
-    }
-    return first[technique] | after_merged(technique)
+    first = {"lora": ("train_adapter", "merge_adapter"), "full": ("train_all_weights", "copy_model")}[technique]
+    return {f"{rule} {technique}" for rule in first} | after_merged(technique)
+
+
+def of_all(jobs: Callable[..., set[str]], *arguments: str) -> set[str]:
+    """The jobs of every run, trained or not."""
+    return set().union(*(jobs(technique, *arguments) for technique in ("base", "lora", "full")))
 
 
 RUNS = trained("lora") | trained("full")
-EVALUATIONS = {f"evaluate_torch {t}" for t in ("base", "lora", "full")} | {
-    f"evaluate_onnx {t} {p}" for t in ("base", "lora", "full") for p in ("fp32", *QUANTIZED)
-}
 PARITY = {f"check_parity {t}" for t in ("base", "lora", "full")}
+EVALUATIONS = {f"evaluate_torch {t}" for t in ("base", "lora", "full")}
+EVALUATIONS |= of_all(after_onnx, "fp32", *QUANTIZED) - PARITY - END
 FROM_TOKENS = RUNS | EVALUATIONS | PARITY | {"tokenize_data"}
 FROM_DATA = {"prepare_data"} | FROM_TOKENS
 FROM_BASE = {"pretrain_model"} | after_merged("base") | FROM_TOKENS
@@ -70,13 +75,12 @@ DELETED = {
 }
 for technique, run in (("base", "base/seed-0"), ("lora", "lora/seed-1"), ("full", "full/seed-1")):
     onnx = "models/tiny-phi3/onnx" if technique == "base" else f".*/{run}/onnx"
-    exported = {f"export_onnx {technique}"} | (after_merged(technique) - {f"evaluate_torch {technique}"})
-    DELETED |= {f".*/{run}/parity": {f"check_parity {technique}"} | REPORT, f"{onnx}/fp32/": exported}
+    DELETED |= {f".*/{run}/parity": {f"check_parity {technique}"} | REPORT, f"{onnx}/fp32/": exported(technique)}
     DELETED[f".*/{run}/evaluation/torch"] = {f"evaluate_torch {technique}", f"check_parity {technique}"} | END
     for name in ("fp32", *QUANTIZED):
         DELETED[f".*/{run}/evaluation/onnx-{name}"] = after_onnx(technique, name)
     for name in QUANTIZED:
-        DELETED[f"{onnx}/{name}/"] = {f"quantize_onnx {technique} {name}"} | after_onnx(technique, name)
+        DELETED[f"{onnx}/{name}/"] = quantized(technique, name)
     if technique != "base":
         DELETED[f".*/{run}/"] = trained(technique)
 # Files of the experiment: that there is one more or less is a decision.
@@ -104,12 +108,6 @@ def test_a_deleted_contract_file_is_made_again_with_what_depends_on_it(finished:
 
 
 SETTINGS = {"record_results"}
-INT4 = {f"quantize_onnx {t} int4" for t in ("base", "lora", "full")}.union(
-    *(after_onnx(t, "int4") for t in ("base", "lora", "full"))
-)
-EXPORTS = set().union(
-    *({f"export_onnx {t}"} | (after_merged(t) - {f"evaluate_torch {t}"}) for t in ("base", "lora", "full"))
-)
 ANOTHER = {job.replace("lora", "dora") for job in trained("lora") - END} | END
 PREFIXED = ("train_adapter", "extract_prefix", "evaluate_torch", "add_prefix", "add_prefix_to_fp32")
 HOSTED, KAITO = "hosted-openai-compatible", "kaito-lora"
@@ -145,9 +143,9 @@ CHANGES = {
     "logging to DVCLive": ((CONFIG, "tracking: none", "tracking: dvclive"), SETTINGS),
     "intermediates that aren't kept": ((CONFIG, "keep_intermediates: true", "keep_intermediates: false"), SETTINGS),
     "the number of bootstrap samples": ((CONFIG, "bootstrap_samples: 10000", "bootstrap_samples: 9999"), PARITY | END),
-    "int4's block size": (("config/exports/int4.yaml", "block_size: 32", "block_size: 64"), INT4),
+    "int4's block size": (("config/exports/int4.yaml", "block_size: 32", "block_size: 64"), of_all(quantized, "int4")),
     "the report's template": (("report/report.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), REPORT),
-    "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), EXPORTS),
+    "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), of_all(exported)),
     "the lock file of Snakemake and DVC": (("envs/workflow/requirements.txt", "dvc==", "dvc===="), set()),
     "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
     "the scenario's description": ((SCENARIO, "description: Name", "description: Tell {braces}"), REPORT),
@@ -273,8 +271,7 @@ def test_another_precision_runs_only_its_own_jobs(edited: Workspace) -> None:
     export["options"]["block_size"] = 128
     edited.write("config/exports/int4-128.yaml", export)
     edited.edit(edited.experiment, "- int4", "- int4\n- int4-128")
-    new = {f"{rule} {t} int4-128" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
-    assert edited.pending() == new | PARITY | END
+    assert edited.pending() == of_all(quantized, "int4-128")
 
 
 def test_a_genai_precision_is_built_from_the_merged_model_and_never_from_a_prefix(edited: Workspace) -> None:
@@ -287,8 +284,7 @@ def test_a_genai_precision_is_built_from_the_merged_model_and_never_from_a_prefi
 
 def test_a_calibrated_precision_reads_the_training_rows(edited: Workspace) -> None:
     edited.edit(edited.experiment, "- int4", "- int4\n- int8-qdq")
-    new = {f"{rule} {t} int8-qdq" for t in ("base", "lora", "full") for rule in ("quantize_onnx", "evaluate_onnx")}
-    assert edited.pending() == new | PARITY | END
+    assert edited.pending() == of_all(quantized, "int8-qdq")
     edited.edit(SCENARIO, "metrics:", "max_tokens: 500\nmetrics:")
     assert "quantize_onnx base int8-qdq" in edited.pending()
     assert "quantize_onnx base int8" not in edited.pending()
