@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from snaketune.config.claims import COLUMNS, REFERENCE
-from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
 from snaketune.config.model import Model
@@ -20,12 +19,6 @@ from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
 from snaketune.core.quantized import refuse_quantized, tensors
-
-
-def modules_of(directory: Path) -> set[str]:
-    """Return the last names of a local model's modules with a matrix weight."""
-    found = tensors(directory)
-    return {key.split(".")[-2] for key, _, shape in found if key.endswith(".weight") and len(shape) == 2}
 
 
 def measured(techniques: Collection[str]) -> list[str]:
@@ -181,9 +174,11 @@ class Matrix:
 
     def _check_targets(self) -> None:
         for model_name, model in self.models.items():
+            modules = set(LINEAR_LAYERS.get(model.model_type, ()))
             if model.path:
                 refuse_quantized(self.root / model.path, f"config/models/{model_name}.yaml: path: {model.path}")
-            modules = modules_of(self.root / model.path) if model.path else LINEAR_LAYERS.get(model.model_type)
+                found = tensors(self.root / model.path)
+                modules = {key.split(".")[-2] for key, _, size in found if key.endswith(".weight") and len(size) == 2}
             for name in self.techniques:
                 options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
                 targets = options.get("target_modules") or []
@@ -213,11 +208,6 @@ class Matrix:
                 raise UserError(f"config/{key}: {path}: Snakemake takes braces for a wildcard: rename it")
             if not (self.root / path).is_file():
                 raise UserError(f"config/{key}: {path}: no such file; expected {expected}")
-
-    @property
-    def uses_corpus(self) -> bool:
-        """Return True if anything is made from the collected docstrings."""
-        return bool(self.built) or any(one.source.builtin in DOCUMENTATION for one in self.scenarios.values())
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

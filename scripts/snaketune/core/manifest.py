@@ -24,11 +24,13 @@ def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files
 
     Also write ``provenance.json``: when, where and with which packages it was made.
     """
+    described = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip()
     write_json(
         directory / "provenance.json",
         {
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
+            "commit": commit or None,
             "hardware": hardware(),
             "python": platform.python_version(),
             "packages": {name: found[0].version for name in PACKAGES if (found := list(distributions(name=name)))},
@@ -104,10 +106,3 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
-
-
-def _commit() -> str | None:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ class JobParams:
     def __init__(self, matrix: Recipes, root: Path):
         self.matrix, self.root = matrix, root
         self.probe = matrix.experiment.parity.probe.model_dump()
+        self._digests = FileDigests(Path("work/digests.json"))
 
     def encode(self, script: str, environment: str = "train", **values: Any) -> str:
         """Return parameters with digests of the script's code and of its environment's lock file.
@@ -34,21 +34,24 @@ class JobParams:
         }
         return json.dumps(values | digests, sort_keys=True)
 
-    @cached_property
-    def _digests(self) -> FileDigests:
-        return FileDigests(Path("work/digests.json"))
-
     def _digests_of(self, paths: Iterable[Any]) -> dict[str, str]:
         """Return the digest of each of the user's files, whose times can't be trusted (`cp -p`, `git checkout`)."""
         return {str(path): self._digests.of(Path(path)) for path in paths if path}
 
     def data(self, wildcards: Any) -> str:
-        source = self.matrix.scenarios[wildcards.scenario].source
+        """Return what decides which rows there are; scoring and descriptions are left out."""
+        scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
+        scenario, source = self.matrix.scenarios[wildcards.scenario], self.matrix.scenarios[wildcards.scenario].source
+        found = scenario.model_dump(exclude=scoring)
+        del found["budgets"]["truncated"]
+        if source.builtin:
+            # Documentation is full of numbers, and none of them is anybody's.
+            del found["phone_regions"]
         # The corpus is imported by name, which the script's own digest can't see.
         path = self.root / f"scripts/snaketune/corpora/{source.builtin}.py"
         return self.encode(
             "prepare_data.py",
-            **self.matrix.data_recipe(wildcards.scenario),
+            scenario=found,
             source_digests=self._digests_of(source.paths),
             corpus_code=code_digest(path, self.root / "scripts") if source.builtin else None,
         )
@@ -136,7 +139,17 @@ class JobParams:
 
     def report(self, wildcards: Any) -> str:
         """Return the report's parameters from a function: Snakemake takes braces in a text for wildcards."""
-        return self.encode("write_report.py", template=file_digest(self.root / TEMPLATE), **self.matrix.report_recipe())
+        matrix, described = self.matrix, {"description", "licence"}
+        return self.encode(
+            "write_report.py",
+            **matrix.summary_recipe(),
+            template=file_digest(self.root / TEMPLATE),
+            benchmarked=matrix.experiment.benchmark is not None,
+            techniques={name: technique.model_dump() for name, technique in matrix.techniques.items()},
+            training=matrix.experiment.training.model_dump(),
+            models={name: model.description for name, model in matrix.models.items()},
+            cards={name: scenario.model_dump(include=described) for name, scenario in matrix.scenarios.items()},
+        )
 
     def record(self, wildcards: Any) -> str:
         return self.encode("record_results.py", **self.matrix.record_recipe())

@@ -3,6 +3,7 @@
 from typing import Any
 
 from snaketune.config.claims import REFERENCE
+from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
@@ -50,12 +51,13 @@ class Recipes(Cells):
         }
 
     def record_recipe(self) -> dict[str, Any]:
+        documented = any(one.source.builtin in DOCUMENTATION for one in self.scenarios.values())
         return {
             "cells": self.cells,
             "precisions": self.exported,
             "calibrated": self.calibrated,
             "benchmarked": self.experiment.benchmark is not None,
-            "corpus": self.uses_corpus,
+            "corpus": documented or bool(self.built),
             "built": self.built,
             "prefixed": self.prefixed,
             "with_adapter": self.with_adapter,
@@ -64,16 +66,6 @@ class Recipes(Cells):
             "parameters": self.parameters(),
             "hosted": self.hosted_cells,
         }
-
-    def data_recipe(self, scenario: str) -> dict[str, Any]:
-        """Return what decides which rows there are; scoring and descriptions are left out."""
-        scoring = {"description", "licence", "metrics", "primary_metric", "max_tokens", "max_new_tokens"}
-        found = self.scenarios[scenario].model_dump(exclude=scoring)
-        del found["budgets"]["truncated"]
-        if self.scenarios[scenario].source.builtin:
-            # Documentation is full of numbers, and none of them is anybody's.
-            del found["phone_regions"]
-        return {"scenario": found}
 
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """Return what an evaluation depends on; which of the task's metrics count is left out."""
@@ -184,13 +176,3 @@ class Recipes(Cells):
                 "text": f"expected to vanish with {LARGE} ({UNKNOWN.parameters / 1e9:.1f} billion parameters, rows of {LARGE_ROW} tokens, one at a time): estimated peak {peak:.2g} × {REFERENCE}, model states {states:.2g} × {REFERENCE}",
             }
         return found
-
-    def report_recipe(self) -> dict[str, Any]:
-        return {
-            **self.summary_recipe(),
-            "benchmarked": self.experiment.benchmark is not None,
-            "techniques": {name: technique.model_dump() for name, technique in self.techniques.items()},
-            "training": self.experiment.training.model_dump(),
-            "models": {name: model.description for name, model in self.models.items()},
-            "cards": {n: one.model_dump(include={"description", "licence"}) for n, one in self.scenarios.items()},
-        }

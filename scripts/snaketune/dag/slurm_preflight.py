@@ -67,7 +67,11 @@ def prepare(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> No
         )
     cancel_orphans(settings.jobname_prefix, directory, log)
     if asked:
-        try_submission(next(iter(asked)))
+        # A full disk of the controller, or a limit, shows only if a job is submitted: a held one, then cancelled.
+        answer = sbatch(next(iter(asked)), "--hold")
+        if answer.returncode:
+            raise UserError(f"SLURM accepts no jobs at present ({words(answer)}): ask its administrator, or wait")
+        call("scancel", answer.stdout.strip().split(";")[0])
         prove_shared(directory, next(iter(asked)), log)
 
 
@@ -119,14 +123,6 @@ def requests(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> d
 def sbatch(request: str, option: str) -> subprocess.CompletedProcess[str]:
     """Call a plugin's command with a job that does nothing."""
     return call(*shlex.split(request), option, "--wrap", "true")
-
-
-def try_submission(request: str) -> None:
-    """Submit a held job and cancel it: a full disk of the controller, or a limit, shows only then."""
-    answer = sbatch(request, "--hold")
-    if answer.returncode:
-        raise UserError(f"SLURM accepts no jobs at present ({words(answer)}): ask its administrator, or wait")
-    call("scancel", answer.stdout.strip().split(";")[0])
 
 
 def cancel_orphans(prefix: str, directory: Path, log: Any) -> None:
