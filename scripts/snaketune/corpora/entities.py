@@ -8,6 +8,7 @@ import builtins
 import functools
 import importlib
 import inspect
+import operator
 import re
 import warnings
 from collections.abc import Iterator
@@ -58,12 +59,10 @@ def load(module: str) -> Any:
 
 def follow(space: Any, path: str) -> Any:
     """Return the object at a dotted path from ``space``, or MISSING."""
-    for part in path.split("."):
-        try:
-            space = getattr(space, part)
-        except Exception:
-            return MISSING
-    return space
+    try:
+        return operator.attrgetter(path)(space)
+    except Exception:
+        return MISSING
 
 
 def type_of(name: str, thing: Any) -> str:

@@ -141,9 +141,8 @@ def _turn(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> _Turn:
             f"the chat template changes the answer {last['content'][:40]!r} to {answered[len(before) :][:60]!r}: write it otherwise, or choose another model"
         )
     # A space belongs to the first word, as in Mistral's format; any other text isn't part of the answer.
-    if not before[len(asked) :].strip():
-        return _Turn(asked, before[len(asked) :] + answer, after)
-    return _Turn(before, answer, after)
+    more = before[len(asked) :]
+    return _Turn(before, answer, after) if more.strip() else _Turn(asked, more + answer, after)
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, after: str) -> list[str]:

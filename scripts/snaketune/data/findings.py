@@ -99,7 +99,7 @@ def count_personal(examples: list[Example], task: Task, findings: Findings) -> N
     for example in examples:
         found: dict[str, str] = {}
         for text in task.texts(example.fields):
-            for kind, shown in personal_data(text, findings.regions):
+            for kind, _, shown in personal_data(text, findings.regions):
                 found.setdefault(kind, shown)
         for kind, shown in found.items():
             findings.personal[kind].add(f"{example.place} ({shown})")

@@ -11,6 +11,8 @@ SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
 
 # What other programs take for whether a turn is learned.
 LEARNED = ("weight", "train")
+# Other usual names of a column.
+ALIASES = {"tags": "ner_tags"}
 # Labels of a message that aren't for the model.
 LABELS = ("name", "id")
 # Columns that change a conversation, or whether it is learned, for other programs.
@@ -33,18 +35,14 @@ Cells = dict[str, Cell]
 
 
 class Format(NamedTuple):
-    """Keys that a row must have, with the column names of each, and the fields that they become."""
+    """Keys that a row must have, and the fields that they become."""
 
     name: str
-    keys: dict[str, tuple[str, ...]]
+    keys: tuple[str, ...]
     build: Callable[[Cells], Fields]
     optional: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     """Columns that other programs read and that must not be dropped in silence."""
-
-
-def keys(*names: str) -> dict[str, tuple[str, ...]]:
-    return {name: (name,) for name in names}
 
 
 def string(cell: Cell) -> str:
@@ -83,21 +81,16 @@ def words(cell: Cell) -> list[str]:
 
 def conversation(cell: Cell) -> Messages:
     """Return messages in order: an optional system message, then user and assistant in turn, the assistant last."""
-    if not isinstance(cell.value, list):
+    if not isinstance(cell.value, list) or not cell.value:
         raise Fault(cell.name, f"expected a list of messages, found {describe(cell.value)}")
-    if not cell.value:
-        raise Fault(cell.name, "expected messages, found an empty list")
     messages = [_message(message, f"{cell.name}[{number}]") for number, message in enumerate(cell.value)]
-    expected = "user"
-    for number, message in enumerate(messages):
-        role = message["role"]
-        if role == "system" and number == 0:
-            continue
+    start = int(messages[0]["role"] == "system")
+    for number, message in enumerate(messages[start:], start):
+        role, expected = message["role"], ("user", "assistant")[(number - start) % 2]
         if role != expected:
             after = f" after {messages[number - 1]['role']}" if number else ""
             only = "; system may only be first" if role == "system" else ""
             raise Fault(f"{cell.name}[{number}].role", f"expected {expected}{after}, found {role}{only}")
-        expected = "assistant" if role == "user" else "user"
     if messages[-1]["role"] != "assistant":
         raise Fault(cell.name, f"expected the assistant's turn last, found {messages[-1]['role']}")
     if "weight" in messages[-1]:
@@ -160,7 +153,7 @@ def _alpaca(cells: Cells) -> Messages:
 
 
 def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
-    return Format(name, keys(*columns), lambda cells: {"messages": read(cells)}, optional, UNUSED)
+    return Format(name, columns, lambda cells: {"messages": read(cells)}, optional, UNUSED)
 
 
 CONVERSATIONS = (

@@ -73,7 +73,7 @@ def _refuse_personal_labels(examples: list[Example], task: Task, findings: Findi
     for example in examples:
         first |= {label: example.place for label in task.labels(example.fields) if label not in first}
     for label, place in first.items():
-        if kinds := sorted({kind for kind, _ in personal_data(label, findings.regions)}):
+        if kinds := sorted({kind for kind, *_ in personal_data(label, findings.regions)}):
             found = f"{task.labels_are} {findings.masked(label)!r} holds personal data ({', '.join(kinds)})"
             faults.add(place, f"{found}; labels are shown in the report, so write it otherwise")
     faults.stop()

@@ -5,7 +5,7 @@ from typing import Any
 from snaketune.config.templates import template_fields
 from snaketune.core.layout import SPLITS
 from snaketune.data.examples import Example, Fields
-from snaketune.data.formats import Cell, Format
+from snaketune.data.formats import ALIASES, Cell, Format
 from snaketune.data.params import ScenarioParams
 from snaketune.data.raw_rows import Fault, Faults, Row, describe
 from snaketune.data.tasks import TASKS
@@ -53,12 +53,12 @@ class Normalizer:
             return None
 
     def _names(self, form: Format, content: dict[str, Any]) -> dict[str, str]:
-        """Return the column of each key of a format; of several usual names the one that is there."""
-        usual = form.keys | {key: (key,) for key in form.optional}
-        return {
-            key: self.columns.get(key) or next((name for name in names if name in content), names[0])
-            for key, names in usual.items()
+        """Return the column of each key of a format: as configured, or the usual name that is there."""
+        usual = {
+            key: ALIASES[key] if key not in content and ALIASES.get(key) in content else key
+            for key in (*form.keys, *form.optional)
         }
+        return usual | {key: self.columns[key] for key in usual.keys() & self.columns.keys()}
 
     def _fits(self, form: Format, content: dict[str, Any]) -> bool:
         names = self._names(form, content)
@@ -66,7 +66,7 @@ class Normalizer:
 
     def _detect(self, content: dict[str, Any]) -> Format:
         formats = self.task.formats
-        mapped = [form for form in formats if self.columns.keys() & form.keys.keys()]
+        mapped = [form for form in formats if self.columns.keys() & {*form.keys}]
         for form in mapped or formats:
             if mapped or self._fits(form, content):
                 return form

@@ -42,24 +42,18 @@ def check_regions(regions: Sequence[str]) -> None:
         raise UserError(f"phone_regions: {unknown[0]} is no region; give ISO codes, such as US, GB or DE")
 
 
-def personal_data(text: str, regions: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield the kind of each finding in a text, and the finding masked.
-
-    Phone numbers without an international prefix are found as they are written in ``regions``.
-    """
-    for kind, _, shown in _findings(text, regions):
-        yield kind, shown
-
-
 def masked(text: str, regions: Sequence[str] = ()) -> str:
     """Mask all personal data and secrets in a text."""
-    for _, found, shown in _findings(text, regions):
+    for _, found, shown in personal_data(text, regions):
         text = text.replace(found, shown)
     return text
 
 
-def _findings(text: str, regions: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield kind, finding and masked finding."""
+def personal_data(text: str, regions: Sequence[str] = ()) -> Iterator[tuple[str, str, str]]:
+    """Yield the kind of each finding in a text, the finding, and the finding masked.
+
+    Phone numbers without an international prefix are found as they are written in ``regions``.
+    """
     if "@" in text:
         for match in EMAIL.finditer(text):
             if not RESERVED.search(match[0]):

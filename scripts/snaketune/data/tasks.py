@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from snaketune.data.examples import Fields
-from snaketune.data.formats import CONVERSATIONS, Cell, Cells, Format, Messages, exchange, keys, label, text, words
+from snaketune.data.formats import CONVERSATIONS, Cell, Cells, Format, Messages, exchange, label, text, words
 from snaketune.data.raw_rows import Fault, describe
 
 
@@ -77,7 +77,7 @@ def _labelled(cells: Cells) -> Fields:
 class Classification(Task):
     rows_are = "a text, and its label as the answer"
     answer = "label"
-    formats = (Format("text + label", keys("text", "label"), _labelled),)
+    formats = (Format("text + label", ("text", "label"), _labelled),)
     labels_are = "label"
 
     def labels(self, fields: Fields) -> list[str]:
@@ -102,7 +102,7 @@ def _tagged(cells: Cells) -> Fields:
 
 class Tagging(Task):
     rows_are = "a sentence, and its entities with their types as the answer"
-    formats = (Format("tokens + tags", {"tokens": ("tokens",), "tags": ("tags", "ner_tags")}, _tagged),)
+    formats = (Format("tokens + tags", ("tokens", "tags"), _tagged),)
     labels_are = "entity type"
 
     def main_text(self, fields: Fields) -> str:
@@ -139,7 +139,7 @@ class Translation(Task):
     rows_are = "a text, and its translation as the answer"
     main = "source"
     answer = "target"
-    formats = (Format("source + target", keys("source", "target"), _texts, ("language",)),)
+    formats = (Format("source + target", ("source", "target"), _texts, ("language",)),)
 
     def parts(self, fields: Fields) -> tuple[str, ...]:
         # A name may be the same in two languages, so the language is compared separately.
@@ -172,7 +172,7 @@ class QuestionAnswering(Task):
     rows_are = "a passage with a question, and a part of the passage as the answer"
     main = "context"
     answer = "answers"
-    formats = (Format("context + question + answers", keys("context", "question", "answers"), _answered),)
+    formats = (Format("context + question + answers", ("context", "question", "answers"), _answered),)
 
     def parts(self, fields: Fields) -> tuple[str, ...]:
         # Many questions may be about one passage, so the question and its answer are compared separately.
@@ -205,7 +205,7 @@ class Chat(Task):
 
 class LanguageModeling(Task):
     rows_are = "a text"
-    formats = (Format("text", keys("text"), _texts),)
+    formats = (Format("text", ("text",), _texts),)
 
     def written(self, fields: Fields, prompt: str, answer: str) -> dict[str, Any]:
         return {"text": fields["text"]}
@@ -219,8 +219,7 @@ def _single_turn(messages: Messages, name: str) -> Fields:
 
 
 def _with_single_turns(form: Format) -> Format:
-    first = next(iter(form.keys))
-    return form._replace(build=lambda cells: _single_turn(form.build(cells)["messages"], cells[first].name))
+    return form._replace(build=lambda cells: _single_turn(form.build(cells)["messages"], cells[form.keys[0]].name))
 
 
 class Generation(Task):

@@ -309,7 +309,7 @@ def test_other_labels_of_a_text_are_counted_and_named() -> None:
     ],
 )
 def test_personal_data_are_found_and_masked(text: str, found: list[tuple[str, str]]) -> None:
-    assert list(personal_data(text)) == found
+    assert [(kind, shown) for kind, _, shown in personal_data(text)] == found
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_personal_data_are_found_and_masked(text: str, found: list[tuple[str, st
 )
 def test_a_phone_number_is_found_as_its_region_writes_it(region: str, text: str) -> None:
     found = list(personal_data(text, [region]))
-    assert {kind for kind, _ in found} == {"phone number"}
+    assert {kind for kind, *_ in found} == {"phone number"}
     assert not re.search(r"\d{4}", masked(text, [region]))
     assert list(personal_data(text)) == []
 
