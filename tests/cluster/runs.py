@@ -62,9 +62,6 @@ class Coordinator(ForkProcess):
         self.join(timeout)
         return self.exitcode
 
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid or 0, number)
-
 
 @dataclass
 class Runs:
@@ -77,14 +74,12 @@ class Runs:
         script = path / f"scripts/{RULE}.py"
         head, rest = script.read_text().split('"""\n', 1)
         script.write_text(f'{head}"""\n{HELD}{rest}')
-        runs = cls(workspace)
-        runs.site("slurm_account: my-account", f"slurm_account: {ACCOUNT}")
-        runs.site("slurm_partition: my-partition", "slurm_partition: main")
-        return runs
+        return cls(workspace)
 
-    def site(self, line: str, own: str) -> None:
-        """Fill in a line of the profile, as its reader does."""
-        self.workspace.edit(PROFILE, f"# {line}", own)
+    def __post_init__(self) -> None:
+        """Fill in the profile, as its reader does."""
+        for key, own in (("account", ACCOUNT), ("partition", "main")):
+            self.workspace.edit(PROFILE, f"# slurm_{key}: my-{key}", f"slurm_{key}: {own}")
 
     def start(self, *arguments: str, **environment: str) -> Coordinator:
         log = self.workspace.path / f"coordinator-{len(self.running)}.log"

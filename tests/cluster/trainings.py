@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from loopback import ACCOUNT
 from runs import Runs
 from support.experiments import RUNS, SMALL, small
 from support.workspace import Workspace
@@ -34,9 +33,7 @@ def about_to_train(path: Path, laptop: Workspace, technique: str = "lora", **tra
     )
     for name in ("results/corpus", "results/data", "results/models", "results/tokens", ".snakemake/metadata"):
         subprocess.run(["cp", "-a", "--parents", name, path], cwd=laptop.path, check=True)
-    runs = Runs(workspace)
-    runs.site("slurm_account: my-account", f"slurm_account: {ACCOUNT}")
-    return runs
+    return Runs(workspace)
 
 
 def log_of(path: Path) -> str:

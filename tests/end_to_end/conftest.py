@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 from support.experiments import FURTHER, SMALL, small, technique_at
-from support.forks import serving as serving_forks
-from support.services.hosting import SECRET
-from support.services.openai_service import OpenAiService, serving
+from support.forks import serving
 from support.workspace import Workspace
 
 
 @pytest.fixture(scope="session", autouse=True)
 def forks() -> Iterator[Path]:
-    with serving_forks() as directory:
+    with serving() as directory:
         yield directory
 
 
@@ -38,11 +36,3 @@ def further(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
     workspace.write(workspace.experiment, {**SMALL, "techniques": ["full", *FURTHER], "precisions": []})
     workspace.run()
     return workspace
-
-
-@pytest.fixture
-def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
-    with serving(OpenAiService({SECRET})) as found:
-        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{found.address}/v1")
-        yield found

@@ -41,6 +41,14 @@ EXPERIMENT = {
 
 
 @pytest.fixture
+def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
+    with serving(OpenAiService({SECRET})) as found:
+        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{found.address}/v1")
+        yield found
+
+
+@pytest.fixture
 def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureService]:
     # Before there is a proxy, which only knows the services here.
     python_of_publish()
