@@ -160,7 +160,7 @@ CHANGES = {
         ("scripts/snaketune/corpora/docstrings.py", "MOST_EXAMPLES = ", "MOST_EXAMPLES = 1 + "),
         FROM_DATA,
     ),
-    "the code of another corpus": (("scripts/snaketune/corpora/tunes.py", "max_bars", "most_bars"), set()),
+    "the code of another corpus": (("scripts/snaketune/corpora/tunes.py", "LEAST_BARS", "FEWEST_BARS"), set()),
     "the corpus": ((CONFIG, "    networkx: networkx\n", ""), EVERYTHING),
     "another technique": ((EXPERIMENT, "- lora", "- lora\n- dora"), ANOTHER),
     "a removed technique": ((EXPERIMENT, "- lora\n", ""), END),

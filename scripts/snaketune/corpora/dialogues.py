@@ -112,7 +112,7 @@ def examples(corpus: Path, *, max_characters: int) -> list[Example]:
         system = choose(f"{name}system", ["none", "plain", "documentation"])
         attempts = [(turns, system), *((fewer, "none") for fewer in range(turns, -1, -1))]
         dialogues = [dialogue(path, row, docstring, asked[:kept], kind) for kept, kind in attempts]
-        fitting = [one for one in dialogues if sum(len(message["content"]) for message in one) <= max_characters]
-        if fitting:
-            kept.append(Example(name, {"messages": fitting[0]}, row["group"], row["split"]))
+        fitting = (one for one in dialogues if sum(len(message["content"]) for message in one) <= max_characters)
+        if messages := next(fitting, None):
+            kept.append(Example(name, {"messages": messages}, row["group"], row["split"]))
     return capped(kept)

@@ -62,17 +62,16 @@ class Docstring:
     sections: dict[str, list[Item]]
 
 
-def rows(path: Path) -> list[tuple[str, Row]]:
-    """Return the rows of the documentation with their ids, ``module:name``.
+def rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of the documentation with their ids, ``module:name``.
 
     A name that is documented more than once, such as a property's getter and setter, is numbered from its second row.
     """
-    seen, found = collections.Counter[str](), []
+    seen = collections.Counter[str]()
     for row in read_jsonl(path):
         name = f"{row['module']}:{row['name']}"
         seen[name] += 1
-        found.append((name if seen[name] == 1 else f"{name}:{seen[name]}", row))
-    return found
+        yield name if seen[name] == 1 else f"{name}:{seen[name]}", row
 
 
 def capped(examples: list[Example]) -> list[Example]:
@@ -150,13 +149,8 @@ def _summary(paragraph: str) -> str:
 
 def _items(section: str, lines: list[str]) -> list[Item]:
     """Entries begin at the margin; their descriptions are indented."""
-    blocks: list[list[str]] = []
-    for line in textwrap.dedent("\n".join(lines)).splitlines():
-        if line and not line[0].isspace():
-            blocks.append([line])
-        elif blocks:
-            blocks[-1].append(line)
-    return [item for block in blocks if (item := _item(section, block[0], "\n".join(block[1:])))]
+    entries = re.findall(r"^(\S.*)((?:\n(?!\S).*)*)", textwrap.dedent("\n".join(lines)), re.MULTILINE)
+    return [item for header, rest in entries if (item := _item(section, header, rest[1:]))]
 
 
 def _item(section: str, header: str, rest: str) -> Item | None:

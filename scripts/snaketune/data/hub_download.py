@@ -5,13 +5,7 @@ from pathlib import Path
 
 from httpx2 import HTTPError
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from snaketune.core.errors import UserError
 
@@ -33,7 +27,8 @@ def download(hub: str, revision: str) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no model {hub} (or it is private: set HF_TOKEN)") from None
-    except (HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    # The hub's other errors are OSErrors too.
+    except (HTTPError, OSError, ValueError) as error:
         need_writable(Path(constants.HF_HUB_CACHE))
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         response = getattr(error.__cause__, "response", None) or getattr(error, "response", None)

@@ -47,10 +47,6 @@ MADE: dict[str, Callable[[], bytes]] = {
 }
 
 
-def test_there_are_many_kinds_and_each_has_its_own_name() -> None:
-    assert len({case["name"] for case in CASES}) == len(CASES) >= 60
-
-
 def test_every_file_is_of_a_case() -> None:
     used = {name for case in CASES for name in files_of(case)}
     assert {path.name for path in CORPUS.iterdir()} <= used | {"cases.yaml"}
