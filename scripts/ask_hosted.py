@@ -5,8 +5,10 @@ Answers are saved in --work as they arrive, so that an interrupted run asks only
 
 import hashlib
 import json
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from snaketune.core import cli, errors, files
@@ -24,11 +26,9 @@ def kept(path: Path) -> dict[str, dict[str, Any]]:
     """Return the answers of interrupted runs, whose last line may be cut."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
+        with suppress(ValueError, KeyError, TypeError):
             answer = json.loads(line)
             found[answer["key"]] = answer
-        except (ValueError, KeyError, TypeError):
-            continue
     return found
 
 
@@ -62,26 +62,19 @@ def main() -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     found = kept(log)
     missing = {key: messages for key, messages in zip(keys, asked, strict=True) if key not in found}
+    lock = Lock()
     with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:
         # The last line may be cut: the next answer needs a line of its own.
         file.write("\n")
-        waiting = {pool.submit(answer, client, service.host, name, one, limit): key for key, one in missing.items()}
-        failed: UserError | None = None
-        for done in as_completed(waiting):
-            try:
-                found[waiting[done]] = {"key": waiting[done], **done.result()}
-            except UserError as error:
-                failed = failed or error
-                # Not pool.shutdown(cancel_futures=True): as_completed would wait forever for what it drops.
-                for one in waiting:
-                    one.cancel()
-            except CancelledError:
-                continue
-            else:
-                file.write(json.dumps(found[waiting[done]], ensure_ascii=False) + "\n")
+
+        def ask(key: str) -> None:
+            found[key] = {"key": key, **answer(client, service.host, name, missing[key], limit)}
+            with lock:
+                file.write(json.dumps(found[key], ensure_ascii=False) + "\n")
                 file.flush()
-        if failed:
-            raise failed
+
+        # The first failure cancels what hasn't begun; answers under way are still saved.
+        list(pool.map(ask, missing))
     files.write_jsonl(arguments.output, ({"id": row["id"], **found[key]} for key, row in zip(keys, rows, strict=True)))
     print(f"{name}: {len(rows)} answers, {len(missing)} of them new")
 

@@ -19,9 +19,7 @@ def chat_of(row: dict[str, Any], most_characters: int | None) -> Messages:
     Raises:
         Fault: the service would reject them.
     """
-    if "messages" not in row:
-        raise Fault("messages", "missing; hosted services take chats only")
-    messages = conversation(Cell(row["messages"], "messages"))
+    messages = conversation(Cell(row.get("messages"), "messages"))
     length = sum(len(message["content"]) for message in messages)
     if most_characters and length > most_characters:
         raise Fault("messages", f"{length} characters, expected at most {most_characters} (limits.most_row_characters)")

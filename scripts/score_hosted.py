@@ -21,8 +21,6 @@ def predictions(
     """Return each test row with its answer and the statistics of its metrics."""
     predicted = []
     for row, answer in zip(rows, answers, strict=True):
-        if row["id"] != answer["id"]:
-            raise UserError(f"the answer to {answer['id']} is in the place of row {row['id']}: delete the answers")
         entry = {
             "id": row["id"],
             "reference": row["reference"],
@@ -52,10 +50,8 @@ def main() -> None:
     }
     labels = dict(zip((answer.strip() for answer in card["answers"]), card["labels"], strict=True))
     rows, answers = files.read_jsonl(data / "test.jsonl"), files.read_jsonl(arguments.answers)
-    if len(rows) != len(answers):
-        raise UserError(
-            f"{arguments.answers}: {len(answers)} answers to {len(rows)} rows: delete it and run snakemake again"
-        )
+    if [row["id"] for row in rows] != [answer["id"] for answer in answers]:
+        raise UserError(f"{arguments.answers} doesn't answer {data / 'test.jsonl'}: delete it and run snakemake again")
     predicted = predictions(rows, answers, task, decoding, labels)
     metrics = summed(predicted)
     # The keys of every other evaluation; the speed and hardware of a service can't be measured.

@@ -18,11 +18,10 @@ def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what would be sent, and its rough cost at the user's own price."""
     sent = {}
     for split in SPLITS:
-        text = (data / f"{split}.jsonl").read_text(encoding="utf-8")
-        characters = sum(
-            len(message["content"]) for line in text.splitlines() for message in json.loads(line)["messages"]
-        )
-        sent[split] = {"rows": text.count("\n"), "bytes": len(text.encode()), "characters": characters}
+        path = data / f"{split}.jsonl"
+        rows = files.read_jsonl(path)
+        characters = sum(len(message["content"]) for row in rows for message in row["messages"])
+        sent[split] = {"rows": len(rows), "bytes": path.stat().st_size, "characters": characters}
     tokens = round(sent["train"]["characters"] / recipe["characters_per_token"] * recipe["epochs"])
     price = recipe["price"]
     cost = price and round(tokens / 1e6 * price["per_million_training_tokens"], 4)

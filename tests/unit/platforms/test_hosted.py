@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, read_yaml, write_json, write_jsonl
 from snaketune.platforms.hosted import jobs
 from snaketune.platforms.hosted import service as hosted_service
+from snaketune.platforms.hosted.job_params import HostedParams
 from snaketune.platforms.hosted.technique import HostedTechnique
 from snaketune.platforms.registry import read_matrix
 from snaketune.reporting.results import Results
@@ -79,7 +81,7 @@ def test_an_experiment_that_cannot_be_is_told(changes: dict[str, Any], words: st
 def test_a_recipe_has_nothing_of_where_it_is_or_what_it_costs() -> None:
     matrix = read_matrix({**CONFIG, "techniques": ["hosted-openai-compatible", "hosted-azure-ml"]}, ROOT)
     for name in matrix.hosted:
-        recipe = jobs.training_params(matrix, name, 1)
+        recipe = json.loads(HostedParams(matrix, ROOT).submission(SimpleNamespace(technique=name, seed=1)))
         assert recipe["epochs"] == CONFIG["training"]["epochs"]
         assert not {"price", "limits", "description", "characters_per_token"} & recipe.keys()
         assert not {"endpoint", "deployment", "untuned"} & recipe["service"].keys()
@@ -145,7 +147,11 @@ USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content"
         (with_messages(USER), {}, "expected the assistant's turn last"),
         (with_messages(), {}, "line 4: messages: expected messages"),
         (with_messages("text"), {}, "messages[0]: expected a message"),
-        ({"train": [{"id": "t", "text": "plain"}] * 12, "validation": rows(2)}, {}, "hosted services take chats only"),
+        (
+            {"train": [{"id": "t", "text": "plain"}] * 12, "validation": rows(2)},
+            {},
+            "line 1: messages: expected a list of messages",
+        ),
         ({"train": rows(9), "validation": rows(2)}, {}, "9 rows, but the service takes at least 10"),
         ({"train": rows(12), "validation": rows(2)}, {"most_rows": 11}, "and at most 11"),
         ({"train": rows(12), "validation": rows(2)}, {"most_bytes": 500}, "but at most 500"),

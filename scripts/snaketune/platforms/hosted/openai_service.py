@@ -90,8 +90,7 @@ class OpenAiService:
             known = [found.id for found in self.client.models.list()]
             if known and model not in known:
                 raise UserError(
-                    f"{self.host} has no model {model}; nothing was sent. It lists {', '.join(known[:20])}"
-                    + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+                    f"{self.host} has no model {model}; nothing was sent. It lists {', '.join(known[:20])}{', …' if len(known) > 20 else ''}"
                 )
 
     def find(self, key: str) -> str | None:

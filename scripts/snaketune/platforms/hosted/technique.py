@@ -8,7 +8,7 @@ from snaketune.config.base import Name, Strict
 
 # Microsoft's table of serverless fine-tuning, as of 2026-02-17; `unlisted: true` sends others too.
 PHI_REGIONS = ("eastus", "eastus2", "northcentralus", "southcentralus", "westus", "westus3")
-AZURE_ML_MODELS = dict.fromkeys(("Phi-4", "Phi-4-mini-instruct", "Phi-4-multimodal-instruct"), PHI_REGIONS)
+AZURE_ML_MODELS = ("Phi-4", "Phi-4-mini-instruct", "Phi-4-multimodal-instruct")
 # The serverless offer of these ended on 2025-08-30.
 RETIRED = ("Phi-3-mini", "Phi-3-small", "Phi-3-medium", "Phi-3.5")
 
@@ -28,31 +28,17 @@ class AzureMl(Strict):
 
     @model_validator(mode="after")
     def _offered(self) -> "AzureMl":
-        if self.unlisted:
-            return self
-        if self.retired:
+        if self.unlisted or self.model.startswith(RETIRED):
             return self
         if self.model not in AZURE_ML_MODELS:
             raise ValueError(
                 f"model {self.model} isn't among those offered ({', '.join(AZURE_ML_MODELS)}); unlisted: true sends it anyway"
             )
-        if self.region not in AZURE_ML_MODELS[self.model]:
+        if self.region not in PHI_REGIONS:
             raise ValueError(
-                f"region {self.region} doesn't offer {self.model} ({', '.join(AZURE_ML_MODELS[self.model])} do); unlisted: true sends it anyway"
+                f"region {self.region} doesn't offer {self.model} ({', '.join(PHI_REGIONS)} do); unlisted: true sends it anyway"
             )
         return self
-
-    @property
-    def retired(self) -> bool:
-        return self.model.startswith(RETIRED)
-
-    @property
-    def asks(self) -> bool:
-        return self.endpoint is not None
-
-    @property
-    def asks_untuned(self) -> bool:
-        return self.untuned_endpoint is not None
 
 
 class OpenAiCompatible(Strict):
@@ -73,18 +59,6 @@ class OpenAiCompatible(Strict):
     answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
         "max_completion_tokens", description="the service's name for the token limit of an answer"
     )
-
-    @property
-    def retired(self) -> bool:
-        return False
-
-    @property
-    def asks(self) -> bool:
-        return True
-
-    @property
-    def asks_untuned(self) -> bool:
-        return self.untuned
 
 
 class Limits(Strict):
@@ -122,8 +96,7 @@ class HostedTechnique(Strict):
 
     @model_validator(mode="after")
     def _known_hyperparameters(self) -> "HostedTechnique":
-        epochs = {"n_epochs", "num_train_epochs"} & self.hyperparameters.keys()
-        if epochs:
+        if epochs := {"n_epochs", "num_train_epochs"} & self.hyperparameters.keys():
             raise ValueError(
                 f"hyperparameters.{min(epochs)}: epochs are set by training.epochs of the experiment; leave it out"
             )
@@ -142,8 +115,11 @@ class HostedTechnique(Strict):
 
     @property
     def asks(self) -> bool:
-        return self.service.asks
+        """Return True if the tuned model is evaluated."""
+        return self.service.endpoint is not None if isinstance(self.service, AzureMl) else True
 
     @property
     def asks_untuned(self) -> bool:
-        return self.service.asks and self.service.asks_untuned
+        """Return True if the base model is evaluated too."""
+        own = self.service
+        return self.asks and (own.untuned_endpoint is not None if isinstance(own, AzureMl) else own.untuned)
