@@ -14,8 +14,7 @@ import pytest
 import yaml
 from killing import descendants, kill
 from support.experiments import RUNS, SMALL, run_of
-from support.services.azure_service import HOSTS, AzureService, handler_of
-from support.services.certificates import certificate
+from support.services.azure_service import AzureService, azure_serving
 from support.services.hosting import SECRET, python_of_publish
 from support.services.kubernetes_service import START, KubernetesService, refused, technique_on
 from support.services.kubernetes_service import handler_of as kubernetes
@@ -52,10 +51,8 @@ def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
 def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureService]:
     # Before there is a proxy, which only knows the services here.
     python_of_publish()
-    trusted, context = certificate(tmp_path, HOSTS)
-    made = AzureService(context)
-    with serving(made, handler_of(made)) as found:
-        for name, value in found.environment(trusted).items():
+    with azure_serving(tmp_path) as found:
+        for name, value in found.environment().items():
             monkeypatch.setenv(name, value)
         yield found
 

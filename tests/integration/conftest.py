@@ -14,7 +14,7 @@ def forks() -> Iterator[Path]:
         yield directory
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(tmp_path_factory.mktemp("worker")) as found:
+@pytest.fixture(scope="session")
+def worker(forks: Path) -> Iterator[Worker]:
+    with working(forks) as found:
         yield found

@@ -1,7 +1,7 @@
 """A command job of Azure Machine Learning: checked before it is sent, sent once, and its results fetched."""
 
 import os
-import shutil
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from support.services.azure_ml_compute import BLOBS, TOKEN, Azure
-from support.services.hosting import LOCK, python_of_publish
+from support.services.azure_service import HOSTS, AzureService, azure_serving
+from support.services.hosting import Ran, Worker, message
 
 from snaketune.core.errors import UserError
-from snaketune.core.fork_server import start
 from snaketune.platforms import azure_ml_job
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,48 +127,37 @@ def test_the_command_takes_the_results_out_and_keeps_snakemakes_status(checkout:
     assert (folders["out"] / "results/rows.jsonl").is_file()
 
 
-@pytest.fixture(scope="module")
-def sdk(forks: Path) -> Iterator[list[str]]:
-    """A Python that has the SDK imported, as the start of a command."""
-    server = start(str(forks), str(python_of_publish()), ["azure.ai.ml", "azure.identity"], {})
-    yield [f"{forks}/bin/python", "make_environment.py", "--lock", str(LOCK), "--"]
-    server.kill()
-    server.wait()
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[AzureService]:
+    results = {"results/summary.csv": b"model,value\n", "results/runs/a/manifest.json": b"{}"}
+    with azure_serving(tmp_path, results=results) as service:
+        yield service
+    assert service.hosts <= set(HOSTS)
 
 
 @pytest.fixture
-def azure(tmp_path: Path) -> Iterator[Azure]:
-    (tmp_path / "service").mkdir()
-    service = Azure(tmp_path / "service")
-    yield service
-    service.close()
-    assert service.unknown == []
+def submit(worker: Worker, azure: AzureService, checkout: Path) -> Any:
+    def call(path: Path, *arguments: object) -> Ran:
+        environment = {**azure.environment(), "HOME": str(checkout.parent)}
+        script = ROOT / "tools/submit_azure_ml.py"
+        return worker(script, path, "--poll-seconds", 0.01, *arguments, directory=checkout, **environment)
+
+    return call
 
 
-def submit(
-    sdk: list[str], azure: Azure, root: Path, path: Path, *arguments: object
-) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    command = [*sdk, ROOT / "tools/submit_azure_ml.py", path, "--poll-seconds", "0.01", *arguments]
-    environment = {**kept, **azure.environment(), "HOME": str(root.parent)}
-    options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": 900}
-    return subprocess.run([*map(str, command)], cwd=root, env=environment, **options)
-
-
-def test_a_job_is_sent_once_watched_and_its_results_fetched(sdk: list[str], azure: Azure, checkout: Path) -> None:
+def test_a_job_is_sent_once_watched_and_its_results_fetched(submit: Any, azure: AzureService, checkout: Path) -> None:
     path = job_file(checkout, experiment="config/experiments/mine.yaml", data=JOB["results"])
-    shown = submit(sdk, azure, checkout, path, "--dry-run")
-    assert shown.returncode == 0, shown.stderr
-    assert "hidden" not in shown.stdout
-    assert "# Snakefile" in shown.stdout
-    assert azure.asked == []
-    document = yaml.safe_load(shown.stdout)
-    refused = submit(sdk, azure, checkout, path)
-    assert (refused.returncode, azure.asked) == (1, [])
-    assert "nothing was sent" in refused.stderr
+    shown = submit(path, "--dry-run")
+    assert shown.code == 0, shown.output
+    assert "hidden" not in shown.output
+    assert "# Snakefile" in shown.output
+    document = yaml.safe_load(shown.output)
+    assert "nothing was sent" in message(submit(path))
+    assert azure.requests == []
 
-    sent = submit(sdk, azure, checkout, path, "--confirm", "--wait", "--fetch", checkout.parent / "fetched")
-    assert sent.returncode == 0, sent.stdout + sent.stderr
+    fetched = checkout.parent / "fetched"
+    sent = submit(path, "--confirm", "--wait", "--fetch", fetched)
+    assert sent.code == 0, sent.output
     [[key, job]] = azure.jobs.items()
     assert document["name"] == key
     told = job["properties"]
@@ -178,44 +166,32 @@ def test_a_job_is_sent_once_watched_and_its_results_fetched(sdk: list[str], azur
     assert told["computeId"].endswith("/computes/gpu-cluster")
     assert told["outputs"]["results"]["uri"] == f"{JOB['results']}/{key}"
     assert told["limits"]["timeout"] == "P1D"
-    uploaded = {name.rsplit("/", 1)[-1] for name in azure.blobs if name.startswith("code-")}
+    uploaded = {name.rsplit("/", 1)[-1] for name in azure.blobs if name.startswith("/code-")}
     assert {"Snakefile", "mine.yaml"} <= uploaded
     assert not {".env", "large.onnx"} & uploaded
-    assert [line.rpartition(" ")[2] for line in sent.stdout.splitlines() if line.startswith(f"{key}: ")][
-        1:
-    ] == azure.states
-    fetched = {
-        p.relative_to(checkout.parent / "fetched").as_posix(): p.read_bytes()
-        for p in (checkout.parent / "fetched").rglob("*")
-        if p.is_file()
-    }
-    assert fetched == azure.results
-    assert TOKEN not in sent.stdout + sent.stderr
+    assert re.findall(rf"^{key}: (\w+)$", sent.output, re.MULTILINE) == azure.states
+    assert {name: (fetched / name).read_bytes() for name in azure.results} == azure.results
+    assert len([path for path in fetched.rglob("*") if path.is_file()]) == len(azure.results)
+    assert "planted" not in sent.output
 
-    again = submit(sdk, azure, checkout, path, "--confirm")
-    assert (again.returncode, len(azure.jobs)) == (0, 1)
-    assert "has this job already (Completed)" in again.stdout
+    again = submit(path, "--confirm")
+    assert (again.code, len(azure.jobs)) == (0, 1)
+    assert "has this job already (Completed)" in again.output
 
 
 def test_what_the_workspace_cant_run_is_one_message_and_nothing_is_sent(
-    sdk: list[str], azure: Azure, checkout: Path
+    submit: Any, azure: AzureService, checkout: Path
 ) -> None:
     for changed, told in (
         ({"compute": "other"}, "has no other; nothing was sent"),
         ({"instance_type": "Standard_D2_v3"}, "has Standard_NC6s_v3 machines, not Standard_D2_v3"),
     ):
-        ran = submit(sdk, azure, checkout, job_file(checkout, **changed), "--confirm")
-        assert (ran.returncode, told in ran.stderr, "Traceback" in ran.stderr) == (1, True, False), ran.stderr
-    assert azure.jobs == {}
-    assert not any(BLOBS in asked for asked in azure.asked)
+        assert told in message(submit(job_file(checkout, **changed), "--confirm"))
+    assert azure.jobs == azure.blobs == {}
 
 
-def test_a_job_that_fails_says_so_and_its_results_come_too(sdk: list[str], azure: Azure, checkout: Path) -> None:
+def test_a_job_that_fails_says_so_and_its_results_come_too(submit: Any, azure: AzureService, checkout: Path) -> None:
     azure.states = ["Failed"]
     path = job_file(checkout)
-    ran = submit(sdk, azure, checkout, path, "--confirm", "--wait")
-    assert ran.returncode == 1
-    assert "ended as Failed" in ran.stderr
-    shutil.rmtree(checkout.parent / "fetched", ignore_errors=True)
-    none = submit(sdk, azure, checkout, path, "--fetch", checkout.parent / "fetched")
-    assert (none.returncode, "is empty" in none.stderr) == (1, True), none.stderr
+    assert "ended as Failed" in message(submit(path, "--confirm", "--wait"))
+    assert "is empty" in message(submit(path, "--fetch", checkout.parent / "fetched"))

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.services.azure_service import HOSTS, AzureService, handler_of
-from support.services.certificates import certificate
+from support.services.azure_service import AzureService, azure_serving
 from support.services.hosting import Ran, Worker, at_once, converted, message, rows, write_rows
 from support.services.openai_service import Failure, Fault, OpenAiService, serving, storm
 
@@ -21,22 +20,16 @@ CREATE = "PUT /jobs/.*"
 WAITING = ["--job", "job.json", "--output", "finished.json", "--events", "events.jsonl", "--poll-seconds", "0.01"]
 
 
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return certificate(tmp_path_factory.mktemp("trusted"), HOSTS)
-
-
 @pytest.fixture
-def service(trusted: Any) -> Iterator[AzureService]:
-    made = AzureService(trusted[1])
-    with serving(made, handler_of(made)) as found:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureService]:
+    with azure_serving(tmp_path_factory.mktemp("service")) as found:
         yield found
 
 
 @pytest.fixture
-def run(worker: Worker, service: AzureService, trusted: Any, tmp_path: Path) -> Any:
+def run(worker: Worker, service: AzureService, tmp_path: Path) -> Any:
     def call(script: str, *arguments: object, directory: Path = tmp_path, **environment: str | None) -> Ran:
-        return worker(script, *arguments, directory=directory, **service.environment(trusted[0]) | environment)
+        return worker(script, *arguments, directory=directory, **service.environment() | environment)
 
     return call
 
@@ -119,7 +112,7 @@ def test_two_submits_at_once_end_with_one_job(service: AzureService, submit: Any
 
 @pytest.mark.parametrize("ending", ["Failed", "Canceled"])
 def test_a_job_that_ends_badly_is_told(ending: str, service: AzureService, run: Any, submit: Any) -> None:
-    service.ending = ending
+    service.states = [ending]
     submit()
     told = message(run("wait_hosted.py", "--recipe", json.dumps(RECIPE), *WAITING))
     assert "violate the content policy" in told or "as cancelled" in told

@@ -1,8 +1,8 @@
 """Azure Resource Manager, blob storage and a managed identity on loopback, behind an HTTPS proxy of our own.
 
 The SDK is told nothing: it asks management.azure.com and *.blob.core.windows.net through the proxy,
-whose certificate the test has it trust. Documented routes of Azure ML jobs, datastores and
-serverless endpoints, with the states of a job.
+whose certificate the test has it trust. Documented routes of Azure ML jobs, computes, code, datastores
+and serverless endpoints, with the states of a job. It shows what the SDK sends and takes, not that Azure would.
 """
 
 import contextlib
@@ -12,25 +12,33 @@ import re
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from support.services.openai_service import Failure, Fault, FaultyHandler, token_answer
+from support.services.certificates import certificate
+from support.services.openai_service import Failure, Fault, FaultyHandler, serving, token_answer
 
 ARM = re.compile(r"^/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/[^/]+/workspaces/([^/]+)", re.IGNORECASE)
-HOSTS = ("management.azure.com", "*.blob.core.windows.net")
+BLOBS = "loopback.blob.core.windows.net"
+HOSTS = ("management.azure.com", BLOBS)
 
 
 @dataclass
 class AzureService:
     """The state of a workspace: its jobs, its blobs, its serverless endpoints."""
 
+    trusted: Path
     context: ssl.SSLContext
     region: str = "eastus2"
-    ending: str = "Completed"
-    polls: int = 3
+    # What the next questions for a job are answered.
+    states: list[str] = field(default_factory=lambda: ["Queued", "Running", "Completed"])
+    # What a machine would have written, below the job's results.
+    results: dict[str, bytes] = field(default_factory=dict)
+    hosts: set[str] = field(default_factory=set)
     address: str = ""
     answers_at: str = ""
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -49,12 +57,12 @@ class AzureService:
         self.tokens[token] = time.time() + self.token_seconds
         return token_answer(token, self.tokens[token])
 
-    def environment(self, trusted: object) -> dict[str, str]:
-        """Variables with which the SDK comes here and trusts a certificate."""
+    def environment(self) -> dict[str, str]:
+        """Variables with which the SDK comes here and trusts the certificate."""
         return {
             "HTTPS_PROXY": self.address,
             "NO_PROXY": "127.0.0.1",
-            "REQUESTS_CA_BUNDLE": str(trusted),
+            "REQUESTS_CA_BUNDLE": str(self.trusted),
             "IDENTITY_ENDPOINT": f"{self.address}/identity",
             "IDENTITY_HEADER": "planted-header",
             "AZURE_SUBSCRIPTION_ID": "00000000-0000-0000-0000-000000000000",
@@ -72,6 +80,21 @@ class AzureService:
             case ["GET"]:
                 properties = {"workspaceId": "w", "discoveryUrl": "https://management.azure.com/discovery"}
                 return 200, {"id": workspace, "name": "ws", "location": self.region, "properties": properties}
+            case ["GET", "computes", "gpu-cluster"]:
+                scale = {"minNodeCount": 0, "maxNodeCount": 1, "nodeIdleTimeBeforeScaleDown": "PT120S"}
+                machine = {"vmSize": "Standard_NC6s_v3", "vmPriority": "Dedicated", "scaleSettings": scale}
+                told = {"computeType": "AmlCompute", "provisioningState": "Succeeded", "properties": machine}
+                return 200, {"id": path, "name": "gpu-cluster", "location": self.region, "properties": told}
+            case ["POST", "codes", name, *_, "startPendingUpload"]:
+                uri = f"https://{BLOBS}/code-{name}"
+                credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=planted-signature"}
+                place = {"blobUri": uri, "storageAccountArmId": "/account", "credential": credential}
+                kind = {"pendingUploadId": "1", "pendingUploadType": "TemporaryBlobReference"}
+                return 200, {**kind, "blobReferenceForConsumption": place}
+            case ["PUT", "codes" | "environments" as kind, *_, version]:
+                return 201, {"id": path, "name": version, "type": kind, **body}
+            case ["GET", "codes", _, "versions"]:
+                return 200, {"value": []}
             case ["GET", "datastores", *_]:
                 return 200, datastore(workspace)
             case ["POST", "datastores", _, "listSecrets"]:
@@ -113,23 +136,32 @@ class AzureService:
     def job(self, name: str) -> dict[str, Any]:
         if name not in self.jobs:
             raise Failure(404, f"the job {name} was not found", "ResourceNotFound")
-        self.asked[name] = self.asked.get(name, 0) + 1
         content = self.jobs[name]["properties"]
-        if content["status"] not in ("Completed", "Failed", "Canceled"):
-            content["status"] = self.ending if self.asked[name] > self.polls else "Running"
-            if content["status"] == "Completed":
-                content["properties"] = {"StartTimeUtc": "2026-01-01T00:00:00", "EndTimeUtc": "2026-01-01T00:02:00"}
-            if content["status"] == "Failed":
-                content["properties"] = {"ErrorMessage": "the training data violate the content policy"}
+        content["status"] = self.states[min(self.asked.get(name, 0), len(self.states) - 1)]
+        self.asked[name] = self.asked.get(name, 0) + 1
+        if content["status"] == "Completed":
+            content["properties"] = {"StartTimeUtc": "2026-01-01T00:00:00", "EndTimeUtc": "2026-01-01T00:02:00"}
+            if self.results:
+                folder = content["outputs"]["results"]["uri"].partition("/paths/")[2]
+                self.blobs |= {f"/rows/{folder}/{name}": data for name, data in self.results.items()}
+        if content["status"] == "Failed":
+            content["properties"] = {"ErrorMessage": "the training data violate the content policy"}
         return self.jobs[name]
 
-    def blob(self, route: str, path: str, query: str, body: bytes) -> tuple[int, Any]:
-        if "comp=list" in query:
-            return 200, b'<?xml version="1.0"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>'
+    def blob(self, route: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if query.get("comp") == ["list"]:
+            kind = "<Properties><BlobType>BlockBlob</BlobType></Properties>"
+            names = [name.removeprefix(f"{path}/") for name in self.blobs if name.startswith(f"{path}/")]
+            found = [name for name in names if name.startswith(query.get("prefix", [""])[0])]
+            items = "".join(f"<Blob><Name>{name}</Name>{kind}</Blob>" for name in found)
+            listed = (
+                f'<?xml version="1.0"?><EnumerationResults><Blobs>{items}</Blobs><NextMarker/></EnumerationResults>'
+            )
+            return 200, listed.encode()
         if route.startswith("PUT"):
-            if "comp=metadata" not in query:
+            if "comp" not in query:
                 self.blobs[path] = body
-            return 200 if "comp=metadata" in query else 201, b""
+            return 200 if "comp" in query else 201, b""
         if path not in self.blobs:
             raise Failure(404, "no such blob", "BlobNotFound", x_ms_error_code="BlobNotFound")
         return 200, self.blobs[path]
@@ -151,6 +183,7 @@ def datastore(workspace: str) -> dict[str, Any]:
 def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
     class Handler(FaultyHandler):
         def do_CONNECT(self) -> None:
+            service.hosts.add(self.path.partition(":")[0])
             self.send_response(200)
             self.end_headers()
             with contextlib.suppress(OSError):
@@ -164,11 +197,12 @@ def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             address = urlsplit(self.path)
             blob = "blob.core" in (self.headers.get("Host") or "")
-            path = address.path if blob else ARM.sub("", address.path)
+            path = unquote(address.path) if blob else ARM.sub("", address.path)
             route = f"{self.command} {'blob' if blob else ''}{path}"
-            self.handle_route(service, route, lambda: self.answered(route, path, address.query, body, blob))
+            query = parse_qs(address.query)
+            self.handle_route(service, route, lambda: self.answered(route, path, query, body, blob))
 
-        def answered(self, route: str, path: str, query: str, body: bytes, blob: bool) -> tuple[int, Any]:
+        def answered(self, route: str, path: str, query: Any, body: bytes, blob: bool) -> tuple[int, Any]:
             if path.startswith("/identity"):
                 return 200, service.identity()
             if blob:
@@ -182,8 +216,17 @@ def handler_of(service: AzureService) -> type[BaseHTTPRequestHandler]:
         def reply(self, status: int, answer: Any, **headers: str) -> None:
             kind = "application/xml" if isinstance(answer, bytes) and answer.startswith(b"<") else "application/json"
             own = {"ETag": '"0x1"', "Last_Modified": self.date_time_string(), "Content_Type": kind}
-            super().reply(status, answer, **own, **headers)
+            if status == 200 and "x-ms-range" in self.headers:
+                status, own["Content_Range"] = 206, f"bytes 0-{len(answer) - 1}/{len(answer)}"
+            super().reply(status, answer, x_ms_blob_type="BlockBlob", **own, **headers)
 
         do_GET = do_POST = do_PUT = do_HEAD = serve
 
     return Handler
+
+
+@contextlib.contextmanager
+def azure_serving(directory: Path, **state: Any) -> Iterator[AzureService]:
+    made = AzureService(*certificate(directory, HOSTS), **state)
+    with serving(made, handler_of(made)):
+        yield made

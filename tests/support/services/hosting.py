@@ -1,13 +1,10 @@
 """Hosted runs for tests: the environment of the SDKs, and a run's files by hand."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from support.workspace import REPOSITORY
 
 from snaketune.core import manifest
 from snaketune.core.files import write_jsonl
+from snaketune.core.fork_server import read_at_start, start
 
 LOCK = REPOSITORY / "envs/publish/requirements.txt"
 # As planted where a user has real ones: no file of a run may hold it.
@@ -47,38 +45,28 @@ class Ran:
 class Worker:
     """Runs scripts where the SDKs are; several at once, if asked from several threads."""
 
-    def __init__(self, path: Path, environment: dict[str, str]):
-        self.path, self.environment = path, environment
+    def __init__(self, forks: Path):
+        self.command = [f"{forks}/bin/python", "make_environment.py", "--lock", str(LOCK), "--"]
         self.pids: list[int] = []
 
-    def __call__(self, script: str, *arguments: object, directory: Path, **environment: str | None) -> Ran:
-        named = {**self.environment, **environment}
-        request = {
-            "command": [str(REPOSITORY / "scripts" / script), *map(str, arguments)],
-            "directory": str(directory),
-            "environment": {name: value for name, value in named.items() if value is not None},
-        }
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.path))
-            with connection.makefile("rw") as file:
-                file.write(json.dumps(request) + "\n")
-                file.flush()
-                self.pids.append(int(file.readline()))
-                told = file.read()
-        return Ran(**json.loads(told)) if told else Ran(None, "")
+    def __call__(self, script: str | Path, *arguments: object, directory: Path, **environment: str | None) -> Ran:
+        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        named = {name: value for name, value in (own | read_at_start() | environment).items() if value is not None}
+        command = [*self.command, str(REPOSITORY / "scripts" / script), *map(str, arguments)]
+        both: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with subprocess.Popen(command, cwd=directory, env=named, **both) as process:
+            self.pids.append(process.pid)
+            output = process.communicate()[0]
+        return Ran(None if process.returncode < 0 else process.returncode, output)
 
 
 @contextmanager
-def working(directory: Path) -> Iterator[Worker]:
-    path = directory / "worker.socket"
-    command = [python_of_publish(), REPOSITORY / "tests/support/services/worker.py", path, REPOSITORY / "scripts"]
-    with subprocess.Popen(command) as process:
-        while not path.exists():
-            assert process.poll() is None, "the worker died"
-            time.sleep(0.05)
-        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        yield Worker(path, clean)
-        process.kill()
+def working(forks: Path) -> Iterator[Worker]:
+    """Have the SDKs imported once, by a fork server in ``forks``."""
+    server = start(str(forks), str(python_of_publish()), ["azure.ai.ml", "azure.identity", "openai"], {})
+    yield Worker(forks)
+    server.kill()
+    server.wait()
 
 
 def message(ran: Ran) -> str:
@@ -122,14 +110,5 @@ def converted(directory: Path, count: int = 12) -> Path:
 
 def at_once(*calls: Any) -> list[Any]:
     """The results of calls that run side by side."""
-    found: list[Any] = [None] * len(calls)
-
-    def keep(number: int) -> None:
-        found[number] = calls[number]()
-
-    threads = [threading.Thread(target=keep, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda call: call(), calls))
