@@ -57,6 +57,13 @@ class AzureService:
         self.tokens[token] = time.time() + self.token_seconds
         return token_answer(token, self.tokens[token])
 
+    @property
+    def alive(self) -> list[str]:
+        return [*self.jobs]
+
+    def end(self, ending: str) -> None:
+        self.states = [{"failed": "Failed", "cancelled": "Canceled"}[ending]]
+
     def environment(self) -> dict[str, str]:
         """Variables with which the SDK comes here and trusts the certificate."""
         return {
@@ -84,7 +91,12 @@ class AzureService:
                 scale = {"minNodeCount": 0, "maxNodeCount": 1, "nodeIdleTimeBeforeScaleDown": "PT120S"}
                 machine = {"vmSize": "Standard_NC6s_v3", "vmPriority": "Dedicated", "scaleSettings": scale}
                 told = {"computeType": "AmlCompute", "provisioningState": "Succeeded", "properties": machine}
-                return 200, {"id": path, "name": "gpu-cluster", "location": self.region, "properties": told}
+                return 200, {
+                    "id": f"{workspace}{path}",
+                    "name": "gpu-cluster",
+                    "location": self.region,
+                    "properties": told,
+                }
             case ["POST", "codes", name, *_, "startPendingUpload"]:
                 uri = f"https://{BLOBS}/code-{name}"
                 credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=planted-signature"}
@@ -92,7 +104,7 @@ class AzureService:
                 kind = {"pendingUploadId": "1", "pendingUploadType": "TemporaryBlobReference"}
                 return 200, {**kind, "blobReferenceForConsumption": place}
             case ["PUT", "codes" | "environments" as kind, *_, version]:
-                return 201, {"id": path, "name": version, "type": kind, **body}
+                return 201, {"id": f"{workspace}{path}", "name": version, "type": kind, **body}
             case ["GET", "codes", _, "versions"]:
                 return 200, {"value": []}
             case ["GET", "datastores", *_]:
@@ -145,7 +157,7 @@ class AzureService:
                 folder = content["outputs"]["results"]["uri"].partition("/paths/")[2]
                 self.blobs |= {f"/rows/{folder}/{name}": data for name, data in self.results.items()}
         if content["status"] == "Failed":
-            content["properties"] = {"ErrorMessage": "the training data violate the content policy"}
+            content["properties"] = {"ErrorMessage": "row 7 violates the usage policies"}
         return self.jobs[name]
 
     def blob(self, route: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:

@@ -1,5 +1,6 @@
 """Hosted runs for tests: the environment of the SDKs, and a run's files by hand."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,39 @@ def working(forks: Path) -> Iterator[Worker]:
     yield Worker(forks)
     server.kill()
     server.wait()
+
+
+@dataclass
+class Hosted:
+    """A service, and the scripts of a hosted run in a folder of its own, which has its rows."""
+
+    worker: Worker
+    service: Any
+    recipe: dict[str, Any]
+    routes: dict[str, str]
+    environment: dict[str, str | None]
+    folder: Path
+
+    def run(self, script: str, *arguments: object, recipe: Any = None, directory: Any = None, **changed: Any) -> Ran:
+        told = ("--recipe", json.dumps(recipe or self.recipe))
+        return self.worker(script, *told, *arguments, directory=directory or self.folder, **self.environment | changed)
+
+    def submit(self, recipe: Any = None, confirm: str = "--confirm", directory: Any = None, **changed: Any) -> Ran:
+        out = (directory or self.folder) / "job.json"
+        arguments = ("--data-directory", self.folder / "rows", confirm, "--output", out)
+        return self.run("submit_hosted.py", *arguments, recipe=recipe, directory=directory, **changed)
+
+    def wait(self) -> Ran:
+        files = ("--job", "job.json", "--output", "finished.json", "--events", "events.jsonl")
+        return self.run("wait_hosted.py", *files, "--poll-seconds", 0.01)
+
+    def fetch(self) -> Ran:
+        return self.run("fetch_hosted.py", "--run-directory", ".", "--data-directory", "rows")
+
+    def ask(self, service: dict[str, Any], *more: object) -> Ran:
+        asked = {"service": self.recipe["service"] | service, "max_new_tokens": 8}
+        files = ("--rows", "data/test.jsonl", "--work", "work/answers", "--output", "answers.jsonl")
+        return self.run("ask_hosted.py", *files, "--confirm", *more, recipe=asked)
 
 
 def message(ran: Ran) -> str:

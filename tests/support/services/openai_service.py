@@ -73,8 +73,12 @@ class OpenAiService:
         return sum(bool(re.fullmatch(route, one)) for one in self.requests)
 
     @property
-    def alive(self) -> list[dict[str, Any]]:
-        return [job for job in self.jobs.values() if job["status"] not in ("failed", "cancelled")]
+    def alive(self) -> list[str]:
+        return [name for name, job in self.jobs.items() if job["status"] not in ("failed", "cancelled")]
+
+    def end(self, ending: str) -> None:
+        """Let every job end as ``succeeded``, ``failed`` or ``cancelled``."""
+        self.ending = ending
 
     def now(self) -> int:
         return int(time.time() + self.clock)
