@@ -23,7 +23,7 @@ rule export_adapters:
 
 rule ai_toolkit:
     input:
-        lambda wildcards: olive_jobs.projects(MATRIX),
+        ai_toolkit_params.projects,
 
 
 rule plan_hosted:

@@ -4,7 +4,6 @@ Needs: results/data/{scenario}/; results/models/{model}/base/ of a model that is
 Makes: ai-toolkit/ of each run, when `ai_toolkit` is requested.
 """
 
-from snaketune.platforms.olive import jobs as olive_jobs
 from snaketune.platforms.olive import project
 from snaketune.platforms.olive.job_params import AiToolkitParams
 
