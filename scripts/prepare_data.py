@@ -77,7 +77,6 @@ def card(
     for example in kept:
         if found := task.labels(example.fields):
             counts[example.split].update(found)
-    by_kind: dict[str, Any] = {"": {}, "label": {}, "entity type": {}} | {task.labels_are: counts}
     labels = sorted(counts["train"]) if task.labels_are == "label" else []
     written = [row for split in SPLITS for row in rows[split]]
     if "messages" in written[0]:
@@ -93,11 +92,11 @@ def card(
         "rows_are": task.rows_are,
         "read": read,
         "kept": {split: len(rows[split]) for split in SPLITS},
-        "dropped": dict(sorted(findings.dropped.items())),
+        "dropped": findings.dropped,
         "labels": labels,
         "answers": [scenario["answer"].format(label=label, text="") for label in labels],
-        "rows_per_label": by_kind["label"],
-        "entities_per_type": by_kind["entity type"],
+        "rows_per_label": counts if task.labels_are == "label" else {},
+        "entities_per_type": counts if task.labels_are == "entity type" else {},
         "majority_share_of_test": findings.counts["majority"].share if task.labels_are == "label" else None,
         "near_duplicates": f"near-duplicates of a kept text were dropped (MinHash of word trigrams, threshold {scenario['near_duplicates']['threshold']})",
         "characters": characters,

@@ -88,9 +88,8 @@ class Normalizer:
                 if key not in form.keys:
                     continue
                 fault = f"expected a value, found nothing; there are the keys {error.args[0]} (map others with `columns:` in the scenario)"
-                for other in self.task.formats:
-                    if other != form and self._fits(other, row.content):
-                        fault = f"missing: this row has the format {other.name}, but {first} has {form.name}; use one format"
+                if others := [other.name for other in self.task.formats if self._fits(other, row.content)]:
+                    fault = f"missing: this row has the format {others[0]}, but {first} has {form.name}; use one format"
                 raise Fault(name, fault) from None
         for key in form.unused:
             if key not in names.values() and row.content.get(key) not in (None, "", [], {}, 1):

@@ -39,6 +39,7 @@ def parsed(text: str) -> Any:
 
 def _flaw(row: dict[str, Any]) -> str | None:
     """Return the field and the flaw of a value that Python's parser accepts though it is no JSON, or no text."""
+    # Grows while it is read, so that no depth is too deep.
     found: list[tuple[str, Any]] = [("", row)]
     for name, value in found:
         if value is TWICE:
