@@ -122,7 +122,7 @@ def main() -> None:
     if malformed:
         findings.dropped["malformed"] = malformed
     verdict = gate.judge(findings, scenario)
-    gate.check_rows(kept, scenario)
+    gate.check_rows(kept, findings, scenario)
     kept.sort(key=lambda example: hash_order(example.id))
     task, prompt, answer = TASKS[scenario["task"]], scenario["prompt"], scenario["answer"]
     rows = {

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
-from snaketune.data.chat_rendering import Pair, chat_tokens, positions, special_token, text_tokens
+from snaketune.data.chat_rendering import Pair, chat_tokens, positions, text_tokens
 from snaketune.data.formats import exchange
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
@@ -37,10 +37,6 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
     """
     if "messages" in row:
         return chat_tokens(tokenizer, row["messages"])
-    if token := special_token(tokenizer, row["text"]):
-        raise ValueError(
-            f"the text holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise, or set `gate: warn` to leave such rows out"
-        )
     return text_tokens(tokenizer, row["text"], longest)
 
 

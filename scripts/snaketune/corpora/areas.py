@@ -18,19 +18,17 @@ def examples(
         max_characters: longer texts are cut after a word.
         min_characters: shorter texts are left out.
     """
-    prefixes = sorted(
-        ((prefix, area) for area, modules in areas.items() for prefix in modules), key=lambda pair: -len(pair[0])
-    )
+    area_of = {f"{prefix}.": area for area, modules in areas.items() for prefix in modules}
     kept = []
     for name, row in rows(corpus):
-        area = next((area for prefix, area in prefixes if f"{row['module']}.".startswith(f"{prefix}.")), None)
-        if area is None or row["kind"] == "module":
+        prefix = max((one for one in area_of if f"{row['module']}.".startswith(one)), key=len, default="")
+        if not prefix or row["kind"] == "module":
             continue
         parts = row["module"].split(".")
         text = without_names(row["text"], {row["library"], *parts, *(part.strip("_") for part in parts), *aliases})
         short = cut(text, max_characters)
         if len(short) >= min_characters:
-            kept.append(Example(name, {"text": short, "label": area}, row["group"], row["split"]))
+            kept.append(Example(name, {"text": short, "label": area_of[prefix]}, row["group"], row["split"]))
     return kept
 
 

@@ -45,6 +45,13 @@ def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
     return found and found[0]
 
 
+def _refuse_special(tokenizer: PreTrainedTokenizerBase, text: str, place: str) -> None:
+    if token := special_token(tokenizer, text):
+        raise ValueError(
+            f"{place} holds {token!r}, which this model's tokenizer takes for a special token: write it otherwise, or set `gate: warn` to leave such rows out"
+        )
+
+
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: Any) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
@@ -197,10 +204,7 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[
         ValueError: the text holds a special token, or the template or tokenizer changes it.
     """
     for message in messages:
-        if token := special_token(tokenizer, message["content"]):
-            raise ValueError(
-                f"the {message['role']} turn holds {token!r}, which this model's tokenizer takes for a token of the chat format: write it otherwise, or set `gate: warn` to leave such rows out"
-            )
+        _refuse_special(tokenizer, message["content"], f"the {message['role']} turn")
     numbers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     turns = [_turn(tokenizer, messages[: number + 1]) for number in numbers]
     found: list[Pair] = []
@@ -227,7 +231,11 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str, longest: int) -> 
     """Return the token ids of a plain text, between the tokens that begin and end a sequence, in pieces of ``longest``.
 
     A piece begins with the last token of the one before: every token is predicted once, but the very first.
+
+    Raises:
+        ValueError: the text holds a special token.
     """
+    _refuse_special(tokenizer, text, "the text")
     begin, end = ([one] if one is not None else [] for one in (tokenizer.bos_token_id, tokenizer.eos_token_id))
     ids = begin + tokenizer(text, add_special_tokens=False)["input_ids"] + end
     starts = range(0, max(1, len(ids) - 1), max(1, longest - 1))

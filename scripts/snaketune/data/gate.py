@@ -19,7 +19,7 @@ from snaketune.data.findings import (
 )
 from snaketune.data.near_duplicates import Duplicates
 from snaketune.data.params import ScenarioParams, origin
-from snaketune.data.pii import check_regions, masked, personal_data
+from snaketune.data.pii import check_regions, personal_data
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tasks import TASKS, Task
 
@@ -142,10 +142,9 @@ def judge(findings: Findings, scenario: ScenarioParams) -> dict[str, Any]:
     return {"verdict": "over budget" if over else "passed", "over_budget": over, "not_judged": unjudged}
 
 
-def check_rows(kept: list[Example], scenario: ScenarioParams) -> None:
+def check_rows(kept: list[Example], findings: Findings, scenario: ScenarioParams) -> None:
     """Raise a UserError if the rows are too few, or lack labels in training."""
     name, task = origin(scenario["source"]), TASKS[scenario["task"]]
-    regions = scenario.get("phone_regions", [])
     for split in SPLITS:
         rows = sum(example.split == split for example in kept)
         if rows < MINIMUM_ROWS[split]:
@@ -158,9 +157,9 @@ def check_rows(kept: list[Example], scenario: ScenarioParams) -> None:
     for example in kept:
         if unseen := {*task.labels(example.fields)} - known:
             raise UserError(
-                f"{example.place}: {task.labels_are} {masked(min(unseen), regions)!r} is in {example.split} but in no training row; add rows of it"
+                f"{example.place}: {task.labels_are} {findings.masked(min(unseen))!r} is in {example.split} but in no training row; add rows of it"
             )
     if task.labels_are == "label" and len(known) < 2:
-        raise UserError(f"{name}: only one label ({masked(known.pop(), regions)!r}); classification needs two or more")
+        raise UserError(f"{name}: only one label ({findings.masked(known.pop())!r}); classification needs two or more")
     if not known:
         raise UserError(f"{name}: no entity in any training row; tagging needs one type or more")

@@ -378,7 +378,7 @@ def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
     assert findings.counts["majority"].places == ["'j…@f…'"]
     assert findings.conflicts.places == ["a.jsonl:99 and a.jsonl:0 ('call +49…', 'j…@f…')"]
     with pytest.raises(UserError, match="label 'j…@f…' is in test but in no training row"):
-        gate.check_rows(kept, hub)
+        gate.check_rows(kept, findings, hub)
 
 
 def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
