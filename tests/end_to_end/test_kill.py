@@ -72,9 +72,9 @@ def compare(finished: Workspace, killed: Workspace) -> dict[str, bool]:
 
 
 def test_a_kill_in_every_rule_changes_nothing(run_with_kills: Any) -> None:
-    killer, equal = run_with_kills(COMMANDS, seed=1)
+    killer, equal = run_with_kills([*COMMANDS], seed=1)
     assert all(equal.values()), equal
-    assert Counter(one["rule"] for one in killer.kills) == Counter(COMMANDS)
+    assert Counter(one["rule"] for one in killer.kills) == Counter([*COMMANDS])
 
 
 @pytest.mark.soak
