@@ -19,8 +19,8 @@ def template_fields(template: str) -> set[str]:
     Raises:
         ValueError: a brace has no counterpart.
     """
-    found = set()
-    for _, field, form, conversion in string.Formatter().parse(template):
-        if field is not None:
-            found.add(field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else ""))
-    return found
+    return {
+        field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+        for _, field, form, conversion in string.Formatter().parse(template)
+        if field is not None
+    }

@@ -15,7 +15,7 @@ RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
 
 class Recipes(Cells):
-    """A matrix that also returns the parameters of each of its jobs, without digests."""
+    """A matrix that also returns the parameters of its jobs, without digests."""
 
     def training_recipe(self, model: str, technique: str, seed: int, rate: float | None = None) -> dict[str, Any]:
         """Return the parameters of a training job; at a ``rate`` of the grid, one epoch whose weights aren't kept."""

@@ -17,7 +17,6 @@ from snaketune.core import contract, errors
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
 from snaketune.dag import process
-from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
 from snaketune.dag.resources import SNAKEMAKES, JobResources, rising
@@ -41,13 +40,6 @@ def cell(technique: str, **more: str) -> Wildcards:
     return Wildcards(fromdict={**CELL, "technique": technique, **more})
 
 
-def test_the_untuned_model_has_one_run_and_a_technique_one_for_each_seed() -> None:
-    assert [run[2:] for run in matrix().cells] == [
-        ("base", 0),
-        *((name, seed) for name in ("full", "lora", "peft-prefix") for seed in (1, 2)),
-    ]
-
-
 def test_what_the_manifest_of_all_results_names_is_made_and_covers_every_file() -> None:
     recipe = matrix(benchmark={"rounds": 2}).record_recipe()
     made, named = set(contract.every_file(recipe, True)), set(contract.recorded(recipe))
@@ -63,15 +55,6 @@ def test_temporary_files_are_recorded_by_their_manifests_and_asked_for_by_nobody
     assert left
     assert all(Path(name).parent.as_posix().endswith(contract.TEMPORARY) for name in left)
     assert {name for name in left if name.endswith("manifest.json")} <= set(contract.recorded(recipe))
-
-
-def test_a_run_with_a_prefix_is_evaluated_from_the_base_and_never_with_genai() -> None:
-    inputs = Inputs(matrix())
-    base = "results/models/{model}/base"
-    assert inputs.evaluated_model(cell("peft-prefix"))["model"] == f"{base}/model.safetensors"
-    assert str(inputs.evaluated_model(cell("lora"))["model"]).endswith("merged/model.safetensors")
-    found = {name: str(inputs.evaluations(cell(name))) for name in ("lora", "peft-prefix")}
-    assert ["genai-int4" in names for names in found.values()] == [True, False]
 
 
 def test_targets_leave_out_what_an_experiment_has_not() -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +170,7 @@ def test_every_program_turns_telemetry_off_before_a_library_reads_its_switch() -
     ],
 )
 def test_a_download_that_fails_is_one_clear_line(
-    hub: http.server.HTTPServer,
-    tmp_path: Path,
-    hub_does: dict[str, Any],
-    asked: dict[str, str],
-    words: str,
-    passing: bool,
+    hub: Any, tmp_path: Path, hub_does: dict[str, Any], asked: dict[str, str], words: str, passing: bool
 ) -> None:
     for name, value in hub_does.items():
         setattr(hub.RequestHandlerClass, name, value)
@@ -189,14 +183,11 @@ def test_a_download_that_fails_is_one_clear_line(
     assert errors.is_users_mistake(found.stderr) == (not passing)
 
 
-def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:
+def test_the_weights_of_one_file_are_copied_and_no_other_format(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"code")
     with pytest.raises(UserError, match=r"no \.safetensors file; other formats .* aren't accepted"):
         copy_weights(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_weights_of_one_file_are_copied(tmp_path: Path) -> None:
     save_file({"weight": np.arange(3.0)}, tmp_path / "some-name.safetensors")
     copy_weights(tmp_path, tmp_path / "out")
     np.testing.assert_array_equal(load_file(tmp_path / "out/model.safetensors")["weight"], [0, 1, 2])
@@ -239,28 +230,27 @@ Fetch = Callable[..., Path]
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetch:
     """Make base/ of a local model as the hub has it: configuration and tokenizer are real, the weights aren't."""
-    return partial(fetched, monkeypatch, tmp_path)
 
+    def fetched(template: Any = "", generation: Any = None, **config: object) -> Path:
+        source, out = tmp_path / "model", tmp_path / "base"
+        source.mkdir()
+        tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(TOKENS)}, "?"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        tokenizer.add_special_tokens(TOKENS[:6])
+        tokenizer.save(str(source / "tokenizer.json"))
+        special = {"eos_token": "<eos>", "pad_token": "<pad>", "chat_template": template}
+        write_json(source / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **special})
+        sizes = {"vocab_size": len(TOKENS), "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+        write_json(source / "config.json", {"model_type": "llama", **sizes, **config})
+        if generation:
+            write_json(source / "generation_config.json", generation)
+        save_file({"lm_head.weight": np.zeros((2, 2))}, source / "model.safetensors")
+        recipe = json.dumps({"hub": None, "revision": None, "path": str(source), "source_digests": {}})
+        monkeypatch.setattr(sys, "argv", ["fetch_model", "--recipe", recipe, "--output-directory", str(out)])
+        fetch_model.main()
+        return out
 
-def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, template: Any = "", **config: object) -> Path:
-    source, out = tmp_path / "model", tmp_path / "base"
-    source.mkdir()
-    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(TOKENS)}, "?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.add_special_tokens(TOKENS[:6])
-    tokenizer.save(str(source / "tokenizer.json"))
-    special = {"eos_token": "<eos>", "pad_token": "<pad>", "chat_template": template}
-    write_json(source / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **special})
-    sizes = {"vocab_size": len(TOKENS), "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    generation = config.pop("generation", None)
-    write_json(source / "config.json", {"model_type": "llama", **sizes, **config})
-    if generation is not None:
-        write_json(source / "generation_config.json", generation)
-    save_file({"lm_head.weight": np.zeros((2, 2))}, source / "model.safetensors")
-    recipe = json.dumps({"hub": None, "revision": None, "path": str(source), "source_digests": {}})
-    monkeypatch.setattr(sys, "argv", ["fetch_model", "--recipe", recipe, "--output-directory", str(out)])
-    fetch_model.main()
-    return out
+    return fetched
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -288,28 +278,27 @@ def test_an_architecture_that_transformers_lacks_is_one_message(fetch: Fetch, tm
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "weight", "kind", "told"),
     [
-        *({"quantization_config": {"quant_method": name}} for name in ("bitsandbytes", "gptq", "awq", "fp8", "mxfp4")),
-        {"quantization_config": {"quant_algo": "NVFP4"}},
-        {"compression_config": {"quant_method": "compressed-tensors"}},
-        {"text_config": {"quantization_config": {"quant_method": "hqq"}}},
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "q.weight", "float32", "bitsandbytes"),
+        ({"quantization_config": {"quant_algo": "NVFP4"}}, "q.weight", "float32", "NVFP4"),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "q.weight", "float32", "compressed-tensors"),
+        ({"text_config": {"quantization_config": {"quant_method": "hqq"}}}, "q.weight", "float32", "hqq"),
+        ({}, "q.weight", "uint8", "q.weight has the type U8"),
+        ({}, "q.weight", "int8", "q.weight has the type I8"),
+        ({}, "q.qweight", "int32", "q.qweight has the type I32"),
     ],
 )
-def test_a_model_that_says_it_is_quantized_is_refused(tmp_path: Path, config: dict[str, object]) -> None:
-    write_json(tmp_path / "config.json", config)
-    with pytest.raises(UserError, match=r"config\.json: this model is already quantized .*from which it was quantized"):
-        refuse_quantized(tmp_path)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("q.weight", "uint8"), ("q.weight", "int8"), ("q.qweight", "int32")])
-def test_a_model_with_quantized_weights_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+def test_a_quantized_model_is_refused(
+    tmp_path: Path, config: dict[str, Any], weight: str, kind: str, told: str
+) -> None:
     write_json(tmp_path / "config.json", {})
     weights = {"q_proj.bias": np.zeros(2), "mask": np.zeros(2, np.uint8)}
     save_file(weights, tmp_path / "model.safetensors")
     refuse_quantized(tmp_path)
-    save_file({**weights, name: np.zeros((2, 2), kind)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=rf"{name} has the type"):
+    write_json(tmp_path / "config.json", config)
+    save_file({**weights, weight: np.zeros((2, 2), kind)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"config\.json: this model is already quantized \({told}\)"):
         refuse_quantized(tmp_path)
 
 
