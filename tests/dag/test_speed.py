@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -45,16 +46,8 @@ except SystemExit as ended:
 """
 
 
-def trivial(workspace: Workspace, path: Path) -> None:
-    """A workflow of trivial rules with the same jobs and files, all made."""
-    for name in trivial_rules(workspace, path):
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(name)
-    call(path, "--touch", "--forceall")
-
-
-def trivial_rules(workspace: Workspace, path: Path) -> list[str]:
-    """Write the Snakefile of such a workflow, with a rule for each of ours; returns the outputs."""
+def write_trivial_rules(workspace: Workspace, path: Path) -> list[str]:
+    """Write the Snakefile of a workflow of trivial rules with the same jobs and files; returns the outputs."""
     jobs, files = jobs_and_files(workspace)
     made = {name for _, _, outputs in jobs for name in outputs}
     needed = {outputs[0]: [name for name in inputs if name in made] for _, inputs, outputs in jobs if outputs}
@@ -85,46 +78,51 @@ def jobs_and_files(workspace: Workspace) -> tuple[list[tuple[str, list[str], lis
     return jobs, files
 
 
-def call(path: Path, *arguments: str) -> float:
-    """Seconds of one call of Snakemake."""
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-    shown = subprocess.run(command, cwd=path, capture_output=True, text=True, check=True)
-    if not arguments:
-        assert "Nothing to be done" in shown.stdout + shown.stderr
-    return time.perf_counter() - started
+class Call(NamedTuple):
+    """What a call of Snakemake took: seconds on the clock and of the processor, its largest resident MB."""
+
+    seconds: float
+    cpu: float
+    memory: float
+    shown: str
+
+
+def call(path: Path, *arguments: str) -> Call:
+    command, started = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments], time.perf_counter()
+    with (path / "shown.log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        log.seek(0)
+        shown = log.read()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, shown[-2000:]
+    return Call(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, shown)
 
 
 def test_a_call_with_nothing_to_do_costs_little_more_than_snakemakes_own(tmp_path: Path) -> None:
     default = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
-    workspace = made(Workspace.make(tmp_path / "ours", {"techniques": default["techniques"]}))
-    trivial(workspace, tmp_path / "trivial")
-    ours, theirs = [], []
+    workspace, trivial = Workspace.make(tmp_path / "ours", {"techniques": default["techniques"]}), tmp_path / "trivial"
+    made(workspace)
+    for name in write_trivial_rules(workspace, trivial):
+        (trivial / name).parent.mkdir(parents=True, exist_ok=True)
+        (trivial / name).write_text(name)
+    call(trivial, "--touch", "--forceall")
+    taken: dict[Path, list[float]] = {workspace.path: [], trivial: []}
     for _ in range(3):
-        ours.append(call(tmp_path / "ours"))
-        theirs.append(call(tmp_path / "trivial"))
-    more = statistics.median(ours) - statistics.median(theirs)
-    print(f"ours {statistics.median(ours):.1f} s, trivial {statistics.median(theirs):.1f} s: {more:+.1f} s")
-    assert more < SECONDS
-
-
-def planned(path: Path, *arguments: str) -> tuple[float, float]:
-    """Seconds of processor time that a dry run takes, and its largest resident MB."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *arguments]
-    with (path / "planned.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=path, stdout=log, stderr=log)
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, (path / "planned.log").read_text()[-2000:]
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1000
+        for path, seconds in taken.items():
+            one = call(path)
+            assert "Nothing to be done" in one.shown
+            seconds.append(one.seconds)
+    ours, theirs = map(statistics.median, taken.values())
+    print(f"ours {ours:.1f} s, trivial {theirs:.1f} s: {ours - theirs:+.1f} s")
+    assert ours - theirs < SECONDS
 
 
 def test_a_thousand_cells_are_planned_in_little_more_than_snakemakes_own_time(tmp_path: Path) -> None:
     workspace = Workspace.make(tmp_path / "ours", {**CELLS, "seeds": list(range(1, 144))})
-    trivial_rules(workspace, tmp_path / "trivial")
-    ours, memory = planned(tmp_path / "ours", "--configfile", workspace.experiment)
-    theirs, least = planned(tmp_path / "trivial")
-    print(
-        f"ours {ours:.0f} s and {memory:.0f} MB, trivial {theirs:.0f} s and {least:.0f} MB: {ours / theirs:.2f} times"
-    )
-    assert ours < FACTOR * theirs
+    write_trivial_rules(workspace, tmp_path / "trivial")
+    ours = call(tmp_path / "ours", "--dry-run", "--configfile", workspace.experiment)
+    theirs = call(tmp_path / "trivial", "--dry-run")
+    print(*(f"{one.cpu:.0f} s and {one.memory:.0f} MB" for one in (ours, theirs)), f"{ours.cpu / theirs.cpu:.2f} times")
+    assert ours.cpu < FACTOR * theirs.cpu
