@@ -23,7 +23,7 @@ import networkx
 
 from snaketune.core.errors import UserError
 from snaketune.data import abc_notation
-from snaketune.data.abc_notation import Token
+from snaketune.data.abc_notation import Bar, Token
 from snaketune.data.examples import Example
 
 COLLECTIONS = ("airdsAirs", "oneills1850", "ryansMammoth")
@@ -139,29 +139,29 @@ def _pitch(note: str) -> str:
 
 def _cut(tune: Tune, max_characters: int) -> tuple[str, str] | None:
     """Return the first bar with its pick-up, and the bars after it; None if they are too few or of a wrong length."""
-    music, lines = abc_notation.split_bars(tune.tokens)
-    bars = abc_notation.Bars(music[: MOST_BARS + 1], lines[: MOST_BARS + 1])
+    bars = abc_notation.split_bars(tune.tokens)[: MOST_BARS + 1]
     lengths = abc_notation.bar_lengths(tune.header, bars)
     if not lengths:
         return None
-    start = 1 if abc_notation.count_bars(tune.header, lengths[:1], bars.lines[:1])["bars"] else 2
-    opening, completion, end = _write(bars, 0, start), "", start
+    start = 1 if abc_notation.count_bars(tune.header, lengths[:1], bars[:1])["bars"] else 2
+    opening, completion, end = _write(bars[:start]), "", start
     while end < min(start + MOST_BARS - 1, len(lengths)):
-        longer = _write(bars, start, end + 1)
+        longer = _write(bars[start : end + 1])
         if len(longer) > max_characters:
             break
         completion, end = longer, end + 1
-        if end - start > LEAST_BARS and bars.lines[end - 1] != "|":
+        if end - start > LEAST_BARS and bars[end - 1][1] != "|":
             break
-    counted = abc_notation.count_bars(tune.header, lengths[start:end], bars.lines[start:end])
-    whole = abc_notation.count_bars(tune.header, lengths[:start], bars.lines[:start])["full_bars"] == 1
-    clean = whole and bars.lines[:start] == ["|"] * start and counted["full_bars"] == counted["bars"] >= LEAST_BARS
+    counted = abc_notation.count_bars(tune.header, lengths[start:end], bars[start:end])
+    whole = abc_notation.count_bars(tune.header, lengths[:start], bars[:start])["full_bars"] == 1
+    plain = all(line == "|" for _, line in bars[:start])
+    clean = whole and plain and counted["full_bars"] == counted["bars"] >= LEAST_BARS
     return (opening, completion) if clean else None
 
 
-def _write(bars: abc_notation.Bars, start: int, end: int) -> str:
+def _write(bars: list[Bar]) -> str:
     text = ""
-    for bar, line in zip(bars.music[start:end], bars.lines[start:end], strict=True):
+    for bar, line in bars:
         text += "".join(f" {token.text}" if token.apart else token.text for token in bar).strip() + _line(line)
     # A repeat that would start after the last bar isn't part of the example.
     return re.sub(r"(::|\|:)$", lambda match: ":|" if match[0] == "::" else "|", text)

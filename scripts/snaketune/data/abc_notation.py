@@ -39,11 +39,8 @@ class Token(NamedTuple):
     """Whether white space precedes it: notes without are beamed together."""
 
 
-class Bars(NamedTuple):
-    """The bars that hold notes, and the bar line that closes each: ``|``, one that ends a section, or none."""
-
-    music: list[list[Token]]
-    lines: list[str]
+# A bar that holds notes, and the bar line that closes it: ``|``, one that ends a section, or none.
+Bar = tuple[list[Token], str]
 
 
 def tokenize(body: str) -> list[Token] | None:
@@ -57,22 +54,19 @@ def tokenize(body: str) -> list[Token] | None:
     return tokens if music and kinds.count("o") == kinds.count("c") else None
 
 
-def split_bars(tokens: list[Token]) -> Bars:
+def split_bars(tokens: list[Token]) -> list[Bar]:
     """Group tokens into bars; a bar line after no notes is joined to the one before it, or dropped at the start."""
-    bars = Bars([[]], [])
+    bars: list[Bar] = []
+    bar: list[Token] = []
     for token in tokens:
         if token.kind != "line":
-            bars.music[-1].append(token)
-        elif any(other.kind == "note" for other in bars.music[-1]):
-            bars.music.append([])
-            bars.lines.append(token.text)
-        elif bars.lines and token.text != "|":
-            bars.lines[-1] += token.text
-    if any(token.kind == "note" for token in bars.music[-1]):
-        bars.lines.append("")
-    else:
-        bars.music.pop()
-    return bars
+            bar.append(token)
+        elif any(other.kind == "note" for other in bar):
+            bars.append((bar, token.text))
+            bar = []
+        elif bars and token.text != "|":
+            bars[-1] = (bars[-1][0], bars[-1][1] + token.text)
+    return bars + ([(bar, "")] if any(token.kind == "note" for token in bar) else [])
 
 
 def read_header(text: str) -> dict[str, str] | None:
@@ -87,12 +81,12 @@ def read_header(text: str) -> dict[str, str] | None:
     return fields
 
 
-def bar_lengths(header: dict[str, str], bars: Bars) -> list[float] | None:
+def bar_lengths(header: dict[str, str], bars: list[Bar]) -> list[float] | None:
     """Return the length of each bar in quarter notes, or None if music21 can't parse the tune."""
     # Imported here because music21 takes a second to import and only tunes need it.
     from music21 import abcFormat
 
-    music = " | ".join(" ".join(token.text for token in bar if token.kind != "ending") for bar in bars.music)
+    music = " | ".join(" ".join(token.text for token in bar if token.kind != "ending") for bar, _ in bars)
     # music21 misreads several slashes after a number: A3// is written A3/4.
     music = re.sub(r"/+(?!\d)", lambda slashes: f"/{2 ** len(slashes[0])}", music)
     handler = abcFormat.ABCHandler()
@@ -109,11 +103,11 @@ def bar_lengths(header: dict[str, str], bars: Bars) -> list[float] | None:
             tuplet = token.activeTuplet
             lengths[-1] += float(token.quarterLength) * (float(tuplet.tupletMultiplier()) if tuplet else 1)
             notes += 1
-    complete = notes == sum(token.kind == "note" for bar in bars.music for token in bar)
-    return lengths[:-1] if complete and len(lengths) == len(bars.music) + 1 else None
+    complete = notes == sum(token.kind == "note" for bar, _ in bars for token in bar)
+    return lengths[:-1] if complete and len(lengths) == len(bars) + 1 else None
 
 
-def count_bars(header: dict[str, str], lengths: list[float], lines: list[str]) -> dict[str, int]:
+def count_bars(header: dict[str, str], lengths: list[float], bars: list[Bar]) -> dict[str, int]:
     """Count the bars, and those whose notes sum to the metre.
 
     A short bar at the start or the end of a section (between repeats or double bar lines) is a pick-up, or
@@ -124,7 +118,7 @@ def count_bars(header: dict[str, str], lengths: list[float], lines: list[str]) -
     full = sum(abs(length - metre) < 1e-6 for length in lengths)
     last = len(lengths) - 1
     pick_ups = sum(
-        length < metre - 1e-6 and (number in (0, last) or lines[number - 1] != "|" or lines[number] != "|")
+        length < metre - 1e-6 and (number in (0, last) or bars[number - 1][1] != "|" or bars[number][1] != "|")
         for number, length in enumerate(lengths)
     )
     return {"bars": len(lengths) - pick_ups, "full_bars": full}
@@ -145,7 +139,7 @@ def measure(header: str, body: str) -> dict[str, bool | int]:
     if not fields or not tokens:
         return {"valid": False, "bars": 0, "full_bars": 0}
     bars = split_bars(tokens)
-    counted = count_bars(fields, bar_lengths(fields, bars) or [], bars.lines)
+    counted = count_bars(fields, bar_lengths(fields, bars) or [], bars)
     return {"valid": counted["bars"] >= 2, **counted}
 
 
