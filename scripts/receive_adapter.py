@@ -46,16 +46,14 @@ def check_weights(weights: Weights, base: dict[str, tuple[int, int]], options: d
     for module, (out, into) in base.items():
         if module.rsplit(".", 1)[-1] in options["target_modules"]:
             stem = f"base_model.model.{module}"
-            expected |= {f"{stem}.lora_A.weight": (rank, into), f"{stem}.lora_B.weight": (out, rank)}
+            expected |= {f"{stem}.lora_A": (rank, into), f"{stem}.lora_B": (out, rank)}
             if options["use_dora"]:
                 expected[f"{stem}.lora_magnitude_vector"] = (out,)
     # Releases of peft differ in the name and the dimensions of a magnitude.
-    found: dict[str, tuple[int, ...]] = {}
-    for name, tensor in weights.items():
-        magnitude = "magnitude" in name
-        found[name.removesuffix(".weight") if magnitude else name] = (
-            (tensor.numel(),) if magnitude else tuple(tensor.shape)
-        )
+    found = {
+        name.removesuffix(".weight"): tuple(tensor.flatten().shape if "magnitude" in name else tensor.shape)
+        for name, tensor in weights.items()
+    }
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UserError(
@@ -69,12 +67,8 @@ def check_weights(weights: Weights, base: dict[str, tuple[int, int]], options: d
 def curve(state: dict[str, Any], tokens_of_epoch: int) -> list[dict[str, Any]]:
     """Return the steps of a trainer's log; its loss covers whole conversations."""
     return [
-        {
-            "step": entry["step"],
-            "loss": entry["loss"],
-            "learning_rate": entry["learning_rate"],
-            "tokens": round(entry.get("num_tokens") or entry["epoch"] * tokens_of_epoch),
-        }
+        {key: entry[key] for key in ("step", "loss", "learning_rate")}
+        | {"tokens": round(entry.get("num_tokens") or entry["epoch"] * tokens_of_epoch)}
         for entry in state["log_history"]
         if "loss" in entry
     ]

@@ -1,21 +1,22 @@
 """A loopback stand-in of S3 and of Blob Storage, to read from: enough for a plan."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.services.openai_service import FaultyHandler, serving
 
 # The published key of every local Azurite: it opens nothing.
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 CHANGED = ("2026-01-01T00:00:00.000Z", "Thu, 01 Jan 2026 00:00:00 GMT")
+HEADERS = {"Content_Type": "application/xml", "ETag": '"1"', "Last_Modified": CHANGED[1]}
+BLOB = {"x_ms_blob_type": "BlockBlob", "x_ms_creation_time": CHANGED[1]}
 
 
-class Storage(BaseHTTPRequestHandler):
+class Storage(FaultyHandler):
     """Answers GET and HEAD of one bucket or container: what it holds, each file of one byte."""
 
-    protocol_version = "HTTP/1.1"
     asked: list[str]
     held: list[str]
 
@@ -26,23 +27,9 @@ class Storage(BaseHTTPRequestHandler):
         parts, query = url.path.strip("/").split("/")[1 if azure else 0 :], parse_qs(url.query)
         self.asked.append(f"{self.command} {self.path}")
         name = unquote("/".join(parts[1:]))
-        body = b"" if name else self._listed(query.get("prefix", [""])[0], azure)
-        known = not name or name in self.held
-        self.send_response(200 if known else 404)
-        if not known:
-            self.send_header("x-ms-error-code", "BlobNotFound")
-        size = "1" if name in self.held else str(len(body))
-        headers = {
-            "Content-Type": "application/xml",
-            "ETag": '"1"',
-            "Last-Modified": CHANGED[1],
-            "Content-Length": size,
-        }
-        for key, value in {**headers, "x-ms-blob-type": "BlockBlob", "x-ms-creation-time": CHANGED[1]}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(b"x" if name in self.held else body)
+        if name and name not in self.held:
+            return self.reply(404, b"", x_ms_error_code="BlobNotFound", **HEADERS)
+        return self.reply(200, b"x" if name else self._listed(query.get("prefix", [""])[0], azure), **HEADERS, **BLOB)
 
     def _listed(self, prefix: str, azure: bool) -> bytes:
         names = [name for name in self.held if name.startswith(prefix)]
@@ -57,27 +44,18 @@ class Storage(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, *_: Any) -> None:
-        """Tests print enough."""
-
 
 @contextmanager
 def storage(held: list[str]) -> Iterator[tuple[dict[str, str], list[str]]]:
     """Variables that lead Snakemake's storage plugins to a bucket of these files, and what they ask for."""
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Storage,), {"asked": asked, "held": held}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    account = f"AccountName=account;AccountKey={AZURITE_KEY};BlobEndpoint={address}/account"
-    yield (
-        {
-            "SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": address,
+    with serving(SimpleNamespace(), type("Handler", (Storage,), {"asked": asked, "held": held})) as service:
+        account = f"AccountName=account;AccountKey={AZURITE_KEY};BlobEndpoint={service.address}/account"
+        environment = {
+            "SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": service.address,
             "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "loopback",
             "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "loopback",
             "AZURITE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{account};",
             "SNAKEMAKE_STORAGE_AZURE_ACCOUNT_NAME": "account",
-        },
-        asked,
-    )
-    server.shutdown()
-    server.server_close()
+        }
+        yield environment, asked
