@@ -67,11 +67,7 @@ def adjust(config: Any) -> None:
 
 
 def run_builder(model: Path, out: Path, options: dict[str, Any]) -> None:
-    """Write the graph, its weights and genai_config.json into ``out``; the builder's output is dropped.
-
-    Raises:
-        Exception: of many kinds, if it can't, or if the runtime can't load or run the result.
-    """
+    """Write graph, weights and genai_config.json into ``out``, or raise one of many kinds of Exception."""
     # The builder imports these classes to distinguish families; in this environment they are too new to exist.
     for newer in ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"):
         if not hasattr(transformers, newer):
@@ -105,12 +101,7 @@ def try_token(package: Path) -> None:
 
 
 def build(model: Path, out: Path, options: dict[str, Any]) -> None:
-    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``.
-
-    Raises:
-        UserError: the tokenizer has no chat template, or the builder doesn't know the architecture
-            or can't build it with these options.
-    """
+    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``; a UserError if it can't be."""
     tokenizer = files.read_json(model / "tokenizer_config.json")
     if not tokenizer.get("chat_template"):
         raise errors.UserError(

@@ -93,11 +93,7 @@ def predictions(
     decoding: dict[str, Any],
     recipe: Any,
 ) -> list[dict[str, Any]]:
-    """Return each test row with its answer, its likelihood and the statistics of its metrics.
-
-    Raises:
-        UserError: a likelihood is not finite, so no answer of the model means anything.
-    """
+    """Return each test row with its answer, its likelihood, which must be finite, and the statistics of its metrics."""
     decoding = {**decoding, "training": tuple(decoding["training"])}
     has_answers = "messages" in rows[0]
     made: list[dict[str, Any]] = [{} for _ in rows]

@@ -19,11 +19,7 @@ from snaketune.export.legacy_config import link_model, with_older_keys
 
 
 def export(model: Path, out: Path) -> None:
-    """Write ``out/model.onnx`` and ``out/model.onnx_data``, cache of past keys and values included.
-
-    Raises:
-        UserError: optimum, or its version of transformers, doesn't know the architecture.
-    """
+    """Write ``out/model.onnx`` and ``out/model.onnx_data``; a UserError if optimum or transformers don't know the model."""
     config = with_older_keys(files.read_json(model / "config.json"))
     with files.scratch(out / ".export") as directory:
         older, exported = directory / "model", directory / "onnx"

@@ -32,6 +32,7 @@ from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoo
 ROOT = Path(__file__).resolve().parents[2]
 FP32 = Genai(weights="fp32").model_dump()
 INT4 = Genai(weights="int4").model_dump()
+MIXED = {**INT4, "mixed_precision": "last_matmul:int8"}
 WORDS = "<|user|>\nName it: naïve 10 €\n<|end|>\n<|assistant|>\n"
 
 
@@ -84,17 +85,14 @@ def test_a_package_is_the_model_of_torch(family: tuple[Path, Path]) -> None:
     assert generate(backend, rows.prompts, {4}, 24) == generate(torch_backend, rows.prompts, {4}, 24)
 
 
-@pytest.mark.parametrize(
-    "family", ["phi3", "phi", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"], indirect=True
-)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "," not in name], indirect=True)
 def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tuple[Path, Path]) -> None:
     model, directory = family
     backend = built(model, directory / "genai-int4", INT4)
     logits = backend.forward(rows_of([30]).ids[0][None], None, 30)[0]
     assert np.isfinite(logits).all()
-    assert (directory / "genai-int4/model.onnx_data").stat().st_size < 0.3 * (
-        model / "model.safetensors"
-    ).stat().st_size
+    small, whole = directory / "genai-int4/model.onnx_data", model / "model.safetensors"
+    assert small.stat().st_size < 0.3 * whole.stat().st_size
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     assert backend.encode([{"role": "user", "content": "Name it: naïve 10 €\n"}]) == tokenizer.encode(WORDS).ids
     # A template as it is settled when a model is fetched needs nothing that the package's own program lacks.
@@ -165,12 +163,7 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
         (FAMILIES["phi3"], None, INT4, "tokenizer_config.json: no `chat_template`"),
         ({"model_type": "llama", "head_dim": 8}, CHAT_TEMPLATE, INT4, "head_size shall be a multiple of 16"),
         ({"model_type": "llama", "head_dim": 24}, CHAT_TEMPLATE, FP32, "head_size shall be a multiple of 16"),
-        (
-            FAMILIES["phi3"],
-            CHAT_TEMPLATE,
-            {**INT4, "mixed_precision": "last_matmul:int8"},
-            "can't build `architectures` Phi3ForCausalLM at int4",
-        ),
+        (FAMILIES["phi3"], CHAT_TEMPLATE, MIXED, "can't build `architectures` Phi3ForCausalLM at int4"),
     ],
     ids=["an unknown architecture", "no chat template", "heads of 8", "heads of 24", "a graph that can't be loaded"],
 )
@@ -199,25 +192,12 @@ def test_a_package_is_evaluated_without_torch(tmp_path: Path, task: str) -> None
     (tokens / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     write_json(tokens / "decoding.json", {"candidates": {"a": [69, 4], "b": [70, 4]}, "end": [4], "training": []})
     record(tokens, {}, [], [tokens / name for name in ("test.safetensors", "test.jsonl", "decoding.json")])
-    recipe = {
-        "task": task,
-        "max_new_tokens": 6,
-        "truncated": 1,
-        "gate": "warn",
-        "threads": 1,
-        "speed_prompts": 2,
-        "speed_tokens": 3,
-    }
-    recipe["probe"] = {"rows": 3, "positions": 4}
+    recipe = {"task": task, "max_new_tokens": 6, "truncated": 1, "gate": "warn", "threads": 1}
+    recipe |= {"speed_prompts": 2, "speed_tokens": 3, "probe": {"rows": 3, "positions": 4}}
     code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, 'scripts'); import evaluate; evaluate.main()"
     places = ["--model", tmp_path / "genai/model.onnx", "--prefix", "--tokens-directory", tokens]
     figures = tmp_path / "evaluation/genai-int4.json"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--recipe", json.dumps(recipe), *places, "--output", figures],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", code, "--recipe", json.dumps(recipe), *places, "--output", figures]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(figures.read_text())["n"] == 3

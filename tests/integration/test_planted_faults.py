@@ -8,18 +8,8 @@ from typing import Any
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.exported_runs import (
-    EVALUATION,
-    HOPS,
-    PARITY,
-    PRECISIONS,
-    Place,
-    build,
-    change_weight,
-    export,
-    quantize,
-    told_of,
-)
+from support import exported_runs
+from support.exported_runs import HOPS, PARITY, PRECISIONS, Place, build, export, quantize, told_of
 from support.random_models import merged
 
 from snaketune.core import manifest
@@ -56,8 +46,8 @@ def changed_merged(place: Place, name: str) -> Path:
 QUANTIZED_FAULTS = {
     "int8 scale overflowed": "int8",
     "int8 weights saturated": "int8",
-    "int8 scale infinite": "int8",
     "int4 scale of a block overflowed": "int4",
+    "int8 scale infinite": "int8",
     "fp16 weights overflowed": "fp16",
 }
 
@@ -80,7 +70,7 @@ def place(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Place:
     write_json(rope / "config.json", config)
     manifest.record(rope, {}, [], [rope / name for name in MODEL_FILES])
     large = changed_merged(place, "large")
-    change_weight(large, "model.layers.0.mlp.down_proj.weight", lambda weight: 1e7 * weight)
+    exported_runs.change_weight(large, "model.layers.0.mlp.down_proj.weight", lambda weight: 1e7 * weight)
 
     fp32 = control / "onnx/fp32"
     steps = [
@@ -142,9 +132,7 @@ def test_an_export_with_another_rope_is_caught_at_the_export(place: Place) -> No
     caught(place, "another rope", ["fp32"], "merged-onnx-fp32", "largest_logit_difference")
 
 
-@pytest.mark.parametrize(
-    "fault", ["int8 scale overflowed", "int8 weights saturated", "int4 scale of a block overflowed"]
-)
+@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[:3])
 def test_a_spoiled_weight_or_scale_is_caught_at_its_precision(place: Place, fault: str) -> None:
     precision = QUANTIZED_FAULTS[fault]
     shutil.copytree(place.root / "planted" / fault, place.beside(fault, precision))
@@ -152,7 +140,7 @@ def test_a_spoiled_weight_or_scale_is_caught_at_its_precision(place: Place, faul
     caught(place, fault, ["fp32", precision], f"onnx-fp32-{precision}", "kl_divergence")
 
 
-@pytest.mark.parametrize("fault", ["int8 scale infinite", "fp16 weights overflowed"])
+@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[3:])
 def test_what_isnt_a_number_is_refused_by_evaluation_and_by_the_gate_even_if_it_only_warns(
     place: Place, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +154,9 @@ def test_what_isnt_a_number_is_refused_by_evaluation_and_by_the_gate_even_if_it_
     # The gate looks at the logits, too: these answers are of the model before its fault.
     shutil.copyfile(place.root / "control" / evaluated, place.root / fault / evaluated)
     logits, rows = f"evaluation/onnx-{precision}.logits.safetensors", read_rows(place.tokens / "test.safetensors")
-    write_probe(place.root / fault / logits, OnnxBackend(directory / "model.onnx", 1), rows, EVALUATION["probe"])
+    write_probe(
+        place.root / fault / logits, OnnxBackend(directory / "model.onnx", 1), rows, exported_runs.EVALUATION["probe"]
+    )
     for gate in ("warn", "fail"):
         monkeypatch.setitem(PARITY, "gate", gate)
         monkeypatch.setitem(PARITY, "budgets", PARITY["budgets"] if gate == "fail" else {})

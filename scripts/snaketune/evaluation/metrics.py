@@ -194,7 +194,6 @@ def statistics(task: str, row: Row, decoding: dict[str, Any]) -> dict[str, list[
     """Return the statistics of each metric for one row.
 
     Args:
-        task: the scenario's.
         row: reference, prediction and prompt; negative log-likelihood (nats) and count of the completion
             tokens, unless a service answered, which gives no likelihood; bytes of a plain text.
         decoding: the labels under ``candidates``, and under ``training`` the references of the training

@@ -18,11 +18,7 @@ METHODS = {
 
 
 def calibration_rows(directory: Path, count: int) -> list[np.ndarray]:
-    """Return the token ids of the first ``count`` rows of the training split, without empty rows.
-
-    Raises:
-        UserError: no row is left.
-    """
+    """Return the token ids of the first ``count`` rows of the training split, without empty rows; a UserError if none is left."""
     path = directory / "train.safetensors"
     rows = [ids for ids in read_rows(path).ids[:count] if len(ids)]
     if not rows:

@@ -27,11 +27,7 @@ def tables(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def check_known(graph: onnx.GraphProto) -> None:
-    """Check that most weights belong to layers that a quantizer finds: MatMul, and the embedding table.
-
-    Raises:
-        UserError: they don't, so the model would stay almost unquantized.
-    """
+    """Raise a UserError if a quantizer, which finds MatMul and the embedding table, would leave most weights as they are."""
     sizes = {
         tensor.name: tensor.dims[0] * tensor.dims[1]
         for tensor in graph.initializer

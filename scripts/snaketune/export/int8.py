@@ -102,11 +102,7 @@ def _of_weight(weight: np.ndarray) -> float:
 
 
 def check_power_of_two(model: onnx.ModelProto) -> None:
-    """Check that every quantized tensor is symmetric int8 with a power-of-two scale, at opset 17.
-
-    Raises:
-        UserError: one isn't, or nothing is quantized; names the tensor.
-    """
+    """Raise a UserError if a tensor isn't symmetric int8 with a power-of-two scale, or the opset isn't 17."""
     versions = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     if versions != [OPSET]:
         raise UserError(f"power_of_two: opset is {versions}, expected {OPSET}")

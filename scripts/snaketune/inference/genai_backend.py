@@ -49,11 +49,7 @@ class GenaiBackend:
         self.context = json.loads((model.parent / "genai_config.json").read_text())["model"]["context_length"]
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of a conversation and the start of its answer, by the package's own tokenizer and template.
-
-        Raises:
-            UserError: the package has no chat template, or one that the runtime can't read.
-        """
+        """Return the tokens of a conversation and of its answer's start, by the package's own tokenizer and template."""
         try:
             text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         except RuntimeError as error:

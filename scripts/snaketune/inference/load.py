@@ -15,11 +15,7 @@ def is_package(model: Path) -> bool:
 
 
 def prove(model: Path) -> None:
-    """Check the files that ``load`` reads against the model's manifest.
-
-    Raises:
-        UserError: a file is missing or its content isn't what the manifest says.
-    """
+    """Raise a UserError if a file that ``load`` reads isn't what the model's manifest says."""
     used = files_read(is_package(model)) if model.suffix == ".onnx" else MODEL_FILES
     manifest.prove(model.with_name("manifest.json"), *used)
 

@@ -61,11 +61,7 @@ def front_matter(recipe: PackageParams, row: tables.Row) -> str:
 
 
 def summary_row(path: Path, recipe: PackageParams, backend: str) -> dict[str, Any]:
-    """Return the run's row of one backend, its figures as numbers.
-
-    Raises:
-        UserError: the summary has no such row.
-    """
+    """Return the run's row of one backend, its figures as numbers; a UserError if the summary lacks it."""
     keys = {key: str(part) for key, part in named(recipe["cell"]).items()} | {"backend": backend}
     for row in tables.read(path):
         if keys.items() <= row.items():
@@ -97,11 +93,7 @@ def of_technique(comparison: dict[str, Any], technique: str) -> str:
 
 
 def conversion_steps(parity: dict[str, Any], precision: str, path: Path) -> dict[str, dict[str, Any]]:
-    """Return the parity figures of each conversion step from the trained model to the shipped one.
-
-    Raises:
-        UserError: the shipped precision wasn't compared with its parent.
-    """
+    """Return the parity figures of each step from the trained model to the shipped one; a UserError if the last is missing."""
     last = f"onnx-fp32-{precision}"
     if last not in parity["hops"]:
         raise UserError(
@@ -124,11 +116,7 @@ def training_of(inputs: dict[str, Path]) -> dict[str, Any]:
 
 
 def content(inputs: dict[str, Path], recipe: PackageParams) -> dict[str, Any]:
-    """Return what the template shows, except the shipped files; ``inputs`` are the measured files by role.
-
-    Raises:
-        UserError: a figure is missing.
-    """
+    """Return what the template shows, except the shipped files; ``inputs`` are the measured files by role."""
     model, scenario, technique, seed = recipe["cell"]
     backends = ("torch", backend_of(recipe["precision"]))
     rows = [summary_row(inputs["summary"], recipe, name) for name in backends]

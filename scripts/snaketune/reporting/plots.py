@@ -61,12 +61,7 @@ def _plain_numbers(axes: Any) -> None:
 
 
 def quality_against_cost(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
-    """Plot quality with its interval against a cost, one point per technique.
-
-    Args:
-        found: techniques with value, ci_low, ci_high, colour, and the cost in ``column``.
-        untuned: the untuned model's value.
-    """
+    """Plot quality with its interval against the cost in ``column``, one point per technique."""
     figure, axes = plt.subplots(figsize=(4.6, 3.6))
     for row in found:
         value, cost = row["value"], row[column] / scale

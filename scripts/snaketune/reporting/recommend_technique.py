@@ -71,7 +71,6 @@ def recommend(
         gained: techniques that beat the untuned model; only these are recommended.
         quality: of every technique, larger is better.
         better: tells if its first technique is shown better than its second.
-        cost: of every technique.
         claim: what is compared: the ``artifact`` in hand, of one seed, or the ``technique``.
     """
     left, equals = list[str](), list[str]()

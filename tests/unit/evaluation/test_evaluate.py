@@ -23,14 +23,14 @@ END = len(LETTERS)
 class Uniform:
     """Finds every token equally likely; asked for the greedy one, says the letters of a word, then the end."""
 
-    def __init__(self, word: str = ""):
-        self.word = [LETTERS.index(letter) for letter in word]
+    def __init__(self, word: str = "", logit: float = 0.0):
+        self.word, self.logit = [LETTERS.index(letter) for letter in word], logit
 
     def forward(
         self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
     ) -> tuple[np.ndarray, Any]:
         said = 0 if past is None else past + ids.shape[1]
-        logits = np.zeros((len(ids), ids.shape[1], len(LETTERS) + 1))
+        logits = np.full((len(ids), ids.shape[1], len(LETTERS) + 1), self.logit)
         if self.word or past is not None:
             logits[:, -1, [*self.word, END][min(said, len(self.word))]] = 1e-9
         return logits[:, -keep:], said
@@ -87,21 +87,13 @@ def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
             predicted(tokenizer, rows, tokens, task="chat", max_new_tokens=limit, gate="fail")
 
 
-class Overflowing(Uniform):
-    """Its logits are beyond what their type holds."""
-
-    def forward(self, ids: np.ndarray, past: Any, *arguments: Any, **named: Any) -> tuple[np.ndarray, Any]:
-        logits, past = super().forward(ids, past, *arguments, **named)
-        return logits + np.inf, past
-
-
 def test_a_likelihood_that_is_no_number_is_refused_with_its_row(
     tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
 ) -> None:
     rows = Rows([np.array([END, 1, 2])], [np.arange(3) > 0])
     recipe = {"task": "language-modeling"}
     with pytest.raises(UserError, match="row 7: the negative log-likelihood of its answer is nan, expected a finite"):
-        evaluate.predictions(Overflowing(), rows, [{"id": "7", "text": "ab"}], tokenizer, DECODING, recipe)
+        evaluate.predictions(Uniform(logit=np.inf), rows, [{"id": "7", "text": "ab"}], tokenizer, DECODING, recipe)
     assert not recwarn.list
 
 

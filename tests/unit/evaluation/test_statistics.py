@@ -91,10 +91,8 @@ def test_many_equal_systems_are_seldom_called_different() -> None:
 def test_a_system_equal_to_the_untuned_one_in_every_seed_widens_nothing() -> None:
     """Sums over three seeds round otherwise than one seed's: that is no spread."""
     draws = Resampling(60, 2000)
-    found = {
-        name: draws.values("accuracy", one)
-        for name, one in {"base": [POOR], "same": [POOR] * 3, "good": [GOOD, OTHER, GOOD]}.items()
-    }
+    systems = {"base": [POOR], "same": [POOR] * 3, "good": [GOOD, OTHER, GOOD]}
+    found = {name: draws.values("accuracy", one) for name, one in systems.items()}
     pairs = [("same", "base"), ("good", "base"), ("good", "same")]
     drawn = [found[a][1] - found[b][1] for a, b in pairs]
     ends = simultaneous([found[a][0] - found[b][0] for a, b in pairs], drawn, 0.95)
@@ -132,8 +130,3 @@ def test_one_seed_has_no_noise_to_estimate() -> None:
     noise = SeedNoise([[0.5], [0.6], [0.7]], [False, True, True], 100)
     assert not noise.errors.any()
     assert not noise.spread.any()
-
-
-def test_a_comparison_without_spread_keeps_its_value() -> None:
-    drawn = [np.zeros(100), np.random.default_rng(3).normal(1, 0.1, 100)]
-    assert simultaneous([0.0, 1.0], drawn, 0.95)[0] == (0, 0)

@@ -30,17 +30,9 @@ def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict[str, list[int | None]]:
-    """Give the layers that adapters target their inputs, in place.
+    """Give the layers that adapters target their inputs, in place; a UserError if a target matches no layer.
 
-    Args:
-        model: with its weights.
-        parts: by target module, as ``parts_of_all`` returns it.
-
-    Returns:
-        The shape of each new input, None where it is the adapter's rank.
-
-    Raises:
-        UserError: a target matches no layer of the graph.
+    ``parts`` are those of ``parts_of_all``. Returns the shape of each new input, None where it is the adapter's rank.
     """
     layers = linear_layers(model.graph)
     shapes: dict[str, list[int | None]] = {}
@@ -53,9 +45,9 @@ def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict
                 f"no linear layer of the ONNX graph is named {target}; they are {', '.join(sorted({path.rsplit('.', 1)[-1] for path in layers}))}"
             )
         for path in matching:
-            made, names = _inputs(model.graph, path, layers[path], wanted)
+            made, names, splits = _inputs(model.graph, path, layers[path], wanted)
             shapes |= made
-            first += _split(path, names, len(layers[path]))
+            first += splits
             for number, node in enumerate(layers[path]):
                 around[node.name] = _adapted(node, {part: values[number] for part, values in names.items()})
     nodes: list[onnx.NodeProto] = []
@@ -69,40 +61,34 @@ def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict
 
 def _inputs(
     graph: onnx.GraphProto, path: str, nodes: list[onnx.NodeProto], parts: list[str]
-) -> tuple[dict[str, list[int | None]], dict[str, list[str]]]:
-    """Add a layer's inputs, whose defaults change nothing; return their shapes, and each node's value by part."""
+) -> tuple[dict[str, list[int | None]], dict[str, list[str]], list[onnx.NodeProto]]:
+    """Add a layer's inputs, whose defaults change nothing; return their shapes, and each node's value by part.
+
+    What belongs to the outputs is split like the layer itself, by the nodes returned last, so that one adapter fits
+    both graphs.
+    """
     sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
     taken, given = sizes[nodes[0].input[1]][0], sum(sizes[node.input[1]][1] for node in nodes)
-    shapes: dict[str, list[int | None]] = {}
-    names: dict[str, list[str]] = {}
-    forms: dict[str, tuple[list[int | None], np.ndarray]] = {
-        "input_scale": ([taken], np.ones(taken)),
-        "lora_A": ([taken, None], np.zeros((taken, 0))),
-        "lora_B": ([None, given], np.zeros((0, given))),
-        "output_scale": ([given], np.ones(given)),
+    # The rank is 0, and the outputs' axis is None where there is none.
+    forms: dict[str, tuple[np.ndarray, int | None]] = {
+        "input_scale": (np.ones(taken), None),
+        "lora_A": (np.zeros((taken, 0)), None),
+        "lora_B": (np.zeros((0, given)), 1),
+        "output_scale": (np.ones(given), 0),
     }
+    shapes, names, splits = {}, {}, []
     for part in parts:
-        name = f"{path}.{part}"
-        shapes[name], default = forms[part]
-        dims = [size or f"{path}.rank" for size in shapes[name]]
+        name, (default, axis) = f"{path}.{part}", forms[part]
+        shapes[name] = [size or None for size in default.shape]
+        dims = [size or f"{path}.rank" for size in default.shape]
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
         graph.initializer.append(numpy_helper.from_array(default.astype(np.float32), name))
-        cut = len(nodes) > 1 and part in ("lora_B", "output_scale")
-        names[part] = [f"{name}.{n}" if cut else name for n in range(len(nodes))]
-    return shapes, names
-
-
-def _split(path: str, names: dict[str, list[str]], pieces: int) -> list[onnx.NodeProto]:
-    """Split what belongs to the outputs like the layer itself, so that one adapter fits both graphs."""
-    if pieces == 1:
-        return []
-    return [
-        helper.make_node(
-            "Split", [f"{path}.{part}"], values, name=f"{path}.{part}/Split", axis=axis, num_outputs=pieces
-        )
-        for part, axis in (("lora_B", 1), ("output_scale", 0))
-        if (values := names.get(part))
-    ]
+        names[part] = [name] * len(nodes)
+        if axis is not None and len(nodes) > 1:
+            names[part] = [f"{name}.{n}" for n in range(len(nodes))]
+            options = {"name": f"{name}/Split", "axis": axis, "num_outputs": len(nodes)}
+            splits.append(helper.make_node("Split", [name], names[part], **options))
+    return shapes, names, splits
 
 
 def _adapted(node: onnx.NodeProto, names: dict[str, str]) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:

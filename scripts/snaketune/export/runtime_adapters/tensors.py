@@ -29,11 +29,7 @@ class Trained:
     """An adapter as peft saved it, with the weights it was trained on."""
 
     def __init__(self, base: Path, adapter: Path):
-        """Read ``adapter_config.json`` and ``adapter_model.safetensors`` of a directory.
-
-        Raises:
-            UserError: its configuration asks for something that the graph doesn't compute.
-        """
+        """Read what peft saved; a UserError if it asks for something that the graph doesn't compute."""
         self.base, self.adapter = base, adapter
         self.config = files.read_json(adapter / "adapter_config.json")
         self.tensors = load_file(adapter / "adapter_model.safetensors")
