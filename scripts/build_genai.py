@@ -33,16 +33,11 @@ def extra_options(options: dict[str, Any]) -> list[str]:
     # One larger product instead of two: threads synchronize less often.
     found["fuse_mlp_gate_up"] = "true"
     if options["weights"] != "fp32":
-        found |= {
-            "algo_config": options["algorithm"],
-            "block_size": options["block_size"],
-            "is_symmetric": str(options["symmetric"]).lower(),
-            "accuracy_level": options["accuracy_level"],
-        }
-        if options["quantize_embeddings"]:
-            found["op_types_to_quantize"] = "MatMul/Gather"
-        else:
-            found |= {"op_types_to_quantize": "MatMul", "shared_embeddings": "false"}
+        found |= {"algo_config": options["algorithm"], "is_symmetric": str(options["symmetric"]).lower()}
+        found |= {key: options[key] for key in ("block_size", "accuracy_level")}
+        found["op_types_to_quantize"] = "MatMul/Gather" if options["quantize_embeddings"] else "MatMul"
+        if not options["quantize_embeddings"]:
+            found["shared_embeddings"] = "false"
         if options["mixed_precision"]:
             found["matmul_mixed_precision"] = options["mixed_precision"]
     return [f"{key}={value}" for key, value in found.items()]

@@ -21,13 +21,9 @@ def main() -> None:
     arguments = cli.job_parser(__doc__, SummaryParams, "--results --summary --comparisons --metrics").parse_args()
 
     results = Results(arguments.results, arguments.recipe)
-    cells = arguments.recipe["cells"]
-    precisions = arguments.recipe["precisions"]
-    rows = [
-        local_row(results, cell, backend)
-        for cell in cells
-        for backend in ("torch", *map(backend_of, precisions[cell[2]]))
-    ]
+    cells, precisions = arguments.recipe["cells"], arguments.recipe["precisions"]
+    backends = {name: ("torch", *map(backend_of, exported)) for name, exported in precisions.items()}
+    rows = [local_row(results, cell, backend) for cell in cells for backend in backends[cell[2]]]
     rows += hosted_rows(results, arguments.recipe["hosted"])
     tree: dict[str, Any] = {}
     known = [found for found in rows if found["value"] is not None]
@@ -37,9 +33,8 @@ def main() -> None:
             branch = branch.setdefault(key, {})
         branch[found["backend"]] = {found["metric"]: found["value"]}
     tables.write(arguments.summary, COLUMNS, rows)
-    files.write_json(
-        arguments.comparisons, [compare(results, *pair) for pair in dict.fromkeys((cell[0], cell[1]) for cell in cells)]
-    )
+    compared = dict.fromkeys((model, scenario) for model, scenario, *_ in cells)
+    files.write_json(arguments.comparisons, [compare(results, *pair) for pair in compared])
     files.write_json(arguments.metrics, tree)
     for found in known:
         print(

@@ -74,12 +74,12 @@ def exports(rows: Rows, results: Path, recipe: ReportParams) -> Row:
         run, precisions = run_of(results, row), recipe["precisions"][row["technique"]]
         if not precisions:
             continue
-        parity = files.read_json(run / "parity.json")
-        found["parity"].append((row["technique"], row["seed"], parity))
+        parity, of = files.read_json(run / "parity.json"), (row["technique"], row["seed"])
+        found["parity"].append((*of, parity))
         if recipe["benchmarked"] and (run / "benchmark.json").is_file():
             benchmark = files.read_json(run / "benchmark.json")
-            speed = {"benchmark": benchmark, "choice": recommend_precision(precisions, parity, benchmark)}
-            found["speed"].append((row["technique"], row["seed"], speed))
+            choice = recommend_precision(precisions, parity, benchmark)
+            found["speed"].append((*of, {"benchmark": benchmark, "choice": choice}))
     return found
 
 
@@ -92,15 +92,6 @@ def pairs(comparison: Row) -> Rows:
             verdict = f"{'untuned' if winner == 'base' else winner} is better"
         found.append({**pair, "verdict": verdict})
     return found
-
-
-def better_models(comparison: Row) -> list[str]:
-    """Return the models, by technique and seed, that beat the untuned one on the test rows."""
-    return [
-        f"{one['technique']} (seed {one['seed']})"
-        for one in comparison["artifacts"]
-        if artifact(comparison, one["technique"], one["seed"]).verdict == "better"
-    ]
 
 
 def plots(comparison: Row, found: Rows) -> Row:
@@ -130,21 +121,21 @@ def section(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) ->
     mine = [r for r in rows if (r["model"], r["scenario"]) == (model, scenario) and r["backend"] != HOSTED]
     torch_rows = [row for row in mine if row["backend"] == "torch"]
     found = techniques(comparison, torch_rows, results, recipe)
+    models = [(one["technique"], one["seed"]) for one in comparison["artifacts"]]
+    better = [f"{name} (seed {seed})" for name, seed in models if artifact(comparison, name, seed).verdict == "better"]
     pretraining = results / paths.MODEL.format(model=model) / "pretraining.json"
     return {
         "comparison": comparison,
         "description": recipe["models"][model],
-        "card": {
-            **recipe["cards"][scenario],
-            **files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
-        },
+        "card": recipe["cards"][scenario]
+        | files.read_json(results / paths.DATA.format(scenario=scenario) / "card.json"),
         "pretraining": files.read_json(pretraining) if pretraining.exists() else None,
         "untuned_bytes": next(row["artifact_bytes"] for row in torch_rows if row["technique"] == "base"),
         "techniques": found,
         "elsewhere": [row["technique"] for row in found if row["elsewhere"]],
         "hardware": ([row for row in found if not row["elsewhere"]] or found)[-1]["hardware"],
         "pairs": pairs(comparison),
-        "better_models": better_models(comparison),
+        "better_models": better,
         "backends": mine if any(recipe["precisions"].values()) else [],
         **exports(torch_rows, results, recipe),
         **plots(comparison, found),

@@ -141,9 +141,9 @@ def _translation(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def _qa(row: Row, decoding: dict[str, Any]) -> dict[str, list[float]]:
-    answer = row["prediction"]
-    exact = any(normalised(answer) == normalised(true) for true in row["reference"])
-    return {"f1": [max(word_f1(answer, true) for true in row["reference"]), 1], "exact_match": [float(exact), 1]}
+    answer, references = row["prediction"], row["reference"]
+    exact = normalised(answer) in map(normalised, references)
+    return {"f1": [max(word_f1(answer, true) for true in references), 1], "exact_match": [float(exact), 1]}
 
 
 @cache

@@ -5,7 +5,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ class Native(Looped):
     """Generates greedily with onnxruntime-genai's own loop."""
 
     def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
-        """Return the same as `Looped.generate`."""
         import onnxruntime_genai
 
         length = prompts.shape[1] + new_tokens
@@ -155,8 +154,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def in_turns(systems: list[str], rounds: int) -> Iterator[list[str]]:
     """Yield the systems' order in each round; each comes first equally often, so that none gains from its place."""
-    for number in range(rounds):
-        at = number % len(systems)
+    for at in islice(cycle(range(len(systems))), rounds):
         yield systems[at:] + systems[:at]
 
 

@@ -1,5 +1,6 @@
 """4-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ def _check_blocks(graph: onnx.GraphProto, options: dict[str, Any]) -> None:
     held, block = initializers(graph), options["block_size"]
     for node in linear_nodes(graph) if options["algorithm"] == "k-quant" else []:
         width = held[node.input[1]].dims[0]
-        if -(-width // block) % 2:
+        if (blocks := math.ceil(width / block)) % 2:
             raise UserError(
-                f"k-quant packs the zero points of two blocks into a byte, but {node.name} has {-(-width // block)} blocks of {block} in its {width} inputs: choose a block_size that gives an even number"
+                f"k-quant packs the zero points of two blocks into a byte, but {node.name} has {blocks} blocks of {block} in its {width} inputs: choose a block_size that gives an even number"
             )
 
 
@@ -62,9 +63,7 @@ def _quantize_gptq(graph: onnx.GraphProto, source: Path, options: dict[str, Any]
     nodes = linear_nodes(graph)
     widths = {node.input[0]: held[node.input[1]].dims[0] for node in nodes}
     for name, moments in gptq.second_moments(source, widths, rows):
-        for node in nodes:
-            if node.input[0] != name:
-                continue
+        for node in (node for node in nodes if node.input[0] == name):
             weight = numpy_helper.to_array(held[node.input[1]])
             codes, scales, zeros = gptq.quantize(weight, moments, block, options["symmetric"])
             parts = {"Q4": _pack(codes, block), "scales": scales.T.copy()}

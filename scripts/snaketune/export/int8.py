@@ -39,8 +39,8 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
     ranges = observed_ranges(source, options["op_types"], rows, options["calibration"], symmetric=shifts)
     cache = source.with_name("ranges.json")
     save_tensors_data(ranges, cache)
-    model = onnx.load(source, load_external_data=False)
-    linear = {node.name for node in linear_nodes(model.graph)}
+    graph = onnx.load(source, load_external_data=False).graph
+    linear = {node.name for node in linear_nodes(graph)}
     extra: dict[str, Any] = {"ActivationSymmetric": shifts, "WeightSymmetric": True}
     if shifts:
         extra["TensorQuantOverrides"] = _shifts(onnx.load(source).graph, ranges)
@@ -56,18 +56,15 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
         reduce_range=options["per_channel"],
         activation_type=QuantType.QInt8 if shifts else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[
-            node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in linear
-        ],
+        nodes_to_exclude=[node.name for node in graph.node if node.op_type == "MatMul" and node.name not in linear],
         use_external_data_format=True,
         calibrate_method=METHODS[options["calibration"]],
         calibration_cache_path=cache,
         extra_options=extra,
     )
-    if shifts:
-        onnx.checker.check_model(made)
     quantized = onnx.load(made)
     if shifts:
+        onnx.checker.check_model(made)
         check_power_of_two(quantized)
     return quantized
 
@@ -83,12 +80,8 @@ def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[
     tables = [node.input[0] for node in graph.node if node.op_type == "Gather" and node.input[0] in held]
     for name in [*tables, *(node.input[1] for node in linear_nodes(graph))]:
         scales[name] = _of_weight(numpy_helper.to_array(held[name]))
-    return {
-        name: [
-            {"quant_type": QuantType.QInt8, "scale": np.array(scale, np.float32), "zero_point": np.array(0, np.int8)}
-        ]
-        for name, scale in scales.items()
-    }
+    symmetric = {"quant_type": QuantType.QInt8, "zero_point": np.array(0, np.int8)}
+    return {name: [{**symmetric, "scale": np.array(scale, np.float32)}] for name, scale in scales.items()}
 
 
 def _of_weight(weight: np.ndarray) -> float:

@@ -74,16 +74,14 @@ def hosted_rows(results: Results, runs: list[Row]) -> list[Row]:
     """
     rows: dict[tuple[str | int, ...], Row] = {}
     for one in runs:
-        model, scenario, technique, seed = one["cell"]
-        run, metric = results.run(one["cell"]), results.metric[scenario]
+        cell = one["cell"]
+        run, metric = results.run(cell), results.metric[cell[1]]
         before = None
         if one["asks_untuned"]:
             before = answers_of(run.parent / "untuned", metric)
-            base = [model, scenario, UNTUNED, 0]
+            base = [*cell[:2], UNTUNED, 0]
             rows.setdefault(tuple(base), quality(results, base, HOSTED, before, None))
-        resources = files.read_json(run / "resources.json")
-        rows[model, scenario, technique, seed] = {
-            **quality(results, one["cell"], HOSTED, answers_of(run, metric), before),
-            **{"train_tokens": resources["train_tokens"], "train_seconds": resources["seconds"]},
-        }
+        resources = results.resources(cell)
+        spent = {"train_tokens": resources["train_tokens"], "train_seconds": resources["seconds"]}
+        rows[tuple(cell)] = quality(results, cell, HOSTED, answers_of(run, metric), before) | spent
     return list(rows.values())

@@ -1,6 +1,7 @@
 """Convert a trained adapter to the input tensors of a switchable base."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,14 @@ class Trained:
             )
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Return the tensors to feed, fp32, by the name of the input: ``{module}.{part}``.
+        """Return the tensors to feed, fp32, by the name of the input, ``{module}.{part}``.
 
-        Raises:
-            UserError: a tensor is missing, unused, or has another shape than the base's layer.
+        A tensor that is missing, unused, or of another shape than the base's layer is a UserError.
         """
         convert = {"LORA": self._lora, "IA3": self._ia3, "VERA": self._vera}[self.config["peft_type"]]
         with safe_open(self.base / "model.safetensors", "pt") as self.weights:
             self.layers = set(self.weights.keys())
-            found = convert()
+            found = dict(convert())
         if self.tensors:
             raise self._misfit(f"{min(self.tensors)} can't be switched")
         targets = tuple(f".{target}.weight" for target in self.config["target_modules"])
@@ -82,25 +82,23 @@ class Trained:
                 found.append((saved, module, *self.weights.get_slice(f"{module}.weight").get_shape()))
         return found
 
-    def _lora(self) -> dict[str, torch.Tensor]:
+    def _lora(self) -> Iterator[tuple[str, torch.Tensor]]:
         rank: int = self.config["r"]
-        found: dict[str, torch.Tensor] = {}
         scale = self.config["lora_alpha"] / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
         for saved, module, outputs, inputs in self._modules(".lora_A.weight"):
             right = self._take(f"{saved}.lora_A.weight", (rank, inputs))
             left = scale * self._take(f"{saved}.lora_B.weight", (outputs, rank))
-            found |= {f"{module}.lora_A": right.T, f"{module}.lora_B": left.T}
+            yield f"{module}.lora_A", right.T
+            yield f"{module}.lora_B", left.T
             if self.config.get("use_dora"):
                 # W' = m * (W + BA) / ||W + BA||, the norm of each output's row (arXiv 2402.09353, eq. 5).
                 magnitude = self._take(f"{saved}.lora_magnitude_vector", (outputs,))
                 norm = torch.linalg.norm(self.weights.get_tensor(f"{module}.weight").float() + left @ right, dim=1)
-                found[f"{module}.output_scale"] = magnitude / norm
-        return found
+                yield f"{module}.output_scale", magnitude / norm
 
-    def _vera(self) -> dict[str, torch.Tensor]:
+    def _vera(self) -> Iterator[tuple[str, torch.Tensor]]:
         """One random pair for all layers, cut to each layer's size and scaled (arXiv 2310.11454, eq. 2)."""
         rank: int = self.config["r"]
-        found: dict[str, torch.Tensor] = {}
         if not self.config["save_projection"]:
             raise self._misfit("of its projections there is only a seed (save_projection: false)")
         layers = self._modules(".vera_lambda_d")
@@ -109,18 +107,16 @@ class Trained:
         for saved, module, outputs, inputs in layers:
             d = self._take(f"{saved}.vera_lambda_d", (rank,))
             b = self._take(f"{saved}.vera_lambda_b", (outputs,))
-            found[f"{module}.lora_A"] = (d[:, None] * right[:, :inputs]).T
-            found[f"{module}.lora_B"] = (b[:, None] * left[:outputs]).T
-        return found
+            yield f"{module}.lora_A", (d[:, None] * right[:, :inputs]).T
+            yield f"{module}.lora_B", (b[:, None] * left[:outputs]).T
 
-    def _ia3(self) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = {}
+    def _ia3(self) -> Iterator[tuple[str, torch.Tensor]]:
+        forward = tuple(self.config["feedforward_modules"] or ())
         for saved, module, outputs, inputs in self._modules(".ia3_l"):
-            if any(module.endswith(target) for target in self.config["feedforward_modules"] or []):
-                found[f"{module}.input_scale"] = self._take(f"{saved}.ia3_l", (1, inputs))[0]
-                continue
-            if f"{module}.bias" in self.layers:
+            if module.endswith(forward):
+                yield f"{module}.input_scale", self._take(f"{saved}.ia3_l", (1, inputs))[0]
+            elif f"{module}.bias" in self.layers:
                 # peft scales the bias too; in the graph it is added to what was scaled.
                 raise self._misfit(f"{saved}.ia3_l scales a bias, which can't be switched")
-            found[f"{module}.output_scale"] = self._take(f"{saved}.ia3_l", (outputs, 1))[:, 0]
-        return found
+            else:
+                yield f"{module}.output_scale", self._take(f"{saved}.ia3_l", (outputs, 1))[:, 0]
