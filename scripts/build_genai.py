@@ -117,7 +117,10 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
             raise errors.UserError(
                 f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Choose another model, other options, or no genai precision"
             ) from error
-        onnx_files.save(onnx.load(built / "model.onnx"), out)
+        graph = onnx.load(built / "model.onnx")
+        # The builder adds the commit of whatever repository its environment is in: bytes would differ with ours.
+        graph.producer_version = graph.producer_version.partition("+")[0]
+        onnx_files.save(graph, out)
         settings = files.read_json(built / "genai_config.json")
         # The builder would add to the end tokens; and the package answers as it was evaluated, likeliest token first.
         settings["model"]["eos_token_id"] = files.read_json(model / "generation_config.json")["eos_token_id"]

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support import packages
 from support.environments import installed
 from support.experiments import SMALL, small, technique_at
 from support.export_environment import in_export_environment
+from support.models import tiny_phi3
 from support.workspace import Workspace
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.config.export import Genai
 from snaketune.core.files import read_json, read_jsonl, write_json
@@ -69,12 +68,8 @@ def letters() -> Tokenizer:
 
 def merged(directory: Path) -> Path:
     """A random model with a chat template, as merged/ of a run is."""
-    torch.manual_seed(1)
     # The runtime wants heads whose size is a multiple of 16.
-    widths = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    positions = {"max_position_embeddings": CONTEXT, "original_max_position_embeddings": CONTEXT}
-    ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2}
-    Phi3ForCausalLM(Phi3Config(vocab_size=64, **widths, **positions, **ends)).save_pretrained(directory)
+    tiny_phi3(CONTEXT, hidden_size=64, num_key_value_heads=4, bos_token_id=0).save_pretrained(directory)
     letters().save(str(directory / "tokenizer.json"))
     special = {"bos_token": PAD, "eos_token": END, "pad_token": PAD, "unk_token": PAD}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE}

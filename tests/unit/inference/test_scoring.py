@@ -16,7 +16,6 @@ from snaketune.inference.decoding import (
     Backend,
     answer_likelihoods,
     candidate_likelihoods,
-    equal_lengths,
     fit_probe,
     generate,
     log_softmax,
@@ -93,13 +92,6 @@ def test_likelihoods_of_more_rows_than_a_batch_stay_in_order() -> None:
     prompts = [np.array([n % VOCABULARY] * (1 + n % 2)) for n in range(3 * BATCH_ROWS)]
     found = candidate_likelihoods(SumBackend(), prompts, [np.array([3, 4])])
     np.testing.assert_allclose(found[:, 0], [likelihood(prompt, np.array([3, 4])) for prompt in prompts])
-
-
-@given(st.lists(st.integers(1, 4), max_size=150))
-def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int]) -> None:
-    batches = list(equal_lengths([np.zeros(length) for length in lengths]))
-    assert sorted(n for batch in batches for n in batch) == list(range(len(lengths)))
-    assert all(len({lengths[n] for n in batch}) == 1 and len(batch) <= BATCH_ROWS for batch in batches)
 
 
 @given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4))

@@ -14,6 +14,7 @@ from support.measurements import HARDWARE, MIB, run_script
 from more_seeds import more_seeds
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml, write_json, write_jsonl
+from snaketune.core.paths import run_path
 from snaketune.dag.recipes import Recipes
 from snaketune.reporting.comparison import compare, judge
 from snaketune.reporting.difference import artifact, difference
@@ -80,27 +81,6 @@ def test_no_win_is_claimed_over_a_technique_that_may_be_equal() -> None:
     assert "every other technique" not in found["reason"]
 
 
-def save_run(
-    root: Path,
-    name: str,
-    hits: list[float],
-    seed: int,
-    memory: int,
-    losses: list[float],
-    answer: dict[str, str],
-) -> list[object]:
-    run = root / f"runs/model/scenario/{name}/seed-{seed}"
-    rows = [{"statistics": {"accuracy": [hit, 1]}, **answer} for hit in hits]
-    write_jsonl(run / "evaluation/torch.predictions.jsonl", rows)
-    write_jsonl(run / "train.jsonl", [{"loss": 0.0}, *({"loss": 0.0, "validation_loss": loss} for loss in losses)])
-    rank = {"weight_bytes": memory, "gradient_bytes": 0, "optimizer_bytes": 0}
-    spent = {"ranks": [rank] * (2 if name == "zero3" else 1), "seconds": 1.0, "train_tokens": 500}
-    write_json(run / "resources.json", {**spent, "hardware": HARDWARE})
-    kept = root / "models/model/base" if name == "base" else run
-    write_json(kept / "manifest.json", {"files": {"model.safetensors": {"bytes": 100}}})
-    return ["model", "scenario", name, seed]
-
-
 def compared(
     root: Path,
     memory: dict[str, int] | None = None,
@@ -117,12 +97,22 @@ def compared(
         silent: the technique whose every answer is empty.
     """
     cells = []
-    for name, seeds in systems.items():
-        for number, hits in enumerate(seeds):
-            told = losses[name][number] if losses and name in losses else [1.0]
-            seed = 0 if name == "base" else number + 1
-            answer = {"prediction": ""} if name == silent else {}
-            cells.append(save_run(root, name, hits, seed, (memory or {}).get(name, 1), told, answer))
+    for name, number, hits in ((name, n, hits) for name, seeds in systems.items() for n, hits in enumerate(seeds)):
+        cells.append(["model", "scenario", name, 0 if name == "base" else number + 1])
+        run = root / run_path(*cells[-1])
+        answer = {"prediction": ""} if name == silent else {}
+        rows = [{"statistics": {"accuracy": [hit, 1]}, **answer} for hit in hits]
+        write_jsonl(run / "evaluation/torch.predictions.jsonl", rows)
+        curve = [
+            {"loss": 0.0, "validation_loss": loss}
+            for loss in (losses[name][number] if losses and name in losses else [1.0])
+        ]
+        write_jsonl(run / "train.jsonl", [{"loss": 0.0}, *curve])
+        rank = {"weight_bytes": (memory or {}).get(name, 1), "gradient_bytes": 0, "optimizer_bytes": 0}
+        spent = {"ranks": [rank] * (2 if name == "zero3" else 1), "seconds": 1.0, "train_tokens": 500}
+        write_json(run / "resources.json", {**spent, "hardware": HARDWARE})
+        kept = root / "models/model/base" if name == "base" else run
+        write_json(kept / "manifest.json", {"files": {"model.safetensors": {"bytes": 100}}})
     scored = {"primary_metric": "accuracy", "higher_is_better": higher_is_better}
     recipe = {"scenarios": {"scenario": scored}, "cells": cells, "calibrated": []}
     return compare(Results(root, recipe | {"bootstrap_samples": 300, "confidence": 0.95}), "model", "scenario")
