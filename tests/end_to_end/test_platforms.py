@@ -13,9 +13,10 @@ import psutil
 import pytest
 import yaml
 from killing import descendants, kill
+from support.environments import python_of
 from support.experiments import RUNS, SMALL, run_of
 from support.services.azure_service import AzureService, azure_serving
-from support.services.hosting import SECRET, python_of_publish
+from support.services.hosting import SECRET
 from support.services.kubernetes_service import START, KubernetesService, refused, technique_on
 from support.services.kubernetes_service import handler_of as kubernetes
 from support.services.openai_service import Failure, Fault, OpenAiService, serving
@@ -50,7 +51,7 @@ def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAiService]:
 @pytest.fixture
 def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureService]:
     # Before there is a proxy, which only knows the services here.
-    python_of_publish()
+    python_of("publish")
     with azure_serving(tmp_path) as found:
         for name, value in found.environment().items():
             monkeypatch.setenv(name, value)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import packages
 from support.environments import installed
-from support.experiments import SMALL, small, technique_at
+from support.experiments import SMALL, run_of, small, technique_at
 from support.export_environment import in_export_environment
 from support.models import tiny_phi3
 from support.workspace import Workspace
@@ -171,15 +171,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def packaged(workspace: Workspace) -> Workspace:
-    ran = workspace.forked("--cores", "2", "package")
-    assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
+    workspace.run("package")
     return workspace
 
 
 def test_foundry_local_chats_with_what_a_technique_trained(
     packaged: Workspace, python: Path, foundry: Path, tmp_path: Path
 ) -> None:
-    run = packaged.path / "results/runs/test-phi3/test-areas/dora/seed-1"
+    run = run_of(packaged, "dora")
     rows = read_jsonl(packaged.path / "results/data/test-areas/test.jsonl")
     questions = [row["messages"][0]["content"] for row in rows]
     told = ((question, done(python, run / "package/run.py", question).stdout) for question in questions)
@@ -196,8 +195,7 @@ def test_the_workflow_packages_every_run_that_ends_with_one_model(packaged: Work
     for path in made:
         assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
         assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"
-    again = workspace.forked("-n", "package")
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert "Nothing to be done" in workspace.run("-n", "package")
     workspace.edit("report/model_card.md.j2", "## Limits", "## What was not measured")
     planned = {rule for rule, due in workspace.plans("package").values() if due}
     assert planned == {"package_model"}

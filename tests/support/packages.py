@@ -7,10 +7,10 @@ from typing import Any
 from snaketune.core.files import write_json
 from snaketune.core.layout import GENAI_FILES
 from snaketune.core.manifest import record
+from support.measurements import HARDWARE
 
 CELL = ["tiny", "tickets", "lora", 1]
 RUN = "runs/tiny/tickets/lora/seed-1"
-HARDWARE = {"processor": "a processor", "cores": 2, "memory_bytes": 8 * 2**30}
 ROW = {
     "metric": "accuracy", "higher_is_better": "true", "value": 0.625, "ci_low": 0.5, "ci_high": 0.75, "n": 80,
     "base_value": 0.25, "delta": 0.375, "delta_ci_low": 0.21, "delta_ci_high": 0.53,
@@ -120,7 +120,7 @@ def save_run(results: Path, model: Path | None = None) -> Path:
     record(run, options, [], [adapter])
     spent = {"train_tokens": 5000, "seconds": 12.5, "peak_memory_bytes": 700 * 2**20, "world_size": 1}
     parameters = {"trainable_parameters": 98304, "total_parameters": 2557632}
-    write_json(run / "resources.json", {**spent, **parameters, "hardware": {**HARDWARE, "gpu": False}})
+    write_json(run / "resources.json", {**spent, **parameters, "hardware": HARDWARE})
     write_json(run / "evaluation/genai-int4.json", {"n": 80, "threads": 1, "hardware": HARDWARE})
     save_parity(results)
     save_data(results)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.environments import python_of
 from support.workspace import REPOSITORY
 
 from snaketune.core import manifest
@@ -20,19 +20,6 @@ from snaketune.core.fork_server import read_at_start, start
 LOCK = REPOSITORY / "envs/publish/requirements.txt"
 # As planted where a user has real ones: no file of a run may hold it.
 SECRET = "sk-planted-0123456789abcdef"  # noqa: S105
-
-
-def python_of_publish() -> Path:
-    """The Python with the SDKs, made once and shared, as the rules make it."""
-    command = [sys.executable, "scripts/make_environment.py", "--lock", LOCK, "--"]
-    told = subprocess.run(
-        [*command, "-c", "import sys; print(sys.executable)"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return Path(told.stdout.split()[-1])
 
 
 @dataclass
@@ -64,7 +51,7 @@ class Worker:
 @contextmanager
 def working(forks: Path) -> Iterator[Worker]:
     """Have the SDKs imported once, by a fork server in ``forks``."""
-    server = start(str(forks), str(python_of_publish()), ["azure.ai.ml", "azure.identity", "openai"], {})
+    server = start(str(forks), python_of("publish"), ["azure.ai.ml", "azure.identity", "openai"], {})
     yield Worker(forks)
     server.kill()
     server.wait()
