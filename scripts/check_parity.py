@@ -35,8 +35,8 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
     positions = parent["positions"].tolist()
     steps: dict[str, Any] = {}
     if adapter_logits:
-        unmerged = load_file(adapter_logits)
-        steps["adapter-merged"] = compare_logits(unmerged["logits"], parent["logits"], positions, *how)
+        unmerged = load_file(adapter_logits)["logits"]
+        steps["adapter-merged"] = compare_logits(unmerged, parent["logits"], positions, *how)
     # fp32 comes first: it is the parent of the others, whose order in the experiment re-runs nothing.
     for precision in sorted(exported, key=lambda name: (name != "fp32", name)):
         backend = backend_of(precision)
@@ -62,12 +62,8 @@ def main() -> None:
         evidence="where the figures stay when the gate fails",
     )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
-    parser.add_argument(
-        "--adapter-logits",
-        type=Path,
-        nargs="?",
-        help="probe of base and adapter before merging, if there is an adapter",
-    )
+    unmerged = "probe of base and adapter before merging, if there is an adapter"
+    parser.add_argument("--adapter-logits", type=Path, nargs="?", help=unmerged)
     arguments = parser.parse_args()
     recipe, run = arguments.recipe, arguments.run_directory
 

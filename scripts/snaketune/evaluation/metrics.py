@@ -11,7 +11,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,18 +47,15 @@ def _macro_f1(sums: np.ndarray) -> Any:
     return _divided(2 * hits, both).sum(-1) / np.maximum(1, (both != 0).sum(-1))
 
 
-def _by_sacrebleu(name: str) -> Callable[[np.ndarray], Any]:
-    def value(sums: np.ndarray) -> Any:
-        score = _sacrebleu(name)._compute_score_from_stats
-        return np.apply_along_axis(lambda one: score(one.astype(int).tolist()).score, -1, sums)
-
-    return value
+def _by_sacrebleu(name: str, sums: np.ndarray) -> Any:
+    score = _sacrebleu(name)._compute_score_from_stats
+    return np.apply_along_axis(lambda one: score(one.astype(int).tolist()).score, -1, sums)
 
 
 VALUES: dict[str, Callable[[np.ndarray], Any]] = {
     "macro_f1": _macro_f1,
-    "chrf": _by_sacrebleu("chrf"),
-    "bleu": _by_sacrebleu("bleu"),
+    "chrf": partial(_by_sacrebleu, "chrf"),
+    "bleu": partial(_by_sacrebleu, "bleu"),
     "perplexity": lambda sums: np.exp(_ratio(sums)),
     "bits_per_byte": lambda sums: _ratio(sums) / math.log(2),
 }

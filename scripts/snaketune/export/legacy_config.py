@@ -22,8 +22,7 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
     the default rope.
     """
     older = dict(config)
-    rope = dict(older.get("rope_parameters") or {})
-    if rope:
+    if rope := dict(older.get("rope_parameters") or {}):
         older["rope_theta"] = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
         if "partial_rotary_factor" in rope:
             older["partial_rotary_factor"] = rope.pop("partial_rotary_factor")

@@ -70,5 +70,4 @@ class GenaiAdapterBackend(GenaiBackend):
 
 def adapter_backend(model: Path, threads: int) -> OnnxAdapterBackend | GenaiAdapterBackend:
     """Return a decoding.Backend with ``load`` and ``switch`` for model.onnx of a switchable base."""
-    kind = GenaiAdapterBackend if is_package(model) else OnnxAdapterBackend
-    return kind(model, threads)
+    return (GenaiAdapterBackend if is_package(model) else OnnxAdapterBackend)(model, threads)

@@ -13,6 +13,8 @@ from snaketune.training.prefix import read_prefix
 class OnnxBackend:
     """Implements decoding.Backend for a `text-generation-with-past` export."""
 
+    options: onnxruntime.RunOptions | None = None
+
     def __init__(self, model: Path, threads: int, prefix: Path | None = None, provider: str = "CPUExecutionProvider"):
         """Load ``model``, and the trained keys and values of ``prefix`` if it starts from any.
 
@@ -34,7 +36,6 @@ class OnnxBackend:
             raise UserError(
                 f"execution provider {provider} doesn't start here (ONNX Runtime took {', '.join(self.session.get_providers())}): install what it needs"
             )
-        self.options = onnxruntime.RunOptions()
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.outputs = [node.name for node in self.session.get_outputs()]
         self.prefix = read_prefix(prefix) if prefix else []

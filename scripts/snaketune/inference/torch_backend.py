@@ -17,16 +17,13 @@ class TorchBackend:
     def __init__(self, model: Any, prefix: Path | None = None):
         """Run ``model``, starting from the trained keys and values of ``prefix`` if there are any."""
         self.model = model.eval()
-        self.prefix = [tuple(map(torch.from_numpy, layer)) for layer in read_prefix(prefix)] if prefix else []
+        layers = read_prefix(prefix) if prefix else []
+        self.prefix = [tuple(torch.from_numpy(kept).to(model.device) for kept in layer) for layer in layers]
         self.virtual_tokens = self.prefix[0][0].shape[1] if self.prefix else 0
 
     def _first_past(self, rows: int) -> DynamicCache | None:
-        if not self.prefix:
-            return None
-        device = self.model.device
-        return DynamicCache(
-            [tuple(kept.to(device).expand(rows, -1, -1, -1) for kept in layer) for layer in self.prefix]
-        )
+        layers = [tuple(kept.expand(rows, -1, -1, -1) for kept in layer) for layer in self.prefix]
+        return DynamicCache(layers) if layers else None
 
     @torch.inference_mode()
     def forward(

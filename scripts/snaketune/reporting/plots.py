@@ -87,9 +87,9 @@ def differences(found: Rows, metric: str, higher: bool) -> str:
     """Plot each technique's difference from the untuned model with its simultaneous interval."""
     figure, axes = plt.subplots(figsize=(8, 0.5 + 0.35 * len(found)))
     for position, row in enumerate(reversed(found)):
-        value, low, high = row["difference"].value, row["difference"].low, row["difference"].high
-        ends = [[max(0, value - low)], [max(0, high - value)]]
-        axes.errorbar(value, position, xerr=ends, fmt="o", color=row["colour"], capsize=3)
+        gain = row["difference"]
+        ends = [[max(0, gain.value - gain.low)], [max(0, gain.high - gain.value)]]
+        axes.errorbar(gain.value, position, xerr=ends, fmt="o", color=row["colour"], capsize=3)
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_yticks(range(len(found)), [row["technique"] for row in reversed(found)])
     better = "right of 0 is better" if higher else "left of 0 is better"

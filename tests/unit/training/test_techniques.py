@@ -195,7 +195,7 @@ class Exported:
         self.model = model.eval()
 
     @torch.no_grad()
-    def run(self, outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, outputs: None, feed: dict[str, np.ndarray], options: None) -> list[np.ndarray]:
         from transformers import DynamicCache
 
         given = {name: torch.from_numpy(value) for name, value in feed.items()}
