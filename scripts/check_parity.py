@@ -62,8 +62,12 @@ def main() -> None:
         evidence="where the figures stay when the gate fails",
     )
     parser.add_argument("--exports", type=Path, nargs="+", required=True, help="manifest.json of each precision")
-    unmerged = "probe of base and adapter before merging, if there is an adapter"
-    parser.add_argument("--adapter-logits", type=Path, nargs="?", help=unmerged)
+    parser.add_argument(
+        "--adapter-logits",
+        type=Path,
+        nargs="?",
+        help="probe of base and adapter before merging, if there is an adapter",
+    )
     arguments = parser.parse_args()
     recipe, run = arguments.recipe, arguments.run_directory
 

@@ -21,8 +21,9 @@ def choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = cli.job_parser(__doc__, "grid", "--output")
-    curves = "…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
-    parser.add_argument("--curves", type=Path, nargs="+", required=True, help=curves)
+    parser.add_argument(
+        "--curves", type=Path, nargs="+", required=True, help="…/MODEL/SCENARIO/TECHNIQUE/RATE/train.jsonl"
+    )
     arguments = parser.parse_args()
 
     rows: list[dict[str, Any]] = []

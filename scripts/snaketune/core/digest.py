@@ -23,8 +23,8 @@ PACKAGE = __name__.partition(".")[0]
 PLACE = {"__file__", "__name__", "__package__", "__path__", "__spec__"}
 IMPORTS = (ast.Import, ast.ImportFrom)
 NOTES = ("type_comment", "kind")
-# Of what is only shown, how many of its first arguments are words: errors, warnings, the log of a job, --help.
-SHOWN = {"own.UserError": None, "print": None, "warnings.warn": 1, "own.job_parser": 2}
+# Calls whose arguments are only shown, and how many of the first are text (None: all).
+SHOWN = {"own.UserError": None, "own.Fault": None, "print": None, "warnings.warn": 1, "own.job_parser": 2}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -65,9 +65,14 @@ def _without_text(node: ast.expr) -> ast.expr:
         case ast.Constant(value=str()) | ast.Name(id="__doc__"):
             return ast.Constant("")
         case ast.JoinedStr():
-            return ast.JoinedStr([part for part in node.values if isinstance(part, ast.FormattedValue)])
+            parts = [part for part in node.values if isinstance(part, ast.FormattedValue)]
+            return ast.JoinedStr(
+                [ast.FormattedValue(_without_text(part.value), part.conversion, part.format_spec) for part in parts]
+            )
         case ast.BinOp(op=ast.Add()):
             return ast.BinOp(_without_text(node.left), node.op, _without_text(node.right))
+        case ast.BoolOp():
+            return ast.BoolOp(node.op, list(map(_without_text, node.values)))
         case ast.IfExp():
             return ast.IfExp(node.test, _without_text(node.body), _without_text(node.orelse))
     return node

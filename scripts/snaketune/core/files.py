@@ -99,21 +99,28 @@ def claim(work: Path, rival: str = "") -> None:
     """
     work.parent.mkdir(parents=True, exist_ok=True)
     guard = work.with_name(f".{work.name}.lock").open("w")
-    usual = f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again"
-    lock(guard, rival or usual)
+    try:
+        lock(guard, wait=False)
+    except BlockingIOError:
+        raise UserError(
+            rival
+            or f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again",
+            passing=True,
+        ) from None
     _claims.append(guard)
 
 
-def lock(guard: TextIO, rival: str = "") -> None:
-    """Lock an open file until it is closed; wait while another process has it, or fail with the message ``rival``.
+def lock(guard: TextIO, wait: bool = True) -> None:
+    """Lock an open file until it is closed.
 
     Raises:
-        UserError: another process has it, or its file system has no locks.
+        BlockingIOError: another process has it, and ``wait`` is false.
+        UserError: its file system has no locks.
     """
     try:
-        fcntl.flock(guard, fcntl.LOCK_EX | (fcntl.LOCK_NB if rival else 0))
+        fcntl.flock(guard, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        raise UserError(rival, passing=True) from None
+        raise
     except OSError as error:
         place = Path(guard.name).absolute().parent
         raise UserError(

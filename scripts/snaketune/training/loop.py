@@ -219,9 +219,8 @@ class Fit:
 
     def _diverged(self, step: int, loss: float) -> UserError:
         kept = self.checkpoints.last()
-        where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return UserError(
-            f"{self.name}: loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {where}; lower learning_rate, or set max_grad_norm"
+            f"{self.name}: loss is {loss} at step {step + 1} of {len(self.plan.batches)}; {f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; lower learning_rate, or set max_grad_norm"
         )
 
     def _show(self, entry: dict[str, Any]) -> None:
