@@ -19,10 +19,10 @@ from snaketune.evaluation.metrics import statistics, summed
 from snaketune.evaluation.speed import Looped
 from snaketune.inference.decoding import (
     Backend,
-    answer_likelihoods,
+    answer_nll,
     candidate_likelihoods,
     generate,
-    reference_likelihoods,
+    reference_nll,
     write_probe,
 )
 from snaketune.inference.load import load, prove
@@ -60,7 +60,7 @@ def labelled(
     labels, ids = list(candidates), [np.array(label, dtype=np.int64) for label in candidates.values()]
     scores = candidate_likelihoods(backend, tokens.prompts, ids)
     chosen = [{"prediction": labels[int(best)]} for best in scores.argmax(1)]
-    return chosen, reference_likelihoods(backend, tokens, ids, scores)
+    return chosen, reference_nll(backend, tokens, ids, scores)
 
 
 def generated(
@@ -98,16 +98,16 @@ def predictions(
     has_answers = "messages" in rows[0]
     made: list[dict[str, Any]] = [{} for _ in rows]
     if decoding["candidates"]:
-        made, likelihoods = labelled(backend, tokens, decoding["candidates"])
+        made, row_nll = labelled(backend, tokens, decoding["candidates"])
     else:
         if has_answers:
             made = generated(backend, tokens, decoding, tokenizer, recipe)
-        likelihoods = answer_likelihoods(backend, tokens)
+        row_nll = answer_nll(backend, tokens)
     # A long text is tokenized as several pieces, but its likelihood is one figure: pieces aren't independent.
     bounds = itertools.pairwise(itertools.accumulate((row.get("pieces", 1) for row in rows), initial=0))
     predicted = []
     for row, answer, (start, stop) in zip(rows, made, bounds, strict=True):
-        nll = likelihoods[start:stop].sum()
+        nll = row_nll[start:stop].sum()
         if not math.isfinite(nll):
             raise errors.UserError(
                 f"row {row['id']}: the negative log-likelihood of its answer is {nll:g}, expected a finite number: a weight or scale of the model is wrong or overflows: make the model again or choose another precision"

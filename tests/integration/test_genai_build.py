@@ -28,7 +28,7 @@ from snaketune.core.manifest import record
 from snaketune.data.chat_rendering import settled_template
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
 from snaketune.data.tokens import Rows, write_rows
-from snaketune.inference.decoding import answer_likelihoods, candidate_likelihoods, generate
+from snaketune.inference.decoding import answer_nll, candidate_likelihoods, generate
 
 ROOT = Path(__file__).resolve().parents[2]
 FP32 = Genai(weights="fp32").model_dump()
@@ -79,7 +79,7 @@ def test_a_package_is_the_model_of_torch(family: tuple[Path, Path]) -> None:
     candidates = [np.array([7]), np.array([7, 9, 20]), np.array([100, 4])]
     for score in (
         lambda b: candidate_likelihoods(b, rows.prompts, candidates),
-        lambda b: answer_likelihoods(b, rows),
+        lambda b: answer_nll(b, rows),
         lambda b: np.array([len(made) for made, _ in generate(b, rows.prompts, {4}, 24)]),
     ):
         np.testing.assert_allclose(score(backend), score(torch_backend), atol=1e-3)

@@ -73,8 +73,8 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
     return scores
 
 
-def reference_likelihoods(backend: Backend, rows: Rows, candidates: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
-    """Return what ``answer_likelihoods`` does, but take the likelihood of an answer that is a candidate from its score."""
+def reference_nll(backend: Backend, rows: Rows, candidates: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """Return what ``answer_nll`` does, but take the likelihood of an answer that is a candidate from its score."""
     columns = {tuple(candidate.tolist()): column for column, candidate in enumerate(candidates)}
     found = np.full(len(rows), np.nan)
     for number, prompt in enumerate(rows.prompts):
@@ -82,7 +82,7 @@ def reference_likelihoods(backend: Backend, rows: Rows, candidates: list[np.ndar
         if len(prompt) and answer in columns and rows.answer_tokens([number]) == len(answer):
             found[number] = -scores[number, columns[answer]]
     rest = np.flatnonzero(np.isnan(found))
-    found[rest] = answer_likelihoods(backend, Rows([rows.ids[n] for n in rest], [rows.answers[n] for n in rest]))
+    found[rest] = answer_nll(backend, Rows([rows.ids[n] for n in rest], [rows.answers[n] for n in rest]))
     return found
 
 
@@ -95,14 +95,16 @@ def padded(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def by_length(rows: list[np.ndarray], tokens: int, more: int = 0, context: float = math.inf) -> Iterator[list[int]]:
+def by_length(
+    rows: list[np.ndarray], tokens: int, extra_tokens: int = 0, context: float = math.inf
+) -> Iterator[list[int]]:
     """Yield batches of row numbers by length, of at most ``tokens`` tokens or one row.
 
-    ``more`` are added to each row; if it is then longer than the ``context``, it has a batch of its own.
+    ``extra_tokens`` are added to each row; if it is then longer than the ``context``, it has a batch of its own.
     """
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        length = len(rows[number]) + more
+        length = len(rows[number]) + extra_tokens
         if batch and (length > context or (len(batch) + 1) * length > tokens):
             yield batch
             batch = []
@@ -111,7 +113,7 @@ def by_length(rows: list[np.ndarray], tokens: int, more: int = 0, context: float
         yield batch
 
 
-def answer_likelihoods(backend: Backend, rows: Rows) -> np.ndarray:
+def answer_nll(backend: Backend, rows: Rows) -> np.ndarray:
     """Return the negative log-likelihood of each row's answers in nats, given what precedes them: (rows,)."""
     found = np.zeros(len(rows))
     for numbers in by_length(rows.ids, TOKENS_AT_ONCE):

@@ -14,7 +14,7 @@ from snaketune.inference import decoding
 from snaketune.inference.decoding import (
     BATCH_ROWS,
     Backend,
-    answer_likelihoods,
+    answer_nll,
     candidate_likelihoods,
     fit_probe,
     generate,
@@ -50,14 +50,14 @@ def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
     rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
-        found = answer_likelihoods(backend, rows)
+        found = answer_nll(backend, rows)
     np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
 
 
 def test_the_first_token_of_a_row_has_no_likelihood() -> None:
     rows = Rows([np.array([3, 4, 5]), np.array([6, 7])], [np.ones(3, dtype=bool), np.ones(2, dtype=bool)])
     expected = [-likelihood(np.array([3]), np.array([4, 5])), -likelihood(np.array([6]), np.array([7]))]
-    np.testing.assert_allclose(answer_likelihoods(SumBackend(), rows), expected)
+    np.testing.assert_allclose(answer_nll(SumBackend(), rows), expected)
     assert [rows.answer_tokens([n]) for n in (0, 1)] == [2, 1]
 
 

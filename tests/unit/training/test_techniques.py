@@ -20,7 +20,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
 from snaketune.core.layout import ADAPTER_FILES, PREFIX_FILE
 from snaketune.dag.recipes import Recipes
-from snaketune.inference.decoding import answer_likelihoods, generate, probe_logits
+from snaketune.inference.decoding import answer_nll, generate, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
@@ -248,7 +248,7 @@ def test_padded_rows_and_single_steps_are_as_whole_rows(
 
 
 def test_likelihoods_after_a_prefix_are_the_loss_it_was_trained_on(base: Path, prefixed: Trained) -> None:
-    found = answer_likelihoods(TorchBackend(load_base(base, "fp32"), prefixed.out / PREFIX_FILE), ROWS)
+    found = answer_nll(TorchBackend(load_base(base, "fp32"), prefixed.out / PREFIX_FILE), ROWS)
     with torch.no_grad():
         loss = float(answer_loss(prefixed.model, *collate(ROWS, list(range(len(ROWS))), 0, CPU)))
     assert found.sum() == pytest.approx(loss, rel=1e-5)
