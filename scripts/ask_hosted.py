@@ -5,7 +5,7 @@ Answers are saved in --work as they arrive, so that an interrupted run asks only
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -73,8 +73,13 @@ def main() -> None:
                 file.write(json.dumps(found[key], ensure_ascii=False) + "\n")
                 file.flush()
 
-        # The first failure cancels what hasn't begun; answers under way are still saved.
-        list(pool.map(ask, missing))
+        try:
+            for done in as_completed([pool.submit(ask, key) for key in missing]):
+                done.result()
+        except UserError:
+            # What is under way is still saved; the rest isn't paid for.
+            pool.shutdown(cancel_futures=True)
+            raise
     files.write_jsonl(arguments.output, ({"id": row["id"], **found[key]} for key, row in zip(keys, rows, strict=True)))
     print(f"{name}: {len(rows)} answers, {len(missing)} of them new")
 

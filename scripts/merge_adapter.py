@@ -25,7 +25,6 @@ def main() -> None:
     recipe, base, adapter = arguments.recipe, arguments.base_directory, arguments.adapter_directory
     out = arguments.output_directory
 
-    files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     limit_threads(recipe["threads"])
     check_base(base, adapter.parent / "manifest.json")
     inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
@@ -38,6 +37,7 @@ def main() -> None:
         write_prefix(out / layout.PREFIX_FILE, prefix_of(unmerged))
         manifest.record(out, recipe, inputs, [out / layout.PREFIX_FILE])
         return
+    files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     with files.written_together(out) as aside:
         merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
         for name in layout.MODEL_FILES[2:]:

@@ -78,10 +78,11 @@ def main() -> None:
             )
         if rows := platform["data"]["volume"]:
             target = Path(rows["path"]) / name / TRAIN_FILE
-            # Of the same rows if it exists, because the name is a hash of them; a job may be reading it.
-            if not target.exists():
+            train = arguments.manifest.with_name(TRAIN_FILE)
+            # Left alone if it is whole: a job may be reading it.
+            if not target.exists() or files.sha256(target) != files.sha256(train):
                 with files.written_whole(target) as aside:
-                    shutil.copyfile(arguments.manifest.with_name(TRAIN_FILE), aside)
+                    shutil.copyfile(train, aside)
         if platform["output"]["volume"]:
             volume.mkdir(parents=True, exist_ok=True)
         ensure(cluster, config)

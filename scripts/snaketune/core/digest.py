@@ -115,7 +115,11 @@ class _Modules:
     def _body(self, path: Path) -> str:
         if path not in self.bodies:
             self.bodies[path] = ""  # while its imports are followed
-            reduced = _Reduced(ast.parse(path.read_text(encoding="utf-8")), path, self)
+            try:
+                reduced = _Reduced(ast.parse(path.read_text(encoding="utf-8")), path, self)
+            except BaseException:
+                del self.bodies[path]
+                raise
             self.bodies[path], self.imported_modules[path] = _hash(reduced.content), set(reduced.own)
         elif not self.bodies[path]:
             importing = [one for one, body in self.bodies.items() if not body]

@@ -101,7 +101,7 @@ class Normalizer:
     def _own_id(self, row: Row) -> str:
         column = self.columns["id"]
         value = get(row.content, column)
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "" or "\0" in str(value):
             raise Fault(column, f"expected a string or a whole number, found {describe(value)}")
         if (other := self.ids.setdefault(str(value), row.where)) != row.where:
             raise Fault(column, f"{value!r} is the id of {other} too; expected another for each row")

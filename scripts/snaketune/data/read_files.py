@@ -130,6 +130,7 @@ def _separated(path: Path, report: Report, delimiter: str) -> NumberedRows:
     try:
         header = next(reader, [])
         flaws = [f"the header has the column {name!r} twice" for name in header if header.count(name) > 1]
+        flaws += [] if header else ["the first line is empty, expected the names of the columns"]
         flaws += [f"column {n} of the header has no name" for n, name in enumerate(header, 1) if not name.strip()]
         if flaws:
             report(":1", flaws[0])

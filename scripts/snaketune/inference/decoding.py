@@ -14,6 +14,8 @@ from snaketune.data.tokens import Rows
 
 BATCH_ROWS = 32
 TOKENS_AT_ONCE = 2048
+# 64 MB in fp32: for a large vocabulary, less fits than the tokens would allow.
+LOGITS_AT_ONCE = 16_000_000
 # With its header, a file of probe logits stays below 16 MB.
 PROBE_BYTES = 15_900_000
 
@@ -63,11 +65,13 @@ def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidate
         scores[numbers] = log_softmax(logits[:, -1])[:, [candidate[0] for candidate in candidates]]
         for length in sorted({*lengths} - {1}):
             group = [n for n in range(len(candidates)) if lengths[n] == length]
-            most = max(1, 4 * TOKENS_AT_ONCE // (len(numbers) * (ids.shape[1] + length)))
+            by_cache = 4 * TOKENS_AT_ONCE // (ids.shape[1] + length)
+            by_logits = LOGITS_AT_ONCE // (logits.shape[-1] * (length - 1))
+            most = max(1, min(by_cache, by_logits) // len(numbers))
             for columns in (group[start : start + most] for start in range(0, len(group), most)):
                 answers = np.tile([candidates[n] for n in columns], (len(numbers), 1)).astype(np.int64)
-                logits, _ = backend.forward(answers[:, :-1], past, length - 1, copies=len(columns))
-                likely = log_softmax(logits[:, 1 - length :])
+                found, _ = backend.forward(answers[:, :-1], past, length - 1, copies=len(columns))
+                likely = log_softmax(found[:, 1 - length :])
                 following = np.take_along_axis(likely, answers[:, 1:, None], -1)[..., 0].sum(-1)
                 scores[np.ix_(numbers, columns)] += following.reshape(len(numbers), -1)
     return scores

@@ -91,7 +91,7 @@ class GenaiBackend:
         if [generator.token_count() for generator in past.generators] != past.counts:
             raise ValueError("this past was used before: its generators have moved on")
         keep = min(keep, ids.shape[1])
-        rows = []
+        rows, counts = [], []
         for number in range(len(ids)):
             at = number // max(1, copies)
             generator = past.generators[at]
@@ -99,6 +99,7 @@ class GenaiBackend:
             logits = self._logits(generator, kept, keep)
             # NaN marks padding, which must never be read.
             rows.append(np.pad(logits, ((keep - len(logits), 0), (0, 0)), constant_values=np.nan))
+            counts.append(generator.token_count())
             if copies:
                 generator.rewind_to(past.counts[at])
-        return np.stack(rows), Past(past.generators, [generator.token_count() for generator in past.generators])
+        return np.stack(rows), Past(past.generators, counts)

@@ -27,7 +27,7 @@ class Uniform:
         self.word, self.logit = [LETTERS.index(letter) for letter in word], logit
 
     def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, again: bool = False
+        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
     ) -> tuple[np.ndarray, Any]:
         said = 0 if past is None else past + ids.shape[1]
         logits = np.full((len(ids), ids.shape[1], len(LETTERS) + 1), self.logit)

@@ -32,12 +32,20 @@ def likelihood(prompt: np.ndarray, answer: np.ndarray) -> float:
 
 
 @by_backend
-@given(prompts=st.lists(TOKENS, min_size=1, max_size=8), candidates=st.lists(TOKENS, min_size=1, max_size=4))
+@pytest.mark.parametrize("limit", ["TOKENS_AT_ONCE", "LOGITS_AT_ONCE"])
+@given(
+    prompts=st.lists(TOKENS, min_size=1, max_size=8),
+    candidates=st.lists(TOKENS, min_size=1, max_size=6),
+    at_once=st.integers(1, 200),
+)
 def test_likelihoods_equal_those_of_one_row_at_a_time(
-    backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]
+    backend: Backend, limit: str, prompts: list[np.ndarray], candidates: list[np.ndarray], at_once: int
 ) -> None:
     expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
-    np.testing.assert_allclose(candidate_likelihoods(backend, prompts, candidates), expected, rtol=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, limit, at_once)
+        found = candidate_likelihoods(backend, prompts, candidates)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @by_backend
