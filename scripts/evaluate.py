@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, count_cut_references, over_limit, read_rows
 from snaketune.evaluation.metrics import statistics, summed
-from snaketune.evaluation.speed import Looped
+from snaketune.evaluation.speed import PythonLoop
 from snaketune.inference.decoding import (
     Backend,
     answer_nll,
@@ -153,7 +153,7 @@ def main() -> None:
         prompt if len(prompt) > 1 else ids[: max(2, len(ids) // 2)]
         for prompt, ids in zip(tokens.prompts, tokens.ids, strict=True)
     ]
-    looped, new = Looped(backend), recipe["speed_tokens"]
+    looped, new = PythonLoop(backend), recipe["speed_tokens"]
     times = [looped.generate(prompt[None].astype(np.int64), new + 1) for prompt in asked[: recipe["speed_prompts"]]]
 
     write_probe(arguments.output.with_suffix(".logits.safetensors"), backend, tokens, recipe["probe"])

@@ -118,7 +118,7 @@ def main() -> None:
 
     examples, malformed = read_examples(scenario, next(iter(sources), Path()))
     assign_splits(examples, scenario["split"])
-    kept, findings = gate.sift(examples, scenario)
+    kept, findings = gate.filter_rows(examples, scenario)
     if malformed:
         findings.dropped["malformed"] = malformed
     verdict = gate.judge(findings, scenario)

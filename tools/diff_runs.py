@@ -81,7 +81,7 @@ def metric_line(a: Path, b: Path, backend: str, metric: str, samples: int, confi
     statistics = [row_statistics(run, backend, metric) for run in (a, b)]
     (_, first), (_, second) = (draws.values(metric, [found]) for found in statistics)
     ends, delta = percentiles(second - first, confidence), values[1] - values[0]
-    low, high = few_rows.of_difference(metric, statistics[1], statistics[0], ends, confidence)
+    low, high = few_rows.difference_interval(metric, statistics[1], statistics[0], ends, confidence)
     verdict = Difference(delta, low, high, metric not in LOWER_IS_BETTER, too_few(len(one))).verdict
     verdict = {"better": "the second is better", "worse": "the first is better"}.get(verdict, verdict)
     return f"{text}, difference {delta:+.3f} [{low:+.3f}, {high:+.3f}], n = {len(one)}: {verdict}"

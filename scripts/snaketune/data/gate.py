@@ -26,7 +26,7 @@ from snaketune.data.tasks import TASKS, Task
 MINIMUM_ROWS = {"train": 8, "validation": 2, "test": 2}
 
 
-def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Example], Findings]:
+def filter_rows(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Example], Findings]:
     """Return the rows to keep, and the findings among all rows; every example has its split.
 
     Raises:
@@ -38,7 +38,7 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     own = bool(scenario["source"]["path"])
     if own:
         _refuse_personal_labels(examples, task, findings)
-    filled = _filled(examples, own, task, findings)
+    filled = _drop_empty(examples, own, task, findings)
     count_conflicts(filled, task, findings)
     count_labels(filled, task, findings)
     kept = select(filled, scenario, findings)
@@ -48,7 +48,7 @@ def sift(examples: list[Example], scenario: ScenarioParams) -> tuple[list[Exampl
     return kept, findings
 
 
-def _filled(examples: list[Example], own: bool, task: Task, findings: Findings) -> list[Example]:
+def _drop_empty(examples: list[Example], own: bool, task: Task, findings: Findings) -> list[Example]:
     """Drop empty rows, and rows with tokens of chat formats where they aren't the user's ``own``, who could edit them.
 
     tokenize_data refuses the tokens of the model itself.

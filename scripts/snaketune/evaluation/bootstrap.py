@@ -56,19 +56,19 @@ class SeedNoise:
     Attributes:
         spread: of a system's mean, the standard deviation, (systems,).
         errors: its draws, normal with that spread, (systems, samples).
-        stretch: what makes them Student's t, (samples,): the variance is estimated.
+        t_scale: what makes them Student's t, (samples,): the variance is estimated.
     """
 
     def __init__(self, values: Sequence[Sequence[float]], seeded: Sequence[bool], samples: int):
         """Pool the variance of each system's values over seeds; one that isn't ``seeded`` was never trained."""
         random = np.random.default_rng([SEED, 1])
         trained = list(itertools.compress(values, seeded))
-        freedom = sum(len(one) - 1 for one in trained)
+        degrees = sum(len(one) - 1 for one in trained)
         squares = sum(len(one) * float(np.var(one)) for one in trained)
         shares = np.array(seeded) / [len(one) for one in values]
-        self.spread = np.sqrt(squares / max(1, freedom) * shares)
+        self.spread = np.sqrt(squares / max(1, degrees) * shares)
         self.errors = random.normal(size=(len(values), samples)) * self.spread[:, None]
-        self.stretch = np.sqrt(freedom / random.chisquare(freedom, samples)) if freedom else np.ones(samples)
+        self.t_scale = np.sqrt(degrees / random.chisquare(degrees, samples)) if degrees else np.ones(samples)
 
 
 def percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -25,13 +25,13 @@ def is_share(metric: str, statistics: np.ndarray) -> bool:
 
 
 def wilson(share: float, rows: int, confidence: float) -> Ends:
-    """Return Wilson's score interval of a share (1927); rows that score between 0 and 1 only vary less."""
+    """Return Wilson's score interval of a share (1927); fractional scores vary less, so this is conservative."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle, reach = share + z**2 / (2 * rows), z * math.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
     return max(0.0, (middle - reach) / (1 + z**2 / rows)), min(1.0, (middle + reach) / (1 + z**2 / rows))
 
 
-def of_value(metric: str, statistics: np.ndarray, ends: Ends, confidence: float) -> Ends:
+def value_interval(metric: str, statistics: np.ndarray, ends: Ends, confidence: float) -> Ends:
     """Return the interval of one system's metric: Wilson's where nearly all rows are right, or nearly all wrong.
 
     ``statistics``, (rows, statistics), are averaged over seeds; ``ends`` are the bootstrap's.
@@ -45,7 +45,7 @@ def of_value(metric: str, statistics: np.ndarray, ends: Ends, confidence: float)
     return min(low, ends[0]), max(high, ends[1])
 
 
-def of_difference(metric: str, one: np.ndarray, other: np.ndarray, ends: Ends, confidence: float) -> Ends:
+def difference_interval(metric: str, one: np.ndarray, other: np.ndarray, ends: Ends, confidence: float) -> Ends:
     """Return the interval of one − other; it excludes zero only if an exact test does so too.
 
     Rows without any spread give an interval by Wilson's of both shares (Newcombe 1998, Statistics in Medicine 17,
@@ -59,12 +59,12 @@ def of_difference(metric: str, one: np.ndarray, other: np.ndarray, ends: Ends, c
         (a_low, a_high), (b_low, b_high) = wilson(a, rows, confidence), wilson(b, rows, confidence)
         low, high = a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
     differ = np.flatnonzero((one != other).any(axis=1))
-    if 0 < len(differ) < ENOUGH and (low > 0 or high < 0) and p_of_swaps(metric, one, other) > 1 - confidence:
+    if 0 < len(differ) < ENOUGH and (low > 0 or high < 0) and permutation_p_value(metric, one, other) > 1 - confidence:
         low, high = min(low, 0.0), max(high, 0.0)
     return low, high
 
 
-def p_of_swaps(metric: str, one: np.ndarray, other: np.ndarray) -> float:
+def permutation_p_value(metric: str, one: np.ndarray, other: np.ndarray) -> float:
     """Return the p-value of a paired permutation test: exact where all swaps of the rows that differ are few."""
     differ = (one != other).any(axis=1)
     both, same = np.concatenate([one[differ], other[differ]]), one[~differ].sum(0)

@@ -17,7 +17,7 @@ from snaketune.core.precisions import backend_of
 from snaketune.inference.load import load
 
 
-class Looped:
+class PythonLoop:
     """Generates greedily with a decoding.Backend."""
 
     clock = staticmethod(time.perf_counter)
@@ -41,7 +41,7 @@ class Looped:
         return np.stack([self.backend.forward(prompt[None], None, 1)[0][0, -1] for prompt in prompts])
 
 
-class Native(Looped):
+class GenaiLoop(PythonLoop):
     """Generates greedily with onnxruntime-genai's own loop."""
 
     def generate(self, prompts: np.ndarray, new_tokens: int) -> tuple[float, float]:
@@ -66,12 +66,12 @@ def systems_of(model: Path, exports: list[Path]) -> dict[str, Path]:
     return {"torch-fp32": model, "torch-bf16": model, **{backend_of(path.parent.name): path for path in exports}}
 
 
-def loaded(system: str, model: Path, threads: int) -> Looped:
+def loaded(system: str, model: Path, threads: int) -> PythonLoop:
     """Load a system of ``systems_of``."""
     backend: Any = load(model, None, threads)
     if system == "torch-bf16":
         backend.model.bfloat16()
-    return Native(backend) if system.startswith("genai-") else Looped(backend)
+    return GenaiLoop(backend) if system.startswith("genai-") else PythonLoop(backend)
 
 
 def file_bytes(system: str, model: Path) -> int:
@@ -89,7 +89,7 @@ RUNTIMES = {
 }
 
 
-def _serve(connection: Any, load: Callable[[], Looped], runtime: list[str]) -> None:
+def _serve(connection: Any, load: Callable[[], PythonLoop], runtime: list[str]) -> None:
     """Load a model, then answer each (method, arguments) until the process is stopped."""
     try:
         for module in runtime:
@@ -109,7 +109,7 @@ def _serve(connection: Any, load: Callable[[], Looped], runtime: list[str]) -> N
 class Server:
     """Runs the model that ``load`` returns in a process of its own."""
 
-    def __init__(self, system: str, load: Callable[[], Looped]):
+    def __init__(self, system: str, load: Callable[[], PythonLoop]):
         self.system = system
         # A fork would share memory, and torch's threads don't survive one.
         context = multiprocessing.get_context("spawn")
@@ -133,7 +133,7 @@ class Server:
         return answer
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Return the result of a method of `Looped`."""
+        """Return the result of a method of `PythonLoop`."""
         self.connection.send((method, arguments))
         return self._answer()
 
@@ -162,7 +162,7 @@ Times = dict[tuple[int, int], list[tuple[float, float]]]
 
 
 def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: dict[str, Any]) -> dict[str, Times]:
-    """Let the systems take turns; return, by system and (prompt tokens, batch), a pair of `Looped.generate` per round.
+    """Let the systems take turns; return, by system and (prompt tokens, batch), a pair of `PythonLoop.generate` per round.
 
     A shape beyond the model's context isn't measured.
     """

@@ -68,30 +68,34 @@ def judge(
     means = [np.mean(each, axis=0) for each in systems.values()]
     values = {}
     for number, (name, (point, drawn)) in enumerate(zip(names, found, strict=True)):
-        ends = percentiles(drawn + noise.errors[number] * noise.stretch, confidence)
-        low, high = few_rows.of_value(metric, means[number], ends, confidence)
+        ends = percentiles(drawn + noise.errors[number] * noise.t_scale, confidence)
+        low, high = few_rows.value_interval(metric, means[number], ends, confidence)
         values[name] = {"value": point, "ci_low": low, "ci_high": high}
 
     compared = list(itertools.combinations(range(len(names)), 2))
     first, second = (list(each) for each in zip(*compared, strict=True))
     differences = [found[a][0] - found[b][0] for a, b in compared]
     drawn_differences = [found[a][1] - found[b][1] for a, b in compared]
-    errors = (noise.errors[first] - noise.errors[second]) * noise.stretch
+    errors = (noise.errors[first] - noise.errors[second]) * noise.t_scale
     spread = np.hypot(noise.spread[first], noise.spread[second])
     over_rows = simultaneous(differences, drawn_differences, confidence)
     over_seeds = simultaneous(differences, drawn_differences, confidence, errors, spread)
-    each = 1 - (1 - confidence) / len(compared)
+    bonferroni = 1 - (1 - confidence) / len(compared)
     pairs, several = [], any(len(one) > 1 for one in by_seed)
     for (a, b), point, *ends_of_both in zip(compared, differences, over_rows, over_seeds, strict=True):
-        of_rows, of_seeds = (few_rows.of_difference(metric, means[a], means[b], e, each) for e in ends_of_both)
+        of_rows, of_seeds = (
+            few_rows.difference_interval(metric, means[a], means[b], e, bonferroni) for e in ends_of_both
+        )
         seeded = all(len(systems[name]) > 1 for name in (names[a], names[b]) if name != UNTUNED)
         claim, ends = ("technique", of_seeds) if seeded else ("artifact", of_rows)
-        withheld, decided_by = openness(ends, of_rows, too_few(rows), not seeded and (several or names[a] != UNTUNED))
+        withheld, decided_by = undecided_reason(
+            ends, of_rows, too_few(rows), not seeded and (several or names[a] != UNTUNED)
+        )
         pairs.append(Pair(names[a], names[b], point, *ends, claim, *of_rows, withheld, decided_by))
     return values, pairs
 
 
-def openness(
+def undecided_reason(
     ends: tuple[float, float], of_rows: tuple[float, float], few: str | None, one_seed: bool
 ) -> tuple[str | None, str | None]:
     """Return why a comparison has no verdict, and what would decide it: `seeds` or `rows`.
@@ -181,7 +185,7 @@ def artifacts(
         over_rows = simultaneous(points, [drawn - under for _, drawn in found], results.confidence)
         each = 1 - (1 - results.confidence) / len(cells)
         ends = [
-            few_rows.of_difference(metric, systems[name][number], systems[UNTUNED][0], both, each)
+            few_rows.difference_interval(metric, systems[name][number], systems[UNTUNED][0], both, each)
             for (name, number), both in zip(cells, over_rows, strict=True)
         ]
     return [

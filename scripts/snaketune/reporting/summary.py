@@ -34,12 +34,12 @@ def quality(
         return found
     draws = Resampling(len(statistics), results.samples)
     value, drawn = draws.values(metric, [statistics])
-    low, high = few_rows.of_value(metric, statistics, percentiles(drawn, results.confidence), results.confidence)
+    low, high = few_rows.value_interval(metric, statistics, percentiles(drawn, results.confidence), results.confidence)
     found |= {"value": value, "ci_low": low, "ci_high": high, "n": len(statistics)}
     if untuned is not None:
         base, under = draws.values(metric, [untuned])
         ends = percentiles(drawn - under, results.confidence)
-        low, high = few_rows.of_difference(metric, statistics, untuned, ends, results.confidence)
+        low, high = few_rows.difference_interval(metric, statistics, untuned, ends, results.confidence)
         found |= {"base_value": base, "delta": value - base, "delta_ci_low": low, "delta_ci_high": high}
     return found
 

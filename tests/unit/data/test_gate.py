@@ -63,7 +63,9 @@ def test_a_leak_is_found_in_any_script(language: str) -> None:
     texts = np.random.default_rng(1).choice(parts, (20, 40 if spaced else 44)).tolist()
     changed = [[*text[:14], "other" if spaced else "的", *text[15:]] for text in texts]
     joined = [(" " if spaced else "").join(text) for text in texts + changed]
-    _, findings = gate.sift([row(n, "train" if n > 19 else "test", text) for n, text in enumerate(joined)], scenario())
+    _, findings = gate.filter_rows(
+        [row(n, "train" if n > 19 else "test", text) for n, text in enumerate(joined)], scenario()
+    )
     assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (20, 20)
 
 
@@ -81,7 +83,7 @@ def test_labels_that_look_alike_are_named_and_judged(odd: str, shown: str) -> No
     rows = splits()
     for one in rows:
         one.fields["label"] = odd if one.id in ("3", "5") else "spam" if int(one.id) % 2 else "Spam"
-    _, findings = gate.sift(rows, scenario())
+    _, findings = gate.filter_rows(rows, scenario())
     assert (findings.counts["labels"].rows, findings.counts["labels"].of) == (2, 100)
     assert sorted(findings.figures()["labels"]["places"]) == [f"a.jsonl:{n} ({shown})" for n in (3, 5)]
     with pytest.raises(UserError, match="labels: 2 of 100 rows have a label that differs from another by spaces"):
@@ -91,14 +93,14 @@ def test_labels_that_look_alike_are_named_and_judged(odd: str, shown: str) -> No
 def test_entity_types_that_look_alike_are_named() -> None:
     tags = ["B-caf\u00e9", "B-caf\u00e9", "B-cafe\u0301"]
     rows = [Example(str(n), {"tokens": ["a"], "tags": [tag]}, str(n), "train") for n, tag in enumerate(tags)]
-    _, findings = gate.sift(rows, scenario("tagging"))
+    _, findings = gate.filter_rows(rows, scenario("tagging"))
     assert findings.counts["labels"].places == [r"2 ('cafe\u0301', like 'caf\xe9')"]
 
 
 def test_a_row_that_leaks_twice_counts_once() -> None:
     rows = splits()
     twice = [row(1000 + n, text=rows[-1].fields["text"] + " more" * n) for n in range(2)]
-    _, findings = gate.sift(rows + twice, scenario())
+    _, findings = gate.filter_rows(rows + twice, scenario())
     assert (findings.counts["leaks"].rows, findings.counts["leaks"].of) == (1, 40)
     assert findings.dropped == {"like a row of validation or test": 2}
 
@@ -108,7 +110,7 @@ def test_where_the_splits_are_ours_a_copy_is_no_leak_but_dropped_from_training()
     rows.append(row(1000, text=rows[-1].fields["text"]))
     for one in rows:
         one.given_split = ""
-    kept, findings = gate.sift(rows, scenario())
+    kept, findings = gate.filter_rows(rows, scenario())
     assert findings.counts["leaks"].rows == 0
     assert findings.dropped == {"duplicate of a kept row": 1}
     assert "1000" not in {one.id for one in kept}
@@ -118,7 +120,7 @@ def test_a_row_like_a_training_row_of_its_group_leaks_once_and_a_group_is_shown_
     rows = splits()
     rows[-1].group = rows[-2].group = rows[0].group = "jane.roe@firm.de"
     rows[1].fields["text"] = rows[-1].fields["text"]
-    _, findings = gate.sift(rows, scenario())
+    _, findings = gate.filter_rows(rows, scenario())
     assert sorted(findings.counts["leaks"].places) == [
         "a.jsonl:98 shares group 'j…@f…' with a.jsonl:0",
         "a.jsonl:99 is like a.jsonl:1",
@@ -130,12 +132,12 @@ def test_groups_that_the_texts_make_or_in_splits_made_here_are_no_leaks() -> Non
     for number, one in enumerate(questions):
         one.group, one.split = CONTEXT.lower(), "test" if number % 2 else "train"
         one.given_split = one.split
-    assert gate.sift(questions, scenario("qa"))[1].counts["leaks"].rows == 0
+    assert gate.filter_rows(questions, scenario("qa"))[1].counts["leaks"].rows == 0
     rows = splits()
     for one in rows:
         one.group = "one"
         one.given_split = ""
-    assert gate.sift(rows, scenario())[1].counts["leaks"].rows == 0
+    assert gate.filter_rows(rows, scenario())[1].counts["leaks"].rows == 0
 
 
 def test_duplicates_and_leaks_of_a_builtin_corpus_are_counted_not_judged() -> None:
@@ -213,7 +215,7 @@ def test_questions_on_one_passage_are_no_duplicates_but_rephrased_ones_are() -> 
         question(3, "Where does the old harbour of the town lie today?", "north", words(3, 20)),
         question(4, "So where does the old harbour of the town lie today?", "north", CONTEXT + " Yes."),
     ]
-    kept, findings = gate.sift(examples, scenario("qa"))
+    kept, findings = gate.filter_rows(examples, scenario("qa"))
     assert len(kept) == 3
     assert {"1", "4"} - {one.id for one in kept}
     assert findings.dropped == {"near-duplicate of a kept row": 1}
@@ -224,7 +226,7 @@ def test_a_translation_that_is_the_same_in_two_languages_is_no_duplicate() -> No
         Example(language, {"source": "Costa Rica", "target": "Costa Rica", "language": language}, "g", "train")
         for language in ("Spanish", "Portuguese", "spanish")
     ]
-    kept, findings = gate.sift(rows, scenario("translation"))
+    kept, findings = gate.filter_rows(rows, scenario("translation"))
     assert len(kept) == 2
     assert findings.dropped == {"duplicate of a kept row": 1}
 
@@ -237,7 +239,7 @@ def chat(number: int, *contents: str) -> Example:
 
 def test_a_system_turn_that_all_share_makes_no_duplicates() -> None:
     examples = [chat(n, words(0, 100), words(n + 1), "Yes.") for n in range(5)]
-    assert len(gate.sift(examples, scenario("chat"))[0]) == 5
+    assert len(gate.filter_rows(examples, scenario("chat"))[0]) == 5
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_each_split_and_each_label_of_it_has_its_limit(
     limits: dict[str, tuple[int, ...]], expected: tuple[int, ...]
 ) -> None:
     named = {key: dict(zip(SPLITS, rows, strict=True)) for key, rows in limits.items()}
-    kept, findings = gate.sift(splits(), scenario(**named))
+    kept, findings = gate.filter_rows(splits(), scenario(**named))
     assert tuple(sum(one.split == split for one in kept) for split in SPLITS) == expected
     assert findings.dropped.total() == 100 - sum(expected)
 
@@ -260,15 +262,15 @@ def test_each_split_and_each_label_of_it_has_its_limit(
 def test_the_kept_rows_do_not_depend_on_the_order_of_the_rows() -> None:
     rows = splits()
     rows += [row(1000 + n, text=paraphrase(one.fields["text"])) for n, one in enumerate(rows[:30])]
-    kept, findings = gate.sift(rows, scenario())
-    backwards, same = gate.sift(rows[::-1], scenario())
+    kept, findings = gate.filter_rows(rows, scenario())
+    backwards, same = gate.filter_rows(rows[::-1], scenario())
     assert kept == backwards
     assert findings.figures() == same.figures()
 
 
 def test_other_labels_of_a_text_are_counted_and_named() -> None:
     rows = [row(1, text="Same text", label="a"), row(2, text="same text", label="b"), row(3, label="b")]
-    _, findings = gate.sift(rows, scenario())
+    _, findings = gate.filter_rows(rows, scenario())
     assert findings.conflicts.rows == 1
     assert findings.conflicts.places == ["a.jsonl:2 and a.jsonl:1 ('a', 'b')"]
 
@@ -340,9 +342,9 @@ def test_what_only_looks_like_a_phone_number_is_none() -> None:
 def test_numbers_of_phones_are_counted_in_the_regions_of_the_scenario() -> None:
     rows = [row(1, text="My number is (415) 555-2671, call me"), row(2), row(3)]
     for regions, counted in (({}, 1), ({"phone_regions": ["US"]}, 1), ({"phone_regions": ["DE"]}, 0)):
-        assert gate.sift(rows, scenario(**regions))[1].personal["phone number"].rows == counted
+        assert gate.filter_rows(rows, scenario(**regions))[1].personal["phone number"].rows == counted
     with pytest.raises(UserError, match="phone_regions: XX is no region"):
-        gate.sift(rows, scenario(phone_regions=["US", "XX"]))
+        gate.filter_rows(rows, scenario(phone_regions=["US", "XX"]))
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ def test_personal_data_in_an_entity_type_are_refused() -> None:
     tagged = {"tokens": ["a", "b"], "tags": ["O", "B-jane.roe@firm.de"]}
     rows = [Example("7", tagged, "7", "train", where="a.jsonl:7")]
     with pytest.raises(UserError, match=r"a\.jsonl:7: entity type 'j…@f…' holds personal data"):
-        gate.sift(rows, scenario("tagging"))
+        gate.filter_rows(rows, scenario("tagging"))
 
 
 def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
@@ -374,7 +376,7 @@ def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
     for one in rows:
         one.fields["label"] = "jane.roe@firm.de" if one.split == "test" else "a"
     rows[0].fields = {"text": rows[-1].fields["text"], "label": "call +49 30 901820"}
-    kept, findings = gate.sift(rows, hub)
+    kept, findings = gate.filter_rows(rows, hub)
     assert findings.counts["majority"].places == ["'j…@f…'"]
     assert findings.conflicts.places == ["a.jsonl:99 and a.jsonl:0 ('call +49…', 'j…@f…')"]
     with pytest.raises(UserError, match="label 'j…@f…' is in test but in no training row"):
@@ -384,7 +386,7 @@ def test_labels_of_the_hub_are_masked_in_places_and_messages() -> None:
 def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
     rows = splits()
     rows[3].fields["text"] += " jane.roe@firm.de or +49 30 901820"
-    _, findings = gate.sift(rows, scenario())
+    _, findings = gate.filter_rows(rows, scenario())
     assert findings.counts["personal"].rows == 1
     shown = str(findings.figures())
     assert "a.jsonl:3 (e-mail address j…@f…, phone number +49…)" in shown
@@ -402,9 +404,9 @@ def test_personal_data_are_counted_by_kind_and_shown_masked() -> None:
 )  # fmt: skip
 def test_tokens_of_chat_formats_are_left_to_the_tokenizer_in_files_and_dropped_elsewhere(token: str) -> None:
     examples = [*splits(), row(1000, text=f"some {token} text")]
-    assert len(gate.sift(examples, scenario())[0]) == 101
+    assert len(gate.filter_rows(examples, scenario())[0]) == 101
     hub = {"hub": "owner/name", "revision": "0" * 40}
-    kept, findings = gate.sift(examples, scenario(source=hub))
+    kept, findings = gate.filter_rows(examples, scenario(source=hub))
     assert len(kept) == 100
     assert findings.dropped == {"token of a chat format": 1}
 
@@ -420,6 +422,6 @@ def test_two_thousand_rows_take_seconds_at_most() -> None:
     rows = [row(number, text=words(number, 40)) for number in range(2000)]
     list(personal_data("https://x:y@z"))  # imports and compiles
     began = time.process_time()
-    kept, _ = gate.sift(rows, scenario())
+    kept, _ = gate.filter_rows(rows, scenario())
     assert len(kept) == 2000
     assert time.process_time() - began < 4

@@ -107,7 +107,7 @@ def of_noise_alone(values: list[list[float]], pairs: list[tuple[int, int]]) -> l
     errors, spread = noise.errors[first] - noise.errors[second], np.hypot(noise.spread[first], noise.spread[second])
     differences = [means[a] - means[b] for a, b in pairs]
     drawn = np.repeat(np.array(differences)[:, None], 20000, axis=1)
-    return simultaneous(differences, list(drawn), 0.95, errors * noise.stretch, spread)
+    return simultaneous(differences, list(drawn), 0.95, errors * noise.t_scale, spread)
 
 
 def test_two_seeds_noise_is_students_t() -> None:
