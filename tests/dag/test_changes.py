@@ -61,10 +61,10 @@ EVERYTHING = {"collect_documentation", "train_tokenizer"} | FROM_DATA | FROM_BAS
 # The jobs that must run if a file is deleted, by the first pattern that its path begins with.
 DELETED = {
     "data/classification/": FROM_DATA,
-    "models/tiny-phi3/(base/|pretraining)": FROM_BASE,
-    "models/tiny-phi3/tokenizer/": FROM_BASE | {"train_tokenizer"},
+    "models/phi3-1m/(base/|pretraining)": FROM_BASE,
+    "models/phi3-1m/tokenizer/": FROM_BASE | {"train_tokenizer"},
     "corpus/": EVERYTHING,
-    "tokens/tiny-phi3/classification/": FROM_TOKENS,
+    "tokens/phi3-1m/classification/": FROM_TOKENS,
     ".*/lora/seed-1/(merged/|evaluation/adapter)": {"merge_adapter lora"} | after_merged("lora"),
     ".*/full/seed-1/merged/": {"copy_model full"} | after_merged("full"),
     "(summary|comparisons|metrics)": END,
@@ -74,7 +74,7 @@ DELETED = {
     "report": REPORT,
 }
 for technique, run in (("base", "base/seed-0"), ("lora", "lora/seed-1"), ("full", "full/seed-1")):
-    onnx = "models/tiny-phi3/onnx" if technique == "base" else f".*/{run}/onnx"
+    onnx = "models/phi3-1m/onnx" if technique == "base" else f".*/{run}/onnx"
     DELETED |= {f".*/{run}/parity": {f"check_parity {technique}"} | REPORT, f"{onnx}/fp32/": exported(technique)}
     DELETED[f".*/{run}/evaluation/torch"] = {f"evaluate_torch {technique}", f"check_parity {technique}"} | END
     for name in ("fp32", *QUANTIZED):
@@ -134,7 +134,7 @@ CHANGES = {
     "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
     "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
     "rank and alpha swapped": ((LORA, "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"), trained("lora")),
-    "a learning rate": ((LORA, "tiny-phi3: 3.0e-3", "tiny-phi3: 1.0e-3"), trained("lora")),
+    "a learning rate": ((LORA, "phi3-1m: 3.0e-3", "phi3-1m: 1.0e-3"), trained("lora")),
     "the learning rate of another model": ((LORA, "default: ", "phi-4-mini-instruct: 1.0e-4, default: "), REPORT),
     "the same number written otherwise": ((LORA, "3.0e-3", "0.003"), set()),
     "a technique's description": ((LORA, "description: Low", "description: Very low"), REPORT),
@@ -294,7 +294,7 @@ def test_a_calibrated_precision_reads_the_training_rows(edited: Workspace) -> No
 
 
 def test_further_seeds_of_one_technique_train_it_alone(edited: Workspace) -> None:
-    edited.edit(edited.experiment, "seeds:", "more_seeds: {tiny-phi3: {classification: {lora: [1, 2]}}}\nseeds:")
+    edited.edit(edited.experiment, "seeds:", "more_seeds: {phi3-1m: {classification: {lora: [1, 2]}}}\nseeds:")
     pending = edited.pending()
     assert {job.replace(" seed 2", "") for job in pending} == trained("lora")
     assert {job for job in pending if "seed 2" not in job} == END
@@ -335,7 +335,7 @@ def test_switching_branches_back_and_forth_runs_nothing(edited: Workspace) -> No
 def test_touching_a_file_runs_nothing(finished: Workspace) -> None:
     for name in (
         "results/data/classification/manifest.json",
-        "results/models/tiny-phi3/base/model.safetensors",
+        "results/models/phi3-1m/base/model.safetensors",
         LORA,
         "report/report.html.j2",
         "scripts/train.py",

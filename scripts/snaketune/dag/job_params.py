@@ -147,7 +147,7 @@ class JobParams:
             benchmarked=matrix.experiment.benchmark is not None,
             techniques={name: technique.model_dump() for name, technique in matrix.techniques.items()},
             training=matrix.experiment.training.model_dump(),
-            models={name: model.description for name, model in matrix.models.items()},
+            models={name: model.about for name, model in matrix.models.items()},
             cards={name: scenario.model_dump(include=described) for name, scenario in matrix.scenarios.items()},
         )
 

@@ -119,7 +119,10 @@ class Recipes(Cells):
             "cell": [model, scenario, technique, seed],
             "precision": precision,
             "export": self.exports[precision].model_dump(),
-            "model": self.models[model].model_dump(include={"description", "licence", "hub", "revision", "model_type"}),
+            "model": {
+                "description": self.models[model].about,
+                **self.models[model].model_dump(include={"licence", "hub", "revision", "model_type"}),
+            },
             "scenario": {
                 **data.model_dump(include={"description", "licence", "task", "prompt"}),
                 **source.model_dump(include={"hub", "revision"}),

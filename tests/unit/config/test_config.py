@@ -52,10 +52,10 @@ def fault(kind: str, content: Any) -> str:
 
 
 def test_further_seeds_of_one_run_add_its_cells_alone_and_nothing_to_others() -> None:
-    further = {"more_seeds": {"tiny-phi3": {"classification": {"lora": [1, 2, 4]}}}}
+    further = {"more_seeds": {"phi3-1m": {"classification": {"lora": [1, 2, 4]}}}}
     before, after = (Recipes(config, ROOT) for config in (CONFIG, CONFIG | further))
     added = set(after.cells) - set(before.cells)
-    assert added == {("tiny-phi3", "classification", "lora", seed) for seed in (2, 4)}
+    assert added == {("phi3-1m", "classification", "lora", seed) for seed in (2, 4)}
     assert set(before.cells) < set(after.cells)
     assert "more_seeds" not in before.parameters()["experiment"]
 
@@ -88,13 +88,13 @@ def test_the_schemas_are_those_of_the_typed_models() -> None:
         ("experiment", CONFIG | {"seeds": [1, 1]}, ["seeds names 1 twice"]),
         ("experiment", CONFIG | {"techniques": ["base"]}, ["base is the untuned model"]),
         ("experiment", CONFIG | {"precisions": ["int8"]}, ["precisions must hold fp32"]),
-        ("experiment", {"models": ["tiny-phi3"]}, ["scenarios: missing", "corpus: missing"]),
+        ("experiment", {"models": ["phi3-1m"]}, ["scenarios: missing", "corpus: missing"]),
         ("experiment", CONFIG | {"parity": {"budgets": {"adapter-mergd": {"kl_divergence": 1}}}}, ["adapter-mergd"]),
         ("technique", TECHNIQUE | {"adaptor": None}, ["adaptor: unknown key", "did you mean adapter?"]),
         ("technique", TECHNIQUE | {"engine": {"zero_stage": 2}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"engine": {"offload": "cpu"}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
-        ("technique", TECHNIQUE | {"learning_rate": {"tiny-phi3": 0.1}}, ["learning_rate needs the key `default`"]),
+        ("technique", TECHNIQUE | {"learning_rate": {"phi3-1m": 0.1}}, ["learning_rate needs the key `default`"]),
         ("technique", TECHNIQUE | {"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
         ("technique", TECHNIQUE | {"adapter": {"type": "lorra"}}, ["adapter", "'lorra'", "'lora', 'ia3'"]),
         (
@@ -213,7 +213,7 @@ def hub(model_type: str) -> dict[str, Any]:
     [
         ("techniques", ["qlorra"], r"no technique 'qlorra'.*did you mean qlora\?"),
         ("techniques", ["zzz"], r"no technique 'zzz'.*there are deepspeed, dora, full, .*, lora"),
-        ("more_seeds", {"tiny-phi3": {"classification": {"dora-2": [2]}}}, "dora-2 is none of this .*'s techniques"),
+        ("more_seeds", {"phi3-1m": {"classification": {"dora-2": [2]}}}, "dora-2 is none of this .*'s techniques"),
         ("parity", {"budgets": {"onnx-fp32-int8": {"smallest_stop_agreement": 1}}}, r"int8\.smallest_stop_.*: only a"),
         ("parity", {"budgets": {"onnx-fp32-int9": {}}}, r"no conversion step onnx-fp32-int9, .*/exports/int9\.yaml"),
     ],
@@ -230,7 +230,7 @@ def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, m
             {"techniques/mine": lora(LLAMA)},
             r"config/techniques/mine\.yaml: .*: q_proj, .*, up_proj match no module of ti",
         ),
-        ({"techniques/mine": lora(LLAMA)}, r"tiny-phi3, .* it has down_proj, .*, qkv_proj \(Phi-3 fuses"),
+        ({"techniques/mine": lora(LLAMA)}, r"phi3-1m, .* it has down_proj, .*, qkv_proj \(Phi-3 fuses"),
         (
             {"techniques/mine": lora(LLAMA), "models/mine": local("here")},
             r"match no module of mine.*it has query, value",
@@ -266,9 +266,9 @@ def test_a_local_model_that_has_the_modules_is_valid(root: Path) -> None:
 
 
 def test_a_learning_rate_is_the_models_own_or_the_default(root: Path) -> None:
-    write(root, "techniques/mine", TECHNIQUE | {"learning_rate": {"default": 0.5, "tiny-phi3": 0.25}})
-    shutil.copyfile(root / "config/models/tiny-phi3.yaml", root / "config/models/other.yaml")
-    matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": ["mine"]}, root)
+    write(root, "techniques/mine", TECHNIQUE | {"learning_rate": {"default": 0.5, "phi3-1m": 0.25}})
+    shutil.copyfile(root / "config/models/phi3-1m.yaml", root / "config/models/other.yaml")
+    matrix = Recipes(CONFIG | {"models": ["phi3-1m", "other"], "techniques": ["mine"]}, root)
     assert [matrix.training_recipe(model, "mine", 1)["learning_rate"] for model in matrix.models] == [0.25, 0.5]
 
 
@@ -276,7 +276,7 @@ def test_all_linear_means_the_layers_of_each_family(root: Path) -> None:
     write(root, "models/other", MODEL | {"model_type": "llama", "gguf": {"file": "config/config.yaml"}})
     write(root, "techniques/mapped", lora({"phi3": ["o_proj"], "llama": ["q_proj"]}))
     names = ["lora", "peft-ia3", "mapped"]
-    matrix = Recipes(CONFIG | {"models": ["tiny-phi3", "other"], "techniques": names}, root)
+    matrix = Recipes(CONFIG | {"models": ["phi3-1m", "other"], "techniques": names}, root)
     fetched = json.loads(JobParams(matrix, ROOT).fetched_model(SimpleNamespace(model="other")))
     assert fetched["gguf"] == {"file": "config/config.yaml", "package": None, "sha256": None}
     assert fetched["config"] == {"model_type": "llama"}

@@ -28,8 +28,8 @@ CONFIG = read_yaml(ROOT / "config/config.yaml") | {
     "seeds": [1, 2],
     "precisions": ["fp32", "int8", "genai-int4"],
 }
-CELL = {"model": "tiny-phi3", "scenario": "classification", "seed": "1"}
-RUN = "results/runs/tiny-phi3/classification"
+CELL = {"model": "phi3-1m", "scenario": "classification", "seed": "1"}
+RUN = "results/runs/phi3-1m/classification"
 
 
 def matrix(**changes: Any) -> Recipes:

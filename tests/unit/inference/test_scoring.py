@@ -19,6 +19,7 @@ from snaketune.inference.decoding import (
     fit_probe,
     generate,
     log_softmax,
+    reference_likelihoods,
     run_probe,
 )
 
@@ -60,6 +61,22 @@ def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
         patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
         found = answer_nll(backend, rows)
     np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
+
+
+@given(st.lists(st.tuples(TOKENS, st.integers(0, 3)), min_size=1, max_size=8), st.integers(1, 30))
+def test_the_likelihood_of_a_reference_is_its_score_or_else_computed(
+    parts: list[tuple[np.ndarray, int]], at_once: int
+) -> None:
+    """The last of the answers is no candidate; an answer before the last counts too."""
+    answers = [np.array([3]), np.array([3, 4]), np.array([5, 6]), np.array([7])]
+    rows = Rows([np.concatenate([prompt, answers[n]]) for prompt, n in parts] + [np.array([1, 2, 9, 3])], [])
+    rows.answers.extend(np.repeat([False, True], [len(prompt), len(answers[n])]) for prompt, n in parts)
+    rows.answers.append(np.array([False, True, False, True]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
+        scores = candidate_likelihoods(SumBackend(), rows.prompts, answers[:3])
+        found = reference_likelihoods(SumBackend(), rows, answers[:3], scores)
+    np.testing.assert_allclose(found, answer_likelihoods(SumBackend(), rows), rtol=1e-12)
 
 
 def test_the_first_token_of_a_row_has_no_likelihood() -> None:

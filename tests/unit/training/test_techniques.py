@@ -320,8 +320,8 @@ def test_each_technique_that_is_tried_on_a_gpu_is_trained_by_train_py() -> None:
 
 def test_an_experiment_sets_the_ranks_of_this_machine() -> None:
     config = read_yaml(ROOT / "config/config.yaml")
-    own = Recipes(config, ROOT).training_recipe("tiny-phi3", "zero3", 1)
-    wider = Recipes(config | {"ranks": {"zero3": 4}}, ROOT).training_recipe("tiny-phi3", "zero3", 1)
+    own = Recipes(config, ROOT).training_recipe("phi3-1m", "zero3", 1)
+    wider = Recipes(config | {"ranks": {"zero3": 4}}, ROOT).training_recipe("phi3-1m", "zero3", 1)
     assert (own["world_size"], wider["world_size"]) == (2, 4)
     assert wider == own | {"world_size": 4}
     with pytest.raises(UserError, match="ranks: zero9 is none of this experiment's techniques"):
