@@ -228,7 +228,7 @@ def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, m
     [
         (
             {"techniques/mine": lora(LLAMA)},
-            r"config/techniques/mine\.yaml: .*: q_proj, .*, up_proj match no module of ti",
+            r"config/techniques/mine\.yaml: .*: q_proj, .*, up_proj match no module of phi3",
         ),
         ({"techniques/mine": lora(LLAMA)}, r"phi3-1m, .* it has down_proj, .*, qkv_proj \(Phi-3 fuses"),
         (

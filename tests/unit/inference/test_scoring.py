@@ -19,7 +19,7 @@ from snaketune.inference.decoding import (
     fit_probe,
     generate,
     log_softmax,
-    reference_likelihoods,
+    reference_nll,
     run_probe,
 )
 
@@ -75,8 +75,8 @@ def test_the_likelihood_of_a_reference_is_its_score_or_else_computed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
         scores = candidate_likelihoods(SumBackend(), rows.prompts, answers[:3])
-        found = reference_likelihoods(SumBackend(), rows, answers[:3], scores)
-    np.testing.assert_allclose(found, answer_likelihoods(SumBackend(), rows), rtol=1e-12)
+        found = reference_nll(SumBackend(), rows, answers[:3], scores)
+    np.testing.assert_allclose(found, answer_nll(SumBackend(), rows), rtol=1e-12)
 
 
 def test_the_first_token_of_a_row_has_no_likelihood() -> None:
