@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu unit check tune more-seeds lock schemas figures plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu unit check tune more-seeds lock schemas figures pin plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -73,7 +73,10 @@ more-seeds: setup ## train further seeds of the techniques that the finished run
 	.venv/bin/python tools/more_seeds.py $(if $(ADD),--add $(ADD))
 	.venv/bin/snakemake --configfile $(EXPERIMENT) config/more-seeds.yaml
 
-plan: setup ## show what the pending jobs would request: cores, memory, time; ARGS=--forceall shows all jobs
+pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
+	@.venv/bin/python tools/pin.py $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
+
+plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24" asks for another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)
 
 verify: setup ## verify the hash of every result, from the raw data to the report

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from snaketune.config.technique import Technique
 from snaketune.core.files import read_json, read_yaml, write_json
-from snaketune.dag.estimates import FLOAT, Shape, adapter_parameters, training_memory
+from snaketune.dag.estimates import FLOAT, adapter_parameters, training_memory
+from snaketune.dag.shape import Shape
 
 # Sizes of the models' published config.json.
 MODELS = {

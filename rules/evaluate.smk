@@ -26,14 +26,16 @@ rule evaluate_torch:
     resources:
         mem_mb=needs.memory("torch"),
         runtime=needs.minutes("torch"),
+        gpu=needs.one_gpu,
     params:
         recipe=job_params.evaluation,
+        python=job_params.on_gpu,
         tokens=subpath(input.tokens, parent=True),
     message:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
     shell:
         """
-        python scripts/evaluate.py \
+        {params.python} scripts/evaluate.py \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --prefix {input.prefix:q} \

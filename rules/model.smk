@@ -62,8 +62,10 @@ rule pretrain_model:
     resources:
         mem_mb=needs.pretraining_memory,
         runtime=needs.pretraining_minutes,
+        gpu=needs.one_gpu,
     params:
         recipe=job_params.pretraining,
+        python=job_params.on_gpu,
         tokenizer=subpath(input.tokenizer, parent=True),
         directory=subpath(output.figures, parent=True),
         work="work/pretraining/{model}",
@@ -74,7 +76,7 @@ rule pretrain_model:
     shell:
         """
         trap : TERM USR1
-        python scripts/pretrain_model.py \
+        {params.python} scripts/pretrain_model.py \
             --recipe {params.recipe:q} \
             --corpus {input.text:q} \
             --tokenizer-directory {params.tokenizer:q} \

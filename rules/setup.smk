@@ -58,4 +58,5 @@ wildcard_constraints:
 
 
 onstart:
+    process.warn_of_memory(workflow)
     process.prepare_cluster(workflow)

@@ -1,44 +1,100 @@
-"""Show what the pending jobs would request, before any is submitted: a line per rule and technique.
+"""Show what the pending jobs would need, before any is submitted or anything is downloaded: a line per rule and technique.
 
-Nothing runs and nothing is written. Memory is that of one job; it is an upper bound as long as rows are
-not tokenized or a model is not fetched.
+Nothing runs and nothing is written. Memory and minutes are those of one job, disk is that of all; they are upper
+bounds as long as rows are not tokenized or a model is not fetched. Below the table: what doesn't fit, and with
+which settings it would.
 """
 
 import argparse
 import logging
+import shutil
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 from snakemake.cli import main as snakemake
+from snakemake.iocontainers import Wildcards
 from snakemake_interface_logger_plugins.common import LogEvent
 
-COLUMNS = ("step", "jobs", "cores", "GPUs", "memory GB", "minutes", "core-hours", "GPU-hours")
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.core import gpus
+from snaketune.dag.process import runs_here
+from snaketune.dag.resources import JobResources, trains
+
+COLUMNS = (
+    "step", "jobs", "cores", "GPUs", "memory GB", "GPU GB", "disk GB", "minutes", "core-hours", "GPU-hours"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job's requests: memory in MB, run time in minutes."""
+    """A job's requests: memory in MB, run time in minutes. Disk is what it leaves there, and what it needs beside."""
 
     rule: str
-    technique: str
+    wildcards: Any
     cores: int
     gpus: int
     memory: int
+    gpu_memory: float
     minutes: int
+    kept: float
+    aside: float
 
     @classmethod
     def of(cls, record: Any) -> "Job":
         """Read the record that Snakemake logs about a job."""
-        asked = record.resources
+        asked, wildcards, needs = record.resources, Wildcards(fromdict=record.wildcards), JobResources.read
+        count = int(asked.get("gpu", 0))
+        kept, aside = (one / 1e6 for one in needs.disk_bytes(record.rule_name, wildcards))
         return cls(
             record.rule_name,
-            record.wildcards.get("technique", ""),
+            wildcards,
             int(record.threads),
-            int(asked.get("gpu", 0)),
+            count,
             int(asked.get("mem_mb", 0)),
+            needs.gpu_bytes(record.rule_name, wildcards) / 1e6 if count else 0,
             int(asked.get("runtime", 0)),
+            kept,
+            aside,
+        )
+
+    @property
+    def technique(self) -> str:
+        return str(self.wildcards.get("technique", ""))
+
+    @property
+    def model(self) -> str:
+        return str(self.wildcards.get("model", ""))
+
+    @property
+    def requests(self) -> tuple[float, ...]:
+        return (self.cores, self.gpus, self.memory, self.gpu_memory, self.minutes, self.kept)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine has, in MB; infinite where that isn't known."""
+
+    memory: float
+    gpu_memory: float
+    disk: float
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> "Machine":
+        """Return what the arguments say, else what this machine has, if jobs run here."""
+        unknown = float("inf")
+        here = runs_here(JobResources.read.workflow)
+        # In MiB.
+        gpu_memory = min(map(float, gpus.query("memory.total")), default=unknown) * 2**20 / 1e6 if here else unknown
+        place = Path("results") if Path("results").exists() else Path()
+        return cls(
+            given.memory * 1000 if given.memory else psutil.virtual_memory().total / 1e6 if here else unknown,
+            given.gpu_memory * 1000 if given.gpu_memory else gpu_memory,
+            given.disk * 1000 if given.disk else shutil.disk_usage(place).free / 1e6,
         )
 
 
@@ -64,15 +120,28 @@ def hours(jobs: list[Job], kind: str) -> float:
     return sum(getattr(job, kind) * job.minutes for job in jobs) / 60
 
 
+def gigabytes(megabytes: float) -> str:
+    return f"{megabytes / 1000:,.1f}"
+
+
+def disk(jobs: list[Job]) -> float:
+    """Return the MB that all files take, with those that one job has beside them while it runs."""
+    return sum(job.kept for job in jobs) + max(job.aside for job in jobs)
+
+
 def row(name: str, jobs: list[Job]) -> list[str]:
-    """Return a line of the table: the largest request of each kind, and the sum of hours."""
-    most = {kind: max(getattr(job, kind) for job in jobs) for kind in ("cores", "gpus", "memory", "minutes")}
+    """Return a line of the table: the largest request of each kind, and the sums of disk and hours."""
+    most = {
+        kind: max(getattr(job, kind) for job in jobs) for kind in ("cores", "gpus", "memory", "gpu_memory", "minutes")
+    }
     return [
         name,
         str(len(jobs)),
         str(most["cores"]),
         str(most["gpus"] or "–"),
-        f"{most['memory'] / 1000:,.1f}",
+        gigabytes(most["memory"]),
+        gigabytes(most["gpu_memory"]) if most["gpus"] else "–",
+        gigabytes(disk(jobs)),
         f"{most['minutes']:,}",
         f"{hours(jobs, 'cores'):,.1f}",
         f"{hours(jobs, 'gpus'):,.1f}" if most["gpus"] else "–",
@@ -86,7 +155,7 @@ def steps(jobs: list[Job]) -> dict[str, list[Job]]:
         rules[job.rule].append(job)
     found: dict[str, list[Job]] = defaultdict(list)
     for rule, like in rules.items():
-        alike = len({(job.cores, job.gpus, job.memory, job.minutes) for job in like}) == 1
+        alike = len({job.requests for job in like}) == 1
         for job in like:
             found[rule if alike else f"{rule} {job.technique}".strip()].append(job)
     return found
@@ -103,13 +172,61 @@ def table(jobs: list[Job]) -> str:
     return "\n".join(lines)
 
 
+def settings(job: Job, limit: float) -> str:
+    """Return what makes a training fit ``limit`` MB, as a sentence."""
+    found = JobResources.read.fitting(job.wildcards, limit * 1e6)
+    if not found:
+        return "No setting makes it fit: take a smaller model or technique, or another machine."
+    change, needed = found
+    keys = ", ".join(f"`{key}: {str(value).lower()}`" for key, value in change.items())
+    return f"With {keys} in config/techniques/{job.technique}.yaml it takes {gigabytes(needed / 1e6)} GB."
+
+
+def worst(jobs: list[Job], kind: str, limit: float) -> list[Job]:
+    """Return the largest job of each step, model and (if it trains) technique that needs more than ``limit`` MB."""
+    found: dict[tuple[str, str, str], Job] = {}
+    for job in sorted(jobs, key=lambda one: float(getattr(one, kind))):
+        if getattr(job, kind) > limit:
+            found[job.rule, job.model, job.technique if trains(job.rule) else ""] = job
+    return list(found.values())
+
+
+def too_large(jobs: list[Job], machine: Machine) -> list[str]:
+    """Return what needs more than the machine has, and what would make it fit, in sentences."""
+    found = []
+    for kind, limit, what in (
+        ("gpu_memory", machine.gpu_memory, "memory on a GPU"),
+        ("memory", machine.memory, "memory"),
+    ):
+        others = []
+        for job in worst(jobs, kind, limit):
+            asked = gigabytes(getattr(job, kind))
+            if trains(job.rule) and (kind == "gpu_memory") == bool(job.gpus):
+                found.append(
+                    f"Training {job.technique} of {job.model} needs {asked} GB of {what}, and there are {gigabytes(limit)}. {settings(job, limit)}"
+                )
+            else:
+                others.append(f"{job.rule} of {job.model or 'the results'} {asked} GB")
+        if others:
+            found.append(
+                f"More {what} than the {gigabytes(limit)} GB that there are: {', '.join(others)}. Run these steps on a larger machine, or take a smaller model."
+            )
+    if (needed := disk(jobs)) > machine.disk:
+        found.append(
+            f"All files take {gigabytes(needed)} GB of disk, and {gigabytes(machine.disk)} are free. Fewer `precisions` or techniques take less, and `keep_intermediates: false` deletes merged models and fp32 exports after use."
+        )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Every argument is passed to Snakemake: targets, --configfile, --profile, --forceall.",
+        epilog="Every other argument is passed to Snakemake: targets, --configfile, --profile, --forceall, --resources gpu=1.",
     )
-    _, arguments = parser.parse_known_args()
+    for name, what in (("memory", "memory of a machine"), ("gpu-memory", "memory of a GPU"), ("disk", "free disk")):
+        parser.add_argument(f"--{name}", type=float, metavar="GB", help=f"{what}; this machine's, where jobs run here")
+    given, arguments = parser.parse_known_args()
     found, status = pending(arguments)
     # A rule that only collects files requests nothing.
     jobs = [job for job in found if job.minutes]
@@ -119,8 +236,10 @@ def main() -> None:
         print("Nothing to do.")
         return
     print(table(jobs))
-    print("\nMemory and minutes are the largest of a step's jobs; a retry requests more.")
+    print("\nMemory and minutes are the largest of a step's jobs; a retry requests more. Disk is that of all its jobs.")
     print("Minutes are time limits, at least twice what a job should take; hours are computed from them.")
+    if large := too_large(jobs, Machine.of(given)):
+        print("", *large, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """What jobs ask for: by recipe and model, and never a reason to run again."""
 
+import re
+from pathlib import Path
+
 import pytest
+from support.experiments import OTHERS
 from support.planning import plan, planned
 from support.workspace import Workspace
 
@@ -11,7 +15,7 @@ def test_every_job_asks_for_memory_and_time_and_a_large_model_for_more(
     small, large = plan(finished), plan(finished_others, "--resources", "gpu=4")
     for figures in (*small.values(), *large.values()):
         assert float(figures[3].replace(",", "")) >= 0.2
-        assert int(figures[4].replace(",", "")) >= 10
+        assert int(figures[6].replace(",", "")) >= 10
     for lines in (small, large):
         assert int(lines["all"][0]) == sum(int(line[0]) for line in lines.values()) - int(lines["all"][0])
     assert int(small["all"][0]) > 30
@@ -59,3 +63,41 @@ def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace,
     assert mistaken.returncode != 0
     assert "there is no technique 'lorra'" in mistaken.stdout + mistaken.stderr
     assert "Traceback" not in mistaken.stdout + mistaken.stderr
+
+
+def test_a_plan_of_several_families_says_what_does_not_fit_before_a_download(edited_others: Workspace) -> None:
+    models = ["qwen3-0.6b", "gemma-3-270m-it", "phi-4"]
+    edited_others.write(edited_others.experiment, {**OTHERS, "models": models})
+    machine = ("--resources", "gpu=8", "--gpu-memory", "60", "--memory", "70", "--disk", "200")
+    told = planned(edited_others, "--forceall", *machine)
+    assert told.returncode == 0, told.stderr
+    _, _, large = told.stdout.split("\n\n")
+    for words in (
+        "Training full of phi-4 needs {n} GB of memory on a GPU, and there are 60.0. No setting makes it fit",
+        "Training lora of phi-4 needs {n} .* With `base_precision: nf4`, .* in config/techniques/lora.yaml it takes {n} GB.",
+        "Training lora of gemma-3-270m-it needs {n} .* With `micro_batch_",
+        "More memory than the 70.0 GB that there are: .*export_onnx of phi-4 {n} GB",
+        "All files take {n} GB of disk, and 200.0 are free.",
+    ):
+        assert re.search(words.format(n=r"[\d.]+"), large), words
+    assert "export_onnx of qwen3" not in large
+
+
+def test_a_job_gets_one_of_the_gpus_that_this_machine_has(
+    edited: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    counted = plan(edited)
+    assert {
+        counted[name][2] for name in ("train_adapter", "train_all_weights", "evaluate_torch", "pretrain_model")
+    } == {"1"}
+    assert counted["export_onnx"][2] == "–"
+    # Weights are loaded by the host; the rest is on the GPU.
+    assert float(counted["train_all_weights"][4]) > 0.1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert plan(edited)["train_adapter"][2] == "–"
+    assert edited.pending() == set()

@@ -9,8 +9,9 @@ from support.planning import plan
 from support.workspace import Workspace
 
 from snaketune.core.files import read_json, read_jsonl
-from snaketune.dag.estimates import Shape, training_memory
+from snaketune.dag.estimates import training_memory
 from snaketune.dag.recipes import Recipes
+from snaketune.dag.shape import Shape
 
 MODEL, SCENARIO = "test-phi3", "test-areas"
 

@@ -27,7 +27,7 @@ from snaketune.training.adapters import attach
 from snaketune.training.base_model import load_base
 from support.export_environment import in_export_environment
 from support.measurements import run_script
-from support.random_models import FAMILIES, merged
+from support.random_models import FAMILIES, WITHOUT_GENAI, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -62,7 +62,7 @@ class Place:
 
     def __init__(self, root: Path, family: str = "phi3"):
         self.root, self.base, self.tokens = root, root / "base", root / "tokens"
-        merged(self.base, **FAMILIES[family])
+        merged(self.base, **(FAMILIES | WITHOUT_GENAI)[family])
         # Random weights find all tokens about equally likely: a fault would move no probability.
         change_weight(self.base, "model.norm.weight", lambda weight: 3 * weight)
         self._tokenize()

@@ -74,10 +74,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "sliding_window": 8, "cache_implementation": "hybrid",
     },
 }  # fmt: skip
+# Those that onnxruntime-genai doesn't build.
+WITHOUT_GENAI: dict[str, dict[str, Any]] = {
+    "gemma3": GEMMA
+    | {
+        "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": None, "final_logit_softcapping": None, "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0, "rope_scaling": None, "sliding_window": 8, "sliding_window_pattern": 2,
+    },  # Gemma 3 1B
+    "smollm3": {
+        "model_type": "smollm3", "rope_theta": 5000000.0, "rope_scaling": None, "attention_bias": False,
+        "mlp_bias": False, "no_rope_layers": [1, 0], "no_rope_layer_interval": 2, "use_sliding_window": False,
+        "sliding_window": None, "max_window_layers": 2, "pretraining_tp": 1,
+    },  # SmolLM3-3B
+}  # fmt: skip
 
 
-def merged(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any) -> Path:
-    """A random model with a tokenizer of bytes, as base/ of a model with this ``config`` is."""
+def on_the_hub(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any) -> None:
+    """Write what a model has on the hub besides weights: config.json and a tokenizer of bytes."""
     letters = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -91,6 +105,11 @@ def merged(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
     found = {**WIDTHS, "vocab_size": len(letters), "torch_dtype": "bfloat16", "architectures": [kind], **config}
     write_json(directory / "config.json", found)
+
+
+def merged(directory: Path, template: str | None = CHAT_TEMPLATE, **config: Any) -> Path:
+    """A random model with a tokenizer of bytes, as base/ of a model with this ``config`` is."""
+    on_the_hub(directory, template, **config)
     read = fetch_model.read_configuration(directory, directory)
     fetch_model.settle_tokens(directory, directory, AutoTokenizer.from_pretrained(directory))
     torch.manual_seed(1)

@@ -6,6 +6,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Commit, HubName, Strict
 
+# The keys of config.json that a plan uses; `make pin` writes them.
+SIZES = (
+    "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "max_position_embeddings", "tie_word_embeddings",
+)  # fmt: skip
+
 
 class Architecture(Strict):
     hidden_size: PositiveInt

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.dag.shape import Shape
 from snaketune.training.params import BUCKET_ELEMENTS, VALIDATION_ROWS
 
 FLOAT = 4
@@ -25,67 +26,6 @@ NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
 # More than the two minutes ahead of its end at which profiles/slurm warns a job, and imports on a slow disk.
 START_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decoder with gated feed-forward layers, as Phi-3 and Llama; sizes count numbers."""
-
-    hidden: int
-    layers: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    context: int
-    tied: bool
-
-    @classmethod
-    def of(cls, config: dict[str, Any]) -> "Shape":
-        """Read the keys of a transformers ``config.json``.
-
-        Raises:
-            KeyError: it has no sizes of a decoder.
-        """
-        heads = config["num_attention_heads"]
-        return cls(
-            config["hidden_size"],
-            config["num_hidden_layers"],
-            config.get("intermediate_size") or 4 * config["hidden_size"],
-            heads,
-            config.get("num_key_value_heads") or heads,
-            config["vocab_size"],
-            config.get("max_position_embeddings", 2**31),
-            bool(config.get("tie_word_embeddings", False)),
-        )
-
-    @property
-    def keys(self) -> int:
-        """Return the width of all keys of a token, which is that of its values too."""
-        return self.hidden // self.heads * self.kv_heads
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """Return (inputs, outputs) of the linear layers of a block, by each name a model may give them."""
-        h, i, k = self.hidden, self.intermediate, self.keys
-        fused = {"qkv_proj": (h, h + 2 * k), "gate_up_proj": (h, 2 * i)}
-        separate = {"q_proj": (h, h), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, i), "up_proj": (h, i)}
-        return fused | separate | {"o_proj": (h, h), "dense": (h, h), "down_proj": (i, h), "fc1": (h, i), "fc2": (i, h)}
-
-    @property
-    def block(self) -> int:
-        """Return how many numbers the linear layers of a block hold."""
-        h, i, k = self.hidden, self.intermediate, self.keys
-        return h * (h + 2 * k) + h * h + 3 * h * i
-
-    @property
-    def parameters(self) -> int:
-        tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return tables + self.layers * (self.block + 2 * self.hidden) + self.hidden
-
-
-# Phi-3-mini, 3.8 billion parameters: assumed of a hub model until it is fetched.
-UNKNOWN = Shape(3072, 32, 8192, 32, 32, 32064, 4096, False)
 
 
 def targets(shape: Shape, adapter: dict[str, Any]) -> list[tuple[int, int]]:
@@ -110,13 +50,13 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
 def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longest: int) -> float:
     """Return how many fp32 numbers autograd keeps of a micro-batch of ``rows`` for its backward pass.
 
-    Counted tensor by tensor on a Phi-3 with autograd's hooks. For each token a block keeps 9 hidden
-    vectors, 4 of keys and 4 of the feed-forward layer, and a row of the attention mask; frozen
+    Counted tensor by tensor on a Phi-3 with autograd's hooks. For each token a block keeps 6 hidden
+    vectors, 3 of queries, 4 of keys and 4 of the feed-forward layer, and a row of the attention mask; frozen
     norms keep 2 hidden vectors less. LoRA adds each target's output, DoRA two and its weights.
     Logits are there four times at the start of the backward pass.
     """
-    h, i, k, v = shape.hidden, shape.intermediate, shape.keys, shape.vocabulary
-    per_token, per_block = 9 * h + 4 * k + 4 * i + longest, 0.0
+    h, i, k, v, q = shape.hidden, shape.intermediate, shape.keys, shape.vocabulary, shape.queries
+    per_token, per_block = 6 * h + 3 * q + 4 * k + 4 * i + longest, 0.0
     if adapter:
         found, options = targets(shape, adapter), adapter["options"]
         copies = 2 if options.get("use_dora") else 1

@@ -1,6 +1,7 @@
 """The parameters of each job, as the one JSON text that its script is given: functions of wildcards."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from snaketune.config.tasks import TASKS
 from snaketune.core.digest import code_digest
 from snaketune.core.file_digests import FileDigests, file_digest
+from snaketune.core.gpus import GPUS
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.patterns import CARD, PROGRAM, TEMPLATE
 from snaketune.dag.recipes import Recipes
@@ -77,10 +79,11 @@ class JobParams:
         model = self.matrix.models[wildcards.model]
         origin = model.model_dump(include={"hub", "revision", "path"})
         if model.gguf:
-            declared = {"model_type": model.model_type, **(model.config or {})}
-            origin |= {"gguf": model.gguf.model_dump(), "config": declared}
-        elif model.config:
-            origin["config"] = model.config
+            origin["gguf"] = model.gguf.model_dump()
+        if model.gguf or model.config:
+            # That of a directory is in its config.json.
+            family = {} if model.path else {"model_type": model.model_type}
+            origin["config"] = family | (model.config or {})
         local = Inputs(self.matrix).local_model(wildcards)
         return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
 
@@ -165,9 +168,16 @@ class JobParams:
         """
         technique = self.matrix.techniques[wildcards.technique]
         ranks, nodes = int(wildcards.get("ranks", technique.world_size)), int(resources.get("nodes") or 1)
+        # Snakemake lowers a request to what there is, but ranks can't share a GPU.
+        python = self.on_gpu(wildcards, {"gpu": ranks if resources.get("gpu") else 0})
         if ranks == 1 and technique.engine.type == "torch":
-            return "python"
-        return f"python scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
+            return python
+        return f"{python} scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
+
+    def on_gpu(self, wildcards: Any, resources: Any) -> str:
+        """Return what starts a Python script: on one machine, first to find GPUs that are free."""
+        gpus = int(resources.get("gpu") or 0)
+        return f"python scripts/on_gpu.py {gpus} python" if gpus and GPUS in os.environ else "python"
 
     def live_options(self, wildcards: Any) -> list[str]:
         names = "/".join(str(value) for value in dict(wildcards).values())

@@ -14,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
 
+from snaketune.core import gpus
 from snaketune.core.errors import UserError, is_users_mistake
 from snaketune.core.files import prefer_programs_of, read_yaml
 from snaketune.dag import slurm_preflight
@@ -27,12 +28,35 @@ def set_up(workflow: Any) -> None:
     signal.signal(signal.SIGUSR1, _pass_on)
     # Snakemake has no setting for this: it asks a failed job how often it may be tried.
     Job.restart_times = GroupJob.restart_times = property(_restarts)
+    _count_gpus(workflow)
     # Conda brings its own programs.
     if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
         prefer_programs_of(Path(sys.executable).parent)
         # Under a fork server (snaketune/core/fork_server.py) jobs start in a tenth of a second.
         if forks := os.environ.get("SNAKETUNE_FORK_SERVER"):
             prefer_programs_of(Path(forks) / "bin")
+
+
+def runs_here(workflow: Any) -> bool:
+    """Return True if jobs run on this machine: a cluster is told how many may be in its queue (`jobs`)."""
+    return workflow.resource_settings.nodes is None
+
+
+def _count_gpus(workflow: Any) -> None:
+    """Let no two jobs of this machine share a GPU: count them, unless --resources or the profile says how many.
+
+    A job that asks for none sees none: it merges, exports or measures on the CPU, as on a node without GPUs.
+    """
+    if not workflow.is_main_process or not runs_here(workflow):
+        return
+    found = gpus.gpus()
+    if "gpu" in workflow.global_resources:
+        count = int(workflow.global_resources["gpu"].value)
+        found = (found or [str(number) for number in range(count)])[:count]
+    elif found:
+        workflow.register_resource("gpu", len(found))
+    if "gpu" in workflow.global_resources:
+        os.environ |= {gpus.GPUS: ",".join(found), gpus.VISIBLE: ""}
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
@@ -57,6 +81,20 @@ def check_config_files(paths: Iterable[str | Path]) -> None:
     for path in map(Path, paths):
         if path.suffix != ".json":
             read_yaml(path)
+
+
+def warn_of_memory(workflow: Any) -> None:
+    """Say which of the jobs that are due need more memory than this machine has: Snakemake starts them all the same."""
+    if not runs_here(workflow):
+        return
+    there = psutil.virtual_memory().total / 1e6
+    due = [(job.rule.name, job.resources.get("mem_mb", 0)) for job in workflow.dag.needrun_jobs()]
+    large = dict(sorted((name, needed) for name, needed in due if isinstance(needed, int) and needed > there))
+    if large:
+        names = ", ".join(f"{name} ({needed / 1000:.1f} GB)" for name, needed in large.items())
+        logger.warning(
+            f"More memory than the {there / 1000:.1f} GB of this machine: {names}. `make plan` says what would make them fit."
+        )
 
 
 def prepare_cluster(workflow: Any) -> None:

@@ -7,7 +7,8 @@ from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
-from snaketune.dag.estimates import UNKNOWN, training_memory
+from snaketune.dag.estimates import training_memory
+from snaketune.dag.shape import UNKNOWN
 
 # What the estimate is asked for beside the measurement with a small model: UNKNOWN has this name.
 LARGE, LARGE_ROW = "Phi-3-mini", 512

@@ -8,17 +8,19 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from snakemake.exceptions import WorkflowError
 
 from snaketune.config.technique import Technique
 from snaketune.core.layout import SPLITS
-from snaketune.dag import estimates
-from snaketune.dag.estimates import NEEDS, Shape, megabytes, minutes
+from snaketune.dag import devices, estimates
+from snaketune.dag.estimates import NEEDS, megabytes, minutes
+from snaketune.dag.fitting import fitting
 from snaketune.dag.patterns import BASE, DATA, TRAINING
 from snaketune.dag.recipes import Recipes
 from snaketune.dag.row_memory import held_rows, resamples
+from snaketune.dag.shape import UNKNOWN, Shape
 
 ROWS_UNKNOWN = 2000
 # MB, measured: two Snakemakes of 140 MB start in every job of a cluster, whatever it then does.
@@ -35,27 +37,46 @@ PRETRAINING = {
 class JobResources:
     """Functions of wildcards for `threads` and `resources`."""
 
+    # Those of the Snakefile that this process has read: `make plan` asks them what a job has where.
+    read: ClassVar["JobResources"]
+
     def __init__(self, matrix: Recipes, workflow: Any):
         self.matrix, self.workflow = matrix, workflow
         self._figures: dict[tuple[str, int], dict[str, Any]] = {}
+        JobResources.read = self
+
+    @property
+    def counts_gpus(self) -> bool:
+        """Return True if a profile, --resources or this machine says how many GPUs there are."""
+        return self.workflow is not None and "gpu" in self.workflow.global_resources
+
+    def one_gpu(self, wildcards: Any) -> int:
+        return int(self.counts_gpus)
 
     def memory(self, kind: str) -> Callable[..., int]:
         """Return the megabytes of a job of a kind of NEEDS."""
 
         def needed(wildcards: Any, attempt: int) -> int:
             constant = NEEDS[kind].bytes(self._parameters(wildcards))
+            if kind == "torch" and self.counts_gpus:
+                constant = devices.evaluation_host_bytes(self._parameters(wildcards))
             return rising(megabytes(constant + self._held(kind, wildcards.get("scenario"))), attempt)
 
         return needed
 
     def minutes(self, kind: str) -> Callable[..., int]:
-        return lambda wildcards, attempt: attempt * minutes(NEEDS[kind].seconds(self._parameters(wildcards)))
+        def needed(wildcards: Any, attempt: int) -> int:
+            faster = devices.GPU_FASTER if kind == "torch" and self.counts_gpus else 1
+            return attempt * minutes(NEEDS[kind].seconds(self._parameters(wildcards) // faster))
+
+        return needed
 
     def training_memory(self, wildcards: Any, input: Any, attempt: int, threads: int, rulename: str) -> int:
         """Return the megabytes of each node: SLURM asks the same of all of them."""
         recipe, shape, longest, _ = self._training(wildcards)
         nodes = self._nodes(rulename, wildcards=wildcards, input=input, attempt=attempt, threads=threads)
-        return rising(megabytes(estimates.training_bytes(recipe, shape, longest) / nodes), attempt)
+        estimate = devices.training_host_bytes if self.counts_gpus else estimates.training_bytes
+        return rising(megabytes(estimate(recipe, shape, longest) / nodes), attempt)
 
     def training_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, shape, _, tokens = self._training(wildcards)
@@ -64,14 +85,36 @@ class JobResources:
         return attempt * minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus))
 
     def training_gpus(self, wildcards: Any) -> int:
-        """Return one GPU for each rank if the profile says how many there are: `resources: [gpu=8]`."""
-        counted = "gpu" in self.workflow.resource_settings.resources
-        return self._training(wildcards)[0]["world_size"] if counted else 0
+        """Return one GPU for each rank if they are counted."""
+        return self._training(wildcards)[0]["world_size"] if self.counts_gpus else 0
+
+    def gpu_bytes(self, rule: str, wildcards: Any) -> float:
+        """Return the memory that a job needs on each of its GPUs."""
+        if not self.counts_gpus:
+            return 0
+        if rule == "evaluate_torch":
+            return devices.evaluation_gpu_bytes(self._parameters(wildcards))
+        return devices.training_gpu_bytes(*self._training(wildcards)[:3]) if trains(rule) else 0
+
+    def disk_bytes(self, rule: str, wildcards: Any) -> tuple[float, float]:
+        """Return what a job leaves on disk, and what it needs there beside that while it runs."""
+        if wildcards.get("model") not in self.matrix.models:
+            return 0, 0
+        adapter = self._training(wildcards)[0]["adapter"] if trains(rule) else None
+        return devices.disk_bytes(rule, self.shape(wildcards.model), adapter, wildcards.get("precision", ""))
+
+    def fitting(self, wildcards: Any, limit: float) -> tuple[dict[str, Any], float] | None:
+        """Return changes of a technique with which its training is within so many bytes, and its estimate then."""
+        recipe, shape, longest, _ = self._training(wildcards)
+        estimate = devices.training_gpu_bytes if self.counts_gpus else estimates.training_bytes
+        technique = self._technique(wildcards)
+        return fitting(technique, longest, lambda change: estimate({**recipe, **change}, shape, longest), limit)
 
     def pretraining_memory(self, wildcards: Any, attempt: int) -> int:
         recipe = {"batch_rows": 1, "sequence_length": 1, **self.matrix.pretraining_recipe(wildcards.model)}
         recipe |= {**PRETRAINING, "micro_batch_rows": recipe["batch_rows"]}
-        needed = estimates.training_bytes(recipe, self.shape(wildcards.model), recipe["sequence_length"])
+        estimate = devices.training_host_bytes if self.counts_gpus else estimates.training_bytes
+        needed = estimate(recipe, self.shape(wildcards.model), recipe["sequence_length"])
         return rising(megabytes(needed + NEEDS["data"].memory), attempt)
 
     def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
@@ -106,7 +149,7 @@ class JobResources:
             sizes = {"vocab_size": built.vocabulary, "max_position_embeddings": built.context}
             return Shape.of({**built.architecture.model_dump(), **sizes, "tie_word_embeddings": True})
         found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.config or {}
-        return Shape.of(found) if "num_attention_heads" in found else estimates.UNKNOWN
+        return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
 
     def _technique(self, wildcards: Any) -> Technique:
         return self.matrix.techniques[wildcards.technique]
@@ -166,6 +209,10 @@ class JobResources:
             return self._figures[key]
         except (OSError, ValueError):
             return {}
+
+
+def trains(rule: str) -> bool:
+    return rule in ("train_adapter", "train_all_weights", "train_at_rate", "measure_technique")
 
 
 def rising(needed: int, attempt: int) -> int:

@@ -1,10 +1,12 @@
 """Download a model from the Hugging Face hub: a pinned snapshot, without any code."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from httpx2 import HTTPError
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from snaketune.core.errors import UserError
@@ -15,10 +17,24 @@ PATTERNS = [
 ]  # fmt: skip
 
 
-def download(hub: str, revision: str) -> Path:
+def download(hub: str, revision: str, patterns: list[str] = PATTERNS) -> Path:
     """Download a pinned snapshot, without any code, into the hub's cache."""
+    with _explained(hub, revision):
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=patterns))
+
+
+def commit_of(hub: str, revision: str) -> tuple[str, str]:
+    """Ask the hub for the 40-digit commit of a branch, tag or commit, and for the licence on the model's card."""
+    with _explained(hub, revision):
+        found = HfApi().model_info(hub, revision=revision)
+        return found.sha or "", getattr(found.card_data, "license", None) or "unknown"
+
+
+@contextmanager
+def _explained(hub: str, revision: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one message."""
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=PATTERNS))
+        yield
     except GatedRepoError:
         raise UserError(f"{hub} is gated: accept its licence on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:

@@ -22,7 +22,12 @@ def with_older_keys(config: dict[str, Any]) -> dict[str, Any]:
     the default rope.
     """
     older = dict(config)
-    if rope := dict(older.get("rope_parameters") or {}):
+    rope = dict(older.get("rope_parameters") or {})
+    if "full_attention" in rope:
+        # Gemma 3 has a rope for each kind of layer.
+        older["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = dict(rope["full_attention"])
+    if rope:
         older["rope_theta"] = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
         if "partial_rotary_factor" in rope:
             older["partial_rotary_factor"] = rope.pop("partial_rotary_factor")

@@ -10,8 +10,9 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from snaketune.config.technique import Technique
 from snaketune.dag import estimates
-from snaketune.dag.estimates import FLOAT, UNKNOWN, Shape, megabytes, training_bytes, training_memory
+from snaketune.dag.estimates import FLOAT, megabytes, training_bytes, training_memory
 from snaketune.dag.resources import rising
+from snaketune.dag.shape import UNKNOWN, Shape
 from snaketune.training.adapters import attach
 
 REPOSITORY = Path(__file__).parents[3]
@@ -79,10 +80,11 @@ def test_the_readme_says_what_a_plan_prints() -> None:
     text = (REPOSITORY / "README.md").read_text()
     start = text.index("| GB of memory to train |")
     names, _, *lines = ([cell.strip(" `") for cell in line.split("|")[2:-1]] for line in text[start:].split("\n")[:4])
+    shape = Shape.of(yaml.safe_load((REPOSITORY / "config/models/phi-4-mini-instruct.yaml").read_text())["config"])
     for line, changed in zip(lines, ({}, {"micro_batch_rows": 1}), strict=True):
-        asked = {name: training_bytes(recipe(name, **changed), UNKNOWN, 512) for name in names}
+        asked = {name: training_bytes(recipe(name, **changed), shape, 512) for name in names}
         shown = dict(zip(names, map(int, line), strict=True))
         assert {name: round(rising(megabytes(needed), 1) / 1000) for name, needed in asked.items()} == shown
-    asked = {kind: estimates.NEEDS[kind].bytes(UNKNOWN.parameters) for kind in ("merge", "export", "quantize")}
+    asked = {kind: estimates.NEEDS[kind].bytes(shape.parameters) for kind in ("merge", "export", "quantize")}
     words = "Merging takes {merge:.0f} GB, exporting {export:.0f} and quantizing {quantize:.0f}."
     assert words.format(**{kind: rising(megabytes(needed), 1) / 1000 for kind, needed in asked.items()}) in text

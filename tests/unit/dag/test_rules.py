@@ -13,7 +13,7 @@ import pytest
 from snakemake.iocontainers import Wildcards
 from snakemake.shell import shell
 
-from snaketune.core import contract, errors
+from snaketune.core import contract, errors, gpus
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
 from snaketune.dag import process
@@ -87,19 +87,25 @@ def test_a_param_that_is_no_trigger_is_a_function_of_output() -> None:
         assert not_a_trigger(value)(wildcards=None, output=None) == 3
 
 
-def test_several_ranks_or_deepspeed_need_a_launcher() -> None:
+def test_several_ranks_or_deepspeed_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     params = JobParams(matrix(techniques=["lora", "deepspeed"], ranks={"lora": 2}), ROOT)
     assert params.launcher(cell("lora", ranks="1"), {}) == "python"
     assert "--nodes 3 --ranks 2" in params.launcher(cell("lora"), {"nodes": 3})
     assert "launch.py" in params.launcher(cell("deepspeed", ranks="1"), {})
+    # A cluster hands out GPUs itself; on this machine a job looks for free ones.
+    assert params.launcher(cell("lora", ranks="1"), {"gpu": 1}) == "python"
+    monkeypatch.setenv(gpus.GPUS, "0,1")
+    assert params.launcher(cell("lora", ranks="1"), {"gpu": 1}) == "python scripts/on_gpu.py 1 python"
+    assert params.launcher(cell("lora"), {"gpu": 1}).startswith("python scripts/on_gpu.py 2 python scripts/launch.py")
+    assert params.launcher(cell("lora", ranks="1"), {"gpu": 0}) == "python"
 
 
 def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_are_counted() -> None:
     assert [rising(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
-    counted, uncounted = (SimpleNamespace(resource_settings=SimpleNamespace(resources=r)) for r in ({"gpu": 8}, {}))
+    counted, uncounted = (SimpleNamespace(global_resources=found) for found in ({"gpu": 8}, {}))
     needs = JobResources(matrix(), counted)
-    gpus = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
-    assert gpus == [1, 0]
+    asked = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
+    assert asked == [1, 0]
     own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
     assert own > services
 
