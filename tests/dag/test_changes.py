@@ -128,7 +128,7 @@ CHANGES = {
         PARITY | REPORT,
     ),
     "a default": (
-        ("scripts/snaketune/inference/decoding.py", "more: int = 0", "more: int = 1"),
+        ("scripts/snaketune/inference/decoding.py", "extra_tokens: int = 0", "extra_tokens: int = 1"),
         {"merge_adapter lora"} | after_merged("lora") | EVALUATIONS | PARITY | END,
     ),
     "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
