@@ -135,14 +135,14 @@ def differences(logits: dict[str, np.ndarray], parent: str = "torch-fp32") -> di
     }
 
 
-def counting_processor_time(load: Callable[[], speed.Looped]) -> speed.Looped:
+def counting_processor_time(load: Callable[[], speed.PythonLoop]) -> speed.PythonLoop:
     model = load()
     model.clock = time.process_time
     return model
 
 
 def measured(
-    loaders: dict[str, Callable[[], speed.Looped]], vocabulary: int, context: int, length: int, new: int, rounds: int
+    loaders: dict[str, Callable[[], speed.PythonLoop]], vocabulary: int, context: int, length: int, new: int, rounds: int
 ) -> dict[str, Any]:
     """Measure each system's ``rates``, load time, and difference of logits from torch."""
     text = np.random.default_rng(1).integers(8, vocabulary, COMPARED * length)

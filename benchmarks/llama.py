@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json
-from snaketune.evaluation.speed import Looped
+from snaketune.evaluation.speed import PythonLoop
 
 
 def write_gguf(model: Path, out: Path, weights: str) -> None:
@@ -85,6 +85,6 @@ class LlamaBackend:
         return logits[None, None].copy(), True
 
 
-def loaded(model: Path, threads: int, context: int) -> Looped:
+def loaded(model: Path, threads: int, context: int) -> PythonLoop:
     """Load a GGUF model; llama-cpp-python must be on the path."""
-    return Looped(LlamaBackend(model, threads, context))
+    return PythonLoop(LlamaBackend(model, threads, context))

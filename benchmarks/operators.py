@@ -22,7 +22,7 @@ def profile(model: Path, threads: int, prompts: np.ndarray, new: int) -> list[st
     """Return the `shares` of decoding time by operator, from ONNX Runtime's own profile."""
     with tempfile.TemporaryDirectory() as directory:
         backend = GenaiBackend(model, threads, enable_profiling=f"{directory}/profile")
-        speed.Native(backend).generate(prompts, new)
+        speed.GenaiLoop(backend).generate(prompts, new)
         del backend  # the session writes its profile when it ends
         [path] = Path(directory).iterdir()
         events = json.loads(path.read_text())

@@ -217,7 +217,7 @@ def test_over_seeds_a_technique_may_be_open_while_its_models_are_decided(tmp_pat
 
 
 def test_what_more_seeds_would_decide_is_an_overlay_of_the_experiment(tmp_path: Path) -> None:
-    shown = {"model": "tiny-phi3", "scenario": "classification", "seeds_of": {"lora": [1], "full": [1], "dora": [1]}}
+    shown = {"model": "phi3-1m", "scenario": "classification", "seeds_of": {"lora": [1], "full": [1], "dora": [1]}}
     write_json(tmp_path / "found.json", [{**shown, "undecided": {"seeds": [["lora", "full"]], "rows": []}}])
     paths = ("--comparisons", tmp_path / "found.json", "--output", tmp_path / "more.yaml")
     run_script(sys.modules["more_seeds"], *paths)
