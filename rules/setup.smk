@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -33,6 +34,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+if MATRIX.left_out and workflow.is_main_process:
+    logger.warning(f"warning: {MATRIX.left_out}")
 process.set_up(workflow)
 EXPERIMENT = MATRIX.experiment
 inputs, job_params, needs, targets = (

@@ -14,7 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import errors
-from snaketune.core.file_digests import file_digest
+from snaketune.core.file_digests import lock_digest
 from snaketune.core.files import sha256
 from snaketune.core.nested import differences
 from snaketune.provenance.snakemake_records import configfiles, dry_run, provenance_of, recipe_of, snakemake_record
@@ -22,7 +22,7 @@ from snaketune.provenance.snakemake_records import configfiles, dry_run, provena
 
 def locks() -> dict[str, str]:
     """Return the name of each lock file by its digest."""
-    return {file_digest(path): str(path) for path in sorted(Path("envs").glob("*/requirements.txt"))}
+    return {lock_digest(path): str(path) for path in sorted(Path("envs").glob("*/requirements.txt"))}
 
 
 def origin(path: Path) -> dict[str, Any]:

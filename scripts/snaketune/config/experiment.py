@@ -1,7 +1,7 @@
 """Typed model of an experiment: `config/config.yaml` and the files of `config/experiments/`."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -143,6 +143,16 @@ class Experiment(Strict):
     def seeds_of(self, model: str, scenario: str, technique: str) -> list[int]:
         """Return every seed of a technique on a scenario: those of all runs, and its own further ones."""
         return list(dict.fromkeys([*self.seeds, *self.more_seeds.get(model, {}).get(scenario, {}).get(technique, [])]))
+
+    def without(self, techniques: list[str]) -> Self:
+        """Return the experiment without some techniques."""
+        kept = [name for name in self.techniques if name not in techniques]
+        ranks = {name: self.ranks[name] for name in kept if name in self.ranks}
+        more = {
+            model: {scenario: {k: v for k, v in named.items() if k in kept} for scenario, named in of_model.items()}
+            for model, of_model in self.more_seeds.items()
+        }
+        return self.model_copy(update={"techniques": kept, "ranks": ranks, "more_seeds": more})
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "Experiment":

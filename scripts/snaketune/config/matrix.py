@@ -1,6 +1,7 @@
 """Read `config/`, check it whole, and resolve it into the matrix of runs."""
 
 import difflib
+import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import product
@@ -74,6 +75,7 @@ class Matrix:
         more = {name for models in own.more_seeds.values() for scenario in models.values() for name in scenario}
         if elsewhere := sorted(more & set(self.hosted)):
             raise UserError(f"more_seeds: {elsewhere[0]} is trained by a service: add its seeds to `seeds:`")
+        self.left_out = self._leave_out()
         others = [name for name in own.precisions if name != "fp32"]
         self.exports: dict[str, AnyExport] = self._read_all("export", others, lambda _: Export)
         self._check_models()
@@ -122,6 +124,18 @@ class Matrix:
             content = read_yaml(self.root / place)
             found[name] = validated(model_of(content), content, place)
         return found
+
+    def _leave_out(self) -> str:
+        """Leave out what this system can't train, and return a sentence about it, or an empty string."""
+        out = [name for name, one in self.techniques.items() if one.engine.type == "deepspeed"]
+        if sys.platform == "linux" or not out:
+            return ""
+        told = f"DeepSpeed runs on Linux only (WSL is Linux), and this is {sys.platform}: {', '.join(out)}"
+        self.techniques = {name: one for name, one in self.techniques.items() if name not in out}
+        if not self.techniques and not self.hosted:
+            raise UserError(f"techniques: {told} can't be trained here, and there is no other")
+        self.experiment = self.experiment.without(out)
+        return f"{told} left out"
 
     def _check_models(self) -> None:
         models, here = self.experiment.models, list(self.techniques)

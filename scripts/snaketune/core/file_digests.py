@@ -1,5 +1,6 @@
 """SHA-256 of files, computed no oftener than they change."""
 
+import hashlib
 import json
 import os
 import time
@@ -14,6 +15,12 @@ from snaketune.core.files import sha256, write_json
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read once per process."""
     return sha256(path)
+
+
+@cache
+def lock_digest(path: Path) -> str:
+    """SHA-256 of what a lock file installs on Linux: a marker that keeps a package to Linux changes nothing there."""
+    return hashlib.sha256(path.read_bytes().replace(b" ; sys_platform == 'linux'", b"")).hexdigest()
 
 
 class FileDigests:

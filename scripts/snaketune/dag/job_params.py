@@ -8,7 +8,7 @@ from typing import Any
 
 from snaketune.config.tasks import TASKS
 from snaketune.core.digest import code_digest
-from snaketune.core.file_digests import FileDigests, file_digest
+from snaketune.core.file_digests import FileDigests, file_digest, lock_digest
 from snaketune.core.gpus import GPUS
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.patterns import CARD, PROGRAM, TEMPLATE
@@ -32,7 +32,7 @@ class JobParams:
         """
         digests = {
             "code": code_digest(self.root / "scripts" / script),
-            "environment": file_digest(self.root / "envs" / environment / "requirements.txt"),
+            "environment": lock_digest(self.root / "envs" / environment / "requirements.txt"),
         }
         return json.dumps(values | digests, sort_keys=True)
 

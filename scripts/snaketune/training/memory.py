@@ -21,7 +21,8 @@ def limit_threads(threads: int) -> None:
     Raises:
         UserError: this process has fewer cores.
     """
-    available = len(os.sched_getaffinity(0))
+    # macOS has no affinities.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if available < threads:
         raise UserError(
             f"this job needs {threads} threads, but may use {available} cores: give it more cores, or lower `threads` of the technique (which changes the result's last digits)"

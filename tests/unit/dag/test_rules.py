@@ -15,7 +15,8 @@ from snakemake.shell import shell
 
 from snaketune.core import contract, errors, gpus
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_yaml
+from snaketune.core.file_digests import lock_digest
+from snaketune.core.files import read_yaml, sha256
 from snaketune.dag import process
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
@@ -80,6 +81,14 @@ def test_another_seed_or_rate_is_another_training_and_the_code_is_part_of_it() -
     assert {key for key in own if own[key] != other[key]} == {"seed"}
     tried = json.loads(params.training_at_rate(cell("lora", rate="0.5")))
     assert (tried["learning_rate"], tried["epochs"], tried["keep_weights"]) == (0.5, 1, False)
+
+
+def test_a_marker_that_keeps_a_package_to_linux_is_no_other_environment(tmp_path: Path) -> None:
+    locks = [tmp_path / name for name in ("before", "after", "newer")]
+    for lock, pin in zip(locks, ("a==1", "a==1 ; sys_platform == 'linux'", "a==2"), strict=True):
+        lock.write_text(f"{pin}\nb==1 ; python_full_version < '3.12'\n")
+    before, after, newer = map(lock_digest, locks)
+    assert before == sha256(locks[0]) == after != newer
 
 
 def test_a_param_that_is_no_trigger_is_a_function_of_output() -> None:
