@@ -13,6 +13,7 @@ from typing import Any
 
 from snaketune.core import cli, errors, files
 from snaketune.core.errors import UserError
+from snaketune.data.formats import beyond_texts
 from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.openai_service import answer, user_errors
 
@@ -47,6 +48,11 @@ def main() -> None:
         raise UserError("nothing was asked: set publish: {confirm: true} in the experiment")
 
     rows = files.read_jsonl(arguments.rows)
+    for number, row in enumerate(rows, start=1):
+        if more := beyond_texts(row):
+            raise UserError(
+                f"{arguments.rows}, line {number}: services are asked texts only, found {more}: leave it out"
+            )
     if not recipe["max_new_tokens"]:
         # A service's tokenizer isn't here, but a token has a byte or more.
         recipe["max_new_tokens"] = max(len(row["messages"][-1]["content"].encode()) for row in rows)

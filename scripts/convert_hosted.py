@@ -8,7 +8,7 @@ from typing import Any
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.data.formats import Cell, Messages, conversation
+from snaketune.data.formats import Cell, Messages, beyond_texts, conversation
 from snaketune.data.raw_rows import Fault, Faults
 from snaketune.platforms.hosted.service import SPLITS
 
@@ -20,6 +20,8 @@ def chat_of(row: dict[str, Any], most_characters: int | None) -> Messages:
         Fault: the service would reject them.
     """
     messages = conversation(Cell(row.get("messages"), "messages"))
+    if more := beyond_texts(row):
+        raise Fault("messages", f"services are sent texts only, found {more}; leave such rows out")
     length = sum(len(message["content"]) for message in messages)
     if most_characters and length > most_characters:
         raise Fault("messages", f"{length} characters, expected at most {most_characters} (limits.most_row_characters)")

@@ -29,13 +29,20 @@ from snaketune.inference.load import load, prove
 
 
 def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the share of chats whose prompt a package's own tokenizer and template turn into the tokens trained on."""
+    """Return the share of chats whose prompt a package's own tokenizer and template turn into the tokens trained on.
+
+    A package asks for no reasoning, so chats that end with some aren't compared.
+    """
     encode = getattr(backend, "encode", None)
     if encode is None or "messages" not in rows[0]:
         return {}
     chats = zip(tokens.prompts, rows, strict=True)
-    equal = [list(prompt) == list(encode(row["messages"][:-1])) for prompt, row in chats]
-    return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)}
+    equal = [
+        list(prompt) == list(encode(row["messages"][:-1], row.get("tools")))
+        for prompt, row in chats
+        if not row["messages"][-1].get("reasoning_content")
+    ]
+    return {"prompt_agreement": float(np.mean(equal)), "prompts": len(equal)} if equal else {}
 
 
 def stop_agreement(backend: Backend, tokens: Rows, ends: set[int], prompts: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.quantized import refuse_quantized
-from snaketune.data.chat_rendering import settled_template
 from snaketune.data.hub_download import download
+from snaketune.data.settled_template import settled_template
 from snaketune.training.gguf_model import convert, locate
 
 

@@ -36,7 +36,7 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
         ValueError: the model's template or tokenizer would change the text.
     """
     if "messages" in row:
-        return chat_tokens(tokenizer, row["messages"])
+        return chat_tokens(tokenizer, row["messages"], row.get("tools"))
     return text_tokens(tokenizer, row["text"], longest)
 
 

@@ -13,12 +13,22 @@ import jinja2
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import MODEL_FILES
 from snaketune.core.locks import pins
+from snaketune.data.formats import beyond_texts
 from snaketune.platforms.olive import olive_config, project
 
 
 def rows_of(data: Path, split: str) -> list[dict[str, Any]]:
-    """Return the chats or texts to train on, without ids and references."""
+    """Return the chats or texts to train on, without ids and references.
+
+    Raises:
+        UserError: a row has more than texts, which Arrow's columns would change.
+    """
     rows = files.read_jsonl(data / f"{split}.jsonl")
+    for number, row in enumerate(rows, start=1):
+        if "messages" in row and (more := beyond_texts(row)):
+            raise errors.UserError(
+                f"{data / split}.jsonl, line {number}: projects hold texts only, found {more}: leave it out"
+            )
     return [{key: row[key] for key in ("messages", "text") if key in row} for row in rows]
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.append(str(PROJECT / "finetuning"))
-from chat_rendering import settled_template  # noqa: E402  (is beside the training)
+from snaketune.data.settled_template import settled_template  # noqa: E402  (is beside the training)
 
 CONFIGURATION = json.loads((PROJECT / "finetuning/olive-config.json").read_text(encoding="utf-8"))
 BASE = PROJECT / CONFIGURATION["input_model"]["model_path"]

@@ -6,10 +6,12 @@ Olive's own reader of chats would train on the questions too.
 from pathlib import Path
 from typing import Any
 
-from chat_rendering import chat_tokens, positions, settled_template, text_tokens
 from datasets import Dataset
 from olive.data.registry import Registry
 from transformers import AutoTokenizer
+
+from snaketune.data.chat_rendering import chat_tokens, positions, text_tokens
+from snaketune.data.settled_template import settled_template
 
 # The label of a token that torch's cross-entropy leaves out.
 IGNORED = -100

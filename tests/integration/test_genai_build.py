@@ -25,8 +25,8 @@ from snaketune.config.export import Genai
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import GENAI_FILES, MODEL_FILES
 from snaketune.core.manifest import record
-from snaketune.data.chat_rendering import settled_template
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
+from snaketune.data.settled_template import settled_template
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.inference.decoding import answer_nll, candidate_likelihoods, generate
 

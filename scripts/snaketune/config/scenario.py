@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from snaketune.config.base import Commit, HubName, Share, Strict
 from snaketune.config.corpora import BUILTIN
@@ -16,15 +16,24 @@ else:
     TaskName, CorpusName = Literal[tuple(TASKS)], Literal[tuple(BUILTIN)]
 
 
+class Part(Strict):
+    """One of several files whose rows are mixed."""
+
+    path: str = Field(min_length=1)
+    weight: PositiveFloat | None = Field(
+        None, description="rows drawn of it, in proportion to the other files'; all rows, where no file has one"
+    )
+
+
 class Source(Strict):
     """Exactly one of builtin, path or hub."""
 
     builtin: CorpusName | None = Field(None, description="a corpus that is on every machine")
     options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the built-in corpus")
-    path: str | dict[Literal["train", "validation", "test"], str] | None = Field(
+    path: str | dict[Literal["train", "validation", "test"], str] | list[Part] | None = Field(
         None,
         min_length=1,
-        description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text a line), or one for each split",
+        description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text a line), one for each split, or a list of files to mix",
     )
     hub: HubName | None = Field(None, description="owner/name of a dataset on the hub")
     revision: Commit | None = Field(None, description="commit of the dataset")
@@ -49,7 +58,12 @@ class Source(Strict):
         for key, splits in (("path", self.path), ("splits", self.splits)):
             if isinstance(splits, dict) and "train" not in splits:
                 raise ValueError(f"{key} needs train; validation and test are taken from it where they are missing")
-        if self.columns.split and not isinstance(self.path, str):
+        if isinstance(self.path, list):
+            if len(set(self.paths)) < len(self.paths):
+                raise ValueError("path names a file twice; give it a greater weight")
+            if len({part.weight is None for part in self.path}) > 1:
+                raise ValueError("path: give every file a weight, or none")
+        if self.columns.split and not isinstance(self.path, str | list):
             raise ValueError("columns.split is for one file; leave it out if each split has its own")
         if self.options and not self.builtin:
             raise ValueError("options are of a built-in corpus; leave them out")
@@ -58,6 +72,8 @@ class Source(Strict):
     @property
     def paths(self) -> list[str]:
         """The user's files."""
+        if isinstance(self.path, list):
+            return [part.path for part in self.path]
         return [self.path] if isinstance(self.path, str) else list((self.path or {}).values())
 
 

@@ -1,48 +1,24 @@
 """Render chats with a model's own template, turn by turn, and find the tokens of each answer; tokens of plain texts.
 
-Imports nothing of this package, as AI Toolkit projects hold a copy of this file.
+Imports nothing of this package but settled_template.py, as AI Toolkit projects hold copies of both.
 """
 
-import datetime
 import json
-import re
 import sys
 import unicodedata
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
-Messages = list[dict[str, Any]]
+from snaketune.data.settled_template import PROBE, Messages, around, marks, render, special_token
+
+Tools = list[dict[str, Any]] | None
 Pair = tuple[list[int], list[bool]]
 
-# Llama 3's templates fall back on this day where a runtime has no clock.
-DATE = datetime.date(2024, 7, 26)
-# Stands for the content of an answer, to see what the template writes around it.
-PROBE = "This is the answer 7f3a."
-
-
-@cache
-def _marks(tokenizer: PreTrainedTokenizerBase, special: bool) -> tuple[re.Pattern[str], frozenset[int]]:
-    """Return the added tokens that aren't blank, or only the ``special`` ones: as a pattern, and their ids.
-
-    Special tokens of the chat format may lack a name in the tokenizer.
-    """
-    names = {
-        number: token.content
-        for number, token in tokenizer.added_tokens_decoder.items()
-        if token.content.strip() and (not special or token.special or number in tokenizer.all_special_ids)
-    }
-    longest_first = sorted(map(re.escape, names.values()), key=len, reverse=True)
-    return re.compile("|".join(longest_first) or "(?!)"), frozenset(names)
-
-
-def special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
-    """Return the first special token of this tokenizer that a text holds."""
-    found = _marks(tokenizer, special=True)[0].search(text)
-    return found and found[0]
+# Stands for the reasoning of an answer, to see what the template writes before it.
+REASON = "This is the reason 5c1e."
 
 
 def _refuse_special(tokenizer: PreTrainedTokenizerBase, text: str, place: str) -> None:
@@ -52,66 +28,6 @@ def _refuse_special(tokenizer: PreTrainedTokenizerBase, text: str, place: str) -
         )
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
-
-
-def _around(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> tuple[str, str]:
-    """Return what the template writes before and after the content of an answer to ``messages``.
-
-    Raises:
-        ValueError: it writes no content.
-    """
-    whole = _render(tokenizer, [*messages, {"role": "assistant", "content": PROBE}])
-    before, found, after = whole.rpartition(PROBE)
-    if not found:
-        raise ValueError("the chat template doesn't write the assistant's turns: use the template of a chat model")
-    return before, after
-
-
-def settled_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the tokenizer's chat template such that training, evaluation and package get the same from it.
-
-    Of several templates it is the one named `default`; a date is always the same; reasoning is off; and
-    what the template writes between its generation prompt and an answer is part of the generation
-    prompt: an empty block of reasoning, or the channel of an answer.
-
-    Raises:
-        ValueError: none of several templates is named `default`, or the date can't be replaced.
-    """
-    template: Any = tokenizer.chat_template
-    if isinstance(template, dict):
-        if "default" not in template:
-            raise ValueError(f"of its chat templates {', '.join(template)} none is named default: name one so")
-        template = template["default"]
-    if not template:
-        return None
-    template = re.sub(r"strftime_now\s+is\s+defined", "true", template)
-    template = re.sub(
-        r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""", lambda call: json.dumps(DATE.strftime(call[2])), template
-    )
-    if "strftime_now" in template:
-        raise ValueError("the chat template reads the clock in a way that can't be replaced: write a date into it")
-    if "enable_thinking" in template:
-        template = "{% set enable_thinking = false %}" + template
-    tokenizer.chat_template = template
-    question: Messages = [{"role": "user", "content": "?"}]
-    try:
-        asked = _render(tokenizer, question, add_generation_prompt=True)
-        before, _ = _around(tokenizer, question)
-    except (jinja2.TemplateError, TypeError, ValueError):
-        return str(template)  # The first row tells why.
-    missing = before[len(asked) :] if before.startswith(asked) else ""
-    # The prompt may open a block of reasoning: <think>, or <seed:think>.
-    if not missing and (opened := re.search(r"<([\w:]*(?:think|thought|reason)[\w:]*)>\s*\Z", asked)):
-        missing = f"\n</{opened[1]}>\n\n"
-    if missing.strip():
-        # As Jinja does with a last newline.
-        template = template.removesuffix("\n")
-        template += "{% if add_generation_prompt %}{{ " + json.dumps(missing, ensure_ascii=False) + " }}{% endif %}"
-    return str(template)
-
-
 class _Turn(NamedTuple):
     prompt: str
     answer: str
@@ -119,37 +35,77 @@ class _Turn(NamedTuple):
     """What the template writes after the answer where that is the last turn."""
 
 
-def _turn(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> _Turn:
-    """Return how the last of ``messages``, an answer, is asked for and rendered.
-
-    Raises:
-        ValueError: the template changes or drops a turn.
-    """
-    *asking, last = messages
-    try:
-        asked = _render(tokenizer, asking, add_generation_prompt=True)
-        before, after = _around(tokenizer, asking)
-        answered = _render(tokenizer, messages)
-    except (jinja2.TemplateError, TypeError) as error:
-        hint = "put the system text at the start of the first user turn, or " if asking[0]["role"] == "system" else ""
-        raise ValueError(f"the chat template refuses the conversation ({error}): {hint}choose another model") from error
+def _check_asking(asking: Messages, asked: str, asked_without_tools: str | None) -> None:
+    """Raise a ValueError if the template drops or changes what is asked."""
+    if asked == asked_without_tools:
+        raise ValueError("the chat template doesn't write `tools`: leave them out, or choose a model that calls tools")
     for message in asking:
-        if message["role"] != "assistant" and message["content"].strip() not in asked:
+        text = message["content"].strip()
+        # Llama 3 quotes what tools answer.
+        quoted = json.dumps(text, ensure_ascii=False)[1:-1]
+        if message["role"] != "assistant" and text not in asked and quoted not in asked:
             raise ValueError(
                 f"the chat template drops or changes the {message['role']} turn {message['content'][:40]!r}: put its text into another turn, or choose another model"
             )
+
+
+def _is_whole(answer: str, message: dict[str, Any]) -> bool:
+    """Return whether a rendered answer has all that its message says.
+
+    Raises:
+        ValueError: the template writes no calls.
+    """
+    content, reasoning = message["content"].strip(), message.get("reasoning_content", "")
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    if not (reasoning or functions):
+        return answer.strip() == content
+    before, _, after = answer.rpartition(content) if content else (answer, "", "")
+    for word in (word for function in functions for word in (function["name"], *function["arguments"])):
+        if word not in before + after:
+            raise ValueError(
+                f"the chat template doesn't write `tool_calls` ({word!r} is missing): write the call into the content, or choose a model that calls tools"
+            )
+    return content in answer and reasoning in before
+
+
+def _turn(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools) -> _Turn:
+    """Return how the last of ``messages``, an answer, is asked for and rendered.
+
+    Raises:
+        ValueError: the template changes or drops a turn, or what is in it.
+    """
+    *asking, last = messages
+    reasoning = last.get("reasoning_content")
+    try:
+        asked = render(tokenizer, asking, add_generation_prompt=True, tools=tools)
+        without_tools = render(tokenizer, asking, add_generation_prompt=True) if tools else None
+        before, after = around(tokenizer, asking, tools=tools)
+        answered = render(tokenizer, messages, tools=tools)
+        if reasoning:
+            probe = {"role": "assistant", "content": PROBE, "reasoning_content": REASON}
+            before, known, _ = render(tokenizer, [*asking, probe], tools=tools).partition(REASON)
+    except (jinja2.TemplateError, TypeError) as error:
+        hint = "put the system text at the start of the first user turn, or " if asking[0]["role"] == "system" else ""
+        raise ValueError(f"the chat template refuses the conversation ({error}): {hint}choose another model") from error
+    _check_asking(asking, asked, without_tools)
+    if reasoning and not known:
+        raise ValueError(
+            "the chat template doesn't write `reasoning_content`: leave it out, write it into the content, or choose a model that reasons"
+        )
     if not (before.startswith(asked) or asked.startswith(before)):
         raise ValueError(
             f"the chat template asks for an answer with {asked[-40:]!r} but begins one with {before[-40:]!r}: training would see another prompt than inference; choose another model, or mend chat_template in its tokenizer_config.json"
         )
-    answer = answered[len(before) : len(answered) - len(after)]
-    if not (answered.startswith(before) and answered.endswith(after) and answer.strip() == last["content"].strip()):
+    # The prompt of inference closes the block of reasoning that an answer with reasoning fills.
+    prompt = min(asked, before, key=len) if reasoning else before
+    answer = answered[len(prompt) : len(answered) - len(after)]
+    if not (answered.startswith(prompt) and answered.endswith(after) and _is_whole(answer, last)):
         raise ValueError(
-            f"the chat template changes the answer {last['content'][:40]!r} to {answered[len(before) :][:60]!r}: write it otherwise, or choose another model"
+            f"the chat template changes the answer {last['content'][:40]!r} to {answered[len(prompt) :][:60]!r}: write it otherwise, or choose another model"
         )
     # A space belongs to the first word, as in Mistral's format; any other text isn't part of the answer.
     more = before[len(asked) :]
-    return _Turn(before, answer, after) if more.strip() else _Turn(asked, more + answer, after)
+    return _Turn(prompt, answer, after) if more.strip() or reasoning else _Turn(asked, more + answer, after)
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase, after: str) -> list[str]:
@@ -157,7 +113,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase, after: str) -> list[str]:
 
     Phi-3.5 and Phi-4 end a whole conversation with another token.
     """
-    end = _marks(tokenizer, special=True)[0].search(after) or _marks(tokenizer, special=False)[0].search(after)
+    end = marks(tokenizer, special=True)[0].search(after) or marks(tokenizer, special=False)[0].search(after)
     if not end:
         return []
     shortest = after[: end.end()]
@@ -173,9 +129,9 @@ def _answer(tokenizer: PreTrainedTokenizerBase, text: str, end: str) -> tuple[li
     """
     ids: list[int] = tokenizer(text + end, add_special_tokens=False)["input_ids"]
     if end:
-        pattern, marks = _marks(tokenizer, special=bool(special_token(tokenizer, end)))
+        pattern, ends = marks(tokenizer, special=bool(special_token(tokenizer, end)))
         # Counted from the right: the text may hold such tokens too.
-        found = [place for place, token in enumerate(ids) if token in marks]
+        found = [place for place, token in enumerate(ids) if token in ends]
         length = found[-len(pattern.findall(end))] + 1
     elif tokenizer.eos_token_id is None:
         raise ValueError("neither the chat template nor the tokenizer has an end token: set eos_token")
@@ -193,7 +149,7 @@ def _plain(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[Pair]:
+def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools = None) -> list[Pair]:
     """Return the token ids of a conversation, and which are learned: the answers with their end tokens.
 
     Each answer follows the very prompt that inference would give. Where the template shows an earlier
@@ -204,9 +160,12 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[
         ValueError: the text holds a special token, or the template or tokenizer changes it.
     """
     for message in messages:
-        _refuse_special(tokenizer, message["content"], f"the {message['role']} turn")
+        more = (message.get("reasoning_content", ""), json.dumps(message.get("tool_calls"), ensure_ascii=False))
+        for text in (message["content"], *more):
+            _refuse_special(tokenizer, text, f"the {message['role']} turn")
+    _refuse_special(tokenizer, json.dumps(tools, ensure_ascii=False), "the list of tools")
     numbers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    turns = [_turn(tokenizer, messages[: number + 1]) for number in numbers]
+    turns = [_turn(tokenizer, messages[: number + 1], tools) for number in numbers]
     found: list[Pair] = []
     ids, learned, done = list[int](), list[bool](), ""
     for number, turn, following in zip(numbers, turns, [*turns[1:], None], strict=True):

@@ -21,6 +21,7 @@ class Example:
     """The split that the data themselves give, if any."""
     where: str = ""
     """The place in the user's data, such as rows.jsonl:17; a built-in corpus has none."""
+    file: str = ""
 
     @property
     def place(self) -> str:

@@ -1,13 +1,21 @@
 """The values of a raw row, checked and converted to what its task needs; conversations in their common formats."""
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from snaketune.data.examples import Fields
 from snaketune.data.raw_rows import Fault, describe
+from snaketune.data.strict_json import checked, parsed
 
-ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
+ROLES = {name: name for name in ("system", "user", "assistant", "tool", "function")}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
+# What may follow each role, system turns left out: these are where the chat template allows them.
+NEXT = {
+    "": ("user",), "user": ("assistant",), "assistant": ("user", "tool", "function"),
+    "tool": ("assistant", "tool"), "function": ("assistant", "function"),
+}  # fmt: skip
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 # What other programs take for whether a turn is learned.
 LEARNED = ("weight", "train")
@@ -17,7 +25,7 @@ ALIASES = {"tags": "ner_tags"}
 LABELS = ("name", "id")
 # Columns that change a conversation, or whether it is learned, for other programs.
 UNUSED = (
-    "tools", "functions", "system", "history", "weight", "train", "reasoning_content", "reasoning", "thinking",
+    "functions", "system", "history", "weight", "train", "reasoning_content", "reasoning", "thinking",
     "documents", "images", "chat_template_kwargs",
 )  # fmt: skip
 
@@ -80,17 +88,18 @@ def words(cell: Cell) -> list[str]:
 
 
 def conversation(cell: Cell) -> Messages:
-    """Return messages in order: an optional system message, then user and assistant in turn, the assistant last."""
+    """Return messages in order: user and assistant in turn, perhaps with answers of tools between, the assistant last."""
     if not isinstance(cell.value, list) or not cell.value:
         raise Fault(cell.name, f"expected a list of messages, found {describe(cell.value)}")
     messages = [_message(message, f"{cell.name}[{number}]") for number, message in enumerate(cell.value)]
-    start = int(messages[0]["role"] == "system")
-    for number, message in enumerate(messages[start:], start):
-        role, expected = message["role"], ("user", "assistant")[(number - start) % 2]
-        if role != expected:
-            after = f" after {messages[number - 1]['role']}" if number else ""
-            only = "; system may only be first" if role == "system" else ""
-            raise Fault(f"{cell.name}[{number}].role", f"expected {expected}{after}, found {role}{only}")
+    before = ""
+    for number, role in enumerate(message["role"] for message in messages):
+        if role == "system":
+            continue
+        if role not in NEXT[before]:
+            after = f" after {before}" if before else ""
+            raise Fault(f"{cell.name}[{number}].role", f"expected {' or '.join(NEXT[before])}{after}, found {role}")
+        before = role
     if messages[-1]["role"] != "assistant":
         raise Fault(cell.name, f"expected the assistant's turn last, found {messages[-1]['role']}")
     if "weight" in messages[-1]:
@@ -101,26 +110,97 @@ def conversation(cell: Cell) -> Messages:
 
 
 def _message(message: Any, name: str) -> dict[str, Any]:
-    """Return role and content, and `weight: 0` for an answer that isn't to be learned."""
+    """Return role and content, what else a template may write, and `weight: 0` for an answer that isn't to be learned."""
     if not isinstance(message, dict):
         raise Fault(name, f"expected a message with role and content, found {describe(message)}")
     sharegpt = "from" in message
     columns, roles = (("from", "value"), SHAREGPT_ROLES) if sharegpt else (("role", "content"), ROLES)
+    given = {key: Cell(value, f"{name}.{key}") for key, value in message.items() if value not in EMPTY}
     for key in columns:
-        if key not in message:
+        if key not in message and not (key == "content" and "tool_calls" in given):
             raise Fault(f"{name}.{key}", f"missing; the message has the keys {', '.join(message) or 'none'}")
-        if not string(Cell(message[key], f"{name}.{key}")).strip():
-            raise Fault(f"{name}.{key}", f"expected a non-empty string, found {describe(message[key])}")
-    role, content = (message[key] for key in columns)
-    if role not in roles:
-        raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {role!r}")
-    for key, value in message.items():
-        if key not in (*columns, *LEARNED, *LABELS) and value not in (None, "", [], {}):
-            raise Fault(
-                f"{name}.{key}", f"isn't used, found {describe(value)}; leave it out, or write it into {columns[1]}"
-            )
-    learned = [_learned(Cell(message[key], f"{name}.{key}"), roles[role]) for key in LEARNED if key in message]
-    return {"role": roles[role], "content": content, **({} if all(learned) else {"weight": 0})}
+    told = string(Cell(message[columns[0]], f"{name}.{columns[0]}"))
+    if told not in roles:
+        raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {told!r}")
+    role = roles[told]
+    used = MORE.get(role, {})
+    for key, cell in given.items():
+        if key not in (*columns, *LEARNED, *LABELS, *used):
+            hint = f"leave it out, or write it into {columns[1]}"
+            raise Fault(cell.name, f"isn't used, found {describe(cell.value)}; {hint}")
+    more = {key: used[key](given[key]) for key in used if key in given}
+    only_calls = "tool_calls" in more and columns[1] not in given
+    content = "" if only_calls else _content(Cell(message[columns[1]], f"{name}.{columns[1]}"))
+    learned = [_learned(Cell(message[key], f"{name}.{key}"), role) for key in LEARNED if key in message]
+    return {"role": role, "content": content, **more, **({} if all(learned) else {"weight": 0})}
+
+
+def _content(cell: Cell) -> str:
+    """Return a text, or the texts of a list of parts, joined as templates join them: with nothing between."""
+    parts = cell.value if isinstance(cell.value, list) and cell.value else []
+    for number, part in enumerate(parts):
+        used = isinstance(part, dict) and {key for key, value in part.items() if value not in EMPTY}
+        if not used or part.get("type", "text") != "text" or not {"text"} <= used <= {"type", "text"}:
+            found = f'expected {{"type": "text", "text": …}}, found {describe(part)}; only texts are learned'
+            raise Fault(f"{cell.name}[{number}]", found)
+    found = "".join(string(Cell(part["text"], f"{cell.name}[{n}].text")) for n, part in enumerate(parts))
+    if not (found or string(cell)).strip():
+        raise Fault(cell.name, f"expected a non-empty string, found {describe(cell.value)}")
+    return found or string(cell)
+
+
+def _parsed(cell: Cell) -> Any:
+    """Return a value that may be given as a JSON text."""
+    if not isinstance(cell.value, str):
+        return cell.value
+    try:
+        return checked({"": parsed(cell.value)})[""]
+    except ValueError as error:
+        raise Fault(cell.name, str(error.args[-1]).removeprefix(".").removeprefix(": ")) from None
+
+
+def _listed(cell: Cell, expected: str) -> list[dict[str, Any]]:
+    """Return a list of objects, which may be given as a JSON text, with the function that each has, or is."""
+    found = _parsed(cell)
+    for one in found if isinstance(found, list) else [None]:
+        function = one.get("function", one) if isinstance(one, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise Fault(cell.name, f"expected {expected}, found {describe(found if one is None else one)}")
+    return list(found)
+
+
+def _calls(cell: Cell) -> list[dict[str, Any]]:
+    """Return calls with their arguments as objects, which templates expect; OpenAI writes these as JSON texts."""
+    expected, calls = 'a list of calls {"function": {"name": …, "arguments": {…}}}', list[dict[str, Any]]()
+    for number, call in enumerate(_listed(cell, expected)):
+        function, place = call.get("function", call), f"{cell.name}[{number}].arguments"
+        arguments = _parsed(Cell(function.get("arguments"), place))
+        if not isinstance(arguments, dict):
+            raise Fault(place, f"expected an object, found {describe(arguments)}")
+        label = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+        calls.append({**label, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return calls
+
+
+# What a template may write of a message besides its content.
+MORE: dict[str, dict[str, Callable[[Cell], Any]]] = {
+    "assistant": {"reasoning_content": text, "tool_calls": _calls},
+    "tool": {"name": string, "tool_call_id": string},
+    "function": {"name": string},
+}
+
+
+def said(message: dict[str, Any]) -> str:
+    """Return all that a turn says: its reasoning, its text and its calls."""
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join(part for part in (message.get("reasoning_content"), message["content"], *calls) if part)
+
+
+def beyond_texts(row: dict[str, Any]) -> str:
+    """Name what a chat has beyond texts of system, user and assistant, which isn't for every trainer; or nothing."""
+    keys = [key for message in row["messages"] for key in MORE["assistant"] if message.get(key)]
+    roles = [f"role: {one['role']}" for one in row["messages"] if one["role"] in ("tool", "function")]
+    return next(iter([*(["tools"] if row.get("tools") else []), *keys, *roles]), "")
 
 
 def _learned(cell: Cell, role: str) -> bool:
@@ -153,7 +233,12 @@ def _alpaca(cells: Cells) -> Messages:
 
 
 def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
-    return Format(name, columns, lambda cells: {"messages": read(cells)}, optional, UNUSED)
+    def build(cells: Cells) -> Fields:
+        tools = cells.get("tools", Cell(None, ""))
+        told = {} if tools.value in EMPTY else {"tools": _listed(tools, "a list of functions, each with its name")}
+        return {"messages": read(cells), **told}
+
+    return Format(name, columns, build, (*optional, "tools"), UNUSED)
 
 
 CONVERSATIONS = (

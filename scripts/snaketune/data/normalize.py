@@ -38,16 +38,17 @@ class Normalizer:
     def __init__(self, scenario: ScenarioParams, faults: Faults):
         self.name, self.task, self.faults = scenario["task"], TASKS[scenario["task"]], faults
         self.columns = {key: name for key, name in scenario["source"]["columns"].items() if name}
-        self.one_file = isinstance(scenario["source"]["path"], str)
+        self.split_by_column = isinstance(scenario["source"]["path"], str | list)
         self.needs_language = "language" in template_fields(scenario["prompt"])
-        self.format: tuple[Format, str] | None = None
+        # Of each file, and the row that tells it.
+        self.formats: dict[str, tuple[Format, str]] = {}
         self.ids: dict[str, str] = {}
 
     def __call__(self, row: Row) -> Example | None:
         try:
             fields = self._fields(row)
             own_id = self._own_id(row) if "id" in self.columns else row.key
-            return Example(own_id, fields, self._group(row, fields), self._split(row), where=row.where)
+            return Example(own_id, fields, self._group(row, fields), self._split(row), where=row.where, file=row.file)
         except Fault as fault:
             self.faults.add(row.where, str(fault))
             return None
@@ -78,7 +79,9 @@ class Normalizer:
         )
 
     def _fields(self, row: Row) -> Fields:
-        form, first = self.format = self.format or (self._detect(row.content), row.where)
+        if row.file not in self.formats:
+            self.formats[row.file] = self._detect(row.content), row.where
+        form, first = self.formats[row.file]
         names = self._names(form, row.content)
         cells = {}
         for key, name in names.items():
@@ -119,7 +122,7 @@ class Normalizer:
     def _split(self, row: Row) -> str:
         """Return the split that the data give, or an empty string."""
         column = self.columns.get("split", "split")
-        if not self.one_file or ("split" not in self.columns and "split" not in row.content):
+        if not self.split_by_column or ("split" not in self.columns and "split" not in row.content):
             return row.split or ""
         value = get(row.content, column)
         if value not in SPLITS:

@@ -3,12 +3,17 @@
 from typing import Any, NotRequired, TypedDict
 
 
+class PartParams(TypedDict):
+    path: str
+    weight: float | None
+
+
 class SourceParams(TypedDict):
     """Exactly one of builtin, path and hub is given."""
 
     builtin: str | None
     options: dict[str, Any]
-    path: str | dict[str, str] | None
+    path: str | dict[str, str] | list[PartParams] | None
     hub: str | None
     revision: str | None
     configuration: str | None
@@ -47,4 +52,6 @@ def origin(source: SourceParams) -> str:
         return f"{source['hub']}@{(source['revision'] or '')[:12]}"
     if isinstance(source["path"], dict):
         return ", ".join(dict.fromkeys(sorted(source["path"].values())))
+    if isinstance(source["path"], list):
+        return ", ".join(part["path"] for part in source["path"])
     return str(source["path"] or source["builtin"])

@@ -8,12 +8,13 @@ SHOWN = 10
 
 
 class Row(NamedTuple):
-    """A raw row: its place as a user would look it up, a unique id, and the split of its file, if it has one."""
+    """A raw row: its place as a user would look it up, a unique id, the split of its file, if it has one, and its file."""
 
     where: str
     key: str
     split: str | None
     content: dict[str, Any]
+    file: str = ""
 
 
 class Fault(Exception):

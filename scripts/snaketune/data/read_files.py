@@ -36,12 +36,17 @@ def read_rows(source: SourceParams, faults: Faults) -> Iterator[Row]:
         return
     given = source["path"] or {}
     # In the order of the splits: the keys of --recipe are sorted.
-    files = [(split, given[split]) for split in SPLITS if split in given] if isinstance(given, dict) else [("", given)]
-    for split, name in files:
-        yield from _rows_of_file(Path(name), split, faults)
+    if isinstance(given, list):
+        files = [("", part["path"], part["path"]) for part in given]
+    elif isinstance(given, dict):
+        files = [(split, given[split], f"{split}/{Path(given[split]).name}") for split in SPLITS if split in given]
+    else:
+        files = [("", given, Path(given).name)]
+    for split, name, key in files:
+        yield from _rows_of_file(Path(name), split, key, faults)
 
 
-def _rows_of_file(path: Path, split: str, faults: Faults) -> Iterator[Row]:
+def _rows_of_file(path: Path, split: str, key: str, faults: Faults) -> Iterator[Row]:
     def report(place: str, fault: str) -> None:
         faults.add(f"{path}{place}", fault)
 
@@ -61,8 +66,7 @@ def _rows_of_file(path: Path, split: str, faults: Faults) -> Iterator[Row]:
         try:
             for number, content in reader(path, report):
                 rows += 1
-                key = f"{split}/{path.name}:{number}" if split else f"{path.name}:{number}"
-                yield Row(f"{path}{place.format(number)}", key, split or None, content)
+                yield Row(f"{path}{place.format(number)}", f"{key}:{number}", split or None, content, str(path))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             report("", f"broken gzip ({error}); compress it again")
         except PermissionError:

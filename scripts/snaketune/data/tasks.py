@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from snaketune.data.examples import Fields
-from snaketune.data.formats import CONVERSATIONS, Cell, Cells, Format, Messages, exchange, label, text, words
+from snaketune.data.formats import CONVERSATIONS, Cell, Cells, Format, beyond_texts, exchange, label, said, text, words
 from snaketune.data.raw_rows import Fault, describe
 
 
@@ -191,16 +191,16 @@ class Chat(Task):
 
     def main_text(self, fields: Fields) -> str:
         # Many conversations may begin with the same system message, so it isn't compared.
-        return "\n".join(message["content"] for message in fields["messages"] if message["role"] != "system")
+        return "\n".join(said(message) for message in fields["messages"] if message["role"] != "system")
 
     def texts(self, fields: Fields) -> list[str]:
-        return [message["content"] for message in fields["messages"]]
+        return [said(message) for message in fields["messages"]]
 
     def empty(self, fields: Fields) -> list[str]:
-        return [message["role"] for message in fields["messages"] if not message["content"].strip()]
+        return [message["role"] for message in fields["messages"] if not said(message).strip()]
 
     def written(self, fields: Fields, prompt: str, answer: str) -> dict[str, Any]:
-        return {"messages": fields["messages"], "reference": fields["messages"][-1]["content"]}
+        return {**fields, "reference": said(fields["messages"][-1])}
 
 
 class LanguageModeling(Task):
@@ -211,7 +211,10 @@ class LanguageModeling(Task):
         return {"text": fields["text"]}
 
 
-def _single_turn(messages: Messages, name: str) -> Fields:
+def _single_turn(fields: Fields, name: str) -> Fields:
+    messages = fields["messages"]
+    if more := beyond_texts(fields):
+        raise Fault(name, f"expected texts only, found {more}; task: chat takes it")
     if [message["role"] for message in messages] != ["user", "assistant"]:
         roles = ", ".join(message["role"] for message in messages)
         raise Fault(name, f"expected one user and one assistant turn, found {roles}; task: chat takes more"[:160])
@@ -219,7 +222,7 @@ def _single_turn(messages: Messages, name: str) -> Fields:
 
 
 def _with_single_turns(form: Format) -> Format:
-    return form._replace(build=lambda cells: _single_turn(form.build(cells)["messages"], cells[form.keys[0]].name))
+    return form._replace(build=lambda cells: _single_turn(form.build(cells), cells[form.keys[0]].name))
 
 
 class Generation(Task):

@@ -48,10 +48,11 @@ class GenaiBackend:
             raise UserError(f"{model.parent}: onnxruntime-genai can't load it ({error})") from error
         self.context = json.loads((model.parent / "genai_config.json").read_text())["model"]["context_length"]
 
-    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+    def encode(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[int]:
         """Return the tokens of a conversation and of its answer's start, by the package's own tokenizer and template."""
         try:
-            text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+            options = {"tools": json.dumps(tools)} if tools else {}
+            text = self.tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True, **options)
         except RuntimeError as error:
             raise UserError(
                 f"{self.directory / 'tokenizer_config.json'}: onnxruntime-genai can't apply its `chat_template` ({error}): build the package again"

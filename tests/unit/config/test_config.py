@@ -34,6 +34,10 @@ GGUF = {"model_type": "llama", "gguf": {"file": "no.gguf"}}
 LLAMA = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
 
 
+def mixed(*files: dict[str, Any]) -> dict[str, Any]:
+    return SCENARIO | {"source": {"path": list(files)}}
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A directory with a copy of config/ to break."""
@@ -118,6 +122,9 @@ def test_the_schemas_are_those_of_the_typed_models() -> None:
         ("model", MODEL | {"gguf": {"file": "a.gguf"}}, ["gguf needs model_type"]),
         ("scenario", SCENARIO | {"answer": "{label} {other}"}, ["answer may hold"]),
         ("scenario", SCENARIO | {"split": {"validation": 0.5, "test": 0.5}}, ["split", "must leave rows"]),
+        ("scenario", mixed({"path": "a.csv", "weight": 1}, {"path": "b.csv"}), ["give every file a weight, or none"]),
+        ("scenario", mixed({"path": "a.csv"}, {"path": "a.csv"}), ["path names a file twice"]),
+        ("scenario", mixed({"path": "a.csv", "weight": 0}, {"path": "b.csv"}), ["weight", "greater than 0"]),
         ("export", {"description": "x", "method": "int8"}, ["'int8'", "'dynamic-int8'"]),
         (
             "export",

@@ -7,17 +7,18 @@ import pytest
 from support.chat_templates import ASKED, CHATML, TEMPLATES, tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from snaketune.data.chat_rendering import chat_tokens, settled_template, special_token
+from snaketune.data.chat_rendering import chat_tokens
+from snaketune.data.settled_template import settled_template, special_token
 
 
 def turns(*texts: str) -> list[dict[str, Any]]:
     return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
 
 
-def shown(known: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) -> list[str]:
+def shown(known: PreTrainedTokenizerFast, messages: list[dict[str, Any]], tools: Any = None) -> list[str]:
     """Each sequence as text, with what is learned in ⟦brackets⟧."""
     found = []
-    for ids, learned in chat_tokens(known, messages):
+    for ids, learned in chat_tokens(known, messages, tools):
         runs = itertools.groupby(zip(ids, learned, strict=True), key=lambda pair: pair[1])
         parts = [(known.decode([token for token, _ in run]), marked) for marked, run in runs]
         found.append("".join(f"⟦{text}⟧" if marked else text for text, marked in parts))
@@ -61,6 +62,81 @@ def test_a_system_text_is_where_the_template_puts_it_when_it_asks() -> None:
     )
     [found] = shown(tokenizer(merged + ASKED), [*SYSTEM, *turns("a", "b", "c", "d")])
     assert found.startswith("<|im_start|>user\nBe brief. a<|im_end|>")
+
+
+CALLING = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% for m in messages %}"
+    "<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.reasoning_content and loop.last %}<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}"
+    "{{ m.content | tojson if m.role == 'tool' else m.content }}"
+    "{% for call in m.tool_calls %}<call>{{ call.function | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}"
+    + ASKED
+)
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
+RESULT = {"role": "tool", "content": '{"degrees": 4}'}
+
+
+def test_calls_of_tools_are_learned_and_what_tools_answer_is_read() -> None:
+    [found] = shown(tokenizer(CALLING), [*turns("a"), CALLED, RESULT, *turns("", "b")[1:]], TOOLS)
+    assert found == (
+        '<|im_start|>system\n[{"type": "function", "function": {"name": "weather"}}]<|im_end|>\n'
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+        '⟦<call>{"name": "weather", "arguments": {"city": "Oslo"}}</call><|im_end|>⟧\n'
+        '<|im_start|>user\n"{\\"degrees\\": 4}"<|im_end|>\n<|im_start|>assistant\n⟦b<|im_end|>⟧'
+    )
+
+
+# A template that leaves reasoning out asks with an empty block.
+OFF = "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"), [(CALLING, ""), (CALLING.replace("assistant\n{% endif", OFF + "{% endif"), "<think>\n")]
+)
+def test_reasoning_is_learned_as_the_template_writes_it(template: str, prompt: str) -> None:
+    known = tokenizer(template)
+    known.chat_template = settled_template(known)
+    messages = [
+        one | ({"reasoning_content": f"why {one['content']}?"} if n % 2 else {}) for n, one in enumerate(turns(*"abcd"))
+    ]
+    begin = "" if prompt else "<think>\n"
+    assert shown(known, messages) == [
+        f"<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n{prompt}⟦{begin}why b?\n</think>\nb<|im_end|>⟧",
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
+        f"<|im_start|>assistant\n{prompt}⟦{begin}why d?\n</think>\nd<|im_end|>⟧",
+    ]
+
+
+def test_several_system_turns_are_where_the_template_writes_them() -> None:
+    later = [*SYSTEM, *turns("a", "b"), {"role": "system", "content": "Be long."}, *turns("c", "d")]
+    [found] = shown(tokenizer(CHATML + ASKED), later)
+    assert "⟦b<|im_end|>⟧\n<|im_start|>system\nBe long.<|im_end|>\n<|im_start|>user\nc" in found
+    first = CHATML.replace("messages %}", "messages if m.role != 'system' or m == messages[0] %}", 1)
+    with pytest.raises(ValueError, match="drops or changes the system turn 'Be long"):
+        chat_tokens(tokenizer(first + ASKED), later)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "tools", "fault"),
+    [
+        (CHATML, turns("a", "b"), TOOLS, "doesn't write `tools`"),
+        (CHATML, [*turns("a"), CALLED | {"content": "weather of a city"}], None, "doesn't write `tool_calls`"),
+        (CHATML, [*turns("a"), turns("", "b")[1] | {"reasoning_content": "c"}], None, "write `reasoning_content`"),
+        (
+            CHATML.replace("messages %}", "messages if m.role != 'tool' %}", 1),
+            [*turns("a"), turns("", "b")[1], RESULT, turns("", "c")[1]],
+            None,
+            "drops or changes the tool turn",
+        ),
+        (CALLING, [*turns("a"), turns("", "b")[1] | {"reasoning_content": "<|end|>"}], None, r"holds '<\|end\|>'"),
+        (CALLING, turns("a", "b"), [{"name": "<|end|>"}], r"the list of tools holds '<\|end\|>'"),
+    ],
+)
+def test_what_a_template_has_no_rule_for_is_refused(template: str, messages: Any, tools: Any, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        chat_tokens(tokenizer(template + (ASKED if template.startswith(CHATML[:20]) else "")), messages, tools)
 
 
 @pytest.mark.parametrize(

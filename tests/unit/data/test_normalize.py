@@ -1,5 +1,6 @@
 """Rows of every format become the examples of their task."""
 
+import json
 from typing import Any
 
 import pytest
@@ -60,6 +61,43 @@ def test_a_system_turn_may_come_first_and_turns_go_on() -> None:
     sharegpt = [{"from": turn["role"], "value": turn["content"]} for turn in turns]
     assert fields("chat", {"conversations": sharegpt}) == {"messages": turns}
     assert fields("chat", {"prompt": turns[:-1], "completion": turns[-1:]}) == {"messages": turns}
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+REASONED = [TURNS[0], TURNS[1] | {"reasoning_content": "Politeness."}]
+
+
+@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)])
+@pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city": "Oslo"}'])
+def test_a_chat_keeps_what_a_template_may_write(tools: Any, arguments: Any) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    answer = {"role": "tool", "name": "weather", "tool_call_id": "c1"}
+    parts = [{"type": "text", "text": "4"}, {"type": "text", "text": " °C", "image_url": None}]
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": call["function"]}]}
+    called["tool_calls"][0]["function"] = {"name": "weather", "arguments": arguments}
+    turns = [SYSTEM, SYSTEM, TURNS[0], called, answer | {"content": parts}, REASONED[1] | {"tool_calls": []}]
+    assert fields("chat", {"messages": turns, "tools": tools}) == {
+        "messages": [
+            *(SYSTEM, SYSTEM, TURNS[0]),
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "c1"} | call]},
+            answer | {"content": "4 °C"},
+            REASONED[1],
+        ],
+        "tools": TOOLS,
+    }
+
+
+@pytest.mark.parametrize("more", [{"messages": REASONED}, {"messages": TURNS, "tools": TOOLS}])
+def test_a_task_of_texts_refuses_what_it_would_drop(more: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"expected texts only, found (tools|reasoning_content); task: chat takes it"):
+        fields("generation", more)
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", '{"a": 1, "a": 2}', '{"a": NaN}', None])
+def test_the_arguments_of_a_call_are_an_object(arguments: Any) -> None:
+    call = {"function": {"name": "weather", "arguments": arguments}}
+    with pytest.raises(UserError, match=r"a\.jsonl:1: messages\[1\]\.tool_calls\[0\]\.arguments"):
+        fields("chat", {"messages": [TURNS[0], TURNS[1] | {"tool_calls": [call]}]})
 
 
 QUESTION = {"context": "The north.", "question": "Where?"}

@@ -158,6 +158,36 @@ def test_a_users_file_of_each_task_becomes_rows_and_a_card(task: str) -> None:
         assert row == ({"messages": chat(asked, answer), "reference": reference} if asked else {"text": answer})
 
 
+def test_files_are_mixed_by_weight_without_repeating_a_row() -> None:
+    Path("other").mkdir()
+    write_jsonl(Path("a.jsonl"), [{"messages": chat(words(n), "Yes.")} for n in range(60)])
+    write_jsonl(Path("other/a.jsonl"), [{"instruction": words(n), "output": "No."} for n in range(1000, 1030)])
+
+    def mixed(*weights: float | None) -> tuple[collections.Counter[str], dict[str, str]]:
+        parts = zip(("./a.jsonl", "other/a.jsonl"), weights, strict=True)
+        rows = prepare("chat", {"path": [{"path": path, "weight": weight} for path, weight in parts]})
+        ids = [row["id"] for found in rows.values() for row in found]
+        assert len(set(ids)) == len(ids)
+        return collections.Counter(name.rpartition(":")[0] for name in ids), read_card()
+
+    assert mixed(None, None)[0] == {"./a.jsonl": 60, "other/a.jsonl": 30}
+    count, card = mixed(0.1, 0.2)
+    assert count == {"./a.jsonl": 15, "other/a.jsonl": 30}
+    assert (card["read"], card["dropped"]) == (90, {"over the share of its file": 45})
+    assert mixed(1, 2) == (count, card)
+    assert mixed(9, 1)[0] == {"./a.jsonl": 60, "other/a.jsonl": 7}
+
+
+def test_all_that_the_last_turn_says_is_scored() -> None:
+    call = {"name": "weather", "arguments": {"city": "Oslo"}}
+    last = {"role": "assistant", "content": None, "reasoning_content": "Far.", "tool_calls": [{"function": call}]}
+    tools = [{"function": {"name": "weather"}}]
+    asked = [{"messages": [chat(words(n), "x")[0], last], "tools": tools} for n in range(40)]
+    for row in prepare("chat", mine(asked))["test"]:
+        assert row["reference"] == 'Far.\n{"name": "weather", "arguments": {"city": "Oslo"}}'
+        assert row["tools"] == tools
+
+
 def test_the_card_of_a_classification_has_its_labels() -> None:
     rows = [{"text": words(n), "label": "aab"[n % 3]} for n in range(60)]
     prepare("classification", mine(rows), answer="It is {label}.")

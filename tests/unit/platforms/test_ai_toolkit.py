@@ -16,12 +16,12 @@ from support.olive_projects import CHATS, LAYERS, project, recipe, save_results,
 
 import read_olive
 import tokenize_data
+import write_ai_toolkit
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json
 from snaketune.core.layout import MODEL_FILES
-from snaketune.data import chat_rendering
 from snaketune.platforms.olive import olive_config
 from snaketune.platforms.olive import project as ai_toolkit
 
@@ -226,7 +226,6 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "olive.data.registry", registry)
     monkeypatch.syspath_prepend(str(ROOT / "report/ai_toolkit"))
     # Beside the program in a project.
-    monkeypatch.setitem(sys.modules, "chat_rendering", chat_rendering)
     monkeypatch.delitem(sys.modules, "qlora_user_script", raising=False)
     import qlora_user_script
 
@@ -290,7 +289,11 @@ def test_a_model_of_the_hub_is_downloaded_at_its_commit(results: Path) -> None:
 def test_a_refused_technique_and_changed_rows_leave_nothing(results: Path) -> None:
     with pytest.raises(UserError, match="full can't be a project of AI Toolkit: it trains all weights"):
         project(results, "full")
-    (results / "data/train.jsonl").write_text("{}\n")
+    rows = results / "data/train.jsonl"
+    rows.write_text('{"messages": [], "tools": [{"name": "weather"}]}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: projects hold texts only, found tools"):
+        write_ai_toolkit.rows_of(results / "data", "train")
+    rows.write_text("{}\n")
     with pytest.raises(UserError, match="has changed since"):
         project(results, "lora")
     assert not (results / "project").exists()

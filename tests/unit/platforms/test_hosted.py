@@ -144,6 +144,11 @@ USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content"
         ),
         (with_messages(USER), {}, "expected the assistant's turn last"),
         (
+            with_messages(USER, {**ANSWER, "reasoning_content": "c"}),
+            {},
+            "line 4: messages: services are sent texts only",
+        ),
+        (
             {"train": [{"id": "t", "text": "plain"}] * 12, "validation": rows(2)},
             {},
             "line 1: messages: expected a list of messages",

@@ -251,6 +251,11 @@ def test_an_answer_that_kaito_would_learn_against_its_weight_is_refused(tmp_path
     write_jsonl(tmp_path / "train.jsonl", [{"messages": messages}])
     with pytest.raises(UserError, match=r"train\.jsonl, line 1: KAITO learns every answer"):
         messages_of(tmp_path / "train.jsonl")
+    del messages[1]["weight"]
+    messages[1]["reasoning_content"] = "b"
+    write_jsonl(tmp_path / "train.jsonl", [{"messages": messages}])
+    with pytest.raises(UserError, match=r"line 1: KAITO is sent texts only, but this row has reasoning_content"):
+        messages_of(tmp_path / "train.jsonl")
 
 
 @pytest.mark.parametrize(("changes", "told"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)

@@ -21,8 +21,18 @@ from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
 from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
 from snaketune.training.loop import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
+from snaketune.training.memory import limit_threads
 
 CPU = torch.device("cpu")
+
+
+def test_cores_are_counted_where_processes_have_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(UserError, match="needs 2 threads, but may use 1 cores"):
+        limit_threads(2)
+
+
 GENERATOR = np.random.default_rng(0)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from snaketune.core import files
 from snaketune.core.errors import UserError
+from snaketune.data.formats import beyond_texts
 from snaketune.platforms.kaito.technique import filled
 
 TRAIN_FILE = "train.jsonl"
@@ -27,7 +28,7 @@ def messages_of(path: Path) -> list[dict[str, Any]]:
     """Return the conversations of a split as KAITO's trainer reads them.
 
     Raises:
-        UserError: a row has an answer that isn't to be learned.
+        UserError: a row has an answer that isn't to be learned, or more than texts.
     """
     rows = files.read_jsonl(path)
     for number, row in enumerate(rows, start=1):
@@ -35,6 +36,8 @@ def messages_of(path: Path) -> list[dict[str, Any]]:
             raise UserError(
                 f"{path}, line {number}: KAITO learns every answer, but this row has one of weight 0: leave it out"
             )
+        if more := beyond_texts(row):
+            raise UserError(f"{path}, line {number}: KAITO is sent texts only, but this row has {more}: leave it out")
     return [{"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]} for row in rows]
 
 

@@ -7,7 +7,10 @@ LOCKED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datase
 PROGRAMS = {
     "finetuning/invoke_olive.py": "invoke_olive.py",
     "finetuning/qlora_user_script.py": "qlora_user_script.py",
-    "finetuning/chat_rendering.py": "../../scripts/snaketune/data/chat_rendering.py",
+    **{
+        f"finetuning/snaketune/data/{name}": f"../../scripts/snaketune/data/{name}"
+        for name in ("chat_rendering.py", "settled_template.py")
+    },
     "inference/console_chat.py": "console_chat.py",
 }
 TEMPLATES = (*PROGRAMS.values(), "README.md.j2")
