@@ -100,3 +100,12 @@ def test_a_job_gets_one_of_the_gpus_that_this_machine_has(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert plan(edited)["train_adapter"][2] == "–"
     assert edited.pending() == set()
+
+
+def test_a_plan_elsewhere_leaves_out_what_only_linux_trains_with_one_message(edited: Workspace) -> None:
+    edited.edit(edited.experiment, "- lora", "- lora\n- deepspeed\n- zero3")
+    edited.edit("scripts/snaketune/config/matrix.py", 'sys.platform == "linux" or not out', "not out")
+    shown = planned(edited, "--forceall")
+    assert shown.returncode == 0, shown.stderr
+    assert (shown.stdout + shown.stderr).count("zero3") == 1
+    assert "DeepSpeed runs on Linux only (WSL is Linux), and this is linux: deepspeed, zero3 left out" in shown.stderr

@@ -129,8 +129,8 @@ def _message(message: Any, name: str) -> dict[str, Any]:
             hint = f"leave it out, or write it into {columns[1]}"
             raise Fault(cell.name, f"isn't used, found {describe(cell.value)}; {hint}")
     more = {key: used[key](given[key]) for key in used if key in given}
-    only_calls = "tool_calls" in more and columns[1] not in given
-    content = "" if only_calls else _content(Cell(message[columns[1]], f"{name}.{columns[1]}"))
+    only_calls = more.get("tool_calls") and columns[1] not in given
+    content = "" if only_calls else _content(Cell(message.get(columns[1]), f"{name}.{columns[1]}"))
     learned = [_learned(Cell(message[key], f"{name}.{key}"), role) for key in LEARNED if key in message]
     return {"role": role, "content": content, **more, **({} if all(learned) else {"weight": 0})}
 
@@ -156,7 +156,7 @@ def _parsed(cell: Cell) -> Any:
     try:
         return checked({"": parsed(cell.value)})[""]
     except ValueError as error:
-        raise Fault(cell.name, str(error.args[-1]).removeprefix(".").removeprefix(": ")) from None
+        raise Fault(cell.name, str(error.args[-1]).removeprefix(": ")) from None
 
 
 def _listed(cell: Cell, expected: str) -> list[dict[str, Any]]:

@@ -225,7 +225,6 @@ def user_script(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "olive.data.registry", registry)
     monkeypatch.syspath_prepend(str(ROOT / "report/ai_toolkit"))
-    # Beside the program in a project.
     monkeypatch.delitem(sys.modules, "qlora_user_script", raising=False)
     import qlora_user_script
 
