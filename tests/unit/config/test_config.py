@@ -233,7 +233,7 @@ def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, m
 
 def test_what_only_linux_can_train_is_left_out_elsewhere_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"techniques": ["zero3", "lora", "deepspeed"], "seeds": [1], "ranks": {"lora": 2, "zero3": 2}}
-    asked["more_seeds"] = {"tiny-phi3": {"classification": {"lora": [2], "zero3": [2]}}}
+    asked["more_seeds"] = {"phi3-1m": {"classification": {"lora": [2], "zero3": [2]}}}
     here = Matrix(CONFIG | asked, ROOT)
     assert (here.left_out, list(here.techniques)) == ("", asked["techniques"])
     monkeypatch.setattr(matrix.sys, "platform", "darwin")
@@ -242,7 +242,7 @@ def test_what_only_linux_can_train_is_left_out_elsewhere_with_one_sentence(monke
     assert there.left_out == f"{told} left out"
     assert list(there.techniques) == there.experiment.techniques == ["lora"]
     assert there.experiment.ranks == {"lora": 2}
-    assert there.experiment.seeds_of("tiny-phi3", "classification", "lora") == [1, 2]
+    assert there.experiment.seeds_of("phi3-1m", "classification", "lora") == [1, 2]
     with pytest.raises(UserError, match=re.escape(f"techniques: {told} can't be trained here, and there is no other")):
         Matrix(CONFIG | {"techniques": ["zero3", "deepspeed"]}, ROOT)
     kaito = read_matrix(CONFIG | {"techniques": ["zero3", "kaito-lora"], "models": ["phi-4-mini-instruct"]}, ROOT)
