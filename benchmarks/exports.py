@@ -142,7 +142,12 @@ def counting_processor_time(load: Callable[[], speed.PythonLoop]) -> speed.Pytho
 
 
 def measured(
-    loaders: dict[str, Callable[[], speed.PythonLoop]], vocabulary: int, context: int, length: int, new: int, rounds: int
+    loaders: dict[str, Callable[[], speed.PythonLoop]],
+    vocabulary: int,
+    context: int,
+    length: int,
+    new: int,
+    rounds: int,
 ) -> dict[str, Any]:
     """Measure each system's ``rates``, load time, and difference of logits from torch."""
     text = np.random.default_rng(1).integers(8, vocabulary, COMPARED * length)
