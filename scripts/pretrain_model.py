@@ -18,8 +18,10 @@ from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.hashing import hash_order
 from snaketune.data.chat_template import PAD, render
 from snaketune.data.tokens import Rows
+from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
-from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
+from snaketune.training.loop import Fit, Plan
+from snaketune.training.loss import mean_loss
 from snaketune.training.memory import limit_threads
 from snaketune.training.params import PRETRAINING_MAX_GRAD_NORM, PRETRAINING_WARMUP_SHARE, PretrainingParams
 

@@ -12,9 +12,8 @@ from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import read_rows
 from snaketune.training.adapters import load_adapter
-from snaketune.training.loop import mean_loss
+from snaketune.training.loss import mean_loss
 from snaketune.training.memory import limit_threads
-from snaketune.training.params import VALIDATION_ROWS
 
 Weights = dict[str, torch.Tensor]
 
@@ -108,7 +107,7 @@ def main() -> None:
     model = load_adapter(arguments.base_directory, recipe["base_precision"], tuned)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     # The only loss that is comparable with other techniques: over completion tokens, measured here.
-    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, model.device, VALIDATION_ROWS)
+    steps[-1]["validation_loss"] = mean_loss(model, validation, pad, model.device)
     _, total = model.get_nb_trainable_parameters()
 
     status = files.read_json(tuned / "status.json")

@@ -5,6 +5,7 @@ interrupted run resumes from its last checkpoint in --work; SIGTERM and SIGUSR1 
 """
 
 import argparse
+import math
 import shutil
 import warnings
 from collections.abc import Callable
@@ -23,11 +24,21 @@ from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
 from snaketune.training.adapters import PrefixModel, attach, save_adapter, taken_from_base
 from snaketune.training.base_model import load_base
+from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan, mean_loss, plan_batches
-from snaketune.training.memory import count_elements, limit_threads, model_state_bytes, parameter_count, peak_memory
-from snaketune.training.params import VALIDATION_ROWS, TrainingParams
+from snaketune.training.loop import Fit, Plan
+from snaketune.training.loss import mean_loss
+from snaketune.training.memory import (
+    count_elements,
+    limit_threads,
+    model_state_bytes,
+    parameter_count,
+    peak_memory,
+    return_freed_memory,
+)
+from snaketune.training.params import VALIDATION_ROWS, VALIDATION_TOKENS, TrainingParams
+from snaketune.training.recomputation import recompute
 
 
 def save(
@@ -96,6 +107,7 @@ def plan_of(recipe: TrainingParams, rows: Rows, checkpoint_steps: int) -> Plan:
         warmup_share=recipe["warmup_share"],
         max_grad_norm=recipe["max_grad_norm"],
         checkpoint_steps=checkpoint_steps,
+        micro_batch_tokens=recipe.get("micro_batch_tokens", math.inf),
     )
 
 
@@ -133,6 +145,8 @@ def main() -> None:
 
     # --- Load: data and base model ---
     limit_threads(recipe["threads"])
+    if {"micro_batch_tokens", "gradient_checkpointing"} & recipe.keys():
+        return_freed_memory()
     # DeepSpeed calls functions that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     elements = count_elements(arguments.base_directory / "model.safetensors")
@@ -147,6 +161,7 @@ def main() -> None:
     imported = peak_memory()
     torch.manual_seed(recipe["seed"])
     model = load_base(arguments.base_directory, recipe["base_precision"], recipe["compute_precision"])
+    recompute(model, recipe.get("gradient_checkpointing", False))
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
 
     # --- Attach: the adapter, if any, and the optimizer ---
@@ -179,7 +194,8 @@ def main() -> None:
     # A run with `steps` only measures the cost of training.
     validate = None
     if "steps" not in recipe:
-        validate = partial(mean_loss, model, validation, pad, accelerator.device, VALIDATION_ROWS)
+        limits = (VALIDATION_ROWS, recipe.get("micro_batch_tokens", VALIDATION_TOKENS))
+        validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits)
     fit.run(validate, max(1, len(fit.plan.batches) // recipe["epochs"]))
 
     # --- Save: weights, learning curve and resources ---

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PRECISIONS = ["fp32", "fp16", "int8", "int4", "genai-fp32", "genai-int4"]
 MATRIX = Recipes(SHIPPED | {"precisions": PRECISIONS}, ROOT)
-PARITY = MATRIX.parity_recipe("classification")
+PARITY = MATRIX.parity_recipe("classification", "lora")
 EVALUATION = MATRIX.evaluation_recipe("classification") | {"speed_prompts": 1, "speed_tokens": 2}
 # As many dimensions as the model has make both factors square: one that is transposed still fits.
 ADAPTER = {"type": "lora", "options": {"r": 64, "lora_alpha": 64, "target_modules": ["o_proj"]}}

@@ -7,6 +7,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Name, Share, Strict
 
+# Conversion steps: an adapter's merging, and that into bases whose rounding counts.
+MERGED = "adapter-merged"
+MERGED_INTO = {precision: f"{MERGED}-{precision}" for precision in ("bf16", "fp16", "int8")}
 Seed = Annotated[int, Field(ge=1)]
 
 
@@ -15,8 +18,9 @@ class Training(Strict):
 
     epochs: PositiveInt = 3
     batch_rows: PositiveInt = 16
-    compute_precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of matrix products in training; trained weights and optimizer states are fp32 either way"
+    compute_precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="of matrix products in training, unless the technique's base has 16 bits; trained weights stay fp32; tf32 and fp16 need a GPU",
     )
     checkpoint_steps: PositiveInt = 100
 
@@ -54,7 +58,8 @@ class Parity(Strict):
     gate: Literal["fail", "warn"] = "fail"
     probe: Probe = Probe()
     budgets: dict[str, Budget] = Field(
-        default_factory=dict, description="of each conversion step: adapter-merged, merged-onnx-fp32, onnx-fp32-int8, …"
+        default_factory=dict,
+        description="of each conversion step: adapter-merged, adapter-merged-bf16, merged-onnx-fp32, onnx-fp32-int8, …",
     )
 
 
@@ -178,13 +183,14 @@ class Experiment(Strict):
         if self.properties and "full" not in self.techniques:
             raise ValueError("properties compares each technique with full: add full to techniques")
         for step, budget in self.parity.budgets.items():
-            if step not in ("adapter-merged", "merged-onnx-fp32") and not step.startswith("onnx-fp32-"):
+            merging = (MERGED, *MERGED_INTO.values())
+            if step not in (*merging, "merged-onnx-fp32") and not step.startswith("onnx-fp32-"):
                 raise ValueError(
-                    f"parity.budgets: there is no conversion step {step}; the steps are adapter-merged, merged-onnx-fp32 and onnx-fp32-PRECISION"
+                    f"parity.budgets: there is no conversion step {step}; the steps are {', '.join(merging)}, merged-onnx-fp32 and onnx-fp32-PRECISION"
                 )
             answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
-            if step == "adapter-merged" and answered:
+            if step in merging and answered:
                 raise ValueError(
-                    f"parity.budgets.adapter-merged: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
+                    f"parity.budgets.{step}: the unmerged adapter isn't evaluated, so there is no {min(answered)}"
                 )
         return self

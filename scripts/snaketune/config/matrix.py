@@ -82,6 +82,7 @@ class Matrix:
         self._check_exports()
         self._check_files()
         self._check_targets()
+        self._check_precision()
         for platform in platforms:
             platform.check(self)
 
@@ -206,6 +207,18 @@ class Matrix:
                     raise UserError(
                         f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}"
                     )
+
+    def _check_precision(self) -> None:
+        compute = self.experiment.training.compute_precision
+        for name, technique in self.techniques.items():
+            if {technique.base_precision, compute} == {"bf16", "fp16"}:
+                raise UserError(
+                    f"config/techniques/{name}.yaml: base_precision {technique.base_precision} and training.compute_precision {compute} are two formats of 16 bits: make them the same"
+                )
+            if compute == "fp16" and technique.engine.type == "deepspeed":
+                raise UserError(
+                    f"training.compute_precision: fp16 has a gradient scaler, which {name} of the DeepSpeed engine lacks: use bf16 or fp32"
+                )
 
     def _check_files(self) -> None:
         needed = []

@@ -114,7 +114,9 @@ class Technique(Strict):
     adapter: Annotated[Lora | Ia3 | Vera | Prefix, Field(discriminator="type")] | None = Field(
         None, description="none trains all weights"
     )
-    base_precision: Literal["fp32", "nf4"] = "fp32"
+    base_precision: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = Field(
+        "fp32", description="of the frozen weights below an adapter; 16 bits are computed in too, and merged into"
+    )
     engine: Engine = Engine()
     world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
     threads: PositiveInt = Field(1, description="threads of each rank")
@@ -125,16 +127,44 @@ class Technique(Strict):
     warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
     max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
     micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
+    micro_batch_tokens: PositiveInt | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="also the most tokens in memory at once, padding included; a longer row is alone",
+    )
+    gradient_checkpointing: bool | Literal["feed-forward"] = Field(
+        False,
+        exclude_if=lambda found: found is False,
+        description="compute again what the backward pass needs, instead of keeping it: all of a block, or only products of the feed-forward layer",
+    )
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "adafactor"] = Field(
+        "adamw",
+        exclude_if=lambda found: found == "adamw",
+        description="8bit: bitsandbytes' (arXiv 2110.02861), paged into the host's memory where the GPU's is short",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Technique":
-        if self.base_precision == "nf4" and self.adapter is None:
-            raise ValueError(f"base_precision {self.base_precision} can't be trained without an adapter")
-        if self.base_precision == "nf4" and isinstance(self.adapter, Prefix):
-            raise ValueError("a prefix needs its fp32 base at inference, so it can't be trained on base_precision nf4")
+        base, prefix, deepspeed = self.base_precision, isinstance(self.adapter, Prefix), self.engine.type == "deepspeed"
         pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
-        if self.base_precision == "nf4" and pissa:
-            raise ValueError("init_lora_weights: pissa changes the base's weights, which nf4 can't hold: use fp32")
+        if base != "fp32" and self.adapter is None:
+            raise ValueError(
+                f"base_precision {base} can't be trained without an adapter: all weights are trained in fp32, and training.compute_precision says in what they are multiplied"
+            )
+        if base != "fp32" and prefix:
+            raise ValueError(
+                f"a prefix needs its fp32 base at inference, so it can't be trained on base_precision {base}"
+            )
+        if base != "fp32" and pissa:
+            raise ValueError(f"init_lora_weights: pissa changes the base's weights, which {base} can't hold: use fp32")
+        if base == "int8" and isinstance(self.adapter, Lora) and self.adapter.options.use_dora:
+            raise ValueError("use_dora can't be trained on base_precision int8: use nf4 or 16 bits")
+        if base in ("bf16", "fp16", "int8") and deepspeed:
+            raise ValueError(f"base_precision {base} needs engine.type: torch, as DeepSpeed would make it fp32")
+        if self.optimizer != "adamw" and deepspeed:
+            raise ValueError(f"optimizer {self.optimizer} needs engine.type: torch, as DeepSpeed has none such")
+        if self.gradient_checkpointing is True and prefix:
+            raise ValueError("gradient_checkpointing: true would lose a prefix's keys and values: use feed-forward")
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
             raise ValueError("learning_rate needs the key `default`")
         return self

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.dag.shape import Shape
-from snaketune.training.params import BUCKET_ELEMENTS, VALIDATION_ROWS
+from snaketune.training.params import BUCKET_ELEMENTS, HALF, LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
 
 FLOAT = 4
 # Measured resident bytes of a training process before its model (`imported_memory_bytes` of
@@ -21,7 +21,10 @@ LAUNCHER = 230e6
 # Measured: what the allocator keeps beyond what autograd saves, as batches come in many lengths.
 FRAGMENTATION = 1.4
 # NF4 with double quantization (arXiv 2305.14314, section 3): 4 bits, and 8 + 32/256 for each 64 weights.
-NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
+# LLM.int8 has a scale for each output.
+LINEAR_BYTES = {"nf4": 0.5 + (1 + 4 / 256) / 64, "int8": 1}
+# Numbers of 32 bits that an optimizer keeps of each trained one; Adafactor's are of rows and columns.
+OPTIMIZER_NUMBERS = {"adamw": 2.0, "adamw-8bit": 0.5, "paged-adamw-8bit": 0.5, "adafactor": 0.1}
 # Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed.
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
 # More than the two minutes ahead of its end at which profiles/slurm warns a job, and imports on a slow disk.
@@ -47,13 +50,16 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
     return shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
 
 
-def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longest: int) -> float:
-    """Return how many fp32 numbers autograd keeps of a micro-batch of ``rows`` for its backward pass.
+def saved_numbers(
+    shape: Shape, adapter: dict[str, Any] | None, tokens: int, longest: int, recomputed: bool | str = False
+) -> float:
+    """Return how many fp32 numbers autograd keeps of a micro-batch of ``tokens`` for its backward pass.
 
     Counted tensor by tensor on a Phi-3 with autograd's hooks. For each token a block keeps 6 hidden
     vectors, 3 of queries, 4 of keys and 4 of the feed-forward layer, and a row of the attention mask; frozen
     norms keep 2 hidden vectors less. LoRA adds each target's output, DoRA two and its weights.
-    Logits are there four times at the start of the backward pass.
+    Logits are there four times at the start of the backward pass. Of a recomputed block its input
+    is kept, and one block whole; recomputed products are two of the feed-forward layer's four.
     """
     h, i, k, v, q = shape.hidden, shape.intermediate, shape.keys, shape.vocabulary, shape.queries
     per_token, per_block = 6 * h + 3 * q + 4 * k + 4 * i + longest, 0.0
@@ -67,8 +73,10 @@ def saved_numbers(shape: Shape, adapter: dict[str, Any] | None, rows: int, longe
             per_token += options.get("r", 0) * len(found)
         if options.get("use_dora"):
             per_block = 1.3 * sum(inputs * outputs for inputs, outputs in found)
-    tokens = rows * longest
-    return shape.layers * (tokens * per_token + per_block) + tokens * (4 * h + 4 * v)
+    if recomputed == "feed-forward":
+        per_token -= 2 * i
+    one, head = tokens * per_token + per_block, tokens * 4 * h + 4 * min(tokens * v, LOGITS_AT_ONCE)
+    return (one + shape.layers * tokens * h if recomputed is True else shape.layers * one) + head
 
 
 @dataclass(frozen=True)
@@ -105,25 +113,32 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
     frozen = shape.parameters if adapter else 0
     trained = adapter_parameters(shape, adapter) if adapter else shape.parameters
     shared = [ranks if stage >= needed else 1 for needed in (1, 2, 3)]
-    if recipe["base_precision"] == "nf4":
+    base = recipe["base_precision"]
+    if base in LINEAR_BYTES:
         linear = shape.layers * shape.block
-        weights = NF4_BYTES * linear + FLOAT * (frozen - linear + trained)
+        weights = LINEAR_BYTES[base] * linear + FLOAT * (frozen - linear + trained)
     else:
-        weights = float(FLOAT * (frozen + trained))
+        weights = float(FLOAT * ((frozen / 2 if base in HALF else frozen) + trained))
     if adapter and adapter["type"] == "vera":
         widest = [max(sizes) for sizes in zip(*targets(shape, adapter), strict=True)]
         weights += FLOAT * adapter["options"]["r"] * sum(widest)
     # Measured: ZeRO-3 gathers and reduces through more buckets. DDP's hold all gradients once more.
     bucket = FLOAT * min(BUCKET_ELEMENTS, shape.parameters) * (5 if stage == 3 else 2)
     buffers = bucket if deepspeed else FLOAT * trained * (ranks > 1)
-    rows = min(recipe["micro_batch_rows"], -(-recipe["batch_rows"] // ranks))
-    saved = FLOAT * saved_numbers(shape, adapter, rows, longest)
-    validation = VALIDATION_ROWS * longest * (2.5 * shape.vocabulary + 4 * shape.intermediate) * FLOAT
+    rows, most = min(recipe["micro_batch_rows"], -(-recipe["batch_rows"] // ranks)), recipe.get("micro_batch_tokens")
+    tokens, validated = (
+        max(longest, min(count * longest, most or otherwise))
+        for count, otherwise in ((rows, rows * longest), (VALIDATION_ROWS, VALIDATION_TOKENS))
+    )
+    saved = FLOAT * saved_numbers(shape, adapter, tokens, longest, recipe.get("gradient_checkpointing", False))
+    logits = 2.5 * min(validated * shape.vocabulary, LOGITS_AT_ONCE)
+    validation = FLOAT * (logits + validated * 4 * shape.intermediate)
+    moments = OPTIMIZER_NUMBERS[recipe.get("optimizer", "adamw")]
     return Memory(
         LIBRARIES[engine["type"]] + FIRST_STEP[engine["type"]],
         weights / shared[2],
         FLOAT * trained / shared[1],
-        FLOAT * trained * (3 if deepspeed else 2) / shared[0],
+        FLOAT * trained * (3 if deepspeed else moments) / shared[0],
         buffers,
         max(FRAGMENTATION * saved, saved + (0 if "steps" in recipe else validation)),
     )

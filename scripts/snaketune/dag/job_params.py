@@ -112,7 +112,7 @@ class JobParams:
         return self.encode("build_genai.py", "export", **self.matrix.export_recipe(wildcards.precision))
 
     def parity(self, wildcards: Any) -> str:
-        return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario))
+        return self.encode("check_parity.py", **self.matrix.parity_recipe(wildcards.scenario, wildcards.technique))
 
     def benchmark(self, wildcards: Any) -> str:
         benchmark = self.matrix.experiment.benchmark

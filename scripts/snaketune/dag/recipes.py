@@ -4,6 +4,7 @@ from typing import Any
 
 from snaketune.config.claims import REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
+from snaketune.config.experiment import MERGED, MERGED_INTO
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
@@ -104,9 +105,14 @@ class Recipes(Cells):
     def export_recipe(self, precision: str) -> dict[str, Any]:
         return self.exports[precision].model_dump(exclude={"description"})
 
-    def parity_recipe(self, scenario: str) -> dict[str, Any]:
+    def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
+        """Return the budgets of a run; a base of another precision than fp32 may have its own for merging."""
+        parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
+        base = "" if technique == "base" else self.techniques[technique].base_precision
+        own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)
+        parity["budgets"] |= {MERGED: own} if own else {}
         return {
-            **self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True),
+            **parity,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),
             "primary_metric": self.scenarios[scenario].primary_metric,
         }

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from snaketune.core import files
 from snaketune.core.errors import UserError
-from snaketune.training.base_model import load_base
-from snaketune.training.params import AdapterParams
+from snaketune.training.base_model import dtype_of, load_base
+from snaketune.training.params import HALF, AdapterParams
 from snaketune.training.prefix import Layer
 
 
@@ -118,22 +118,27 @@ def save_adapter(model: PeftModel, weights: dict[str, Any], taken: dict[str, tor
 
 
 def load_adapter(base: Path, precision: str, adapter: Path) -> PeftModel:
-    """Load the base with a trained adapter, unmerged, as in training."""
-    return PeftModel.from_pretrained(load_base(base, precision), adapter)
+    """Load the base with a trained adapter, unmerged, as in training; weights of 16 bits are computed in fp32."""
+    model = load_base(base, precision)
+    if precision in HALF:
+        model.float()
+    return PeftModel.from_pretrained(model, adapter)
 
 
 def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
-    """Merge an adapter into its base and return one plain fp32 model.
+    """Merge an adapter into its base in fp32 and return one plain model, fp32 or rounded once to the base's 16 bits.
 
     A quantized base is dequantized first: the adapter was trained on the dequantized weights;
     merging into the original ones moves logits by 0.3 instead of 1e-6.
     """
     model = load_base(base, precision)
-    if precision == "nf4":
+    if precision in ("int8", "nf4"):
         model = model.dequantize()
+        # peft refuses to merge (IA)³ while a model says so of itself.
+        model.is_loaded_in_8bit = model.is_loaded_in_4bit = False
     model.float()
     merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    return merged
+    return merged.to(dtype_of(precision))
 
 
 def prefix_of(model: PeftModel) -> list[Layer]:

@@ -16,7 +16,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def checkpoint_key(recipe: Mapping[str, Any], inputs: list[Path]) -> str:
-    """Return the identity of a job: its parameters and the content of its inputs, by their manifests."""
+    """Return the identity of a job: its parameters and the content of its inputs, by their manifests.
+
+    How many rows are in memory at once is left out, so that a run that needed too much memory goes on with fewer.
+    """
+    recipe = {key: value for key, value in recipe.items() if not key.startswith("micro_batch_")}
     return json.dumps([recipe, *(sha256(path) for path in inputs)], sort_keys=True)
 
 

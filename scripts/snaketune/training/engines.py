@@ -5,28 +5,35 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from bitsandbytes.optim import AdamW8bit
+from transformers.optimization import Adafactor
 
 from snaketune.core.errors import UserError
-from snaketune.training.params import BUCKET_ELEMENTS, TrainingParams
+from snaketune.training.params import BUCKET_ELEMENTS, HALF, TrainingParams, computed_in
 
 
 def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
     """Return the Accelerator of a job; ``elements`` is the model's size, an upper bound for buckets.
 
-    With ``compute_precision: bf16`` matrix products run in bfloat16 (autocast); trained weights and
-    optimizer states stay fp32 with every engine.
+    At 16 bits, matrix products run in them (autocast); trained weights stay fp32 with every engine,
+    and fp16 has a gradient scaler.
 
     Raises:
-        UserError: the process was started with a different number of ranks.
+        UserError: the process was started with a different number of ranks, or the precision needs a GPU.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks != recipe["world_size"]:
         raise UserError(
             f"this job needs {recipe['world_size']} ranks, but {ranks} were started: use scripts/launch.py --ranks {recipe['world_size']}"
         )
-    cpu, bf16 = not torch.cuda.is_available(), recipe["compute_precision"] == "bf16"
+    cpu, compute = not torch.cuda.is_available(), computed_in(recipe)
+    if cpu and compute in ("tf32", "fp16"):
+        raise UserError(
+            f"computing in {compute} needs a GPU, and there is none here: set training.compute_precision (or base_precision of the technique) to fp32 or bf16"
+        )
+    torch.backends.cuda.matmul.allow_tf32 = compute == "tf32"
     if recipe["engine"]["type"] != "deepspeed":
-        return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+        return Accelerator(cpu=cpu, mixed_precision=compute if compute in HALF else "no")
     import deepspeed.ops
     from accelerate import DeepSpeedPlugin
 
@@ -55,7 +62,7 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         # Accelerate's own bf16 setting would make DeepSpeed keep the weights in bf16.
-        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        "torch_autocast": {"enabled": compute == "bf16", "dtype": "bfloat16"},
     }
     # Accelerator(cpu=True) silently ignores DeepSpeed, so the process group must exist before it.
     PartialState(cpu=cpu)
@@ -66,15 +73,19 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
 
 
 def optimizer_for(model: torch.nn.Module, recipe: TrainingParams) -> torch.optim.Optimizer:
-    """Return torch's fused AdamW over the trainable parameters, whatever the engine.
+    """Return the technique's optimizer over the trainable parameters; AdamW is torch's fused one, whatever the engine.
 
     DeepSpeed's CPU Adam is compiled on first use: two processor minutes and a C++ compiler.
+    bitsandbytes warns where a paged optimizer isn't, on a CPU.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options: dict[str, Any] = {
-        "lr": recipe["learning_rate"],
-        "betas": (0.9, 0.999),
-        "eps": 1e-8,
-        "weight_decay": recipe["weight_decay"],
-    }
-    return torch.optim.AdamW(parameters, fused=True, **options)
+    common: dict[str, Any] = {"lr": recipe["learning_rate"], "weight_decay": recipe["weight_decay"]}
+    adam = common | {"betas": (0.9, 0.999), "eps": 1e-8}
+    match recipe.get("optimizer", "adamw"):
+        case "adamw":
+            return torch.optim.AdamW(parameters, fused=True, **adam)
+        case "adafactor":
+            # The plan sets the rate.
+            return Adafactor(parameters, relative_step=False, scale_parameter=False, **common)
+        case name:
+            return AdamW8bit(parameters, is_paged=name == "paged-adamw-8bit", **adam)

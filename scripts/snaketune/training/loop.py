@@ -11,16 +11,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
+from snaketune.training.batches import collate, portions
 from snaketune.training.checkpoints import Checkpoints
+from snaketune.training.loss import answer_loss
 from snaketune.training.memory import peak_memory
-
-IGNORED = -100
 
 
 @dataclass
@@ -33,6 +32,7 @@ class Plan:
     warmup_share: float
     max_grad_norm: float
     checkpoint_steps: int
+    micro_batch_tokens: float = math.inf
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step (from 0): linear warm-up, then cosine decay to a tenth."""
@@ -41,87 +41,6 @@ class Plan:
             return self.learning_rate * (step + 1) / warmup
         done = (step - warmup) / max(1, len(self.batches) - warmup)
         return self.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2)
-
-
-def plan_batches(rows: Rows, batch_rows: int, epochs: int, seed: int) -> list[list[int]]:
-    """Return the row numbers of each global batch: shuffled by the seed, rows of similar length together."""
-    batches: list[list[int]] = []
-    for epoch in range(epochs):
-        generator = np.random.Generator(np.random.PCG64([seed, epoch]))
-        order = generator.permutation(len(rows))
-        grouped = [
-            sorted(part, key=lambda row: (len(rows.ids[row]), row))
-            for part in np.array_split(order, max(1, len(rows) // (batch_rows * 16)))
-        ]
-        flat = [int(row) for part in grouped for row in part]
-        cut = [flat[i : i + batch_rows] for i in range(0, len(flat), batch_rows)]
-        batches += [cut[i] for i in generator.permutation(len(cut))]
-    return batches
-
-
-def collate(rows: Rows, numbers: list[int], pad: int, device: torch.device) -> tuple[dict[str, Any], torch.Tensor]:
-    """Build model inputs and targets, padded on the left so that completions end together.
-
-    Logits are then needed only for the last k positions, which saves most of the head's work.
-
-    Returns:
-        Inputs with ``input_ids``, ``attention_mask`` and ``position_ids`` of shape (rows, longest)
-        and ``logits_to_keep`` = k; and targets of shape (rows, k - 1), IGNORED outside completions.
-    """
-    longest = max(len(rows.ids[n]) for n in numbers)
-    ids = torch.full((len(numbers), longest), pad)
-    mask = torch.zeros((len(numbers), longest), dtype=torch.long)
-    labels = torch.full((len(numbers), longest), IGNORED)
-    for i, n in enumerate(numbers):
-        row = torch.from_numpy(rows.ids[n].astype(np.int64))
-        ids[i, longest - len(row) :] = row
-        mask[i, longest - len(row) :] = 1
-        answers = torch.from_numpy(rows.answers[n]).clone()
-        answers[0] = False
-        labels[i, longest - len(row) :][answers] = row[answers]
-    keep = int((labels != IGNORED).any(0).long().flip(0).cumsum(0).argmax()) + 2
-    inputs = {
-        "input_ids": ids.to(device),
-        "position_ids": (mask.cumsum(1) - 1).clamp(min=0).to(device),
-        "logits_to_keep": keep,
-        "use_cache": False,
-    }
-    if not bool(mask.all()):
-        inputs["attention_mask"] = mask.to(device)
-    return inputs, labels[:, longest - keep + 1 :].to(device)
-
-
-def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
-    """Return the summed negative log-likelihood of the completion tokens, in nats."""
-    logits = model(**inputs).logits[:, :-1].float()
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-
-
-@torch.no_grad()
-def mean_loss(model: torch.nn.Module, rows: Rows, pad: int, device: torch.device, batch_rows: int) -> float:
-    """Return the mean negative log-likelihood per completion token, in nats."""
-    model.eval()
-    order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
-    total = sum(
-        float(answer_loss(model, *collate(rows, order[i : i + batch_rows], pad, device)))
-        for i in range(0, len(order), batch_rows)
-    )
-    model.train()
-    return total / rows.answer_tokens(order)
-
-
-def portions(batch: list[int], rank: int, world: int, rows: int) -> list[tuple[list[int], float]]:
-    """Split a rank's share of a global batch into micro-batches of at most ``rows``, each with its weight.
-
-    Every rank gets the same number, because under ZeRO forward and backward are collective: a rank
-    with no rows left repeats one with weight 0.
-    """
-    mine = batch[rank::world]
-    parts = [(mine[i : i + rows], 1.0) for i in range(0, len(mine), rows)]
-    most = -(-len(batch[::world]) // rows)
-    return parts + [(batch[:1], 0.0)] * (most - len(parts))
 
 
 @dataclass
@@ -193,22 +112,17 @@ class Fit:
         return entry
 
     def _step(self, step: int) -> dict[str, Any]:
-        batch, world, rank = self.plan.batches[step], self.accelerator.num_processes, self.accelerator.process_index
+        batch = self.plan.batches[step]
         answers = self.rows.answer_tokens(batch)
-        mine = portions(batch, rank, world, self.plan.micro_batch_rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(step)
-        total = torch.zeros((), device=self.accelerator.device)
-        for number, (part, weight) in enumerate(mine):
-            last = number + 1 == len(mine)
-            self.accelerator.sync_gradients = last
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss = answer_loss(self.model, *collate(self.rows, part, self.pad, self.accelerator.device)) * weight
-                if not torch.isfinite(loss):
-                    raise self._diverged(step, float(loss.detach()))
-                total += loss.detach()
-                # Gradients are averaged over ranks; the sum over the global batch needs the factor `world`.
-                self.accelerator.backward(loss * world / answers)
+        try:
+            total = self._gradients(step, answers)
+        except torch.OutOfMemoryError:
+            total = None
+        # Outside of the handler, whose traceback would keep the tensors.
+        if total is None:
+            raise self._out_of_memory(step)
         total = self.accelerator.reduce(total, "sum") / answers
         if self.plan.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.max_grad_norm)
@@ -216,6 +130,60 @@ class Fit:
         self.optimizer.zero_grad()
         tokens = (self.log[-1]["tokens"] if self.log else 0) + self.rows.tokens(batch)
         return {"step": step + 1, "loss": float(total), "learning_rate": self.plan.rate(step), "tokens": tokens}
+
+    def _gradients(self, step: int, answers: int) -> torch.Tensor:
+        """Add up the gradients of a batch with ``answers`` tokens to learn; return this rank's share of the loss."""
+        plan, world = self.plan, self.accelerator.num_processes
+        limits = (plan.micro_batch_rows, plan.micro_batch_tokens)
+        mine = portions(plan.batches[step], self.rows, self.accelerator.process_index, world, *limits)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, (part, weight) in enumerate(mine):
+            last = number + 1 == len(mine)
+            self.accelerator.sync_gradients = last
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self._loss(part) * weight
+                if not torch.isfinite(loss):
+                    raise self._diverged(step, float(loss.detach()))
+                total += loss.detach()
+                # Gradients are averaged over ranks; the sum over the global batch needs the factor `world`.
+                self.accelerator.backward(loss * world / answers)
+        return total
+
+    def _loss(self, numbers: list[int]) -> torch.Tensor:
+        return answer_loss(self.model, *collate(self.rows, numbers, self.pad, self.accelerator.device))
+
+    def _out_of_memory(self, step: int) -> UserError:
+        """Save what was learned before a step and return a message that names a micro-batch which fits.
+
+        Where ranks wait for each other, none is tried: it is the next smaller power of two.
+        """
+        plan, alone = self.plan, self.accelerator.num_processes == 1
+        by_tokens = plan.micro_batch_tokens < math.inf
+        key = "micro_batch_tokens" if by_tokens else "micro_batch_rows"
+        had = int(plan.micro_batch_tokens) if by_tokens else min(plan.micro_batch_rows, len(plan.batches[step]))
+        sizes = [2**power for power in reversed(range((had - 1).bit_length()))]
+        longest = sorted(range(len(self.rows)), key=lambda row: -len(self.rows.ids[row]))
+        tokens = len(self.rows.ids[longest[0]])
+        sizes = [size for size in sizes if not by_tokens or size >= tokens]
+        found = next((n for n in sizes if not alone or self._fits(longest[: n // tokens if by_tokens else n])), None)
+        self.optimizer.zero_grad()
+        if alone:
+            self._save(step)
+        advice = "lower max_tokens of the scenario, or set gradient_checkpointing: true or a smaller base_precision"
+        if found:
+            advice = f"set {key}: {found} in the technique's file and run it again: it resumes from {self.checkpoints.last() or 'the start'}"
+        return UserError(
+            f"{self.name}: out of memory at step {step + 1} of {len(plan.batches)} with {key}: {had} and rows of up to {tokens} tokens; {advice}"
+        )
+
+    def _fits(self, numbers: list[int]) -> bool:
+        self.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        try:
+            self.accelerator.backward(self._loss(numbers))
+        except torch.OutOfMemoryError:
+            return False
+        return True
 
     def _diverged(self, step: int, loss: float) -> UserError:
         kept = self.checkpoints.last()

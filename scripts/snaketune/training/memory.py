@@ -1,5 +1,6 @@
 """Measure memory and parameters of a training process; fix its threads."""
 
+import ctypes
 import math
 import os
 import resource
@@ -33,6 +34,17 @@ def limit_threads(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def return_freed_memory() -> None:
+    """Let glibc give large freed tensors back to the system at once.
+
+    Batches come in many lengths, and its heap fills with gaps between them: measured with SmolLM2 at
+    1,024 tokens, 3.6 GB instead of 2.4, at the same speed.
+    """
+    # M_MMAP_THRESHOLD, in bytes; other C libraries have no such option.
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(-3, 2**20)
 
 
 def peak_memory() -> int:
@@ -90,11 +102,15 @@ def model_state_bytes(model: torch.nn.Module, optimizer: Any, engine: EnginePara
         for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
             masters += getattr(optimizer, name, [])
         optimizer = optimizer.optimizer
-    states = (
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
-    )
+    # Tables of 8-bit optimizers are shared.
+    states = {
+        id(value): value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    }
     return {
         "weight_bytes": tensor_bytes(held_tensors(model)),
         "gradient_bytes": trainable // shards,
-        "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states),
+        "optimizer_bytes": tensor_bytes(masters) + tensor_bytes(states.values()),
     }

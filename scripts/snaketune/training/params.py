@@ -3,10 +3,15 @@
 Standard library only: whoever plans a run reads these without importing torch.
 """
 
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
-# Rows of a validation batch: no gradients are kept, so memory is not the limit.
-VALIDATION_ROWS = 32
+# Most rows and, with padding, tokens of a validation batch: it keeps nothing for a backward pass.
+VALIDATION_ROWS, VALIDATION_TOKENS = 32, 16384
+# Most logits in memory at once, 64 MiB in fp32: above that the loss is computed in chunks.
+LOGITS_AT_ONCE = 2**24
+# Formats that a base can have and be computed in.
+HALF = ("bf16", "fp16")
 # Largest DeepSpeed communication bucket, in elements. Buckets are allocated whole: DeepSpeed's
 # default of 5e8 elements would dwarf a small model.
 BUCKET_ELEMENTS = 50_000_000
@@ -41,6 +46,9 @@ class TrainingParams(TypedDict):
     threads: int
     batch_rows: int
     micro_batch_rows: int
+    micro_batch_tokens: NotRequired[int]
+    gradient_checkpointing: NotRequired[bool | str]
+    optimizer: NotRequired[str]
     epochs: int
     learning_rate: float
     warmup_share: float
@@ -49,6 +57,12 @@ class TrainingParams(TypedDict):
     seed: int
     keep_weights: bool
     steps: NotRequired[int]
+
+
+def computed_in(recipe: Mapping[str, Any]) -> str:
+    """Return the format of matrix products: that of a 16-bit base, or else ``compute_precision``."""
+    base: str = recipe["base_precision"]
+    return base if base in HALF else recipe["compute_precision"]
 
 
 class PretrainingParams(TypedDict):

@@ -26,9 +26,11 @@ from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
 from snaketune.training.adapters import attach, load_adapter, merge, prefix_of, taken_from_base
 from snaketune.training.base_model import load_base
+from snaketune.training.batches import collate, plan_batches
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan, answer_loss, collate, plan_batches
+from snaketune.training.loop import Fit, Plan
+from snaketune.training.loss import answer_loss
 from snaketune.training.memory import model_state_bytes
 from snaketune.training.prefix import read_prefix, write_prefix
 

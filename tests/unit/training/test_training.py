@@ -1,6 +1,7 @@
 """Training: data order, loss, learning rate, and going on after an interruption."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from transformers import Phi3ForCausalLM
 
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
+from snaketune.training.batches import IGNORED, collate, plan_batches, portions
 from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
-from snaketune.training.loop import IGNORED, Fit, Plan, answer_loss, collate, mean_loss, plan_batches, portions
+from snaketune.training.loop import Fit, Plan
+from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.memory import limit_threads
 
 CPU = torch.device("cpu")
@@ -88,7 +91,8 @@ def test_rows_are_aligned_to_the_right() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 8))
 def test_ranks_share_a_batch_in_equally_many_micro_batches(count: int, world: int, rows: int) -> None:
-    found = [portions(list(range(count)), rank, world, rows) for rank in range(world)]
+    same = rows_of([2] * count)
+    found = [portions(list(range(count)), same, rank, world, rows, math.inf) for rank in range(world)]
     assert len({len(one) for one in found}) == 1
     assert max(len(part) for one in found for part, _ in one) <= rows
     counted = [row for one in found for part, weight in one for row in part if weight == 1]

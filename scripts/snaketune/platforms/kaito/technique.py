@@ -183,6 +183,11 @@ class KaitoTechnique(Technique):
             raise ValueError("adapter.options.lora_alpha must be a whole number for KAITO")
         if self.engine.type != "torch" or self.world_size != 1:
             raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
+        if self.base_precision not in ("fp32", "nf4"):
+            raise ValueError(f"base_precision {self.base_precision}: KAITO has fp32 and nf4")
+        own = {"micro_batch_tokens", "gradient_checkpointing", "optimizer"} & self.model_dump().keys()
+        if own:
+            raise ValueError(f"leave out {', '.join(sorted(own))}: KAITO has no such option")
         return self
 
     def batches(self, rows: int) -> tuple[int, int]:

@@ -1,0 +1,89 @@
+"""The loss over answers, with at most so many logits in memory at once."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from snaketune.data.tokens import Rows
+from snaketune.training.batches import IGNORED, collate, cut
+from snaketune.training.params import LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
+
+
+def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
+    """Return the summed negative log-likelihood of the completion tokens, in nats.
+
+    Where all logits together are too many, they are computed for the completion tokens alone, in chunks.
+    """
+    # Below peft's, DDP's or DeepSpeed's wrappers.
+    causal = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    if targets.numel() * causal.config.vocab_size <= LOGITS_AT_ONCE:
+        return _cross_entropy(model(**inputs).logits[:, :-1].flatten(0, 1), targets.flatten())
+    losses: list[torch.Tensor] = []
+
+    def compute(decoder: torch.nn.Module, _: Any, output: Any) -> None:
+        kept = output.last_hidden_state[:, -targets.shape[1] - 1 : -1]
+        losses.append(_chunked_loss(causal, kept[targets != IGNORED], targets[targets != IGNORED]))
+        # What the head then computes as usual is one position, which nothing reads.
+        output.last_hidden_state = output.last_hidden_state[:, -1:]
+
+    # Within the forward pass, so that autocast and the wrappers' gathering of weights apply.
+    hook = causal.base_model.register_forward_hook(compute)
+    try:
+        model(**{**inputs, "logits_to_keep": 1})
+    finally:
+        hook.remove()
+    return losses[0]
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+
+
+class _Head:
+    """A causal language model whose decoder returns given hidden states: what remains is the head of its family.
+
+    Gemma caps its logits and Granite scales them, for example.
+    """
+
+    def __init__(self, model: PreTrainedModel, hidden: torch.Tensor):
+        self.model_with_head = model
+        given = BaseModelOutputWithPast(last_hidden_state=hidden)  # type: ignore[arg-type]
+        setattr(self, model.base_model_prefix, lambda *_, **__: given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model_with_head, name)
+
+    def logits(self) -> torch.Tensor:
+        found: torch.Tensor = type(self.model_with_head).forward(self).logits
+        return found
+
+
+def _chunked_loss(causal: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of hidden states (positions, width); the backward pass computes the logits of a chunk again."""
+
+    def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return _cross_entropy(_Head(causal, hidden[None]).logits()[0], targets)
+
+    size = max(1, LOGITS_AT_ONCE // causal.config.vocab_size)
+    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    return torch.stack([torch.utils.checkpoint.checkpoint(loss, *part, use_reentrant=False) for part in parts]).sum()
+
+
+@torch.no_grad()
+def mean_loss(
+    model: torch.nn.Module,
+    rows: Rows,
+    pad: int,
+    device: torch.device,
+    most_rows: int = VALIDATION_ROWS,
+    most_tokens: int = VALIDATION_TOKENS,
+) -> float:
+    """Return the mean negative log-likelihood per completion token, in nats."""
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
+    parts = cut(order, rows, most_rows, most_tokens)
+    total = sum(float(answer_loss(model, *collate(rows, part, pad, device))) for part in parts)
+    model.train()
+    return total / rows.answer_tokens(order)
