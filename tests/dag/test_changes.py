@@ -132,6 +132,11 @@ CHANGES = {
         {"merge_adapter lora"} | after_merged("lora") | EVALUATIONS | PARITY | END,
     ),
     "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
+    "the tokens in memory at once": (
+        (LORA, "learning_rate:", "micro_batch_tokens: 512\nlearning_rate:"),
+        trained("lora"),
+    ),
+    "a budget of merging into 16 bits": ((CONFIG, "kl_divergence: 1.0e-2", "kl_divergence: 2.0e-2"), SETTINGS),
     "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
     "rank and alpha swapped": ((LORA, "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"), trained("lora")),
     "a learning rate": ((LORA, "phi3-1m: 3.0e-3", "phi3-1m: 1.0e-3"), trained("lora")),
