@@ -163,6 +163,8 @@ class Technique(Strict):
             raise ValueError(f"base_precision {base} needs engine.type: torch, as DeepSpeed would make it fp32")
         if self.optimizer != "adamw" and deepspeed:
             raise ValueError(f"optimizer {self.optimizer} needs engine.type: torch, as DeepSpeed has none such")
+        if self.gradient_checkpointing == "feed-forward" and deepspeed:
+            raise ValueError("gradient_checkpointing: feed-forward needs engine.type: torch: use true with DeepSpeed")
         if self.gradient_checkpointing is True and prefix:
             raise ValueError("gradient_checkpointing: true would lose a prefix's keys and values: use feed-forward")
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:

@@ -137,8 +137,8 @@ def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
         # peft refuses to merge (IA)³ while a model says so of itself.
         model.is_loaded_in_8bit = model.is_loaded_in_4bit = False
     model.float()
-    merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    return merged.to(dtype_of(precision))
+    merged: torch.nn.Module = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    return merged.to(dtype_of(precision))  # type: ignore[return-value]
 
 
 def prefix_of(model: PeftModel) -> list[Layer]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
-from bitsandbytes.optim import AdamW8bit
+from bitsandbytes.optim.adamw import AdamW8bit
 from transformers.optimization import Adafactor
 
 from snaketune.core.errors import UserError

@@ -274,6 +274,7 @@ def test_an_adapter_of_any_base_is_trained_in_fp32_and_merged_into_its_type(
         ("lora-zero3", {"base_precision": "bf16"}, "DeepSpeed would make it fp32"),
         ("zero2", {"optimizer": "adamw-8bit"}, "optimizer adamw-8bit needs engine.type: torch"),
         ("lora", {"optimizer": "adam"}, "optimizer"),
+        ("zero2", {"gradient_checkpointing": "feed-forward"}, "use true with DeepSpeed"),
         ("peft-prefix", {"gradient_checkpointing": True}, "would lose a prefix's keys and values: use feed-forward"),
         ("lora", {"gradient_checkpointing": "attention"}, "gradient_checkpointing"),
         ("lora", {"micro_batch_tokens": 0}, "micro_batch_tokens"),
