@@ -136,7 +136,10 @@ CHANGES = {
         (LORA, "learning_rate:", "micro_batch_tokens: 512\nlearning_rate:"),
         trained("lora"),
     ),
-    "a budget of merging into 16 bits": ((CONFIG, "bf16: {kl_divergence: 0.05", "bf16: {kl_divergence: 0.06"), SETTINGS),
+    "a budget of merging into 16 bits": (
+        (CONFIG, "bf16: {kl_divergence: 0.05", "bf16: {kl_divergence: 0.06"),
+        SETTINGS,
+    ),
     "a technique's rank": ((LORA, "r: 8", "r: 4"), trained("lora")),
     "rank and alpha swapped": ((LORA, "r: 8\n    lora_alpha: 16", "r: 16\n    lora_alpha: 8"), trained("lora")),
     "a learning rate": ((LORA, "phi3-1m: 3.0e-3", "phi3-1m: 1.0e-3"), trained("lora")),
