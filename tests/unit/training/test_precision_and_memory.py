@@ -18,8 +18,9 @@ from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
-from snaketune.dag.estimates import UNKNOWN, training_memory
+from snaketune.dag.estimates import training_memory
 from snaketune.dag.recipes import Recipes
+from snaketune.dag.shape import UNKNOWN
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training import loop, loss, recomputation
 from snaketune.training.adapters import attach, load_adapter, merge
