@@ -95,5 +95,5 @@ def test_no_training_result_depends_on_the_version_of_snakemake_or_dvc() -> None
 @pytest.mark.parametrize("name", ["train", "export", "publish", "workflow", "dev"])
 def test_every_requirement_is_locked(name: str) -> None:
     asked = (ENVIRONMENTS / name / "requirements.in").read_text().splitlines()
-    names = {re.split(r"[\[=<>]", line)[0].lower() for line in asked if line and not line.startswith(("#", "-"))}
+    names = {re.split(r"[\[=<> ;]", line)[0].lower() for line in asked if line and not line.startswith(("#", "-"))}
     assert names - {line.split("==")[0] for line in pins(name)} == set()
