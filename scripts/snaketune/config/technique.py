@@ -162,7 +162,7 @@ class Technique(Strict):
         if base in ("bf16", "fp16", "int8") and deepspeed:
             raise ValueError(f"base_precision {base} needs engine.type: torch, as DeepSpeed would make it fp32")
         if self.optimizer != "adamw" and deepspeed:
-            raise ValueError(f"optimizer {self.optimizer} needs engine.type: torch, as DeepSpeed has none such")
+            raise ValueError(f"optimizer {self.optimizer} needs engine.type: torch: DeepSpeed does not support it")
         if self.gradient_checkpointing == "feed-forward" and deepspeed:
             raise ValueError("gradient_checkpointing: feed-forward needs engine.type: torch: use true with DeepSpeed")
         if self.gradient_checkpointing is True and prefix:

@@ -38,8 +38,12 @@ def set_up(workflow: Any) -> None:
 
 
 def runs_here(workflow: Any) -> bool:
-    """Return True if jobs run on this machine: a cluster is told how many may be in its queue (`jobs`)."""
-    return workflow.resource_settings.nodes is None
+    """Return True if jobs run on this machine: a cluster's profile sets `jobs` and no cores, of which a dry run then has one.
+
+    The executor isn't known yet while rules are read, and `-j` beside the `cores` of a profile sets both.
+    """
+    settings = workflow.resource_settings
+    return settings.nodes is None or (settings.cores or 1) > 1
 
 
 def _count_gpus(workflow: Any) -> None:

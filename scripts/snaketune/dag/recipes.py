@@ -110,7 +110,7 @@ class Recipes(Cells):
         parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
         base = "" if technique == "base" else self.techniques[technique].base_precision
         own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)
-        parity["budgets"] |= {MERGED: own} if own else {}
+        parity["budgets"] |= {MERGED: own} if own is not None else {}
         return {
             **parity,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),

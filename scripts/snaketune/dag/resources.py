@@ -48,7 +48,8 @@ class JobResources:
     @property
     def counts_gpus(self) -> bool:
         """Return True if a profile, --resources or this machine says how many GPUs there are."""
-        return self.workflow is not None and "gpu" in self.workflow.global_resources
+        counted = self.workflow.global_resources.get("gpu") if self.workflow is not None else None
+        return counted is not None and int(counted.value or 0) > 0
 
     def one_gpu(self, wildcards: Any) -> int:
         return int(self.counts_gpus)

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import IGNORED, collate, cut
@@ -18,13 +17,13 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
     """
     # Below peft's, DDP's or DeepSpeed's wrappers.
     causal = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-    if targets.numel() * causal.config.vocab_size <= LOGITS_AT_ONCE:
+    if targets.numel() * causal.config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
         return _cross_entropy(model(**inputs).logits[:, :-1].flatten(0, 1), targets.flatten())
     losses: list[torch.Tensor] = []
 
     def compute(decoder: torch.nn.Module, _: Any, output: Any) -> None:
         kept = output.last_hidden_state[:, -targets.shape[1] - 1 : -1]
-        losses.append(_chunked_loss(causal, kept[targets != IGNORED], targets[targets != IGNORED]))
+        losses.append(_chunked_loss(causal, output, kept[targets != IGNORED], targets[targets != IGNORED]))
         # What the head then computes as usual is one position, which nothing reads.
         output.last_hidden_state = output.last_hidden_state[:, -1:]
 
@@ -42,14 +41,14 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 class _Head:
-    """A causal language model whose decoder returns given hidden states: what remains is the head of its family.
+    """A causal language model whose decoder returns its output with given hidden states: what remains is the family's head.
 
-    Gemma caps its logits and Granite scales them, for example.
+    Gemma caps its logits and Granite scales them, for example; mixtures of experts read more of the output.
     """
 
-    def __init__(self, model: PreTrainedModel, hidden: torch.Tensor):
+    def __init__(self, model: PreTrainedModel, output: Any, hidden: torch.Tensor):
         self.model_with_head = model
-        given = BaseModelOutputWithPast(last_hidden_state=hidden)  # type: ignore[arg-type]
+        given = type(output)(**{**output, "last_hidden_state": hidden})
         setattr(self, model.base_model_prefix, lambda *_, **__: given)
 
     def __getattr__(self, name: str) -> Any:
@@ -60,13 +59,13 @@ class _Head:
         return found
 
 
-def _chunked_loss(causal: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _chunked_loss(causal: PreTrainedModel, output: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the loss of hidden states (positions, width); the backward pass computes the logits of a chunk again."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return _cross_entropy(_Head(causal, hidden[None]).logits()[0], targets)
+        return _cross_entropy(_Head(causal, output, hidden[None]).logits()[0], targets)
 
-    size = max(1, LOGITS_AT_ONCE // causal.config.vocab_size)
+    size = max(1, LOGITS_AT_ONCE // causal.config.get_text_config().vocab_size)
     parts = zip(hidden.split(size), targets.split(size), strict=True)
     return torch.stack([torch.utils.checkpoint.checkpoint(loss, *part, use_reentrant=False) for part in parts]).sum()
 

@@ -43,7 +43,7 @@ for name in names:
         one = Wildcards(fromdict={"model": name, "scenario": "classification", "technique": technique, "seed": "1"})
         rule = "train_all_weights" if technique == "full" else "train_adapter"
         asked = {"parameters": JobResources(matrix, None).shape(name).parameters}
-        for where, workflow in (("cpu", None), ("gpu", SimpleNamespace(global_resources={"gpu": 1}))):
+        for where, workflow in (("cpu", None), ("gpu", SimpleNamespace(global_resources={"gpu": SimpleNamespace(value=1)}))):
             needs = JobResources(matrix, workflow)
             needs._nodes = lambda *_, **given: 1
             asked[where] = needs.training_memory(one, [], 1, 1, rule)

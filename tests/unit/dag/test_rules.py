@@ -111,7 +111,10 @@ def test_several_ranks_or_deepspeed_need_a_launcher(monkeypatch: pytest.MonkeyPa
 
 def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_are_counted() -> None:
     assert [rising(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
-    counted, uncounted = (SimpleNamespace(global_resources=found) for found in ({"gpu": 8}, {}))
+    counted, uncounted = (
+        SimpleNamespace(global_resources=found)
+        for found in ({"gpu": SimpleNamespace(value=8)}, {"gpu": SimpleNamespace(value=0)})
+    )
     needs = JobResources(matrix(), counted)
     asked = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
     assert asked == [1, 0]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models import tiny_phi3
 from support.training_runs import recipe_of, rows_to_learn
-from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, PhiConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, PhiConfig, Qwen3MoeConfig
 
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
@@ -47,6 +47,7 @@ FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES),
     "gemma2": Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0),
     "granite": GraniteConfig(**SIZES, logits_scaling=3.0),
+    "qwen3_moe": Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
     "phi": PhiConfig(**SIZES),
 }
 
