@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import gpus
 from snaketune.dag.process import runs_here
-from snaketune.dag.resources import JobResources, trains
+from snaketune.dag.resources import SNAKEMAKES, JobResources, trains
 
 COLUMNS = (
     "step", "jobs", "cores", "GPUs", "memory GB", "GPU GB", "disk GB", "minutes", "core-hours", "GPU-hours"
@@ -174,12 +174,14 @@ def table(jobs: list[Job]) -> str:
 
 def settings(job: Job, limit: float) -> str:
     """Return what makes a training fit ``limit`` MB, as a sentence."""
-    found = JobResources.read.fitting(job.wildcards, limit * 1e6)
+    # A job also asks for Snakemake's own memory, but not of a GPU.
+    own = 0 if job.gpus else SNAKEMAKES
+    found = JobResources.read.fitting(job.wildcards, (limit - own) * 1e6)
     if not found:
         return "No setting makes it fit: take a smaller model or technique, or another machine."
     change, needed = found
     keys = ", ".join(f"`{key}: {str(value).lower()}`" for key, value in change.items())
-    return f"With {keys} in config/techniques/{job.technique}.yaml it takes {gigabytes(needed / 1e6)} GB."
+    return f"With {keys} in config/techniques/{job.technique}.yaml it takes {gigabytes(needed / 1e6 + own)} GB."
 
 
 def worst(jobs: list[Job], kind: str, limit: float) -> list[Job]:

@@ -51,5 +51,5 @@ def fitting(
     technique: Technique, longest: int, estimate: Callable[[dict[str, Any]], float], limit: float
 ) -> tuple[dict[str, Any], float] | None:
     """Return the first change with which the estimated bytes are within ``limit``, and that estimate."""
-    found = ((change, estimate(change)) for change in variants(technique, longest))
+    found = ((change, estimate(change)) for change in variants(technique, longest) if change)
     return next(((change, needed) for change, needed in found if needed <= limit), None)

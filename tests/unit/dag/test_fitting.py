@@ -40,7 +40,8 @@ def test_a_change_is_only_recommended_if_it_is_enough() -> None:
     change, needed = fitting(lora, 512, estimate, 3) or ({}, 0)
     assert change["base_precision"]
     assert needed <= 3
-    assert fitting(lora, 512, estimate, 10) == ({}, 10)
+    change, _ = fitting(lora, 512, estimate, 10) or ({}, 0)
+    assert change  # what is there already is no recommendation
     assert fitting(lora, 512, estimate, -9) is None
 
 
