@@ -160,7 +160,10 @@ class Fit:
         plan, alone = self.plan, self.accelerator.num_processes == 1
         by_tokens = plan.micro_batch_tokens < math.inf
         key = "micro_batch_tokens" if by_tokens else "micro_batch_rows"
-        had = int(plan.micro_batch_tokens) if by_tokens else min(plan.micro_batch_rows, len(plan.batches[step]))
+        share = len(plan.batches[step][:: self.accelerator.num_processes])
+        had = int(plan.micro_batch_tokens) if by_tokens else min(plan.micro_batch_rows, share)
+        # Else accelerate keeps the gradients of the micro-batches before the failed one.
+        self.accelerator.sync_gradients = True
         sizes = [2**power for power in reversed(range((had - 1).bit_length()))]
         longest = sorted(range(len(self.rows)), key=lambda row: -len(self.rows.ids[row]))
         tokens = len(self.rows.ids[longest[0]])
