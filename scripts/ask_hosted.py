@@ -50,9 +50,7 @@ def main() -> None:
     rows = files.read_jsonl(arguments.rows)
     for number, row in enumerate(rows, start=1):
         if more := beyond_texts(row):
-            raise UserError(
-                f"{arguments.rows}, line {number}: services are asked texts only, found {more}: leave it out"
-            )
+            raise UserError(f"{arguments.rows}, line {number}: services take text only, found {more}: leave it out")
     if not recipe["max_new_tokens"]:
         # A service's tokenizer isn't here, but a token has a byte or more.
         recipe["max_new_tokens"] = max(len(row["messages"][-1]["content"].encode()) for row in rows)
