@@ -15,6 +15,7 @@ from snaketune.core.layout import SPLITS
 from snaketune.data import gate
 from snaketune.data.examples import Example
 from snaketune.data.findings import Findings
+from snaketune.data.formats import write_prepared
 from snaketune.data.normalize import Normalizer
 from snaketune.data.params import DataParams, ScenarioParams, SourceParams, origin
 from snaketune.data.raw_rows import Faults
@@ -149,7 +150,7 @@ def main() -> None:
     }
     described = card(len(examples) + malformed, kept, rows, findings, scenario) | {"gate": verdict}
     for split in SPLITS:
-        files.write_jsonl(out / f"{split}.jsonl", rows[split])
+        write_prepared(out / f"{split}.jsonl", rows[split])
     described["sha256"] = {split: files.sha256(out / f"{split}.jsonl") for split in SPLITS}
     files.write_json(out / "card.json", described)
     manifest.record(out, arguments.recipe, sources, [out / "card.json", *(out / f"{split}.jsonl" for split in SPLITS)])

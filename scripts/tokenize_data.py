@@ -13,7 +13,7 @@ from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
 from snaketune.data.chat_rendering import Pair, chat_tokens, positions, text_tokens
-from snaketune.data.formats import exchange
+from snaketune.data.formats import exchange, write_prepared
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
 
@@ -187,7 +187,7 @@ def main() -> None:
     }
     needed = decoding(tokenizer, base, kept, data, recipe["novelty"])
 
-    files.write_jsonl(out / "test/test.jsonl", kept)
+    write_prepared(out / "test/test.jsonl", kept)
     files.write_json(out / "test/decoding.json", needed)
     sources = {"training": [base / name for name in used if name != "generation_config.json"]}
     sources["test"] = [*(base / name for name in used), data / "card.json"]

@@ -1,5 +1,6 @@
 """The typed model of a scenario: its task, where its data come from, how it is checked and scored."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
@@ -59,7 +60,7 @@ class Source(Strict):
             if isinstance(splits, dict) and "train" not in splits:
                 raise ValueError(f"{key} needs train; validation and test are taken from it where they are missing")
         if isinstance(self.path, list):
-            if len(set(self.paths)) < len(self.paths):
+            if len({Path(path).resolve() for path in self.paths}) < len(self.paths):
                 raise ValueError("path names a file twice; give it a greater weight")
             if len({part.weight is None for part in self.path}) > 1:
                 raise ValueError("path: give every file a weight, or none")

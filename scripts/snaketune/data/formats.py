@@ -1,9 +1,11 @@
 """The values of a raw row, checked and converted to what its task needs; conversations in their common formats."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from snaketune.core.files import write_text
 from snaketune.data.examples import Fields
 from snaketune.data.raw_rows import Fault, describe
 from snaketune.data.strict_json import checked, parsed
@@ -128,7 +130,7 @@ def _message(message: Any, name: str) -> dict[str, Any]:
         if key not in (*columns, *LEARNED, *LABELS, *used):
             hint = f"leave it out, or write it into {columns[1]}"
             raise Fault(cell.name, f"isn't used, found {describe(cell.value)}; {hint}")
-    more = {key: used[key](given[key]) for key in used if key in given}
+    more = {key: value for key in used if key in given and (value := used[key](given[key]))}
     only_calls = more.get("tool_calls") and columns[1] not in given
     content = "" if only_calls else _content(Cell(message.get(columns[1]), f"{name}.{columns[1]}"))
     learned = [_learned(Cell(message[key], f"{name}.{key}"), role) for key in LEARNED if key in message]
@@ -140,6 +142,8 @@ def _content(cell: Cell) -> str:
     parts = cell.value if isinstance(cell.value, list) and cell.value else []
     for number, part in enumerate(parts):
         used = isinstance(part, dict) and {key for key, value in part.items() if value not in EMPTY}
+        if isinstance(part, dict) and part.get("text") == "" and part.get("type", "text") == "text":
+            raise Fault(f"{cell.name}[{number}].text", "empty; leave the part out")
         if not used or part.get("type", "text") != "text" or not {"text"} <= used <= {"type", "text"}:
             found = f'expected {{"type": "text", "text": …}}, found {describe(part)}; only texts are learned'
             raise Fault(f"{cell.name}[{number}]", found)
@@ -150,18 +154,41 @@ def _content(cell: Cell) -> str:
 
 
 def _parsed(cell: Cell) -> Any:
-    """Return a value that may be given as a JSON text."""
-    if not isinstance(cell.value, str):
-        return cell.value
+    """Return a value that may be given as a JSON text; otherwise it must be one that JSON can write.
+
+    Parquet and the hub have other values, and fill in the keys of other rows with nulls.
+    """
     try:
-        return checked({"": parsed(cell.value)})[""]
+        found = parsed(cell.value) if isinstance(cell.value, str) else cell.value
     except ValueError as error:
-        raise Fault(cell.name, str(error.args[-1]).removeprefix(": ")) from None
+        raise Fault(cell.name, error.args[-1]) from None
+    try:
+        return checked({cell.name: found})[cell.name]
+    except ValueError as error:
+        name, _, flaw = error.args[0].partition(": ")
+        raise Fault(name, flaw) from None
+
+
+def _without_nulls(cell: Cell) -> Cell:
+    """Refuse an object with nulls: those of Parquet and the hub are keys of other rows, which would be learned."""
+    # Grows while it is read.
+    found = [] if isinstance(cell.value, str) else [cell]
+    for one in found:
+        if isinstance(one.value, dict):
+            found += [Cell(value, f"{one.name}.{key}") for key, value in one.value.items()]
+            if nulls := [key for key, value in one.value.items() if value is None]:
+                hint = f"leave the key out, or give {cell.name} as a JSON text (Parquet gives a row the keys of others)"
+                raise Fault(f"{one.name}.{nulls[0]}", f"null; {hint}")
+        elif isinstance(one.value, list):
+            found += [Cell(value, f"{one.name}[{number}]") for number, value in enumerate(one.value)]
+    return cell
 
 
 def _listed(cell: Cell, expected: str) -> list[dict[str, Any]]:
     """Return a list of objects, which may be given as a JSON text, with the function that each has, or is."""
-    found = _parsed(cell)
+    found: Any = None if cell.value in EMPTY else _parsed(cell)
+    if found in EMPTY:
+        return []
     for one in found if isinstance(found, list) else [None]:
         function = one.get("function", one) if isinstance(one, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -169,12 +196,23 @@ def _listed(cell: Cell, expected: str) -> list[dict[str, Any]]:
     return list(found)
 
 
+def _tools(cell: Cell) -> list[dict[str, Any]]:
+    """Return tools as templates expect them, also where a function is given bare."""
+    found = []
+    for tool in _listed(_without_nulls(cell), "a list of functions, each with its name"):
+        bare = {key: value for key, value in tool.items() if (key, value) != ("type", "function")}
+        found.append(tool if "function" in tool else {"type": "function", "function": bare})
+    return found
+
+
 def _calls(cell: Cell) -> list[dict[str, Any]]:
     """Return calls with their arguments as objects, which templates expect; OpenAI writes these as JSON texts."""
     expected, calls = 'a list of calls {"function": {"name": …, "arguments": {…}}}', list[dict[str, Any]]()
     for number, call in enumerate(_listed(cell, expected)):
-        function, place = call.get("function", call), f"{cell.name}[{number}].arguments"
-        arguments = _parsed(Cell(function.get("arguments"), place))
+        function, within = call.get("function", call), ".function" if "function" in call else ""
+        place = f"{cell.name}[{number}]{within}.arguments"
+        given = Cell(function.get("arguments"), place)
+        arguments = _parsed(given if isinstance(cell.value, str) else _without_nulls(given))
         if not isinstance(arguments, dict):
             raise Fault(place, f"expected an object, found {describe(arguments)}")
         label = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
@@ -194,6 +232,19 @@ def said(message: dict[str, Any]) -> str:
     """Return all that a turn says: its reasoning, its text and its calls."""
     calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
     return "\n".join(part for part in (message.get("reasoning_content"), message["content"], *calls) if part)
+
+
+def _sorted(value: Any) -> Any:
+    """Sort keys, but those of tools and calls: templates write these in the order in which they are given."""
+    if isinstance(value, dict):
+        return {key: one if key in ("tools", "tool_calls") else _sorted(one) for key, one in sorted(value.items())}
+    return [_sorted(one) for one in value] if isinstance(value, list) else value
+
+
+def write_prepared(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write prepared rows as JSONL."""
+    lines = (json.dumps(_sorted(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_text(path, "".join(lines))
 
 
 def beyond_texts(row: dict[str, Any]) -> str:
@@ -234,9 +285,8 @@ def _alpaca(cells: Cells) -> Messages:
 
 def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
     def build(cells: Cells) -> Fields:
-        tools = cells.get("tools", Cell(None, ""))
-        told = {} if tools.value in EMPTY else {"tools": _listed(tools, "a list of functions, each with its name")}
-        return {"messages": read(cells), **told}
+        tools = _tools(cells.get("tools", Cell(None, "tools")))
+        return {"messages": read(cells), **({"tools": tools} if tools else {})}
 
     return Format(name, columns, build, (*optional, "tools"), UNUSED)
 

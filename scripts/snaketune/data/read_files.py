@@ -37,7 +37,7 @@ def read_rows(source: SourceParams, faults: Faults) -> Iterator[Row]:
     given = source["path"] or {}
     # In the order of the splits: the keys of --recipe are sorted.
     if isinstance(given, list):
-        files = [("", part["path"], part["path"]) for part in given]
+        files = [("", part["path"], f"{n}/{Path(part['path']).name}") for n, part in enumerate(given, start=1)]
     elif isinstance(given, dict):
         files = [(split, given[split], f"{split}/{Path(given[split]).name}") for split in SPLITS if split in given]
     else:

@@ -1,4 +1,4 @@
-"""Parse JSON, refusing what Python's parser accepts: duplicate keys, NaN, lone surrogates."""
+"""Parse JSON, refusing what Python's parser accepts: duplicate keys, NaN, lone surrogates; values that JSON can't write."""
 
 import collections
 import json
@@ -38,7 +38,7 @@ def parsed(text: str) -> Any:
 
 
 def _flaw(row: dict[str, Any]) -> str | None:
-    """Return the field and the flaw of a value that Python's parser accepts though it is no JSON, or no text."""
+    """Return the field and the flaw of a value that Python's parser or Parquet gives though it is no JSON, or no text."""
     # Grows while it is read, so that no depth is too deep.
     found: list[tuple[str, Any]] = [("", row)]
     for name, value in found:
@@ -53,6 +53,8 @@ def _flaw(row: dict[str, Any]) -> str | None:
             found += [(f"{name}.{key}" if name else key, one) for key, one in value.items()]
         elif isinstance(value, list):
             found += [(f"{name}[{number}]", one) for number, one in enumerate(value)]
+        elif value is not None and not isinstance(value, str | int | float):
+            return f"{name}: {describe(value)} is no JSON; write it as a text"
     return None
 
 

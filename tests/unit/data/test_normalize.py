@@ -1,5 +1,6 @@
 """Rows of every format become the examples of their task."""
 
+import datetime
 import json
 from typing import Any
 
@@ -96,8 +97,72 @@ def test_a_task_of_texts_refuses_what_it_would_drop(more: dict[str, Any]) -> Non
 @pytest.mark.parametrize("arguments", ["[1]", "{", '{"a": 1, "a": 2}', '{"a": NaN}', None])
 def test_the_arguments_of_a_call_are_an_object(arguments: Any) -> None:
     call = {"function": {"name": "weather", "arguments": arguments}}
+    with pytest.raises(UserError, match=r"a\.jsonl:1: messages\[1\]\.tool_calls\[0\]\.function\.arguments"):
+        fields("chat", calling(call))
     with pytest.raises(UserError, match=r"a\.jsonl:1: messages\[1\]\.tool_calls\[0\]\.arguments"):
-        fields("chat", {"messages": [TURNS[0], TURNS[1] | {"tool_calls": [call]}]})
+        fields("chat", calling(call["function"]))
+
+
+def calling(*calls: Any) -> dict[str, Any]:
+    return {"messages": [TURNS[0], TURNS[1] | {"tool_calls": list(calls)}]}
+
+
+WHEN = datetime.datetime(2024, 7, 26)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (WHEN, r"datetime.* is no JSON; write it as a text"),
+        (b"x", r"b'x' is no JSON"),
+        ([("a", 1)], r"is no JSON"),
+        (float("nan"), r"nan is no JSON"),
+    ],
+)
+def test_a_value_that_json_cannot_write_is_refused_by_line(value: Any, says: str) -> None:
+    arguments = {"at": [value]}
+    call = {"function": {"name": "weather", "arguments": arguments}}
+    with pytest.raises(
+        UserError, match=rf"a\.jsonl:1: messages\[1\]\.tool_calls\[0\]\.function\.arguments\.at\[0\].*{says}"
+    ):
+        fields("chat", calling(call))
+    with pytest.raises(UserError, match=rf"a\.jsonl:1: tools\[0\]\.parameters\.at\[0\].*{says}"):
+        fields("chat", {"messages": TURNS, "tools": [{"name": "weather", "parameters": arguments}]})
+
+
+def test_a_null_that_another_row_may_have_caused_is_refused_and_one_in_a_json_text_kept() -> None:
+    arguments = {"city": "Oslo", "when": {"day": None}}
+    call = {"function": {"name": "weather", "arguments": arguments}}
+    with pytest.raises(
+        UserError,
+        match=r"tool_calls\[0\]\.function\.arguments\.when\.day: null; leave the key out, or give .* as a JSON text",
+    ):
+        fields("chat", calling(call))
+    tool = {"name": "weather", "parameters": arguments}
+    with pytest.raises(UserError, match=r"1: tools\[0\]\.parameters\.when\.day: null; .* give tools as a JSON text"):
+        fields("chat", {"messages": TURNS, "tools": [tool]})
+    call["function"]["arguments"] = json.dumps(arguments)
+    kept = fields("chat", {**calling(call), "tools": json.dumps([tool])})
+    assert kept["messages"][1]["tool_calls"][0]["function"]["arguments"] == arguments
+    assert kept["tools"] == [{"type": "function", "function": tool}]
+
+
+@pytest.mark.parametrize("bare", [{"name": "weather"}, {"type": "function", "name": "weather"}])
+def test_bare_tools_are_written_as_templates_expect_them(bare: dict[str, str]) -> None:
+    assert fields("chat", {"messages": TURNS, "tools": [bare]})["tools"] == TOOLS
+
+
+@pytest.mark.parametrize("none", [None, "", [], "[]", "null", "{}"])
+def test_an_empty_list_of_tools_or_calls_is_none_also_as_a_text(none: Any) -> None:
+    messages = [TURNS[0], TURNS[1] | {"tool_calls": none}]
+    assert fields("chat", {"messages": messages, "tools": none}) == {"messages": TURNS}
+
+
+@pytest.mark.parametrize("part", [{"type": "text", "text": ""}, {"text": ""}])
+def test_an_empty_part_is_called_empty(part: dict[str, str]) -> None:
+    parts = [{"type": "text", "text": "Hi"}, part]
+    with pytest.raises(UserError, match=r"messages\[0\]\.content\[1\]\.text: empty; leave the part out"):
+        fields("chat", {"messages": [TURNS[0] | {"content": parts}, TURNS[1]]})
 
 
 QUESTION = {"context": "The north.", "question": "Where?"}

@@ -170,12 +170,12 @@ def test_files_are_mixed_by_weight_without_repeating_a_row() -> None:
         assert len(set(ids)) == len(ids)
         return collections.Counter(name.rpartition(":")[0] for name in ids), read_card()
 
-    assert mixed(None, None)[0] == {"./a.jsonl": 60, "other/a.jsonl": 30}
+    assert mixed(None, None)[0] == {"1/a.jsonl": 60, "2/a.jsonl": 30}
     count, card = mixed(0.1, 0.2)
-    assert count == {"./a.jsonl": 15, "other/a.jsonl": 30}
+    assert count == {"1/a.jsonl": 15, "2/a.jsonl": 30}
     assert (card["read"], card["dropped"]) == (90, {"over the share of its file": 45})
     assert mixed(1, 2) == (count, card)
-    assert mixed(9, 1)[0] == {"./a.jsonl": 60, "other/a.jsonl": 7}
+    assert mixed(9, 1)[0] == {"1/a.jsonl": 60, "2/a.jsonl": 7}
 
 
 def test_all_that_the_last_turn_says_is_scored() -> None:
@@ -186,6 +186,28 @@ def test_all_that_the_last_turn_says_is_scored() -> None:
     for row in prepare("chat", mine(asked))["test"]:
         assert row["reference"] == 'Far.\n{"name": "weather", "arguments": {"city": "Oslo"}}'
         assert row["tools"] == tools
+
+
+def test_the_keys_of_tools_and_calls_keep_their_order_and_all_others_are_sorted() -> None:
+    function = {"name": "weather", "description": "Now", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function}]
+    calls = [{"function": {"name": "weather", "arguments": {"town": "Oslo", "at": "noon"}}}]
+    asked = [{"messages": [chat(words(n, 40), "x")[0], {"role": "assistant", "tool_calls": calls}]} for n in range(40)]
+    Path("mine.jsonl").write_text("".join(json.dumps(row | {"tools": tools}) + "\n" for row in asked))
+    for row in prepare("chat", {"path": "mine.jsonl"})["train"]:
+        assert json.dumps(row["tools"]) == json.dumps(tools)
+        assert list(row["messages"][1]["tool_calls"][0]["function"]["arguments"]) == ["town", "at"]
+        assert list(row) == sorted(row)
+        assert [list(message) for message in row["messages"]] == [sorted(message) for message in row["messages"]]
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_rows_without_tools_are_written_with_all_keys_sorted(task: str) -> None:
+    make, _, templates = CASES[task]
+    prepare(task, mine([make(10 * n) for n in range(60)]), **templates)
+    written = Path("out/train.jsonl").read_bytes()
+    write_jsonl(Path("again.jsonl"), read_jsonl(Path("out/train.jsonl")))
+    assert Path("again.jsonl").read_bytes() == written
 
 
 def test_the_card_of_a_classification_has_its_labels() -> None:

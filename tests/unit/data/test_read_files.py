@@ -9,6 +9,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
 from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
@@ -82,6 +83,19 @@ def test_files_of_splits_are_read_in_the_order_of_the_splits_with_ids_of_their_o
     given = source(path={split: f"{tmp_path}/{split}/a.jsonl" for split in ("test", "train")})
     rows = list(read_rows(given, Faults()))
     assert [(row.split, row.key) for row in rows] == [("train", "train/a.jsonl:1"), ("test", "test/a.jsonl:1")]
+
+
+@pytest.mark.parametrize("spelling", ["a.jsonl", "./a.jsonl", "b/../a.jsonl"])
+def test_ids_of_mixed_files_are_the_same_however_a_path_is_written(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("b").mkdir()
+    for name in ("a.jsonl", "b/a.jsonl"):
+        Path(name).write_text(json.dumps(ROWS[0]) + "\n")
+    assert [row.key for row in read(path=[{"path": spelling}, {"path": "b/a.jsonl"}])] == ["1/a.jsonl:1", "2/a.jsonl:1"]
+    with pytest.raises(ValidationError, match="path names a file twice"):
+        source(path=[{"path": "a.jsonl"}, {"path": spelling}])
 
 
 def test_faults_of_several_files_and_lines_come_together(tmp_path: Path) -> None:
