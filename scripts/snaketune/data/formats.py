@@ -12,8 +12,8 @@ from snaketune.data.strict_json import checked, parsed
 
 ROLES = {name: name for name in ("system", "user", "assistant", "tool", "function")}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
-# What may follow each role, system turns left out: these are where the chat template allows them.
-NEXT = {
+# Which roles may follow each; system turns may stand anywhere, and the chat template decides whether they may.
+MAY_FOLLOW = {
     "": ("user",), "user": ("assistant",), "assistant": ("user", "tool", "function"),
     "tool": ("assistant", "tool"), "function": ("assistant", "function"),
 }  # fmt: skip
@@ -98,9 +98,11 @@ def conversation(cell: Cell) -> Messages:
     for number, role in enumerate(message["role"] for message in messages):
         if role == "system":
             continue
-        if role not in NEXT[before]:
+        if role not in MAY_FOLLOW[before]:
             after = f" after {before}" if before else ""
-            raise Fault(f"{cell.name}[{number}].role", f"expected {' or '.join(NEXT[before])}{after}, found {role}")
+            raise Fault(
+                f"{cell.name}[{number}].role", f"expected {' or '.join(MAY_FOLLOW[before])}{after}, found {role}"
+            )
         before = role
     if messages[-1]["role"] != "assistant":
         raise Fault(cell.name, f"expected the assistant's turn last, found {messages[-1]['role']}")
@@ -121,11 +123,11 @@ def _message(message: Any, name: str) -> dict[str, Any]:
     for key in columns:
         if key not in message and not (key == "content" and "tool_calls" in given):
             raise Fault(f"{name}.{key}", f"missing; the message has the keys {', '.join(message) or 'none'}")
-    told = string(Cell(message[columns[0]], f"{name}.{columns[0]}"))
-    if told not in roles:
-        raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {told!r}")
-    role = roles[told]
-    used = MORE.get(role, {})
+    given_role = string(Cell(message[columns[0]], f"{name}.{columns[0]}"))
+    if given_role not in roles:
+        raise Fault(f"{name}.{columns[0]}", f"expected {', '.join(roles)}, found {given_role!r}")
+    role = roles[given_role]
+    used = TEMPLATE_KEYS.get(role, {})
     for key, cell in given.items():
         if key not in (*columns, *LEARNED, *LABELS, *used):
             hint = f"leave it out, or write it into {columns[1]}"
@@ -221,7 +223,7 @@ def _calls(cell: Cell) -> list[dict[str, Any]]:
 
 
 # What a template may write of a message besides its content.
-MORE: dict[str, dict[str, Callable[[Cell], Any]]] = {
+TEMPLATE_KEYS: dict[str, dict[str, Callable[[Cell], Any]]] = {
     "assistant": {"reasoning_content": text, "tool_calls": _calls},
     "tool": {"name": string, "tool_call_id": string},
     "function": {"name": string},
@@ -249,7 +251,7 @@ def write_prepared(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def beyond_texts(row: dict[str, Any]) -> str:
     """Name what a chat has beyond texts of system, user and assistant, which isn't for every trainer; or nothing."""
-    keys = [key for message in row["messages"] for key in MORE["assistant"] if message.get(key)]
+    keys = [key for message in row["messages"] for key in TEMPLATE_KEYS["assistant"] if message.get(key)]
     roles = [f"role: {one['role']}" for one in row["messages"] if one["role"] in ("tool", "function")]
     return next(iter([*(["tools"] if row.get("tools") else []), *keys, *roles]), "")
 
