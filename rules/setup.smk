@@ -23,6 +23,7 @@ from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLO
 from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING
 from snaketune.dag.patterns import UNTUNED, files_in, one_of
 from snaketune.dag.resources import JobResources
+from snaketune.dag.shared_imports import share_imports
 from snaketune.dag.targets import Targets, required
 from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE
 from snaketune.platforms.kaito import jobs as kaito_jobs
@@ -63,3 +64,4 @@ wildcard_constraints:
 onstart:
     process.warn_of_memory(workflow)
     process.prepare_cluster(workflow)
+    share_imports(workflow, EXPERIMENT.share_imports, {one.model_type for one in MATRIX.models.values()})

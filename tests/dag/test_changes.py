@@ -145,6 +145,7 @@ CHANGES = {
     "a learning rate": ((LORA, "phi3-1m: 3.0e-3", "phi3-1m: 1.0e-3"), trained("lora")),
     "the learning rate of another model": ((LORA, "default: ", "phi-4-mini-instruct: 1.0e-4, default: "), REPORT),
     "the same number written otherwise": ((LORA, "3.0e-3", "0.003"), set()),
+    "that jobs import for themselves": ((CONFIG, "tracking: none", "tracking: none\nshare_imports: false"), set()),
     "a technique's description": ((LORA, "description: Low", "description: Very low"), REPORT),
     "the epochs": ((CONFIG, "epochs: 2", "epochs: 1"), RUNS),
     "how often a run is checkpointed": ((CONFIG, "checkpoint_steps: 100", "checkpoint_steps: 50"), REPORT),

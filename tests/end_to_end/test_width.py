@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.forks import QUIET, TRAIN
+from support.forks import QUIET, TRAIN, server
 from support.training_runs import REPOSITORY, command, curve, recipe_of, write_inputs
-
-from snaketune.core.fork_server import start
 
 pytestmark = pytest.mark.long
 
@@ -25,16 +23,16 @@ RUNS = [(name, ranks) for name, widest in WIDTHS.items() for ranks in (1, widest
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("width")
     write_inputs(directory)
-    with tempfile.TemporaryDirectory(prefix="forks-") as forks:
-        server = start(forks, sys.executable, [*TRAIN, "deepspeed"], QUIET)
+    with (
+        tempfile.TemporaryDirectory(prefix="forks-") as forks,
+        server(forks, sys.executable, [*TRAIN, "deepspeed", *QUIET]),
+    ):
         environment = {**os.environ, "SNAKETUNE_FORK_SERVER": forks, "PYTHON_EXEC": f"{forks}/bin/python"}
         for name, ranks in RUNS:
             training = command(directory, directory / f"{name}-{ranks}", recipe_of(name, world_size=ranks))
             words = [environment["PYTHON_EXEC"], "scripts/launch.py", "--ranks", str(ranks), *training]
             ran = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
             assert ran.returncode == 0, (ran.stdout + ran.stderr)[-8000:]
-        server.kill()
-        server.wait()
     return directory
 
 

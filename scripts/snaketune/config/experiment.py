@@ -141,6 +141,11 @@ class Experiment(Strict):
         "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
     )
     keep_intermediates: bool = Field(True, description="false makes merged models and fp32 ONNX temporary")
+    share_imports: bool = Field(
+        True,
+        exclude=True,
+        description="false lets each job of this machine import torch and the rest by itself; it changes no result",
+    )
     learning_rate_grid: list[PositiveFloat] = Field(
         default_factory=list, description="the target `tune` trains every technique at each of these"
     )

@@ -1,119 +1,53 @@
 """Run scripts in forks of a process that has imported their libraries already.
 
-Importing torch, transformers and peft takes 6 CPU seconds; the rest of a job of a small experiment takes less
-than one. A server holds the libraries of one environment and forks for each script. `DIRECTORY/bin/python`,
-first on the PATH, asks it, and runs what isn't served as a plain Python would.
+Importing torch, transformers and peft takes 6 CPU seconds; the rest of a job of a small experiment takes less than one.
+A server holds the libraries of one environment and forks for each script that fork_client.py asks it to run. It ends when
+its owner, a Snakemake, is gone, or nobody has asked it for a while.
 
 A fork imports the project's own modules itself, so it never runs stale code. It has the caller's arguments,
 directory, environment, open files, cores and number of threads; its exit code and its memory are its own;
-signals reach it, and it is killed, with all that it started, when its caller is. Left to a plain Python are `-c` and `-m`, and a caller
-whose environment would have changed what was imported (a hash seed, which a fork can't choose any more, a
-cache of models). Snakemake's `benchmark:` measures the processes below the job's shell, but a fork is the
-server's child: `DIRECTORY/usage.jsonl` has what each took. Linux only.
+signals reach it, and it is killed, with all that it started, when its caller is. Refused is a caller whose environment
+would have changed what was imported (a hash seed, which a fork can't choose any more, a cache of models). A fork is the
+server's child, not its caller's: `DIRECTORY/PID` has the fork's number while that caller waits, `DIRECTORY/usage.jsonl`
+what each fork took. Linux only.
 """
 
-# pathlib alone would take the caller longer than all that it does.
-# ruff: noqa: PTH100, PTH101, PTH103, PTH109, PTH110, PTH119, PTH120, PTH123, PTH108, PTH208
+# ruff: noqa: PTH100, PTH110, PTH120, PTH123, PTH108, PTH208
 
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Read when Python starts or a library is imported.
 READ_AT_START = ("PYTHON", "HF_", "TRANSFORMERS_")
 READ_LATER = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHON_EXEC")
-REFUSED = 1000
 PR_SET_PDEATHSIG = 1
 Job = dict[str, Any]
 
 
-def start(directory: str, python: str, modules: list[str], settings: dict[str, str]) -> Any:
-    """Start the server of an environment's Python, with the modules imported under the settings; return its process.
-
-    Raises:
-        RuntimeError: it ended, for a module can't be imported.
-    """
-    import shlex
-    import subprocess
-
-    shim, log = f"{directory}/bin/python", f"{directory}/{environment_of(python)}.log"
-    os.makedirs(os.path.dirname(shim), exist_ok=True)
-    with open(shim, "w") as file:
-        file.write(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-IS", __file__, "ask", directory])} "$@"\n')
-    os.chmod(shim, 0o755)  # noqa: S103
-    words = [python, __file__, "serve", directory, *modules, *(f"{name}={value}" for name, value in settings.items())]
-    with open(log, "w") as file:
-        server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file)
-    if not (server.stdout and server.stdout.readline()):
-        raise RuntimeError(f"the fork server of {python} ended: see {log}")
-    return server
+def read_at_start(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    return {k: v for k, v in environment.items() if k.startswith(READ_AT_START) and k not in READ_LATER}
 
 
-def environment_of(python: str) -> str:
-    return os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(python))))
-
-
-def read_at_start() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k.startswith(READ_AT_START) and k not in READ_LATER}
-
-
-def wanted(words: list[str]) -> tuple[str, list[str]]:
-    """The environment, and the script with its arguments, that a command line of Python asks for."""
-    words = words[words[:1] == ["-u"] :]
-    if words and words[0].endswith("make_environment.py") and "--" in words:
-        import hashlib
-
-        lock = words[words.index("--lock") + 1]
-        with open(lock, "rb") as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
-        return f"{os.path.basename(os.path.dirname(lock))}-{digest[:12]}", words[words.index("--") + 1 :]
-    return environment_of(sys.executable), words
-
-
-def ask(directory: str, words: list[str]) -> None:
-    """Have a server run a script and end as it does; become a plain Python where none serves it."""
-    name, script = wanted(words)
-    with socket.socket(socket.AF_UNIX) as connection:
-        if script and script[0].endswith(".py") and connection.connect_ex(f"{directory}/{name}.socket") == 0:
-            os.umask(mask := os.umask(0))
-            job: Job = {
-                "words": script,
-                "directory": os.getcwd(),
-                "environment": dict(os.environ),
-                "read_at_start": read_at_start(),
-                "unbuffered": words[0] == "-u" or "PYTHONUNBUFFERED" in os.environ,
-                "ignored": [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN],
-                "cores": list(os.sched_getaffinity(0)),
-                "umask": mask,
-            }
-            message = json.dumps(job).encode()
-            socket.send_fds(connection, [len(message).to_bytes(8, "big")], [0, 1, 2])
-            connection.sendall(message)
-            for number in set(FORWARDED) - set(job["ignored"]):
-                signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
-            if not (answer := connection.recv(4)):
-                sys.exit("error: the fork server ended before this script did")
-            code = int.from_bytes(answer, "big", signed=True)
-            if code < 0:
-                if -code not in (signal.SIGKILL, signal.SIGSTOP):
-                    signal.signal(-code, signal.SIG_DFL)
-                os.kill(os.getpid(), -code)
-            if code != REFUSED:
-                sys.exit(code)
-    os.execv(sys.executable, [sys.executable, *words])
-
-
-def serve(directory: str, words: list[str]) -> tuple[Job, list[int]]:
-    """Import modules and serve for ever; returns only in a fork, with its job and the caller's open files."""
+def serve(directory: str, name: str, owner: int, idle: float, words: list[str]) -> tuple[Job, list[int]]:
+    """Import modules and serve; returns only in a fork, with its job and the caller's open files."""
     import gc
     import importlib
+    import select
+    import shutil
 
-    end_with_parent()
+    if os.fork():
+        os._exit(0)
+    # Not below the job that started it, which it outlives and whose memory it isn't.
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
+    gone = os.pidfd_open(owner)
     del sys.path[0]
     given = read_at_start()
     # No thread may run where a process forks.
@@ -124,23 +58,31 @@ def serve(directory: str, words: list[str]) -> tuple[Job, list[int]]:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    path = f"{directory}/{environment_of(sys.executable)}.socket"
+    path = f"{directory}/{name}.socket"
     if os.path.exists(path):
         os.unlink(path)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen(64)
-        print("ready", flush=True)
+        print(f"ready {os.getpid()}", flush=True)
+        os.dup2(2, 1)
         while True:
-            connection, _ = listening.accept()
-            if os.fork() == 0:
-                break
-            connection.close()
+            ready = select.select([listening.fileno(), gone], [], [], idle)[0]
+            if gone in ready:
+                shutil.rmtree(directory, ignore_errors=True)
+                os._exit(0)
+            if not ready and len(descendants(os.getpid())) == 1:
+                os.unlink(path)
+                os._exit(0)
+            if ready:
+                connection, _ = listening.accept()
+                if os.fork() == 0:
+                    break
+                connection.close()
+    os.close(gone)
     end_with_parent()
     with connection:
-        return keep(connection, given, f"{directory}/usage.jsonl")
+        return keep(connection, given, directory)
 
 
 def end_with_parent() -> None:
@@ -149,7 +91,7 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def keep(connection: socket.socket, given: dict[str, str], usage: str) -> tuple[Job, list[int]]:
+def keep(connection: socket.socket, given: dict[str, str], directory: str) -> tuple[Job, list[int]]:
     """Fork once more, for the script, and stay between it and its caller until one of them ends."""
     import select
     import time
@@ -157,12 +99,14 @@ def keep(connection: socket.socket, given: dict[str, str], usage: str) -> tuple[
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     length, files, _, _ = socket.recv_fds(connection, 8, 3)
     job = json.loads(connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL))
-    if not given.items() <= job["read_at_start"].items() <= read_at_start().items():
-        connection.sendall(REFUSED.to_bytes(4, "big"))
+    if not given.items() <= read_at_start(job["environment"]).items() <= read_at_start().items():
         os._exit(0)
     since = time.monotonic()
     if (child := os.fork()) == 0:
         return job, files
+    with open(f"{directory}/{job['caller']}", "w") as file:
+        file.write(str(child))
+    connection.sendall(b"y")
     for number in files:
         os.close(number)
     ended = os.pidfd_open(child)
@@ -176,7 +120,8 @@ def keep(connection: socket.socket, given: dict[str, str], usage: str) -> tuple[
     _, status, took = os.wait4(child, 0)
     figures: Job = {"seconds": time.monotonic() - since, "cpu_seconds": took.ru_utime + took.ru_stime}
     figures |= {"peak_memory_bytes": took.ru_maxrss * 1024, "words": job["words"], "directory": job["directory"]}
-    with open(usage, "a") as file:
+    os.unlink(f"{directory}/{job['caller']}")
+    with open(f"{directory}/usage.jsonl", "a") as file:
         file.write(json.dumps(figures) + "\n")
     connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
     os._exit(0)
@@ -204,9 +149,10 @@ def run(job: Job, files: list[int]) -> None:
     for number, opened in enumerate(files):
         os.dup2(opened, number)
         os.close(opened)
-    for number in FORWARDED:
-        signal.signal(number, signal.SIG_IGN if number in job["ignored"] else signal.SIG_DFL)
-    if signal.SIGINT not in job["ignored"]:
+    for numbers, action in ((job["ignored"], signal.SIG_IGN), (job["handled"], signal.SIG_DFL)):
+        for number in numbers:
+            signal.signal(number, action)
+    if signal.SIGINT in job["handled"]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["directory"])
     os.umask(job["umask"])
@@ -220,6 +166,8 @@ def run(job: Job, files: list[int]) -> None:
     for library in ("random", "numpy.random"):
         if library in sys.modules:
             sys.modules[library].seed()
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     if job["unbuffered"]:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = job["words"]
@@ -243,7 +191,5 @@ def run(job: Job, files: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    role, place, *rest = sys.argv[1:]
-    if role == "ask":
-        ask(place, rest)
-    run(*serve(place, rest))
+    place, name, owner, idle, *rest = sys.argv[1:]
+    run(*serve(place, name, int(owner), float(idle), rest))

@@ -32,7 +32,7 @@ def set_up(workflow: Any) -> None:
     # Conda brings its own programs.
     if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
         prefer_programs_of(Path(sys.executable).parent)
-        # Under a fork server (snaketune/core/fork_server.py) jobs start in a tenth of a second.
+        # Tests have servers of their own, of all scripts (dag/shared_imports.py).
         if forks := os.environ.get("SNAKETUNE_FORK_SERVER"):
             prefer_programs_of(Path(forks) / "bin")
 

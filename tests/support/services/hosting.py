@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from support.environments import python_of
+from support.forks import server
 from support.workspace import REPOSITORY
 
 from snaketune.core import manifest
 from snaketune.core.files import write_jsonl
-from snaketune.core.fork_server import read_at_start, start
+from snaketune.core.fork_server import read_at_start
 
 LOCK = REPOSITORY / "envs/publish/requirements.txt"
 # As planted where a user has real ones: no file of a run may hold it.
@@ -51,10 +52,8 @@ class Worker:
 @contextmanager
 def working(forks: Path) -> Iterator[Worker]:
     """Have the SDKs imported once, by a fork server in ``forks``."""
-    server = start(str(forks), python_of("publish"), ["azure.ai.ml", "azure.identity", "openai"], {})
-    yield Worker(forks)
-    server.kill()
-    server.wait()
+    with server(forks, python_of("publish"), ["azure.ai.ml", "azure.identity", "openai"]):
+        yield Worker(forks)
 
 
 @dataclass
