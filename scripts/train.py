@@ -39,6 +39,7 @@ from snaketune.training.memory import (
 )
 from snaketune.training.params import VALIDATION_ROWS, VALIDATION_TOKENS, TrainingParams
 from snaketune.training.recomputation import recompute
+from snaketune.training.shared_prompts import obstacle
 
 
 def save(
@@ -119,6 +120,7 @@ def resources_of(
         "seconds": fit.seconds,
         "cpu_seconds_of_rank_0": fit.cpu_seconds,
         "train_tokens": fit.log[-1]["tokens"],
+        "computed_tokens": fit.log[-1]["computed_tokens"],
         "tokens_per_second": fit.log[-1]["tokens"] / fit.seconds,
         "trainable_parameters": trainable,
         "total_parameters": total,
@@ -176,6 +178,9 @@ def main() -> None:
     frozen = 2 * elements if recipe["adapter"] and recipe["engine"]["type"] == "deepspeed" else 0
     files.need_space(work, 4 * (7 * trainable + frozen), "training (checkpoints and the result)")
     model.train()
+    name = "/".join(out.parts[-4:])
+    if (reason := obstacle(model, recipe.get("share_prompts"))) and accelerator.is_main_process:
+        print(f"[{name}] rows are padded, and what they begin with is computed for each: {reason}", flush=True)
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
     # --- Train: from the last checkpoint, if any ---
@@ -187,7 +192,8 @@ def main() -> None:
         pad,
         plan_of(recipe, rows, arguments.checkpoint_steps),
         Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), whole=not recipe["adapter"]),
-        name="/".join(out.parts[-4:]),
+        name=name,
+        shared=not reason,
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
         interrupted=stop_notice(),
     )
@@ -195,7 +201,7 @@ def main() -> None:
     validate = None
     if "steps" not in recipe:
         limits = (VALIDATION_ROWS, recipe.get("micro_batch_tokens", VALIDATION_TOKENS))
-        validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits)
+        validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits, shared=not reason)
     fit.run(validate, max(1, len(fit.plan.batches) // recipe["epochs"]))
 
     # --- Save: weights, learning curve and resources ---

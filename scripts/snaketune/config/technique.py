@@ -130,7 +130,12 @@ class Technique(Strict):
     micro_batch_tokens: PositiveInt | None = Field(
         None,
         exclude_if=lambda found: found is None,
-        description="also the most tokens in memory at once, padding included; a longer row is alone",
+        description="also the most tokens computed at once, padding included; a longer row is alone",
+    )
+    share_prompts: bool | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="compute once what rows of a micro-batch begin with, and no padding; none does unless there is dropout, which they would share",
     )
     gradient_checkpointing: bool | Literal["feed-forward"] = Field(
         False,

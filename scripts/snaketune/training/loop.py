@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
-from snaketune.training.batches import collate, portions
+from snaketune.training.batches import collate, portions, tokens_of
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import peak_memory
@@ -47,6 +47,7 @@ class Plan:
 class Fit:
     """One run of a plan: trains with an Accelerator and keeps checkpoints from which a killed job resumes.
 
+    ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);
     ``interrupted`` says whether this process was asked to stop; ``watch`` sees each logged step.
     """
 
@@ -58,6 +59,7 @@ class Fit:
     plan: Plan
     checkpoints: Checkpoints
     name: str
+    shared: bool = False
     watch: Callable[[dict[str, Any]], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
     log: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -112,12 +114,14 @@ class Fit:
         return entry
 
     def _step(self, step: int) -> dict[str, Any]:
-        batch = self.plan.batches[step]
+        batch, plan = self.plan.batches[step], self.plan
         answers = self.rows.answer_tokens(batch)
+        limits = (plan.micro_batch_rows, plan.micro_batch_tokens)
+        shares = portions(batch, self.rows, self.accelerator.num_processes, *limits, self.shared)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(step)
         try:
-            total = self._gradients(step, answers)
+            total = self._gradients(step, shares[self.accelerator.process_index], answers)
         except torch.OutOfMemoryError:
             total = None
         # Outside of the handler, whose traceback would keep the tensors.
@@ -128,20 +132,25 @@ class Fit:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        tokens = (self.log[-1]["tokens"] if self.log else 0) + self.rows.tokens(batch)
-        return {"step": step + 1, "loss": float(total), "learning_rate": self.plan.rate(step), "tokens": tokens}
+        before = self.log[-1] if self.log else {}
+        computed = sum(tokens_of(part, self.rows, self.shared) for share in shares for part, _ in share)
+        return {
+            "step": step + 1,
+            "loss": float(total),
+            "learning_rate": plan.rate(step),
+            "tokens": before.get("tokens", 0) + self.rows.tokens(batch),
+            "computed_tokens": before.get("computed_tokens", 0) + computed,
+        }
 
-    def _gradients(self, step: int, answers: int) -> torch.Tensor:
-        """Add up the gradients of a batch with ``answers`` tokens to learn; return this rank's share of the loss."""
-        plan, world = self.plan, self.accelerator.num_processes
-        limits = (plan.micro_batch_rows, plan.micro_batch_tokens)
-        mine = portions(plan.batches[step], self.rows, self.accelerator.process_index, world, *limits)
+    def _gradients(self, step: int, mine: list[tuple[list[int], float]], answers: int) -> torch.Tensor:
+        """Add up the gradients of a rank's share of a batch with ``answers`` tokens to learn; return its share of the loss."""
+        world = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
         for number, (part, weight) in enumerate(mine):
             last = number + 1 == len(mine)
             self.accelerator.sync_gradients = last
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss = self._loss(part) * weight
+                loss = self._loss(part, self.shared) * weight
                 if not torch.isfinite(loss):
                     raise self._diverged(step, float(loss.detach()))
                 total += loss.detach()
@@ -149,8 +158,8 @@ class Fit:
                 self.accelerator.backward(loss * world / answers)
         return total
 
-    def _loss(self, numbers: list[int]) -> torch.Tensor:
-        return answer_loss(self.model, *collate(self.rows, numbers, self.pad, self.accelerator.device))
+    def _loss(self, numbers: list[int], shared: bool) -> torch.Tensor:
+        return answer_loss(self.model, *collate(self.rows, numbers, self.pad, self.accelerator.device, shared))
 
     def _out_of_memory(self, step: int) -> UserError:
         """Save what was learned before a step and return a message that names a micro-batch which fits.
@@ -183,7 +192,8 @@ class Fit:
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
         try:
-            self.accelerator.backward(self._loss(numbers))
+            # Of rows that share nothing.
+            self.accelerator.backward(self._loss(numbers, shared=False))
         except torch.OutOfMemoryError:
             return False
         return True

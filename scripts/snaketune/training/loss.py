@@ -8,24 +8,35 @@ from transformers import PreTrainedModel
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import IGNORED, collate, cut
 from snaketune.training.params import LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
+from snaketune.training.shared_prompts import FAMILIES, NAME
 
 
 def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
     """Return the summed negative log-likelihood of the completion tokens, in nats.
 
+    Targets are (rows, k - 1) for the last k logits but one, or those of rows in one sequence, (positions, most of one).
     Where all logits together are too many, they are computed for the completion tokens alone, in chunks.
     """
     # Below peft's, DDP's or DeepSpeed's wrappers.
     causal = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
-    if targets.numel() * causal.config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
-        return _cross_entropy(model(**inputs).logits[:, :-1].flatten(0, 1), targets.flatten())
+    in_sequence = "layout" in inputs
+    if causal.config.model_type in FAMILIES:
+        # Until the backward pass, which may compute blocks again.
+        causal.config._attn_implementation = NAME if in_sequence else "sdpa"
+    labels = targets if in_sequence else targets.flatten()[:, None]
+    if len(labels) * causal.config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
+        logits = model(**inputs).logits
+        return _cross_entropy(logits[0] if in_sequence else logits[:, :-1].flatten(0, 1), labels)
     losses: list[torch.Tensor] = []
 
     def compute(decoder: torch.nn.Module, _: Any, output: Any) -> None:
-        kept = output.last_hidden_state[:, -targets.shape[1] - 1 : -1]
-        losses.append(_chunked_loss(causal, output, kept[targets != IGNORED], targets[targets != IGNORED]))
+        hidden, learnt = output.last_hidden_state, (labels != IGNORED).any(1)
+        kept = (
+            hidden[0, inputs["logits_to_keep"]] if in_sequence else hidden[:, -targets.shape[1] - 1 : -1].flatten(0, 1)
+        )
+        losses.append(_chunked_loss(causal, output, kept[learnt], labels[learnt]))
         # What the head then computes as usual is one position, which nothing reads.
-        output.last_hidden_state = output.last_hidden_state[:, -1:]
+        output.last_hidden_state = hidden[:, -1:]
 
     # Within the forward pass, so that autocast and the wrappers' gathering of weights apply.
     hook = causal.base_model.register_forward_hook(compute)
@@ -36,8 +47,12 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
     return losses[0]
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the summed loss of logits (positions, vocabulary); a position may have several labels."""
+    if labels.shape[1] == 1:
+        return torch.nn.functional.cross_entropy(logits.float(), labels[:, 0], ignore_index=IGNORED, reduction="sum")
+    found = logits.float().log_softmax(-1).gather(1, labels.clamp(min=0))
+    return -found[labels != IGNORED].sum()
 
 
 class _Head:
@@ -59,14 +74,14 @@ class _Head:
         return found
 
 
-def _chunked_loss(causal: PreTrainedModel, output: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _chunked_loss(causal: PreTrainedModel, output: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the loss of hidden states (positions, width); the backward pass computes the logits of a chunk again."""
 
-    def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return _cross_entropy(_Head(causal, output, hidden[None]).logits()[0], targets)
+    def loss(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return _cross_entropy(_Head(causal, output, hidden[None]).logits()[0], labels)
 
     size = max(1, LOGITS_AT_ONCE // causal.config.get_text_config().vocab_size)
-    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    parts = zip(hidden.split(size), labels.split(size), strict=True)
     return torch.stack([torch.utils.checkpoint.checkpoint(loss, *part, use_reentrant=False) for part in parts]).sum()
 
 
@@ -77,12 +92,13 @@ def mean_loss(
     pad: int,
     device: torch.device,
     most_rows: int = VALIDATION_ROWS,
-    most_tokens: int = VALIDATION_TOKENS,
+    most_tokens: float = VALIDATION_TOKENS,
+    shared: bool = False,
 ) -> float:
     """Return the mean negative log-likelihood per completion token, in nats."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
-    parts = cut(order, rows, most_rows, most_tokens)
-    total = sum(float(answer_loss(model, *collate(rows, part, pad, device))) for part in parts)
+    parts = cut(order, rows, most_rows, most_tokens, shared)
+    total = sum(float(answer_loss(model, *collate(rows, part, pad, device, shared))) for part in parts)
     model.train()
     return total / rows.answer_tokens(order)

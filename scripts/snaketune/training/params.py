@@ -48,6 +48,7 @@ class TrainingParams(TypedDict):
     micro_batch_rows: int
     micro_batch_tokens: NotRequired[int]
     gradient_checkpointing: NotRequired[bool | str]
+    share_prompts: NotRequired[bool]
     optimizer: NotRequired[str]
     epochs: int
     learning_rate: float

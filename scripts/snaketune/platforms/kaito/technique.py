@@ -185,7 +185,7 @@ class KaitoTechnique(Technique):
             raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
         if self.base_precision not in ("fp32", "nf4"):
             raise ValueError(f"base_precision {self.base_precision}: KAITO has fp32 and nf4")
-        own = {"micro_batch_tokens", "gradient_checkpointing", "optimizer"} & self.model_dump().keys()
+        own = {"micro_batch_tokens", "share_prompts", "gradient_checkpointing", "optimizer"} & self.model_dump().keys()
         if own:
             raise ValueError(f"leave out {', '.join(sorted(own))}: KAITO has no such option")
         return self
