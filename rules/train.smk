@@ -24,7 +24,7 @@ rule train_adapter:
     wildcard_constraints:
         technique=one_of([name for name in MATRIX.with_adapter if name not in MATRIX.remote]),
     # Start the longest jobs first; short ones fill the gaps.
-    priority: 10
+    priority: needs.training_priority
     conda:
         "../envs/train/environment.yaml"
     threads: needs.training_cores

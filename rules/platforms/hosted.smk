@@ -62,7 +62,7 @@ rule submit_hosted:
     wildcard_constraints:
         **OF_HOSTED,
     # First, because services train while this machine does other work.
-    priority: 20
+    priority: 1000
     localrule: True
     conda:
         "../../envs/publish/environment.yaml"

@@ -59,7 +59,7 @@ rule tune_on_kaito:
     wildcard_constraints:
         **KAITO_RUN,
     # First, because the cluster trains while this machine does other work.
-    priority: 20
+    priority: 1000
     localrule: True
     conda:
         "../../envs/publish/environment.yaml"

@@ -122,6 +122,12 @@ def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_ar
     assert own > services
 
 
+def test_a_training_of_two_cores_starts_before_two_of_one() -> None:
+    needs = JobResources(matrix(techniques=["lora", "zero3"]), None)
+    wide, narrow = (needs.training_priority(cell(name)) for name in ("zero3", "lora"))
+    assert wide > 2 * narrow > 0
+
+
 def test_a_recipe_that_grows_with_the_matrix_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "scripts"))
