@@ -135,7 +135,8 @@ def accepted(connection: socket.socket, script: list[str], unbuffered: bool) -> 
 def follow(connection: socket.socket) -> None:
     """Wait for the script's end, and end as it does."""
     if not (answer := connection.recv(4)):
-        sys.exit("error: the process that imported this script's libraries ended before it did")
+        # Not as a user's mistake, "error: …", reads: the job may be tried again.
+        sys.exit("the process that imported this script's libraries ended before the script did")
     code = int.from_bytes(answer, "big", signed=True)
     if code < 0:
         if -code not in (signal.SIGKILL, signal.SIGSTOP):

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from snakemake import benchmark
 
-from snaketune.core import fork_client
+from snaketune.core import fork_client, gpus
 from snaketune.core.files import prefer_programs_of
 
 # Whether a script is worth starting a server for; others use one that runs. Trainings and speed measurements are left out:
@@ -49,9 +49,12 @@ def share_imports(workflow: Any, wanted: bool, families: set[str]) -> None:
         families: transformers' names of the models' families.
     """
     here = workflow.executor_plugin.name == "local" and not workflow.deployment_settings.deployment_method
+    # Nobody counted the GPUs, so each job would look for one, and in a fork CUDA may not start.
+    unknown = gpus.VISIBLE not in os.environ and Path("/dev/nvidiactl").exists()
     # Tests have servers of their own.
     other = "mem_mb" in workflow.global_resources or "SNAKETUNE_FORK_SERVER" in os.environ
-    if not wanted or not here or other or sys.platform != "linux" or len(tempfile.gettempdir()) > LONGEST_PATH:
+    unfit = sys.platform != "linux" or len(tempfile.gettempdir()) > LONGEST_PATH
+    if not wanted or not here or unknown or other or unfit:
         return
     directory = tempfile.mkdtemp(prefix="snaketune-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
