@@ -43,8 +43,8 @@ def start(python: list[str], directory: str, name: str, owner: int, idle: float,
 
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fork_server.py")  # noqa: PTH118
     command = [*python, program, directory, name, str(owner), str(idle), *words]
-    with open(f"{directory}/{name}.log", "w") as log:
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, check=False)
+    # What makes its environment first prints to this script's log.
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     return int(ran.stdout.partition(b"ready ")[2] or 0)
 
 

@@ -41,6 +41,7 @@ def serve(directory: str, name: str, owner: int, idle: float, words: list[str]) 
     import select
     import shutil
 
+    os.dup2(os.open(f"{directory}/{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     if os.fork():
         os._exit(0)
     # Not below the job that started it, which it outlives and whose memory it isn't.
