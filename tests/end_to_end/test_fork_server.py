@@ -106,3 +106,15 @@ def test_what_a_fork_cannot_do_is_left_to_a_python_of_its_own(tmp_path: Path) ->
     for variable in ("PYTHONHASHSEED", "HF_HOME"):
         assert run(script, **{variable: "1"}).stdout == "False\n"
     assert subprocess.check_output([python(), "-c", held], text=True) == "False\n"
+
+
+def test_a_script_whose_server_ends_is_not_run_again(tmp_path: Path) -> None:
+    caller, forks = started(write(tmp_path / "script.py", WAIT))
+    between = forks[0].parent()
+    between.suspend()
+    # Read by nobody, so that the connection ends with an error.
+    caller.send_signal(signal.SIGUSR1)
+    between.kill()
+    assert caller.wait(timeout=5) == 1
+    forks[1].kill()
+    assert caller.stdout.read() == ""

@@ -127,14 +127,22 @@ def accepted(connection: socket.socket, script: list[str], unbuffered: bool) -> 
     message = json.dumps(job).encode()
     socket.send_fds(connection, [len(message).to_bytes(8, "big")], [0, 1, 2])
     connection.sendall(message)
+
+    def forward(number: int, frame: object) -> None:
+        with suppress(OSError):
+            connection.sendall(bytes([number]))
+
     for number in job["handled"]:
-        signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
+        signal.signal(number, forward)
     return connection.recv(1) == b"y"
 
 
 def follow(connection: socket.socket) -> None:
     """Wait for the script's end, and end as it does."""
-    if not (answer := connection.recv(4)):
+    answer = b""
+    with suppress(OSError):
+        answer = connection.recv(4)
+    if not answer:
         # Not as a user's mistake, "error: …", reads: the job may be tried again.
         sys.exit("the process that imported this script's libraries ended before the script did")
     code = int.from_bytes(answer, "big", signed=True)
