@@ -30,15 +30,16 @@ def layers() -> int:
 
 @pytest.fixture(scope="module")
 def inputs(layers: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of Phi-3-mini's shape, and rows that say one thing."""
+    """A random model of Phi-3-mini's shape, and rows that say one thing but share no beginning."""
     directory = tmp_path_factory.mktemp("gpu")
     torch.manual_seed(1)
     # The configuration's defaults are Phi-3-mini's.
     Phi3ForCausalLM(Phi3Config(num_hidden_layers=layers)).save_pretrained(directory / "base", max_shard_size="1TB")
     (directory / "tokens").mkdir()
     ids = np.resize(np.arange(100, 110, dtype=np.int32), LENGTH)
+    rows = Rows([np.append(np.int32(200 + n), ids[1:]) for n in range(64)], [np.arange(LENGTH) >= 128] * 64)
     for split in ("train", "validation"):
-        write_rows(directory / f"tokens/{split}.safetensors", Rows([ids] * 64, [np.arange(LENGTH) >= 128] * 64))
+        write_rows(directory / f"tokens/{split}.safetensors", rows)
     for made in ("base", "tokens"):
         manifest.record(directory / made, {}, [], sorted((directory / made).iterdir()))
     return directory

@@ -27,11 +27,11 @@ TRAINING = {"epochs": 2, "batch_rows": 8, "compute_precision": "fp32", "keep_wei
 ROWS = 25
 
 
-def rows_to_learn(count: int, seed: int) -> Rows:
-    """The answer is a function of the first token."""
+def rows_to_learn(count: int, seed: int, shared: tuple[int, ...] = ()) -> Rows:
+    """The answer is a function of the first token, or of the first one after the ``shared`` ones."""
     generator = np.random.default_rng(seed)
     prompts = [generator.integers(3, 40, generator.integers(3, 12)) for _ in range(count)]
-    ids = [np.array([*prompt, 50 + prompt[0] % 2, 41, 2], dtype=np.int32) for prompt in prompts]
+    ids = [np.array([*shared, *prompt, 50 + prompt[0] % 2, 41, 2], dtype=np.int32) for prompt in prompts]
     return Rows(ids, [np.arange(len(row)) >= len(row) - 3 for row in ids])
 
 
@@ -41,7 +41,8 @@ def write_inputs(directory: Path) -> None:
     tiny_phi3(128, initializer_range=0.1).save_pretrained(base)
     tokens.mkdir()
     for number, split in enumerate(("train", "validation")):
-        write_rows(tokens / f"{split}.safetensors", rows_to_learn(ROWS if split == "train" else 16, number))
+        rows = rows_to_learn(ROWS if split == "train" else 16, number, shared=(42, 43, 44, 45, 46))
+        write_rows(tokens / f"{split}.safetensors", rows)
     for made in (base, tokens):
         manifest.record(made, {}, [], sorted(made.iterdir()))
 
