@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from snaketune.data.tokens import Rows
-from snaketune.training.shared_prompts import Sequence, computed_tokens, layout_of, sequence_of
+from snaketune.training.shared_prompts import LOOKUPS, Sequence, computed_tokens, layout_of, sequence_of
 
 IGNORED = -100
 
@@ -37,14 +37,17 @@ def cut(numbers: list[int], rows: Rows, most_rows: int, most_tokens: float, shar
         numbers = sorted(numbers, key=lambda number: rows.ids[number].tobytes())
     runs: list[list[int]] = []
     for number in numbers:
-        if (
-            not runs
-            or len(runs[-1]) == most_rows
-            or (most_tokens < math.inf and tokens_of([*runs[-1], number], rows, shared) > most_tokens)
-        ):
+        if not runs or len(runs[-1]) == most_rows or _too_many([*runs[-1], number], rows, most_tokens, shared):
             runs.append([])
         runs[-1].append(number)
     return runs
+
+
+def _too_many(numbers: list[int], rows: Rows, most_tokens: float, shared: bool) -> bool:
+    if most_tokens == math.inf:
+        return False
+    computed, padded = (tokens_of(numbers, rows, one) for one in (shared, False))
+    return computed > most_tokens or padded > LOOKUPS * most_tokens
 
 
 def tokens_of(numbers: list[int], rows: Rows, shared: bool) -> int:

@@ -4,13 +4,13 @@ Rows are laid out one after the other, each without the tokens that it begins wi
 knows of rows: it looks up, for each row, the queries of the row's own tokens, and the keys and values of all of them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import embedding, embedding_bag, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 
@@ -24,6 +24,8 @@ FAMILIES = {
 PAYS = 0.9
 # Measured: looking up and attending to one more group of rows costs as much as so many pairs of a query and a key.
 GROUP = 4096
+# Most keys looked up for each of the most computed tokens: autograd keeps them, and memory is estimated by tokens.
+LOOKUPS = 4
 NOWHERE = 2**30
 
 
@@ -59,39 +61,76 @@ def computed_tokens(rows: list[np.ndarray]) -> tuple[int, bool]:
     return (own, True) if own <= PAYS * padded else (padded, False)
 
 
-@dataclass
-class Group:
-    """Rows that attend together: (rows, longest) indices and positions of their queries and of their keys."""
+class Rowwise(torch.autograd.Function):
+    """Lookup of a table's rows, whose backward pass neither sorts indices nor adds up in a random order."""
 
-    queries: torch.Tensor
-    query_positions: torch.Tensor
-    keys: torch.Tensor
-    key_positions: torch.Tensor
-    whole: bool
-    masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, lookup: "Lookup") -> torch.Tensor:
+        ctx.lookup = lookup
+        return embedding(lookup.index, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        found = embedding_bag(ctx.lookup.uses, gradient.flatten(0, -2), ctx.lookup.starts, mode="sum")
+        return found, None
+
+
+class Lookup:
+    """Numbers of a table's rows, and for each row of the table where it is used, one row's after the other's."""
+
+    def __init__(self, index: np.ndarray, size: int, device: torch.device):
+        uses = index.argsort(axis=None, kind="stable")
+        starts = np.searchsorted(index.ravel()[uses], np.arange(size))
+        self.index, self.uses, self.starts = (torch.from_numpy(one).to(device) for one in (index, uses, starts))
+
+    def __call__(self, table: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = Rowwise.apply(table, self)
+        return found
+
+
+class Group:
+    """Rows that attend together, of a sequence of ``size`` tokens.
+
+    Args:
+        paths: the indices of each row's tokens.
+        shared: how many of them, from the first on, aren't its own.
+    """
+
+    def __init__(self, paths: list[np.ndarray], shared: list[int], size: int, device: torch.device):
+        own = list(zip(paths, shared, strict=True))
+        self.size, self.device, self.paths = size, device, _padded(paths, None)
+        self.queries = Lookup(_padded([path[common:] for path, common in own], None), size, device)
+        self.query_positions = _padded([np.arange(common, len(path)) for path, common in own], None)
+        self.key_positions = _padded([np.arange(len(path)) for path in paths], NOWHERE)
+        self.whole = not any(shared)
+        # Not functools.cache, whose reference to this group would keep large masks until the next collection.
+        self.masks: dict[Any, torch.Tensor | None] = {}
+        self.lookups: dict[int, Lookup] = {}
 
     def mask(self, window: int | None, virtual: int, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return what is added to scores, (rows, 1, queries, keys), or None where each query sees all keys up to its own.
-
-        Padding comes last, where no query of a row sees it, and what its own queries find is not read. ``virtual`` keys
-        come before the first token.
-        """
-        if self.whole and not virtual and (window is None or window >= self.queries.shape[1]):
-            return None
+        """Return what is added to scores, (rows, 1, queries, keys), or None where each query sees all keys up to its own."""
         key = window, virtual, dtype
         if key not in self.masks:
-            before = torch.arange(-virtual, 0, device=self.keys.device).expand(len(self.keys), virtual)
-            keys, queries = torch.cat([before, self.key_positions], 1)[:, None], self.query_positions[:, :, None]
-            hidden = keys > queries if window is None else (keys > queries) | (keys <= queries - window)
-            self.masks[key] = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            self.masks[key] = self.masks[key].masked_fill(hidden, -torch.inf)[:, None]
+            self.masks[key] = self._mask(*key)
         return self.masks[key]
 
-    def keys_after(self, virtual: int) -> torch.Tensor:
-        if not virtual:
-            return self.keys
-        first = torch.arange(virtual, device=self.keys.device).expand(len(self.keys), virtual)
-        return torch.cat([first, self.keys + virtual], 1)
+    def keys(self, virtual: int) -> Lookup:
+        """Return where the keys of each row are, with so many trained ones before the sequence."""
+        if virtual not in self.lookups:
+            before = np.tile(np.arange(virtual), (len(self.paths), 1))
+            index = np.hstack([before, self.paths + virtual])
+            self.lookups[virtual] = Lookup(index, virtual + self.size, self.device)
+        return self.lookups[virtual]
+
+    def _mask(self, window: int | None, virtual: int, dtype: torch.dtype) -> torch.Tensor | None:
+        # Padding comes last, where no query of a row sees it, and what its own queries find is not read.
+        if self.whole and not virtual and (window is None or window >= self.paths.shape[1]):
+            return None
+        before = np.tile(np.arange(-virtual, 0), (len(self.paths), 1))
+        keys, queries = np.hstack([before, self.key_positions])[:, None], self.query_positions[:, :, None]
+        hidden = keys > queries if window is None else (keys > queries) | (keys <= queries - window)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
+        return mask.masked_fill(torch.from_numpy(hidden).to(self.device), -torch.inf)[:, None]
 
 
 @dataclass
@@ -99,7 +138,7 @@ class Layout:
     """Groups of rows, and for each token of the sequence its place among their queries."""
 
     groups: list[Group]
-    places: torch.Tensor
+    places: Lookup
 
 
 @dataclass
@@ -127,33 +166,23 @@ def sequence_of(rows: list[np.ndarray]) -> Sequence:
 def layout_of(sequence: Sequence, device: torch.device) -> Layout:
     """Group the rows of a sequence, for a model on ``device``."""
     own = np.array([len(path) - common for path, common in zip(sequence.paths, sequence.shared, strict=True)])
-    groups, places, slots = [], np.empty(len(sequence.ids), dtype=np.int64), 0
+    size, slots = len(sequence.ids), 0
+    groups, places = [], np.empty(size, dtype=np.int64)
     for numbers in _grouped([n for n in np.argsort(-own, kind="stable") if own[n]], own, sequence.paths):
         paths, shared = [sequence.paths[n] for n in numbers], [sequence.shared[n] for n in numbers]
-        queries = [path[common:] for path, common in zip(paths, shared, strict=True)]
-        longest = max(map(len, queries))
-        for row, query in enumerate(queries):
-            places[query] = slots + row * longest + np.arange(len(query))
-        slots += longest * len(numbers)
-        at = [np.arange(common, len(path)) for path, common in zip(paths, shared, strict=True)]
-        groups.append(
-            Group(
-                queries=_padded(queries, None, device),
-                query_positions=_padded(at, None, device),
-                keys=_padded(paths, None, device),
-                key_positions=_padded([np.arange(len(path)) for path in paths], NOWHERE, device),
-                whole=not any(shared),
-            )
-        )
-    return Layout(groups, torch.from_numpy(places).to(device))
+        groups.append(Group(paths, shared, size, device))
+        for path, common in zip(paths, shared, strict=True):
+            places[path[common:]] = slots + np.arange(len(path) - common)
+            slots += own[numbers[0]]
+    return Layout(groups, Lookup(places, slots, device))
 
 
-def _padded(parts: list[np.ndarray], value: int | None, device: torch.device) -> torch.Tensor:
+def _padded(parts: list[np.ndarray], value: int | None) -> np.ndarray:
     """Return a matrix with a part in each row, then ``value``, or else the part's last number."""
     found = np.empty((len(parts), max(map(len, parts))), dtype=np.int64)
     for row, part in zip(found, parts, strict=True):
         row[: len(part)], row[len(part) :] = part, part[-1] if value is None else value
-    return torch.from_numpy(found).to(device)
+    return found
 
 
 def _grouped(numbers: list[int], own: np.ndarray, paths: list[np.ndarray]) -> list[list[int]]:
@@ -184,15 +213,12 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Return what the tokens of one sequence find, (1, tokens, heads, size); a trained prefix is ahead of the keys."""
     heads, size, virtual = query.shape[1], query.shape[3], key.shape[2] - query.shape[2]
-    # embedding is a lookup whose backward pass is twice as fast as that of an index.
     table, *tables = (one[0].transpose(0, 1).flatten(1) for one in (query, key, value))
     found = []
     for group in layout.groups:
         mask = group.mask(sliding_window, virtual, query.dtype)
-        queries = embedding(group.queries, table).unflatten(2, (heads, size)).transpose(1, 2)
-        keys, values = (
-            embedding(group.keys_after(virtual), one).unflatten(2, (key.shape[1], -1)).transpose(1, 2) for one in tables
-        )
+        queries = group.queries(table).unflatten(2, (heads, size)).transpose(1, 2)
+        keys, values = (group.keys(virtual)(one).unflatten(2, (key.shape[1], -1)).transpose(1, 2) for one in tables)
         # A GPU's kernels for masks or fp32 don't take fewer heads of keys than of queries.
         if not (on_cpu := query.device.type == "cpu"):
             keys, values = (repeat_kv(one, heads // key.shape[1]) for one in (keys, values))
@@ -200,7 +226,7 @@ def attend(
             queries, keys, values, mask, dropout, mask is None, scale=scaling, enable_gqa=on_cpu
         )
         found.append(each.transpose(1, 2).flatten(2).flatten(0, 1))
-    return embedding(layout.places, torch.cat(found)).view(1, -1, heads, value.shape[3]), None
+    return layout.places(torch.cat(found)).view(1, -1, heads, value.shape[3]), None
 
 
 AttentionInterface.register(NAME, attend)

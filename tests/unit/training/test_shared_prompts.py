@@ -1,5 +1,6 @@
 """Rows that share what they begin with: as one sequence they have the loss and gradients of separate rows."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.data.tokens import Rows
 from snaketune.training import loss
 from snaketune.training.adapters import attach
+from snaketune.training.base_model import load_base
 from snaketune.training.batches import collate, cut, tokens_of
 from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.recomputation import recompute
@@ -113,9 +115,24 @@ def test_blocks_can_be_computed_again(kind: Any) -> None:
     assert all(torch.equal(found[1][name], one) for name, one in expected[1].items())
 
 
+def test_products_in_bf16_are_as_good_as_of_padded_rows() -> None:
+    """Each is rounded, so both are compared with fp32."""
+    model = model_of("llama")
+    exact = learned(model, [NUMBERS], False)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [learned(model, [NUMBERS], shared)[1] for shared in (False, True)]
+    padded, shared = (max(float((one[name] - exact[name]).norm()) for name in exact) for one in found)
+    assert shared < 1.5 * padded
+
+
 def test_a_loss_in_chunks_is_that_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 5 * 64)
     assert_as_alone(model_of("llama"))
+
+
+def test_a_quantized_base_learns_from_a_sequence_what_it_does_from_rows(tmp_path: Path) -> None:
+    model_of("llama", hidden_size=64, intermediate_size=128, head_dim=16).save_pretrained(tmp_path)
+    assert_as_alone(attach(load_base(tmp_path, "nf4").train(), ADAPTERS["lora"]))
 
 
 def test_windows_count() -> None:
