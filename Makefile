@@ -76,7 +76,7 @@ more-seeds: setup ## train further seeds of the techniques that the finished run
 pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
 	@.venv/bin/python tools/pin.py $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
 
-plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24" asks for another machine
+plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24 --resources gpu=1" asks for another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)
 
 verify: setup ## verify the hash of every result, from the raw data to the report

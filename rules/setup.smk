@@ -62,6 +62,6 @@ wildcard_constraints:
 
 
 onstart:
-    process.warn_of_memory(workflow)
+    process.warn_of_machine(workflow)
     process.prepare_cluster(workflow)
     share_imports(workflow, EXPERIMENT.share_imports, {one.model_type for one in MATRIX.models.values()})

@@ -11,6 +11,8 @@ def main() -> None:
     parser.add_argument("count", type=int, help="number of GPUs")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
     given = parser.parse_args()
+    if not given.command:
+        parser.error("the command to run is missing")
     locks = gpus.take(given.count)  # the command inherits them, and its GPUs are free again when it ends
     for lock in locks:
         os.set_inheritable(lock.fileno(), True)

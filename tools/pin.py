@@ -18,7 +18,7 @@ import snaketune  # noqa: F401 (first: the hub's library reads, when it is impor
 
 # isort: split
 from fetch_model import read_configuration
-from snaketune.config.model import SIZES, Model
+from snaketune.config.model import Model, Sizes
 from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.config.validation import validated
 from snaketune.core import errors
@@ -36,7 +36,7 @@ def sizes(config: Any) -> dict[str, Any]:
     Raises:
         UserError: it isn't that of a decoder.
     """
-    found: dict[str, Any] = {key: getattr(config, key, None) for key in SIZES}
+    found: dict[str, Any] = {key: getattr(config, key, None) for key in Sizes.model_fields}
     missing = [key for key in ("hidden_size", "num_hidden_layers", "num_attention_heads") if found[key] is None]
     if missing:
         raise UserError(

@@ -22,6 +22,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import gpus
+from snaketune.core.errors import UserError, run
 from snaketune.dag.process import runs_here
 from snaketune.dag.resources import SNAKEMAKES, JobResources, trains
 
@@ -88,8 +89,7 @@ class Machine:
         """Return what the arguments say, else what this machine has, if jobs run here."""
         unknown = float("inf")
         here = runs_here(JobResources.read.workflow)
-        # In MiB.
-        gpu_memory = min(map(float, gpus.query("memory.total")), default=unknown) * 2**20 / 1e6 if here else unknown
+        gpu_memory = gpus.memory_bytes() / 1e6 if here else unknown
         place = Path("results") if Path("results").exists() else Path()
         return cls(
             given.memory * 1000 if given.memory else psutil.virtual_memory().total / 1e6 if here else unknown,
@@ -195,7 +195,7 @@ def worst(jobs: list[Job], kind: str, limit: float) -> list[Job]:
 
 def too_large(jobs: list[Job], machine: Machine) -> list[str]:
     """Return what needs more than the machine has, and what would make it fit, in sentences."""
-    found = []
+    found = JobResources.read.short_of_gpus((job.rule, job.wildcards) for job in jobs)
     for kind, limit, what in (
         ("gpu_memory", machine.gpu_memory, "memory on a GPU"),
         ("memory", machine.memory, "memory"),
@@ -237,6 +237,10 @@ def main() -> None:
     if not jobs:
         print("Nothing to do.")
         return
+    if given.gpu_memory and not JobResources.read.counts_gpus:
+        raise UserError(
+            "--gpu-memory, but no job gets a GPU: add --resources gpu=1 (how many there are), or a profile that counts them"
+        )
     print(table(jobs))
     print("\nMemory and minutes are the largest of a step's jobs; a retry requests more. Disk is that of all its jobs.")
     print("Minutes are time limits, at least twice what a job should take; hours are computed from them.")
@@ -245,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

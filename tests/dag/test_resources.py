@@ -58,6 +58,8 @@ def test_other_resources_run_nothing_again(edited: Workspace, name: str, old: st
 def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace, edited: Workspace) -> None:
     nothing = planned(finished)
     assert (nothing.returncode, nothing.stdout) == (0, "Nothing to do.\n")
+    ignored = planned(finished, "--forceall", "--gpu-memory", "24")
+    assert (ignored.returncode, "error: --gpu-memory, but no job gets a GPU" in ignored.stderr) == (1, True)
     edited.edit(edited.experiment, "- lora", "- lorra")
     mistaken = planned(edited)
     assert mistaken.returncode != 0

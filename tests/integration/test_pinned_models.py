@@ -75,7 +75,7 @@ def test_a_pinned_model_plans_before_it_is_fetched_as_it_does_then(
     assert (model.hub, model.revision, model.licence) == (HUB, COMMIT, "mit")
     assert model.config is not None
     recipe = {"hub": HUB, "revision": COMMIT, "path": None, "source_digests": {}}
-    declared = {"model_type": model.model_type, **model.config}
+    declared = {"model_type": model.model_type, **model.sizes}
     for config in (declared, {**declared, "hidden_size": 65}, {**declared, "model_type": "falcon"}):
         monkeypatch.setattr(
             sys, "argv", ["fetch", "--recipe", json.dumps({**recipe, "config": config}), "--output-directory", "base"]
@@ -86,7 +86,7 @@ def test_a_pinned_model_plans_before_it_is_fetched_as_it_does_then(
             with pytest.raises(UserError, match=r"config\.\w+ is .* in the model's file of config/models/, but"):
                 fetch_model.main()
     assert all((Path("base") / name).exists() for name in MODEL_FILES)
-    planned, fetched = (Shape.of(found) for found in (model.config, read_json(Path("base/config.json"))))
+    planned, fetched = (Shape.of(found) for found in (model.sizes, read_json(Path("base/config.json"))))
     assert planned == Shape(**{**vars(fetched), "head": planned.head})
     assert (planned.queries, planned.keys) == (fetched.queries, fetched.keys)
     lora = Technique.model_validate(read_yaml(ROOT / "config/techniques/lora.yaml")).recipe(model.model_type)

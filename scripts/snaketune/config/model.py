@@ -1,16 +1,25 @@
 """Typed model of a model: a file of `config/models/`."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Commit, HubName, Strict
 
-# The keys of config.json that a plan uses; `make pin` writes them.
-SIZES = (
-    "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "vocab_size", "max_position_embeddings", "tie_word_embeddings",
-)  # fmt: skip
+
+class Sizes(Strict):
+    """The keys of a config.json that a plan uses; `make pin` writes them."""
+
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    intermediate_size: PositiveInt | None = Field(None, exclude_if=lambda found: found is None)
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt | None = Field(None, exclude_if=lambda found: found is None)
+    head_dim: PositiveInt | None = Field(None, exclude_if=lambda found: found is None)
+    vocab_size: PositiveInt
+    max_position_embeddings: PositiveInt | None = Field(None, exclude_if=lambda found: found is None)
+    tie_word_embeddings: bool | None = Field(None, exclude_if=lambda found: found is None)
 
 
 class Architecture(Strict):
@@ -74,7 +83,7 @@ class Model(Strict):
     revision: Commit | None = Field(None, description="commit of the hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
     gguf: Gguf | None = None
-    config: dict[str, bool | int | float | str] | None = Field(
+    config: Sizes | None = Field(
         None, description="what its config.json says, for plans before it is fetched, which compares them"
     )
 
@@ -84,6 +93,14 @@ class Model(Strict):
         if not self.gguf:
             return self.description
         return f"{self.description} Its weights lie on the grid of {Path(self.gguf.file).name}: if that holds 4 bits, int4 exports and QLoRA lose less here than on the 16-bit weights, so judge neither by these figures."
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What is known of its config.json before it is made or fetched."""
+        if not self.build:
+            return self.config.model_dump() if self.config else {}
+        sizes = {"vocab_size": self.build.vocabulary, "max_position_embeddings": self.build.context}
+        return {**self.build.architecture.model_dump(), **sizes, "tie_word_embeddings": True}
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":

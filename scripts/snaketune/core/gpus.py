@@ -24,7 +24,12 @@ def query(field: str) -> list[str]:
         return []
     asked = [command, f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.split() if found.returncode == 0 else []
+    return found.stdout.splitlines() if found.returncode == 0 else []
+
+
+def memory_bytes() -> float:
+    """Return the memory of the smallest GPU; infinite where there is none, or where it shares the host's ("[N/A]")."""
+    return min((float(one) * 2**20 for one in query("memory.total") if one.strip().isdigit()), default=float("inf"))
 
 
 def gpus() -> list[str]:

@@ -6,7 +6,8 @@ from snaketune.dag.estimates import FLOAT, NEEDS, adapter_parameters, training_b
 from snaketune.dag.shape import Shape
 
 # Assumed, as no GPU was at hand: what CUDA's libraries take of a process's memory, its context of a GPU's,
-# and how much faster than a core a GPU generates.
+# and how much faster than a core a GPU generates. A job whose time limit is too short for it gets a longer one
+# (`resources.longer`).
 CUDA_LIBRARIES, CUDA_CONTEXT, GPU_FASTER = 3e9, 0.6e9, 20
 # fp32 models that a rule leaves on disk, and those it has there beside them while it runs (what it asks `need_space` for).
 KEPT = {

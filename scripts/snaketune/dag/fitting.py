@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from snaketune.config.technique import Technique
+from snaketune.training.params import HALF
 
 # From the base precision that loses least to the smallest.
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "nf4")
@@ -21,15 +22,15 @@ def _smaller_batches(technique: Technique, longest: int) -> Iterator[dict[str, A
         yield {"micro_batch_tokens": smaller * longest}
 
 
-def _precisions(technique: Technique) -> Iterator[dict[str, Any]]:
-    """Yield the base precision as it is, then those that take less."""
+def _precisions(technique: Technique, compute: str) -> Iterator[dict[str, Any]]:
+    """Yield the base precision as it is, then those that take less; one of 16 bits can't be computed in the other."""
     yield {}
     for name in PRECISIONS[PRECISIONS.index(technique.base_precision) + 1 :]:
-        if technique.adapter:
+        if technique.adapter and {name, compute} != set(HALF):
             yield {"base_precision": name}
 
 
-def variants(technique: Technique, longest: int) -> Iterator[dict[str, Any]]:
+def variants(technique: Technique, longest: int, compute: str = "fp32") -> Iterator[dict[str, Any]]:
     """Yield changes of a technique from the one that costs least: first time alone, then precision.
 
     A smaller micro-batch is slower and changes no result, recomputed activations cost a third more time,
@@ -37,7 +38,7 @@ def variants(technique: Technique, longest: int) -> Iterator[dict[str, Any]]:
     """
     recomputing: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
     for precision, recomputed, batch in product(
-        _precisions(technique), recomputing, list(_smaller_batches(technique, longest))
+        _precisions(technique, compute), recomputing, list(_smaller_batches(technique, longest))
     ):
         change = {**precision, **recomputed, **batch}
         try:
@@ -48,8 +49,12 @@ def variants(technique: Technique, longest: int) -> Iterator[dict[str, Any]]:
 
 
 def fitting(
-    technique: Technique, longest: int, estimate: Callable[[dict[str, Any]], float], limit: float
+    technique: Technique,
+    longest: int,
+    estimate: Callable[[dict[str, Any]], float],
+    limit: float,
+    compute: str = "fp32",
 ) -> tuple[dict[str, Any], float] | None:
     """Return the first change with which the estimated bytes are within ``limit``, and that estimate."""
-    found = ((change, estimate(change)) for change in variants(technique, longest) if change)
+    found = ((change, estimate(change)) for change in variants(technique, longest, compute) if change)
     return next(((change, needed) for change, needed in found if needed <= limit), None)

@@ -83,7 +83,7 @@ class JobParams:
         if model.gguf or model.config:
             # That of a directory is in its config.json.
             family = {} if model.path else {"model_type": model.model_type}
-            origin["config"] = family | (model.config or {})
+            origin["config"] = family | model.sizes
         local = Inputs(self.matrix).local_model(wildcards)
         return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
 

@@ -18,6 +18,7 @@ from snaketune.core import gpus
 from snaketune.core.errors import UserError, is_users_mistake
 from snaketune.core.files import prefer_programs_of, read_yaml
 from snaketune.dag import slurm_preflight
+from snaketune.dag.resources import JobResources
 
 
 def set_up(workflow: Any) -> None:
@@ -87,8 +88,12 @@ def check_config_files(paths: Iterable[str | Path]) -> None:
             read_yaml(path)
 
 
-def warn_of_memory(workflow: Any) -> None:
-    """Say which of the jobs that are due need more memory than this machine has: Snakemake starts them all the same."""
+def warn_of_machine(workflow: Any) -> None:
+    """Say which of the jobs that are due need more memory or GPUs than there are: Snakemake starts them all the same."""
+    for sentence in JobResources.read.short_of_gpus(
+        (job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs()
+    ):
+        logger.warning(sentence)
     if not runs_here(workflow):
         return
     there = psutil.virtual_memory().total / 1e6

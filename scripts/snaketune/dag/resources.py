@@ -5,7 +5,7 @@ were tokenized is exact by then. Resources re-run nothing.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,8 +48,12 @@ class JobResources:
     @property
     def counts_gpus(self) -> bool:
         """Return True if a profile, --resources or this machine says how many GPUs there are."""
+        return self._gpus > 0
+
+    @property
+    def _gpus(self) -> int:
         counted = self.workflow.global_resources.get("gpu") if self.workflow is not None else None
-        return counted is not None and int(counted.value or 0) > 0
+        return int(counted.value or 0) if counted is not None else 0
 
     def one_gpu(self, wildcards: Any) -> int:
         return int(self.counts_gpus)
@@ -68,7 +72,7 @@ class JobResources:
     def minutes(self, kind: str) -> Callable[..., int]:
         def needed(wildcards: Any, attempt: int) -> int:
             faster = devices.GPU_FASTER if kind == "torch" and self.counts_gpus else 1
-            return attempt * minutes(NEEDS[kind].seconds(self._parameters(wildcards) // faster))
+            return longer(minutes(NEEDS[kind].seconds(self._parameters(wildcards) // faster)), attempt)
 
         return needed
 
@@ -83,11 +87,23 @@ class JobResources:
         recipe, shape, _, tokens = self._training(wildcards)
         adapter = estimates.adapter_parameters(shape, recipe["adapter"]) if recipe["adapter"] else 0
         cores, gpus = recipe["world_size"] * recipe["threads"], self.training_gpus(wildcards)
-        return attempt * minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus))
+        return longer(minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus)), attempt)
 
     def training_gpus(self, wildcards: Any) -> int:
         """Return one GPU for each rank if they are counted."""
         return self._training(wildcards)[0]["world_size"] if self.counts_gpus else 0
+
+    def short_of_gpus(self, jobs: Iterable[tuple[str, Any]]) -> list[str]:
+        """Return a sentence for each technique of (rule, wildcards) with more ranks than there are GPUs.
+
+        Snakemake would lower what such a job asks for to what there is, but ranks can't share a GPU.
+        """
+        asked = dict(sorted((one.technique, self.training_gpus(one)) for rule, one in jobs if trains(rule)))
+        return [
+            f"Training {name} takes {ranks} GPUs, one for each rank, and there {'is 1' if self._gpus == 1 else f'are {self._gpus}'}: set `ranks: {{{name}: {self._gpus}}}` in the experiment (and in `properties`), or leave it out."
+            for name, ranks in asked.items()
+            if ranks > self._gpus > 0
+        ]
 
     def gpu_bytes(self, rule: str, wildcards: Any) -> float:
         """Return the memory that a job needs on each of its GPUs."""
@@ -108,8 +124,11 @@ class JobResources:
         """Return changes of a technique with which its training is within so many bytes, and its estimate then."""
         recipe, shape, longest, _ = self._training(wildcards)
         estimate = devices.training_gpu_bytes if self.counts_gpus else estimates.training_bytes
-        technique = self._technique(wildcards)
-        return fitting(technique, longest, lambda change: estimate({**recipe, **change}, shape, longest), limit)
+
+        def needed(change: dict[str, Any]) -> float:
+            return estimate({**recipe, **change}, shape, longest)
+
+        return fitting(self._technique(wildcards), longest, needed, limit, recipe["compute_precision"])
 
     def pretraining_memory(self, wildcards: Any, attempt: int) -> int:
         recipe = {"batch_rows": 1, "sequence_length": 1, **self.matrix.pretraining_recipe(wildcards.model)}
@@ -120,7 +139,7 @@ class JobResources:
 
     def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, parameters = self.matrix.pretraining_recipe(wildcards.model), self.shape(wildcards.model).parameters
-        return attempt * minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"]))
+        return longer(minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"])), attempt)
 
     def pretraining_cores(self, wildcards: Any) -> int:
         return int(self.matrix.pretraining_recipe(wildcards.model)["threads"])
@@ -154,10 +173,9 @@ class JobResources:
     def shape(self, model: str) -> Shape:
         """Return a model's shape from config/models/ or its config.json; of Phi-3-mini until one is there."""
         chosen = self.matrix.models[model]
-        if built := chosen.build:
-            sizes = {"vocab_size": built.vocabulary, "max_position_embeddings": built.context}
-            return Shape.of({**built.architecture.model_dump(), **sizes, "tie_word_embeddings": True})
-        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.config or {}
+        if chosen.build:
+            return Shape.of(chosen.sizes)
+        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.sizes
         return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
 
     def _technique(self, wildcards: Any) -> Technique:
@@ -227,3 +245,11 @@ def trains(rule: str) -> bool:
 def rising(needed: int, attempt: int) -> int:
     """Add Snakemake's own memory, and half as much more with each attempt: a job killed for its memory gets more."""
     return (needed + SNAKEMAKES) * (1 + attempt) // 2
+
+
+def longer(limit: int, attempt: int) -> int:
+    """Double a time limit with each attempt: the speed that it assumes of a GPU was measured on none.
+
+    With three retries an evaluation gets 8 times as long, and a training, which resumes, 15 times in all.
+    """
+    return limit * 2 ** (attempt - 1)

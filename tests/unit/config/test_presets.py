@@ -1,6 +1,7 @@
 """The models of config/models/ plan with what they say of themselves, before anything is downloaded."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from snaketune.config.model import SIZES, Model
+from snaketune.config.model import Model
 from snaketune.config.technique import LINEAR_LAYERS
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -74,11 +77,25 @@ def test_every_preset_is_listed_here() -> None:
     assert presets().keys() == PUBLISHED.keys()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hidden_size": "wide"}, "config.hidden_size: Input should be a valid integer"),
+        ({"num_attention_heads": 0}, "config.num_attention_heads: Input should be greater than 0 (found 0)"),
+        ({"vocab_size": None}, "config.vocab_size: Input should be a valid integer"),
+        ({"hidden_sizes": 64}, "config.hidden_sizes: unknown key; did you mean hidden_size?"),
+    ],
+)
+def test_wrong_sizes_are_said_by_key(change: dict[str, Any], told: str) -> None:
+    content = read_yaml(ROOT / "config/models/qwen3-8b.yaml")
+    with pytest.raises(UserError, match=re.escape(told)):
+        validated(Model, {**content, "config": {**content["config"], **change}}, "qwen3-8b.yaml")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_preset_plans_with_its_memory_and_disk(name: str, plans: dict[str, dict[str, float]]) -> None:
     model = presets()[name]
     assert model.config is not None
-    assert model.config.keys() <= set(SIZES)
     assert model.model_type in LINEAR_LAYERS
     full, lora, qlora = (plans[f"{name} {technique}"] for technique in ("full", "lora", "qlora"))
     assert lora["parameters"] == pytest.approx(PUBLISHED[name], rel=2e-4)
@@ -112,7 +129,7 @@ def test_transformers_has_the_sizes_and_layers_of_a_preset(name: str) -> None:
     from snaketune.dag.shape import Shape
 
     model = presets()[name]
-    declared: dict[str, Any] = {**(model.config or {}), "num_hidden_layers": 1}
+    declared: dict[str, Any] = {**model.sizes, "num_hidden_layers": 1}
     config = AutoConfig.for_model(model.model_type, **declared)
     assert {key: getattr(config, key) for key in declared} == declared
     with torch.device("meta"):

@@ -40,6 +40,8 @@ def test_each_job_sees_gpus_that_no_other_has_until_it_ends(tmp_path: Path) -> N
 def test_more_ranks_than_gpus_is_one_clear_line(tmp_path: Path) -> None:
     _, told = on_gpu(tmp_path, "0,1", 4, "true").communicate()
     assert told.startswith("error: this job trains on 4 GPUs, one for each rank, and there are 2: set `ranks:`")
+    _, told = on_gpu(tmp_path, "0,1", 1).communicate()
+    assert told.endswith("error: the command to run is missing\n")
 
 
 def test_gpus_are_those_that_cuda_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +54,12 @@ def test_gpus_are_those_that_cuda_would_show(tmp_path: Path, monkeypatch: pytest
         assert gpus.gpus() == found
     monkeypatch.delenv(gpus.VISIBLE)
     assert gpus.gpus() == ["0", "1"]
+    # A GPU that shares the host's memory has none to say.
+    for shown, found in (("8192\n4096", 2**32), ("[N/A]", float("inf"))):
+        command.write_text(f"#!/bin/sh\necho '{shown}'\n")
+        assert gpus.memory_bytes() == found
     monkeypatch.setenv("PATH", "/nowhere")
-    assert gpus.gpus() == []
+    assert (gpus.gpus(), gpus.memory_bytes()) == ([], float("inf"))
 
 
 def test_a_process_that_asks_for_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

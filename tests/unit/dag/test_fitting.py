@@ -27,6 +27,9 @@ def test_what_costs_nothing_is_recommended_before_what_changes_the_result() -> N
         precisions, key=lambda name: ["fp32", "bf16", "fp16", "int8", "nf4"].index(name or "fp32")
     )
     assert "nf4" in precisions
+    # What can't be combined with the experiment's precision isn't recommended.
+    computed = {change.get("base_precision") for change in variants(technique("lora"), 512, "fp16")}
+    assert computed == {*precisions, "fp16"} - {"bf16"}
     assert all("base_precision" not in change for change in variants(technique("full"), 512))
     assert all("base_precision" not in change for change in variants(technique("peft-prefix"), 512) if change == {})
 

@@ -20,7 +20,7 @@ from snaketune.core.files import read_yaml, sha256
 from snaketune.dag import process
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
-from snaketune.dag.resources import SNAKEMAKES, JobResources, rising
+from snaketune.dag.resources import SNAKEMAKES, JobResources, longer, rising
 from snaketune.dag.targets import Targets, required
 
 ROOT = Path(__file__).parents[3]
@@ -118,6 +118,7 @@ def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_ar
     needs = JobResources(matrix(), counted)
     asked = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
     assert asked == [1, 0]
+    assert [longer(90, attempt) for attempt in (1, 2, 3)] == [90, 180, 360]
     own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
     assert own > services
 
@@ -126,6 +127,18 @@ def test_a_training_of_two_cores_starts_before_two_of_one() -> None:
     needs = JobResources(matrix(techniques=["lora", "zero3"]), None)
     wide, narrow = (needs.training_priority(cell(name)) for name in ("zero3", "lora"))
     assert wide > 2 * narrow > 0
+
+
+def test_more_ranks_than_gpus_are_said_while_planning() -> None:
+    due = [("train_all_weights", cell("zero3")), ("train_adapter", cell("lora")), ("merge_adapter", cell("lora"))]
+    told = {}
+    for count in (0, 1, 2):
+        workflow = SimpleNamespace(global_resources={"gpu": SimpleNamespace(value=count)})
+        told[count] = JobResources(matrix(techniques=["lora", "zero3"]), workflow).short_of_gpus(due)
+    assert (told[0], told[2]) == ([], [])
+    assert [one.split(" in the")[0] for one in told[1]] == [
+        "Training zero3 takes 2 GPUs, one for each rank, and there is 1: set `ranks: {zero3: 1}`"
+    ]
 
 
 def test_a_recipe_that_grows_with_the_matrix_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
