@@ -18,7 +18,9 @@ NAME = "snaketune_rows"
 # By transformers' model_type: those whose attention goes through its AttentionInterface, is over whole rows or
 # windows of them, and depends on nothing but queries, keys, values and distances. Each is tested.
 FAMILIES = {
-    "gemma", "gemma3_text", "granite", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3", "smollm3",
+    "apertus", "arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm4", "gpt_neox", "granite",
+    "helium", "hunyuan_v1_dense", "llama", "ministral", "mistral", "mixtral", "olmo2", "olmo3", "phi", "phi3", "qwen2",
+    "qwen3", "smollm3", "starcoder2",
 }  # fmt: skip
 # Largest share of the padded tokens at which laying rows out pays.
 PAYS = 0.9

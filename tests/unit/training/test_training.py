@@ -20,7 +20,7 @@ from transformers import Phi3ForCausalLM
 
 from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
-from snaketune.training.batches import IGNORED, collate, plan_batches, portions
+from snaketune.training.batches import IGNORED, collate, plan_batches, portions, tokens_of
 from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
 from snaketune.training.loop import Fit, Plan
 from snaketune.training.loss import answer_loss, mean_loss
@@ -173,6 +173,7 @@ def test_training_lowers_the_loss(whole: Fit) -> None:
     assert len(losses) == len(BATCHES) == 8
     assert np.mean(losses[4:]) < np.mean(losses[:4])
     assert whole.log[-1]["tokens"] == 2 * ROWS.tokens(list(range(len(ROWS))))
+    assert whole.log[-1]["computed_tokens"] == sum(tokens_of(batch, ROWS, False) for batch in BATCHES)
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
