@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu unit check tune more-seeds lock schemas figures pin plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures pin plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,18 @@ soak: setup-dev ## kill jobs of all rules at thirty random moments, provoke each
 
 gpu: setup-dev ## train every technique on a GPU; figures: benchmarks/gpu.json
 	.venv/bin/python -m pytest tests/gpu -m long --record benchmarks
+
+bench: setup ## compare speed with TRL, torch and llama.cpp on a quiet machine, 45 minutes: docs/speed.md
+	.venv/bin/snakemake results/models/smollm2-135m-instruct/base/manifest.json --configfile config/experiments/smollm2.yaml
+	.venv/bin/snakemake results/models/phi3-36m/base/manifest.json --configfile config/experiments/published-table.yaml
+	.venv/bin/python benchmarks/training.py $(ARGS)
+	.venv/bin/python benchmarks/exports.py --rounds 5
+	.venv/bin/python benchmarks/exports.py --rounds 5 --run-directory work/benchmarks/exports-smollm2 --model-directory results/models/smollm2-135m-instruct/base --output benchmarks/exports-smollm2.json
+	.venv/bin/python benchmarks/table.py
+
+bench-all: setup-dev bench ## the same, and tokens computed for the built-in scenarios, and the time of a call with nothing to do
+	.venv/bin/python benchmarks/workflow.py
+	.venv/bin/python benchmarks/table.py
 
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit

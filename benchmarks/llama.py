@@ -12,26 +12,32 @@ from snaketune.evaluation.speed import PythonLoop
 
 
 def write_gguf(model: Path, out: Path, weights: str) -> None:
-    """Write a Phi-3 of transformers with its matrices as ``weights``: ``F32``, or ``Q4_0`` (table and head too).
+    """Write a Phi-3 or Llama of transformers with its matrices as ``weights``: ``F32``, or ``Q4_0`` (table and head too).
 
     It has no tokenizer: tokens go in and out as ids.
 
     Raises:
-        UserError: the model is no Phi-3 of plain rope and full attention.
+        UserError: the model is neither, or has scaled rope or windows of attention.
     """
     config = read_json(model / "config.json")
     rope = config.get("rope_parameters") or {}
-    if config["model_type"] != "phi3" or rope.get("rope_type", "default") != "default" or config.get("sliding_window"):
+    if (
+        config["model_type"] not in ("phi3", "llama")
+        or rope.get("rope_type", "default") != "default"
+        or config.get("sliding_window")
+    ):
         raise UserError(
-            f"{model / 'config.json'}: only a Phi-3 without rope scaling or a window of attention can be written as GGUF: leave llama.cpp out with --systems, or take another model"
+            f"{model / 'config.json'}: only a Phi-3 or Llama without rope scaling or a window of attention can be written as GGUF: leave llama.cpp out with --systems, or take another model"
         )
     import gguf
 
-    head = config["hidden_size"] // config["num_attention_heads"]
-    writer = gguf.GGUFWriter(out, "phi3")
+    family, head = config["model_type"], config["hidden_size"] // config["num_attention_heads"]
+    writer = gguf.GGUFWriter(out, family)
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
-    writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
+    writer.add_rope_scaling_orig_ctx_len(
+        config.get("original_max_position_embeddings", config["max_position_embeddings"])
+    )
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -41,9 +47,13 @@ def write_gguf(model: Path, out: Path, weights: str) -> None:
     writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
     writer.add_rope_freq_base(rope.get("rope_theta", 10000.0))
     writer.add_tokenizer_model("no_vocab")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.PHI3, config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
     kind = gguf.GGMLQuantizationType[weights]
     for name, tensor in load_file(model / "model.safetensors").items():
+        if family == "llama" and (part := name.split(".")[-2]) in ("q_proj", "k_proj"):
+            # llama.cpp rotates neighbours there, transformers halves of a head.
+            heads = config["num_attention_heads" if part == "q_proj" else "num_key_value_heads"]
+            tensor = tensor.reshape(heads, 2, head // 2, -1).swapaxes(1, 2).reshape(tensor.shape)
         taken = kind if tensor.ndim > 1 else gguf.GGMLQuantizationType.F32
         packed = gguf.quants.quantize(tensor.astype(np.float32), taken)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), packed, raw_dtype=taken)

@@ -90,6 +90,6 @@ def test_a_model_that_gguf_cant_say_is_refused(tmp_path: Path, monkeypatch: Any)
     gguf = module("llama", monkeypatch)
     config = {"model_type": "phi3", "rope_parameters": {"rope_type": "longrope"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(gguf.UserError, match=r"config\.json: only a Phi-3 without rope scaling"):
+    with pytest.raises(gguf.UserError, match=r"config\.json: only a Phi-3 or Llama without rope scaling"):
         gguf.write_gguf(tmp_path, tmp_path / "out.gguf", "F32")
     assert not (tmp_path / "out.gguf").exists()

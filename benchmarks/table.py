@@ -1,0 +1,114 @@
+"""Write the speed table of README.md between its markers, from what the benchmarks measured."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import turns  # first: it puts the workflow's modules on the path
+
+# isort: split
+sys.path.append(str(turns.ROOT))
+
+from tools.write_figures import replace_between
+
+from snaketune.core import errors, files
+
+
+def training(results: dict[str, Any]) -> list[str]:
+    """Return a table with a line for each model and kind of rows."""
+    lines = [
+        "| training | rows | ours, tokens a CPU second | over TRL tuned by hand | the same, fp32 | over TRL's defaults |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size, one in results["sizes"].items():
+        turns.refuse_unequal(one["differences"])
+        for kind, found in one["kinds"].items():
+            best = found["best"]["ours"]
+            rate = found["tokens_per_cpu_second"][best]["median"] if best else None
+            defaults = "did not end" if "trl-defaults" in one["left_out"] else turns.shown(found.get("over_defaults"))
+            ratios = [turns.shown(found.get(name)) for name in ("over_tuned", "over_tuned_fp32")]
+            fastest = f"{rate:,.0f} ({best.removeprefix('ours-')})" if rate else "–"
+            lines.append(f"| {size} | {kind} | {fastest} | {' | '.join(ratios)} | {defaults} |")
+    worst = max(max(one["differences"].values()) for one in results["sizes"].values())
+    least = min(one["rounds"] for one in results["sizes"].values())
+    lines += [
+        "",
+        f"LoRA r 8 on every linear layer; medians of {least} rounds or more by turns, with the least and the most. Losses on equal batches, fp32, differ by at most {worst:.0e}.",
+    ]
+    for size, one in results["sizes"].items():
+        lines += [f"{size}: {reason}." for reason in one["left_out"].values()]
+    return lines
+
+
+def costs(results: dict[str, Any]) -> list[str]:
+    """Return a table of what DoRA costs over LoRA, and of how much of `linear`'s peak the loop reaches."""
+    lines = [
+        "| training | rows | share of `linear`'s peak, fp32 | bf16 | DoRA's time over LoRA's | bytes kept for its backward pass |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size, one in results["sizes"].items():
+        for kind, found in one["costs"].items():
+            shares = [turns.shown(found.get(f"ours-{precision}_share_of_peak")) for precision in ("fp32", "bf16")]
+            kept = found.get("dora_saved_bytes_over_lora")
+            time = turns.shown(one["kinds"][kind].get("dora_time_over_lora"))
+            lines.append(f"| {size} | {kind} | {' | '.join(shares)} | {time} | {f'{kept:.2f}' if kept else '–'} |")
+    return lines
+
+
+def workflow(found: dict[str, Any]) -> list[str]:
+    """Say how many tokens are computed for the built-in scenarios, and what a call with nothing to do takes."""
+    of, call = found["computed_over_trained"], found["no_op"]
+    named = ", ".join(f"`{name}` {one['shared']:.2f} (padded {one['padded']:.2f})" for name, one in of.items())
+    return [
+        f"Tokens computed over tokens trained: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} s, trivial rules over the same files in {call['trivial_seconds']:.1f} s."
+    ]
+
+
+def inference(found: dict[str, Any]) -> list[str]:
+    """Return a table of one model's forms."""
+    lines = ["| form | prefill, tokens/s | decode, tokens/s | MB |", "|---|---|---|---|"]
+    for name, one in found["systems"].items():
+        rates = [one[f"{kind}_tokens_per_second"]["median"] for kind in ("prefill", "decode")]
+        lines.append(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {one['file_bytes'] / 1e6:,.0f} |")
+    return lines
+
+
+def source(name: str, found: dict[str, Any]) -> str:
+    """Say what a file of figures was measured on."""
+    hardware, versions = found["hardware"], found["versions"]
+    packages = ", ".join(f"{package} {version}" for package, version in versions.items())
+    instructions = ", ".join(hardware["instructions"]) or "no vector instructions of note"
+    return f"`benchmarks/{name}`, at {found['commit']}: {hardware['processor']} ({instructions}), threads: {found['threads']}; {packages}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readme", type=Path, default=turns.ROOT / "README.md")
+    parser.add_argument("--benchmarks", type=Path, default=turns.ROOT / "benchmarks")
+    arguments = parser.parse_args()
+    lines: list[str] = []
+    if (path := arguments.benchmarks / "training.json").exists():
+        results = files.read_json(path)
+        lines += [
+            *training(results),
+            "",
+            *costs(results),
+            "",
+            source(path.name, list(results["sizes"].values())[-1]),
+            "",
+        ]
+    for path in sorted(arguments.benchmarks.glob("exports*.json")):
+        found = files.read_json(path)
+        if "commit" in found:
+            lines += [*inference(found), "", source(path.name, found), ""]
+    if (path := arguments.benchmarks / "workflow.json").exists():
+        lines += workflow(files.read_json(path))
+    if not lines:
+        raise errors.UserError(f"{arguments.benchmarks}: nothing was measured: run `make bench`")
+    text = arguments.readme.read_text(encoding="utf-8")
+    files.write_text(arguments.readme, replace_between(text, "speed", "\n".join(lines).rstrip()))
+
+
+if __name__ == "__main__":
+    errors.run(main)
