@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures pin plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -80,6 +80,9 @@ schemas: setup ## generate config/schemas/ from the typed models
 
 figures: setup ## regenerate the measured tables of README.md from the finished default run
 	.venv/bin/python tools/write_figures.py
+
+estimates: setup ## measure the memory of training beside its estimates, and write the table of docs/scale.md
+	.venv/bin/python tools/measure_memory.py
 
 more-seeds: setup ## train further seeds of the techniques that the finished run left undecided, and only those; ADD=2 seeds each
 	.venv/bin/python tools/more_seeds.py $(if $(ADD),--add $(ADD))

@@ -45,7 +45,7 @@ def test_a_profile_sets_the_ranks_of_its_machine(form: object, edited: Workspace
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("scripts/snaketune/dag/estimates.py", "FRAGMENTATION = 1.4", "FRAGMENTATION = 2.8"),
+        ("scripts/snaketune/dag/estimates.py", "FRAGMENTATION = 1.5", "FRAGMENTATION = 3.0"),
         ("scripts/snaketune/dag/resources.py", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
         ("rules/merge.smk", 'mem_mb=needs.memory("merge")', "mem_mb=99"),
     ],

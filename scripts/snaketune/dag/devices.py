@@ -27,7 +27,7 @@ def _offloaded(recipe: dict[str, Any], shape: Shape, longest: int) -> float:
 def training_gpu_bytes(recipe: dict[str, Any], shape: Shape, longest: int) -> float:
     """Return the memory of each GPU that a training job computes on, one for each rank."""
     found = training_memory(recipe, shape, longest)
-    return found.total - found.libraries - _offloaded(recipe, shape, longest) + CUDA_CONTEXT
+    return found.states + found.buffers + found.live - _offloaded(recipe, shape, longest) + CUDA_CONTEXT
 
 
 def training_host_bytes(recipe: dict[str, Any], shape: Shape, longest: int) -> float:

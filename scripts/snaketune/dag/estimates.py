@@ -19,12 +19,13 @@ FIRST_STEP = {"torch": 45e6, "deepspeed": 100e6}
 # Measured: torchrun itself, without its ranks.
 LAUNCHER = 230e6
 # Measured: what the allocator keeps beyond what autograd saves, as batches come in many lengths.
-FRAGMENTATION = 1.4
+FRAGMENTATION = 1.5
 # NF4 with double quantization (arXiv 2305.14314, section 3): 4 bits, and 8 + 32/256 for each 64 weights.
 # LLM.int8 has a scale for each output.
 LINEAR_BYTES = {"nf4": 0.5 + (1 + 4 / 256) / 64, "int8": 1}
-# Numbers of 32 bits that an optimizer keeps of each trained one; Adafactor's are of rows and columns.
-OPTIMIZER_NUMBERS = {"adamw": 2.0, "adamw-8bit": 0.5, "paged-adamw-8bit": 0.5, "adafactor": 0.1}
+# Numbers of 32 bits that an optimizer keeps of each trained one; Adafactor's are of rows and columns, of an
+# adapter at most this. The 8-bit ones have a scale for each 256, and keep small tensors in 32 bits.
+OPTIMIZER_NUMBERS = {"adamw": 2.0, "adamw-8bit": 0.52, "paged-adamw-8bit": 0.52, "adafactor": 0.1}
 # Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed. Where it is slower,
 # a job reaches its time limit, saves a checkpoint and resumes with a longer one (`resources.longer`).
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
@@ -51,33 +52,60 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
     return shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
 
 
-def saved_numbers(
-    shape: Shape, adapter: dict[str, Any] | None, tokens: int, longest: int, recomputed: bool | str = False
-) -> float:
+def _in_16_bits(recipe: dict[str, Any]) -> bool:
+    return bool({recipe["base_precision"], recipe.get("compute_precision")} & set(HALF))
+
+
+def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: int) -> float:
+    """Return how many fp32 numbers autograd keeps of one block and ``tokens`` tokens, beside its weights.
+
+    Counted tensor by tensor with autograd's hooks (docs/scale.md). For each token: the input, normed values and output
+    of two norms; queries, keys and values, with grouped keys expanded as padding makes attention do, and normed as in
+    Qwen3; its output; 4 of the feed-forward layer; a row of the mask. Frozen norms keep no normed values, frozen linear
+    layers no input, unless a trained factor reads it. (IA)3 and VeRA keep what they scale, DoRA that twice.
+    """
+    h, i, k, q = shape.hidden, shape.intermediate, shape.keys, shape.queries
+    adapter, base = recipe["adapter"], recipe["base_precision"]
+    per_token, per_block = 6.0 * h + 6 * q + 2 * k + 4 * i + longest, 0.0
+    if adapter:
+        kind, options, found = adapter["type"], adapter["options"], targets(shape, adapter)
+        outputs, rank = sum(pair[1] for pair in found), options.get("r", 0) * len(found)
+        per_token += rank - 2 * h - (0 if kind == "lora" else 2 * h + q + i)
+        if kind == "ia3":
+            fed = {shape.linears.get(name) for name in options.get("feedforward_modules", [])}
+            per_token += sum(pair[0] if pair in fed else pair[1] for pair in found)
+            per_block += sum(max(pair) for pair in found)
+        elif kind == "vera":
+            per_token += outputs
+        elif kind == "prefix":
+            per_token += options["num_virtual_tokens"] * (1 + 2 * q / longest)
+        elif options.get("use_dora"):
+            per_token += 2 * outputs
+            per_block += 10 * outputs
+    if recipe.get("gradient_checkpointing") == "feed-forward":
+        per_token -= 2 * i
+    if _in_16_bits(recipe):
+        # Norms compute on fp32 copies of what they read; nf4's products return fp32 where they are given it.
+        per_token = per_token / 2 + h + q + k + (2 * i if base == "nf4" else 0)
+        # Autocast's 16-bit copies of the weights.
+        per_block += shape.block / 2 if base == "fp32" else 0
+    return tokens * per_token + per_block
+
+
+def saved_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: int) -> float:
     """Return how many fp32 numbers autograd keeps of a micro-batch of ``tokens`` for its backward pass.
 
-    Counted tensor by tensor on a Phi-3 with autograd's hooks. For each token a block keeps 6 hidden
-    vectors, 3 of queries, 4 of keys and 4 of the feed-forward layer, and a row of the attention mask; frozen
-    norms keep 2 hidden vectors less. LoRA adds each target's output, DoRA two and its weights.
-    Logits are there four times at the start of the backward pass. Of a recomputed block its input
-    is kept, and one block whole; recomputed products are two of the feed-forward layer's four.
+    Logits are there four times at its start. Of a recomputed block its input is kept, and one block whole.
+    Trained tables have a second gradient until it is added. DoRA makes an identity matrix and a layer's weights anew.
     """
-    h, i, k, v, q = shape.hidden, shape.intermediate, shape.keys, shape.vocabulary, shape.queries
-    per_token, per_block = 6 * h + 3 * q + 4 * k + 4 * i + longest, 0.0
-    if adapter:
-        found, options = targets(shape, adapter), adapter["options"]
-        copies = 2 if options.get("use_dora") else 1
-        per_token += copies * sum(outputs for _, outputs in found) - 2 * h
-        if adapter["type"] == "prefix":
-            per_token += options["num_virtual_tokens"] - 3 * h - i
-        else:
-            per_token += options.get("r", 0) * len(found)
-        if options.get("use_dora"):
-            per_block = 1.3 * sum(inputs * outputs for inputs, outputs in found)
-    if recomputed == "feed-forward":
-        per_token -= 2 * i
-    one, head = tokens * per_token + per_block, tokens * 4 * h + 4 * min(tokens * v, LOGITS_AT_ONCE)
-    return (one + shape.layers * tokens * h if recomputed is True else shape.layers * one) + head
+    h, v, adapter, base = shape.hidden, shape.vocabulary, recipe["adapter"], recipe["base_precision"]
+    one, head = block_numbers(recipe, shape, tokens, longest), tokens * 4.0 * h + 4 * min(tokens * v, LOGITS_AT_ONCE)
+    head += 0 if adapter else v * h
+    head += v * h / 2 if _in_16_bits(recipe) and base not in HALF else 0
+    if adapter and adapter["options"].get("use_dora"):
+        head += max(inputs * (inputs + 3 * outputs) for inputs, outputs in targets(shape, adapter))
+    recomputed = recipe.get("gradient_checkpointing") is True
+    return (one + shape.layers * tokens * h if recomputed else shape.layers * one) + head
 
 
 @dataclass(frozen=True)
@@ -90,6 +118,10 @@ class Memory:
     optimizer: float
     buffers: float
     working: float
+    # What of `working` lives at one time, without what the allocator keeps beside it.
+    live: float
+    # Pages of the fp32 file that the base was read from and isn't kept in.
+    mapped: float
 
     @property
     def states(self) -> float:
@@ -97,7 +129,14 @@ class Memory:
 
     @property
     def total(self) -> float:
-        return self.libraries + self.states + self.buffers + self.working
+        return self.libraries + self.states + self.buffers + self.working + self.mapped
+
+
+def factored(shape: Shape) -> int:
+    """Return how many numbers Adafactor keeps (arXiv 1804.04235): of each matrix its rows and columns."""
+    h, i, k, q = shape.hidden, shape.intermediate, shape.keys, shape.queries
+    tables = (shape.vocabulary + h) * (1 if shape.tied else 2)
+    return tables + shape.layers * (7 * h + 2 * q + 2 * k + 3 * i + 2 * h) + h
 
 
 def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memory:
@@ -106,8 +145,7 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
     States are counted as the ZeRO paper does (arXiv 1910.02054, section 3 and figure 1), with
     weights, gradients and both Adam moments in fp32: stage 1 divides the optimizer's states by the
     ranks, stage 2 gradients too, stage 3 weights too. DeepSpeed has its own fp32 copy of what it
-    updates among the optimizer's. At ``compute_precision`` bf16, which halves some of what autograd
-    saves, this is a bound.
+    updates among the optimizer's.
     """
     engine, adapter, ranks = recipe["engine"], recipe["adapter"], recipe["world_size"]
     deepspeed, stage = engine["type"] == "deepspeed", engine["zero_stage"]
@@ -131,17 +169,21 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
         max(longest, min(count * longest, most or otherwise))
         for count, otherwise in ((rows, rows * longest), (VALIDATION_ROWS, VALIDATION_TOKENS))
     )
-    saved = FLOAT * saved_numbers(shape, adapter, tokens, longest, recipe.get("gradient_checkpointing", False))
+    saved = FLOAT * saved_numbers(recipe, shape, tokens, longest)
     logits = 2.5 * min(validated * shape.vocabulary, LOGITS_AT_ONCE)
-    validation = FLOAT * (logits + validated * 4 * shape.intermediate)
+    validation = 0 if "steps" in recipe else FLOAT * (logits + validated * 4 * shape.intermediate)
     moments = OPTIMIZER_NUMBERS[recipe.get("optimizer", "adamw")]
+    if recipe.get("optimizer") == "adafactor":
+        moments = factored(shape) / shape.parameters if not adapter else moments
     return Memory(
         LIBRARIES[engine["type"]] + FIRST_STEP[engine["type"]],
         weights / shared[2],
         FLOAT * trained / shared[1],
         FLOAT * trained * (3 if deepspeed else moments) / shared[0],
         buffers,
-        max(FRAGMENTATION * saved, saved + (0 if "steps" in recipe else validation)),
+        max(FRAGMENTATION * saved, saved + validation),
+        max(saved, validation),
+        0 if base == "fp32" or stage == 3 else FLOAT * frozen,
     )
 
 

@@ -101,7 +101,8 @@ def test_a_preset_plans_with_its_memory_and_disk(name: str, plans: dict[str, dic
     assert lora["parameters"] == pytest.approx(PUBLISHED[name], rel=2e-4)
     gigabytes = 4 * lora["parameters"] / 1e9
     assert lora["fetched"] / 1e9 == pytest.approx(gigabytes)
-    assert lora["cpu"] > qlora["cpu"] > 1000 * gigabytes / 8
+    # Of a 4-bit base, the file in fp32 is mapped too.
+    assert min(lora["cpu"], qlora["cpu"]) > 1000 * gigabytes
     assert full["cpu"] > 4000 * gigabytes
     # On a GPU, the host holds the weights while they are loaded, and the GPU all that is trained.
     assert {one["gpu"] for one in (full, lora, qlora)} == {lora["gpu"]}

@@ -56,7 +56,7 @@ def test_host_and_gpu_share_what_a_cpu_holds(name: str) -> None:
     host, gpu = (of(recipe, UNKNOWN, 512) for of in (training_host_bytes, training_gpu_bytes))
     assert host > ranks * FLOAT * UNKNOWN.parameters
     offloaded = whole.optimizer if name == "deepspeed" else 0
-    assert gpu == pytest.approx(whole.states + whole.buffers + whole.working - offloaded, rel=0.05)
+    assert gpu == pytest.approx(whole.states + whole.buffers + whole.live - offloaded, rel=0.05)
     assert (host > ranks * (FLOAT * UNKNOWN.parameters + whole.optimizer)) == (name not in ("full", "zero3"))
 
 
