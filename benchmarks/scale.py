@@ -77,7 +77,9 @@ def predicted(root: Path, technique: str, model: str, ranks: int) -> dict[str, A
     sent = communicated(recipe, shape)
     computing = operations(recipe, shape, int(rows * longest)) / (ranks * ASSUMED["gpu_flops"])
     # What a process holds before its model is host memory; an offloaded optimizer is, too.
-    held = memory.total - memory.libraries - (memory.optimizer if recipe["engine"]["offload"] == "cpu" else 0)
+    held = (
+        memory.states + memory.buffers + memory.live - (memory.optimizer if recipe["engine"]["offload"] == "cpu" else 0)
+    )
     return {
         "model": model,
         "technique": technique,
