@@ -26,7 +26,7 @@ rule evaluate_torch:
     resources:
         mem_mb=needs.memory("torch"),
         runtime=needs.minutes("torch"),
-        gpu=needs.one_gpu,
+        gpu=needs.evaluation_gpus,
     params:
         recipe=job_params.evaluation,
         python=job_params.on_gpu,

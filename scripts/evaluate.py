@@ -134,7 +134,7 @@ def predictions(
 def main() -> None:
     parser = cli.job_parser(
         __doc__,
-        "task, max_new_tokens, truncated, gate, threads, speed_prompts, speed_tokens, probe",
+        "task, max_new_tokens, truncated, gate, threads, speed_prompts, speed_tokens, probe, device, precision",
         "--tokens-directory",
         model="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
@@ -147,7 +147,8 @@ def main() -> None:
     if arguments.prefix:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)
 
-    backend = load(model, arguments.prefix, recipe["threads"])
+    chosen = {key: recipe[key] for key in ("device", "precision") if key in recipe}
+    backend = load(model, arguments.prefix, recipe["threads"], **chosen)
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
     rows, decoding = files.read_jsonl(directory / "test.jsonl"), files.read_json(directory / "decoding.json")
@@ -175,6 +176,7 @@ def main() -> None:
             "decode_tokens_per_second": median(new / rest for _, rest in times),
             "latency_p50_ms": 1000 * median(first for first, _ in times),
             "hardware": manifest.hardware(),
+            **chosen,
             "threads": recipe["threads"],
         },
     )

@@ -26,6 +26,16 @@ class Training(Strict):
 
 
 class Evaluation(Strict):
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="of merged models; auto takes a GPU if torch sees one; exports run on the CPU",
+        exclude_if=lambda found: found == "auto",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="that merged models are rounded to and run at; exports are compared with fp32 alone",
+        exclude_if=lambda found: found == "fp32",
+    )
     threads: PositiveInt = 1
     speed_prompts: PositiveInt = 15
     speed_tokens: PositiveInt = 32
@@ -185,6 +195,10 @@ class Experiment(Strict):
             raise ValueError("precisions must hold fp32, the parent of the others")
         if self.benchmark and not self.precisions:
             raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
+        if self.precisions and self.evaluation.precision != "fp32":
+            raise ValueError(
+                f"evaluation.precision: exports are compared with a model at fp32, not {self.evaluation.precision}: set `precisions: []`, or leave this key out"
+            )
         if self.properties and "full" not in self.techniques:
             raise ValueError("properties compares each technique with full: add full to techniques")
         for step, budget in self.parity.budgets.items():

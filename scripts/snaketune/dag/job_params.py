@@ -103,7 +103,9 @@ class JobParams:
         return self.encode("merge_adapter.py", probe=self.probe, **self.matrix.merge_recipe(wildcards.technique))
 
     def evaluation(self, wildcards: Any) -> str:
-        return self.encode("evaluate.py", **self.matrix.evaluation_recipe(wildcards.scenario))
+        recipe = self.matrix.evaluation_recipe(wildcards.scenario)
+        chosen = {} if wildcards.get("precision") else self.matrix.evaluated_with
+        return self.encode("evaluate.py", **recipe, **chosen)
 
     def quantization(self, wildcards: Any) -> str:
         return self.encode("quantize_onnx.py", "export", **self.matrix.export_recipe(wildcards.precision))

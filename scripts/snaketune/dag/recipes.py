@@ -79,6 +79,11 @@ class Recipes(Cells):
         }
 
     @property
+    def evaluated_with(self) -> dict[str, str]:
+        """Return device and precision of merged models' evaluations where they aren't the defaults."""
+        return self.experiment.evaluation.model_dump(include={"device", "precision"})
+
+    @property
     def hosted_cells(self) -> list[dict[str, Any]]:
         """Every run at a service; whether its model is asked the test rows, and whether the untuned one is."""
         return [

@@ -58,12 +58,16 @@ class JobResources:
     def one_gpu(self, wildcards: Any) -> int:
         return int(self.counts_gpus)
 
+    def evaluation_gpus(self, wildcards: Any) -> int:
+        device = self.matrix.experiment.evaluation.device
+        return int(device == "cuda" or (device == "auto" and self.counts_gpus))
+
     def memory(self, kind: str) -> Callable[..., int]:
         """Return the megabytes of a job of a kind of NEEDS."""
 
         def needed(wildcards: Any, attempt: int) -> int:
             constant = NEEDS[kind].bytes(self._parameters(wildcards))
-            if kind == "torch" and self.counts_gpus:
+            if kind == "torch" and self.evaluation_gpus(wildcards):
                 constant = devices.evaluation_host_bytes(self._parameters(wildcards))
             return rising(megabytes(constant + self._held(kind, wildcards.get("scenario"))), attempt)
 
@@ -71,7 +75,7 @@ class JobResources:
 
     def minutes(self, kind: str) -> Callable[..., int]:
         def needed(wildcards: Any, attempt: int) -> int:
-            faster = devices.GPU_FASTER if kind == "torch" and self.counts_gpus else 1
+            faster = devices.GPU_FASTER if kind == "torch" and self.evaluation_gpus(wildcards) else 1
             return longer(minutes(NEEDS[kind].seconds(self._parameters(wildcards) // faster)), attempt)
 
         return needed
@@ -96,10 +100,19 @@ class JobResources:
     def short_of_gpus(self, jobs: Iterable[tuple[str, Any]]) -> list[str]:
         """Return a sentence for each technique of (rule, wildcards) with more ranks than there are GPUs.
 
-        Snakemake would lower what such a job asks for to what there is, but ranks can't share a GPU.
+        Snakemake would lower what such a job asks for to what there is, but ranks can't share a GPU. One more sentence
+        if evaluations ask for a GPU and none is counted.
         """
+        jobs, told = list(jobs), []
         asked = dict(sorted((one.technique, self.training_gpus(one)) for rule, one in jobs if trains(rule)))
-        return [
+        on_gpu = self.matrix.experiment.evaluation.device == "cuda" and any(
+            rule == "evaluate_torch" for rule, _ in jobs
+        )
+        if on_gpu and not self.counts_gpus:
+            told = [
+                "Merged models are to be evaluated on a GPU (`evaluation.device: cuda`), and no GPU is counted: set `device: auto`, or name the GPUs with `--resources gpu=N`."
+            ]
+        return told + [
             f"Training {name} takes {ranks} GPUs, one for each rank, and there {'is 1' if self._gpus == 1 else f'are {self._gpus}'}: set `ranks: {{{name}: {self._gpus}}}` in the experiment (and in `properties`), or leave it out."
             for name, ranks in asked.items()
             if ranks > self._gpus > 0
@@ -107,11 +120,9 @@ class JobResources:
 
     def gpu_bytes(self, rule: str, wildcards: Any) -> float:
         """Return the memory that a job needs on each of its GPUs."""
-        if not self.counts_gpus:
-            return 0
-        if rule == "evaluate_torch":
+        if rule == "evaluate_torch" and self.evaluation_gpus(wildcards):
             return devices.evaluation_gpu_bytes(self._parameters(wildcards))
-        return devices.training_gpu_bytes(*self._training(wildcards)[:3]) if trains(rule) else 0
+        return devices.training_gpu_bytes(*self._training(wildcards)[:3]) if trains(rule) and self.counts_gpus else 0
 
     def disk_bytes(self, rule: str, wildcards: Any) -> tuple[float, float]:
         """Return what a job leaves on disk, and what it needs there beside that while it runs."""

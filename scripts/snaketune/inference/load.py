@@ -20,8 +20,14 @@ def prove(model: Path) -> None:
     manifest.prove(model.with_name("manifest.json"), *used)
 
 
-def load(model: Path, prefix: Path | None, threads: int) -> Backend:
-    """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported."""
+def load(model: Path, prefix: Path | None, threads: int, device: str = "auto", precision: str = "fp32") -> Backend:
+    """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported.
+
+    ``device`` (auto, cpu or cuda) and ``precision`` (fp32, bf16 or fp16) are torch's.
+
+    Raises:
+        UserError: ``device`` is cuda and torch sees no GPU, or the chosen runtime can't run the model.
+    """
     if is_package(model):
         from snaketune.inference.genai_backend import GenaiBackend
 
@@ -39,6 +45,11 @@ def load(model: Path, prefix: Path | None, threads: int) -> Backend:
     from snaketune.training.memory import limit_threads
 
     limit_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded: torch.nn.Module = load_base(model.parent, "fp32")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "`evaluation.device` is cuda, but torch sees no GPU here: set it to auto or cpu, or run on a machine with one"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: torch.nn.Module = load_base(model.parent, precision)
     return TorchBackend(loaded.to(device), prefix)

@@ -18,7 +18,9 @@ class TorchBackend:
         """Run ``model``, starting from the trained keys and values of ``prefix`` if there are any."""
         self.model = model.eval()
         layers = read_prefix(prefix) if prefix else []
-        self.prefix = [tuple(torch.from_numpy(kept).to(model.device) for kept in layer) for layer in layers]
+        self.prefix = [
+            tuple(torch.from_numpy(kept).to(model.device, model.dtype) for kept in layer) for layer in layers
+        ]
         self.virtual_tokens = self.prefix[0][0].shape[1] if self.prefix else 0
 
     def _first_past(self, rows: int) -> DynamicCache | None:

@@ -223,6 +223,11 @@ def hub(model_type: str) -> dict[str, Any]:
         ("techniques", ["zzz"], r"no technique 'zzz'.*there are deepspeed, dora, full, .*, lora"),
         ("more_seeds", {"phi3-1m": {"classification": {"dora-2": [2]}}}, "dora-2 is none of this .*'s techniques"),
         ("parity", {"budgets": {"onnx-fp32-int8": {"smallest_stop_agreement": 1}}}, r"int8\.smallest_stop_.*: only a"),
+        (
+            "evaluation",
+            {"precision": "bf16"},
+            r"exports are compared with a model at fp32, not bf16: set `precisions: \[\]`",
+        ),
         ("parity", {"budgets": {"onnx-fp32-int9": {}}}, r"no conversion step onnx-fp32-int9, .*/exports/int9\.yaml"),
     ],
 )

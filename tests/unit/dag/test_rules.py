@@ -141,6 +141,28 @@ def test_more_ranks_than_gpus_are_said_while_planning() -> None:
     ]
 
 
+def test_device_and_precision_of_an_evaluation_are_those_of_merged_models_alone() -> None:
+    default, chosen = (
+        matrix(precisions=[], **changes) for changes in ({}, {"evaluation": {"device": "cuda", "precision": "bf16"}})
+    )
+    torch, onnx = cell("lora"), cell("lora", precision="int8")
+    asked = [json.loads(JobParams(chosen, ROOT).evaluation(one)) for one in (torch, onnx)]
+    assert [(one.get("device"), one.get("precision")) for one in asked] == [("cuda", "bf16"), (None, None)]
+    assert not {"device", "precision"} & json.loads(JobParams(default, ROOT).evaluation(torch)).keys()
+
+
+def test_an_evaluation_asks_for_a_gpu_if_its_device_is_one() -> None:
+    asked, told = {}, {}
+    for device, count in (("auto", 0), ("auto", 1), ("cpu", 1), ("cuda", 0), ("cuda", 1)):
+        workflow = SimpleNamespace(global_resources={"gpu": SimpleNamespace(value=count)})
+        needs = JobResources(matrix(evaluation={"device": device}), workflow)
+        asked[device, count] = needs.evaluation_gpus(cell("lora"))
+        told[device, count] = " ".join(needs.short_of_gpus([("evaluate_torch", cell("lora"))]))
+    assert list(asked.values()) == [0, 1, 0, 1, 1]
+    assert "evaluation.device: cuda" in told.pop(("cuda", 0))
+    assert set(told.values()) == {""}
+
+
 def test_a_recipe_that_grows_with_the_matrix_is_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "scripts"))

@@ -21,15 +21,17 @@ from snaketune.core.files import read_yaml
 from snaketune.dag.estimates import training_memory
 from snaketune.dag.recipes import Recipes
 from snaketune.dag.shape import UNKNOWN
+from snaketune.inference.load import load
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training import loop, loss, recomputation
 from snaketune.training.adapters import attach, load_adapter, merge
-from snaketune.training.base_model import load_base
+from snaketune.training.base_model import dtype_of, load_base
 from snaketune.training.batches import collate, cut, plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loop import Fit, Plan
 from snaketune.training.loss import answer_loss, mean_loss
+from snaketune.training.prefix import write_prefix
 from snaketune.training.recomputation import recompute
 
 ROOT = Path(__file__).parents[3]
@@ -331,3 +333,23 @@ def test_memory_is_estimated_for_every_key() -> None:
     )
     rows = training_memory(recipe_of("lora", micro_batch_rows=16, micro_batch_tokens=512, batch_rows=16), UNKNOWN, 512)
     assert rows.working == plain.working
+
+
+def test_a_merged_model_runs_at_the_precision_asked_for_from_a_prefix_too(tmp_path: Path) -> None:
+    model_of("llama").save_pretrained(tmp_path / "merged")
+    prefix = np.random.default_rng(1).normal(size=(2, 3, 8)).astype(np.float32)
+    write_prefix(tmp_path / "prefix.safetensors", [(prefix, prefix)] * SIZES["num_hidden_layers"])
+    weights, ids = tmp_path / "merged/model.safetensors", np.array([[3, 4, 5]])
+    found = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        backend: Any = load(weights, tmp_path / "prefix.safetensors", 1, "cpu", precision)
+        assert next(backend.model.parameters()).dtype == dtype_of(precision)
+        found[precision] = backend.forward(ids, None, 3)[0]
+        assert found[precision].dtype == np.float32
+    for precision, difference in (("bf16", 0.02), ("fp16", 0.002)):
+        assert 0 < np.abs(found[precision] - found["fp32"]).max() < difference
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`evaluation\.device` is cuda, but torch sees no GPU here"):
+        load(tmp_path / "model.safetensors", None, 1, "cuda")
