@@ -34,7 +34,7 @@ def training(results: dict[str, Any]) -> list[str]:
     least = min(one["rounds"] for one in results["sizes"].values())
     lines += [
         "",
-        f"LoRA r 8 on every linear layer; medians of {least} rounds or more by turns, with the least and the most. Losses on equal batches, fp32, differ by at most {worst:.0e}.",
+        f"LoRA r 8 on every linear layer; medians of {least} or more rounds by turns, with the least and the most. Losses on equal batches, fp32, differ by at most {worst:.0e}.",
     ]
     for size, one in results["sizes"].items():
         lines += [f"{size}: {reason}." for reason in one["left_out"].values()]

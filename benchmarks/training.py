@@ -8,6 +8,7 @@ kept in work/benchmarks/, so that an interrupted run goes on, and --rounds may b
 
 import argparse
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ TRL: dict[str, dict[str, Any]] = {
 }
 # Rows of a batch and of an epoch.
 SIZES = {"tiny-phi3": (16, 64), "phi3-36m": (16, 32), "smollm2-135m-instruct": (8, 16)}
-STEPS = 3
+STEPS = 2
 
 
 def load(model: Path, arm: str, threads: int, batch_rows: int, count: int) -> Any:
@@ -89,8 +90,8 @@ def missing(kept: dict[str, Any], arms: list[str], rounds: int) -> bool:
     return len(done) < rounds or any(arm not in of for each in done for of in each.values() for arm in arms)
 
 
-def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: int, path: Path) -> None:
-    """Measure what is missing of so many rounds; an arm over its cap is left out from then on."""
+def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: int, ends: float, path: Path) -> None:
+    """Measure what is missing of so many rounds, none begun after ``ends``; an arm over its cap is left out from then on."""
     kinds = kept["asked"]["kinds"]
 
     def one(arm: str, kind: str) -> dict[str, float] | None:
@@ -103,9 +104,12 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
             return None
 
     for arm in list(servers):
-        # The first turn allocates buffers, and prepares what is made once.
-        all(one(arm, kind) for kind in kinds)
+        # The first turn allocates buffers, and imports what is imported late.
+        one(arm, kinds[0])
     for number, order in enumerate(speed.in_turns(list(servers), rounds)):
+        if number and time.monotonic() > ends:
+            print(f"{number} of {rounds} rounds fit in --minutes: call it again for more")
+            break
         if number == len(kept["rounds"]):
             kept["rounds"].append({kind: {} for kind in kinds})
         for kind in kinds:
@@ -170,6 +174,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=known, choices=known, help="all by default")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of each system (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=15, help="no round of a size begins later (%(default)s)")
     parser.add_argument("--cap", type=float, default=120, help="seconds that a turn may take (%(default)s)")
     parser.add_argument("--work", type=Path, default=turns.ROOT / "work/benchmarks/training", help="(%(default)s)")
     parser.add_argument("--output", type=Path, default=turns.ROOT / "benchmarks/training.json", help="(%(default)s)")
@@ -194,6 +199,7 @@ def measured(size: str, arms: list[str], arguments: argparse.Namespace) -> dict[
     kept = turns.kept(path, {**asked, "kinds": list(KINDS), "hardware": machine.hardware()})
     arms = [arm for arm in arms if arm not in kept["left_out"]]
     path.parent.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * arguments.minutes
     servers: dict[str, turns.Turns] = {}
     try:
         for arm in arms if missing(kept, arms, arguments.rounds) else []:
@@ -202,14 +208,14 @@ def measured(size: str, arms: list[str], arguments: argparse.Namespace) -> dict[
         kept["differences"] = compared(servers, list(KINDS)) or kept["differences"]
         turns.refuse_unequal(kept["differences"])
         if servers:
-            take_turns(servers, kept, arguments.rounds, path)
+            take_turns(servers, kept, arguments.rounds, ends, path)
             kept["costs"] = costs(servers, kept)
     finally:
         for server in servers.values():
             server.stop()
     files.write_json(path, kept)
     found = {name: kept[name] for name in ("differences", "left_out", "costs")}
-    return {**found, "rounds": arguments.rounds, "kinds": summary(kept)}
+    return {**found, "rounds": len(kept["rounds"]), "kinds": summary(kept)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A GGUF file becomes the model that it was written from; what can't become one is refused."""
 
+import importlib
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
 
 from snaketune.core.errors import UserError
 from snaketune.core.files import scratch, sha256
@@ -116,3 +117,19 @@ def test_what_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"GGUX" + bytes(60))
     with pytest.raises(UserError, match="not a whole GGUF file"):
         architecture_of(path)
+
+
+def test_the_benchmark_writes_a_llama_that_reads_back_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
+    config = LlamaConfig(
+        vocab_size=32, **{**SIZES, "num_attention_heads": 4}, num_key_value_heads=2, tie_word_embeddings=True
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    importlib.import_module("llama").write_gguf(tmp_path, tmp_path / "written.gguf", "F32")
+    options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="written.gguf", **options)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, read.state_dict()[name]), name
