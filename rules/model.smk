@@ -83,7 +83,7 @@ rule pretrain_model:
             --output-directory {params.directory:q} \
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \
-            2>&1 | (trap '' TERM USR1; tee {log:q})
+            2>&1 | (trap '' TERM USR1; test -z "${{SNAKETUNE_TERMINAL-}}" || exec > /dev/null; tee {log:q})
         """
 
 

@@ -170,5 +170,5 @@ rule collect_tuning:
             --recipe {params.recipe:q} \
             --curves {input.curves:q} \
             --output {output.table:q} \
-            2>&1 | tee {log:q}
+            &> {log:q}
         """

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from snaketune.core.errors import UserError
 from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, PREFIX_FILE
 from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
-from snaketune.dag import process
+from snaketune.dag import process, terminal
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN
@@ -38,6 +38,7 @@ except UserError as error:
 if MATRIX.left_out and workflow.is_main_process:
     logger.warning(f"warning: {MATRIX.left_out}")
 process.set_up(workflow)
+terminal.install(workflow)
 EXPERIMENT = MATRIX.experiment
 inputs, job_params, needs, targets = (
     Inputs(MATRIX),
@@ -65,3 +66,11 @@ onstart:
     process.warn_of_machine(workflow)
     process.prepare_cluster(workflow)
     share_imports(workflow, EXPERIMENT.share_imports, {one.model_type for one in MATRIX.models.values()})
+
+
+onsuccess:
+    terminal.tell_results()
+
+
+onerror:
+    terminal.tell_failures()

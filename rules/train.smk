@@ -55,7 +55,7 @@ rule train_adapter:
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \
             {params.live:q} \
-            2>&1 | (trap '' TERM USR1; tee {log:q})
+            2>&1 | (trap '' TERM USR1; test -z "${{SNAKETUNE_TERMINAL-}}" || exec > /dev/null; tee {log:q})
         """
 
 

@@ -1,5 +1,6 @@
 """A user's mistake gives one clear message, before any job starts, and no traceback."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_mistake_in_the_configuration(edited: Workspace, name: str, old: str, 
     assert shown.returncode != 0
     assert expected in text
     assert "Traceback" not in text
-    assert "Finished jobid" not in text
+    assert "  Preparing" not in text and "  Collecting" not in text
 
 
 def test_a_mistake_in_the_users_file_even_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +47,13 @@ def test_a_mistake_in_the_users_file_even_without_a_home(tmp_path: Path, monkeyp
     shown = workspace.forked("--cores", "1", "--retries", "2", "results/data/mine/card.json")
     text = shown.stdout + shown.stderr
     assert shown.returncode != 0
-    assert "error: mine.jsonl:2: not JSON" in text
+    assert text.count("mine.jsonl:2: not JSON") == 1
+    assert text.endswith("\n  log: logs/prepare_data/mine.log\n")
     assert "Trying to restart" not in text
     assert "Traceback" not in text
     assert not (tmp_path / "results/data").exists()
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(f'{{"text": "word {n}", "label": "{"ab"[n % 2]}"}}\n' for n in range(60))
+    )
+    shown = workspace.forked("--cores", "1", "results/data/mine/card.json")
+    assert re.fullmatch(r"1/1 +\d+ s  Preparing the data of mine\n", shown.stderr.split("usage.\n")[1]), shown.stderr

@@ -33,12 +33,12 @@ def snakemake_record(path: Path) -> dict[str, Any]:
 
 
 def dry_run(*arguments: str) -> str:
-    """Return what `snakemake --dry-run` prints.
+    """Return what `snakemake --dry-run` prints, in its own words.
 
     Raises:
         UserError: Snakemake can't plan; the message ends with its output.
     """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--quiet", "host", *arguments]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise UserError(f"snakemake --dry-run failed; correct what it reports:\n{shown.stderr[-2000:]}")

@@ -1,0 +1,64 @@
+"""What a person sees: a plan on one screen with reasons in words, and how long a run will still take."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.workspace import Workspace
+
+from snaketune.dag.remaining import Remaining, duration
+
+LORA = "config/techniques/lora.yaml"
+
+
+def rows(shown: str) -> dict[str, tuple[int, str]]:
+    found = re.findall(r"^(\w+) +(\d+)  (.+)$", shown, re.MULTILINE)
+    return {rule: (int(count), why) for rule, count, why in found}
+
+
+def test_a_plan_fits_on_a_screen_and_gives_reasons_in_words(edited: Workspace) -> None:
+    edited.edit(LORA, "r: 8", "r: 4")
+    (edited.path / "results/data/classification/card.json").unlink()
+    shown = edited.forked("--dry-run").stdout
+    told = rows(shown)
+    assert told["train_adapter"] == (1, "its recipe changed: adapter.options.r")
+    assert told["prepare_data"] == (1, "new")
+    assert told["tokenize_data"] == (1, "an input is made again")
+    every = edited.forked("--dry-run", "--forceall")
+    assert len((every.stdout + every.stderr).splitlines()) <= 40
+    assert rows(every.stdout)["check_parity"] == (3, "asked for by --force")
+
+
+@pytest.mark.parametrize("option", ["--verbose", "--printshellcmds", "--quiet=host"])
+def test_snakemake_says_what_it_is_asked_to(edited: Workspace, option: str) -> None:
+    edited.edit(LORA, "r: 8", "r: 4")
+    shown = edited.forked("--dry-run", option).stdout
+    assert re.search(r"^Job \d+: Training lora .*\nReason: .*Params have changed", shown, re.MULTILINE)
+    assert ("python scripts/merge_adapter.py" in shown) == (option == "--printshellcmds")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(6.6, "7 s"), (72, "1 min 12 s"), (7500, "2 h 5 min")])
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_the_time_left_follows_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "logs/benchmarks/train"
+    place.mkdir(parents=True)
+    for name, seconds in (("lora", 100), ("full", 300)):
+        (place / f"{name}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
+    rule = SimpleNamespace(name="train_adapter")
+
+    def job(number: int, benchmark: str | None) -> SimpleNamespace:
+        return SimpleNamespace(jobid=number, benchmark=benchmark, threads=1, output=["out"], rule=rule)
+
+    lora, dora = (job(number, f"logs/benchmarks/train/{name}.tsv") for number, name in enumerate(("lora", "dora")))
+    # DoRA never ran here: as long as the others on average.
+    remaining = Remaining([lora, dora], 2)
+    assert remaining.told({0: 40.0, 1: 100.0}) == f"about {duration(100)} left"
+    remaining.finished(1, 200)
+    assert remaining.told({0: 40.0}) == "about 1 min 0 s left"
+    assert Remaining([lora, job(2, None)], 1).told({}) == "over 1 min 40 s left"
+    assert Remaining([job(2, None)], 1).told({}) == ""
