@@ -69,15 +69,12 @@ def reason_in(path: Path) -> list[str]:
         lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return []
-    # Behind the message of a rank stands torchrun's own.
     told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    if told and is_users_mistake("\n".join(lines)):
-        after = (n for n in range(told[-1] + 1, len(lines)) if not lines[n].startswith((" ", "\t")))
-        first = next(after, len(lines))
-        return [
-            line for line in lines[told[-1] : first] if not re.match(r"\s+(File|exitcode|error_file|traceback)", line)
-        ]
-    return lines[-8:]
+    if not told or not is_users_mistake("\n".join(lines)):
+        return lines[-8:]
+    # Behind the message of a rank stands torchrun's own.
+    after = (number for number in range(told[-1] + 1, len(lines)) if not lines[number].startswith((" ", "\t")))
+    return lines[told[-1] : next(after, len(lines))]
 
 
 class Terminal(logging.Handler):
@@ -169,7 +166,8 @@ class Terminal(logging.Handler):
         why = why or [said["rule_msg"] or "it wrote nothing; --printshellcmds shows its command"]
         name = job.words or said["rule_name"]
         self.failed[said["jobid"]] = name, ", ".join(logs), why
-        return f"failed after {duration(time.time() - job.began)}: {name}"
+        status = f" ({said['rule_msg']})" if said["rule_msg"] else ""
+        return f"failed after {duration(time.time() - job.began)}: {name}{status}"
 
     def keep_showing(self) -> None:
         while not self.ended.wait(1):
