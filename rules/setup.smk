@@ -69,8 +69,8 @@ onstart:
 
 
 onsuccess:
-    terminal.tell_results()
+    terminal.tell(succeeded=True)
 
 
 onerror:
-    terminal.tell_failures()
+    terminal.tell(succeeded=False)

@@ -243,11 +243,7 @@ def install(workflow: Any) -> None:
     os.environ[SHOWN] = "1"
 
 
-def tell_results() -> None:
+def tell(succeeded: bool) -> None:
+    """Say at the end of a run what came of it."""
     if terminal := installed():
-        terminal.tell_results()
-
-
-def tell_failures() -> None:
-    if terminal := installed():
-        terminal.tell_failures()
+        (terminal.tell_results if succeeded else terminal.tell_failures)()
