@@ -183,7 +183,7 @@ class Trl(Trainer):
             size = {"per_device_train_batch_size": max(1, round(whole / length)), "max_length": length}
         words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": self.pad, "<end>": 1}, unk_token="<pad>"))  # noqa: S106
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")  # noqa: S106
-        quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+        quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
         config = SFTConfig(
             mkdtemp(),
             num_train_epochs=1,

@@ -97,7 +97,7 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
     def one(arm: str, kind: str) -> dict[str, float] | None:
         try:
             return servers[arm].ask("turn", kind)
-        except errors.UserError as error:
+        except turns.TooSlow as error:
             kept["left_out"][arm] = str(error)
             print(f"left out: {error}")
             servers.pop(arm).stop()

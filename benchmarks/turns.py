@@ -35,6 +35,10 @@ def add_packages(*requirements: Path) -> None:
     sys.path.append(str(next(environment.glob("lib/python*/site-packages"))))
 
 
+class TooSlow(UserError):
+    """A system gave no answer in the time that it was given."""
+
+
 class Turns(Server):
     """A system in a process of its own, which is ended if an answer takes longer than ``cap`` seconds."""
 
@@ -47,7 +51,7 @@ class Turns(Server):
     def _answer(self) -> Any:
         if not self.connection.poll(self.cap):
             self.stop()
-            raise UserError(f"{self.system}: no answer within {self.cap:g} s")
+            raise TooSlow(f"{self.system}: no answer within {self.cap:g} s")
         return super()._answer()
 
 
