@@ -1,5 +1,6 @@
 """Backends without a model, whose logits are known: the next token depends on the sum of all tokens so far."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,19 @@ class SumBackend:
     """A lost past is seen, and padding."""
 
     context = CONTEXT
+    shares_within = math.inf
+    pads = True
 
-    def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
-    ) -> tuple[np.ndarray, Any]:
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         seen = np.ones_like(ids) if mask is None else mask[:, -ids.shape[1] :]
-        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past.repeat(max(1, copies), axis=0))
+        sums = np.where(seen == 1, ids, 0).cumsum(1) + (0 if past is None else past)
         return TABLE[sums % VOCABULARY][:, -keep:], sums[:, -1:]
+
+    def branch(self, ids: np.ndarray, past: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        return self.forward(ids, self.repeat(past, len(ids) // len(past)), ids.shape[1])[0]
+
+    def repeat(self, past: Any, rows: int) -> Any:
+        return past.repeat(rows, axis=0)
 
 
 class Generator:

@@ -26,6 +26,10 @@ class GenaiBackend:
     only a single row.
     """
 
+    # What was read after a past is gone once it was rewound.
+    shares_within = 0
+    pads = True
+
     def __init__(self, model: Path, threads: int, **session: Any):
         """Load ``model`` with the genai_config.json and the tokenizer in its directory.
 
@@ -85,22 +89,26 @@ class GenaiBackend:
         generator.append_tokens(ids.astype(np.int32))
         return generator.get_output("logits")[0, -keep:]
 
-    def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
-    ) -> tuple[np.ndarray, Any]:
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         past = past or Past([self._generator() for _ in ids], [0] * len(ids))
         if [generator.token_count() for generator in past.generators] != past.counts:
             raise ValueError("this past was used before: its generators have moved on")
-        keep = min(keep, ids.shape[1])
-        rows, counts = [], []
-        for number in range(len(ids)):
-            at = number // max(1, copies)
-            generator = past.generators[at]
+        keep, rows = min(keep, ids.shape[1]), []
+        for number, generator in enumerate(past.generators):
             kept = ids[number] if mask is None else ids[number][mask[number, -ids.shape[1] :] == 1]
             logits = self._logits(generator, kept, keep)
             # NaN marks padding, which must never be read.
             rows.append(np.pad(logits, ((keep - len(logits), 0), (0, 0)), constant_values=np.nan))
-            counts.append(generator.token_count())
-            if copies:
-                generator.rewind_to(past.counts[at])
-        return np.stack(rows), Past(past.generators, counts)
+        return np.stack(rows), Past(past.generators, [generator.token_count() for generator in past.generators])
+
+    def branch(self, ids: np.ndarray, past: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        rows = []
+        for number, row in enumerate(ids):
+            at = number * len(past.generators) // len(ids)
+            # A copy: the next call overwrites it.
+            rows.append(self._logits(past.generators[at], row, len(row)).copy())
+            past.generators[at].rewind_to(past.counts[at])
+        return np.stack(rows)
+
+    def repeat(self, past: Any, rows: int) -> Any:
+        raise NotImplementedError("a generator can't be copied")

@@ -1,5 +1,6 @@
 """Run a decoder that was exported to ONNX with ONNX Runtime alone."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 import onnxruntime
 
 from snaketune.core.errors import UserError
+from snaketune.core.files import read_json
+from snaketune.inference.decoding import shares_within
 from snaketune.training.prefix import read_prefix
 
 
@@ -40,6 +43,9 @@ class OnnxBackend:
         self.outputs = [node.name for node in self.session.get_outputs()]
         self.prefix = read_prefix(prefix) if prefix else []
         self.virtual_tokens = self.prefix[0][0].shape[1] if self.prefix else 0
+        config = model.with_name("config.json")
+        self.shares_within = shares_within(read_json(config)) if config.is_file() else 0
+        self.pads = not self.prefix or self.shares_within == math.inf
         self.past_names = [name for name in self.inputs if name.startswith("past_key_values")]
 
     def _first_past(self, rows: int) -> dict[str, np.ndarray]:
@@ -53,12 +59,8 @@ class OnnxBackend:
         }
         return {name: np.tile(named[name], (rows, 1, 1, 1)) for name in self.past_names}
 
-    def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
-    ) -> tuple[np.ndarray, Any]:
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         past = past or self._first_past(len(ids))
-        if copies > 1:
-            past = {name: kept.repeat(copies, axis=0) for name, kept in past.items()}
         seen = next(iter(past.values())).shape[2] if past else 0
         if mask is None:
             whole = np.ones((len(ids), seen + ids.shape[1]), np.int64)
@@ -69,3 +71,12 @@ class OnnxBackend:
             feed["position_ids"] = np.maximum(whole.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
         found = dict(zip(self.outputs, self.session.run(None, feed, self.options), strict=True))
         return found["logits"], {name: found[name.replace("past_key_values", "present")] for name in self.past_names}
+
+    def branch(self, ids: np.ndarray, past: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        copies = len(ids) // len(next(iter(past.values())))
+        if mask is not None:
+            mask = np.concatenate([mask.repeat(copies, axis=0), np.ones_like(ids)], axis=1)
+        return self.forward(ids, self.repeat(past, copies), ids.shape[1], mask)[0]
+
+    def repeat(self, past: Any, rows: int) -> Any:
+        return {name: kept.repeat(rows, axis=0) for name, kept in past.items()}

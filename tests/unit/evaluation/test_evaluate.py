@@ -23,17 +23,23 @@ END = len(LETTERS)
 class Uniform:
     """Finds every token equally likely; asked for the greedy one, says the letters of a word, then the end."""
 
+    shares_within, pads = 0, True
+
     def __init__(self, word: str = "", logit: float = 0.0):
         self.word, self.logit = [LETTERS.index(letter) for letter in word], logit
 
-    def forward(
-        self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None, copies: int = 0
-    ) -> tuple[np.ndarray, Any]:
+    def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         said = 0 if past is None else past + ids.shape[1]
         logits = np.full((len(ids), ids.shape[1], len(LETTERS) + 1), self.logit)
         if self.word or past is not None:
             logits[:, -1, [*self.word, END][min(said, len(self.word))]] = 1e-9
         return logits[:, -keep:], said
+
+    def branch(self, ids: np.ndarray, past: Any, mask: np.ndarray | None = None) -> np.ndarray:
+        return self.forward(ids, past, ids.shape[1])[0]
+
+    def repeat(self, past: Any, rows: int) -> Any:
+        return past
 
 
 DECODING: dict[str, Any] = {"candidates": {}, "end": [END], "training": []}

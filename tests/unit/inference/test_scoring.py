@@ -12,7 +12,6 @@ from support.backends import TABLE, VOCABULARY, SumBackend, without_model
 from snaketune.data.tokens import Rows
 from snaketune.inference import decoding
 from snaketune.inference.decoding import (
-    BATCH_ROWS,
     Backend,
     answer_nll,
     candidate_likelihoods,
@@ -23,6 +22,7 @@ from snaketune.inference.decoding import (
     run_probe,
 )
 
+START = st.lists(st.integers(0, VOCABULARY - 1), max_size=3).map(lambda ids: np.array(ids, dtype=int))
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)
 by_backend = pytest.mark.parametrize("backend", [SumBackend(), without_model()], ids=["sums", "genai"])
 
@@ -38,27 +38,39 @@ def likelihood(prompt: np.ndarray, answer: np.ndarray) -> float:
     prompts=st.lists(TOKENS, min_size=1, max_size=8),
     candidates=st.lists(TOKENS, min_size=1, max_size=6),
     at_once=st.integers(1, 200),
+    start=START,
 )
 def test_likelihoods_equal_those_of_one_row_at_a_time(
-    backend: Backend, limit: str, prompts: list[np.ndarray], candidates: list[np.ndarray], at_once: int
+    backend: Backend,
+    limit: str,
+    prompts: list[np.ndarray],
+    candidates: list[np.ndarray],
+    at_once: int,
+    start: np.ndarray,
 ) -> None:
+    prompts = [np.concatenate([start, prompt]) for prompt in prompts]
     expected = [[likelihood(prompt, candidate) for candidate in candidates] for prompt in prompts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, limit, at_once)
+        patch.setattr(decoding, "LEAST_SHARED", 1)
         found = candidate_likelihoods(backend, prompts, candidates)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @by_backend
-@given(parts=st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=8), at_once=st.integers(1, 30))
+@given(
+    parts=st.lists(st.tuples(TOKENS, TOKENS, TOKENS), min_size=1, max_size=8), at_once=st.integers(1, 30), start=START
+)
 def test_likelihoods_of_answers_equal_those_of_one_row_at_a_time(
-    backend: Backend, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], at_once: int
+    backend: Backend, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], at_once: int, start: np.ndarray
 ) -> None:
     """Rows of a prompt, an answer, another prompt: only the answer's tokens count."""
+    parts = [(np.concatenate([start, prompt]), *rest) for prompt, *rest in parts]
     rows = Rows([np.concatenate(row) for row in parts], [])
     rows.answers.extend(np.repeat([False, True, False], [len(part) for part in row]) for row in parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "TOKENS_AT_ONCE", at_once)
+        patch.setattr(decoding, "LEAST_SHARED", 1)
         found = answer_nll(backend, rows)
     np.testing.assert_allclose(found, [-likelihood(prompt, answer) for prompt, answer, _ in parts], rtol=1e-12)
 
@@ -102,21 +114,18 @@ def greedy(prompt: np.ndarray, ends: set[int], length: int) -> tuple[list[int], 
     ends=st.sets(st.integers(0, VOCABULARY - 1), max_size=3),
     length=st.integers(1, 9),
     context=st.integers(9, 20),
+    start=START,
 )
 def test_greedy_answers_equal_those_of_one_row_at_a_time_within_the_context(
-    backend: Any, prompts: list[np.ndarray], ends: set[int], length: int, context: int
+    backend: Any, prompts: list[np.ndarray], ends: set[int], length: int, context: int, start: np.ndarray
 ) -> None:
+    prompts = [np.concatenate([start, prompt]) for prompt in prompts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "context", context)
         patch.setattr(decoding, "TOKENS_AT_ONCE", 7)
+        patch.setattr(decoding, "LEAST_SHARED", 1)
         found = generate(backend, prompts, ends, length)
     assert found == [greedy(prompt, ends, min(length, context - len(prompt))) for prompt in prompts]
-
-
-def test_likelihoods_of_more_rows_than_a_batch_stay_in_order() -> None:
-    prompts = [np.array([n % VOCABULARY] * (1 + n % 2)) for n in range(3 * BATCH_ROWS)]
-    found = candidate_likelihoods(SumBackend(), prompts, [np.array([3, 4])])
-    np.testing.assert_allclose(found[:, 0], [likelihood(prompt, np.array([3, 4])) for prompt in prompts])
 
 
 @given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
