@@ -24,10 +24,12 @@ class Backend(Protocol):
     """A causal language model that keeps a cache of past keys and values.
 
     Rows of at most ``shares_within`` tokens can go on from a repeated past, with padding between it and them: a sliding
-    window would count the padding too.
+    window would count the padding too. ``pads`` is false where rows of a batch must have one length: a model with a window
+    that starts from a trained prefix, or one that rounds activations by a scale for the whole batch.
     """
 
     shares_within: float
+    pads: bool
 
     def forward(self, ids: np.ndarray, past: Any, keep: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
         """Run ids (rows, length; int64) after ``past`` (None at first), which can't be used again.

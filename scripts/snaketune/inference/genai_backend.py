@@ -27,7 +27,7 @@ class GenaiBackend:
     """
 
     # What was read after a past is gone once it was rewound.
-    shares_within = 0
+    shares_within: float = 0
     pads = True
 
     def __init__(self, model: Path, threads: int, **session: Any):

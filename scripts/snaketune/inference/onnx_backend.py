@@ -46,6 +46,10 @@ class OnnxBackend:
         config = model.with_name("config.json")
         self.shares_within = shares_within(read_json(config)) if config.is_file() else 0
         self.pads = not self.prefix or self.shares_within == math.inf
+        # It rounds the activations of a batch by one scale, which padding, or leaving out the first token, would change:
+        # that token's are the largest of many models.
+        if b"DynamicQuantize" in model.read_bytes():
+            self.shares_within, self.pads = 0, False
         self.past_names = [name for name in self.inputs if name.startswith("past_key_values")]
 
     def _first_past(self, rows: int) -> dict[str, np.ndarray]:
