@@ -8,6 +8,7 @@ import pytest
 from support.workspace import Workspace
 
 from snaketune.dag.remaining import Remaining, duration
+from snaketune.dag.terminal import TRAINING
 
 LORA = "config/techniques/lora.yaml"
 
@@ -41,6 +42,18 @@ def test_snakemake_says_what_it_is_asked_to(edited: Workspace, option: str) -> N
 @pytest.mark.parametrize(("seconds", "words"), [(6.6, "7 s"), (72, "1 min 12 s"), (7500, "2 h 5 min")])
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("[m/classification/lora/seed-1] step 3/9  loss 0.1", ("lora", "step 3/9  loss 0.1")),
+        ("[models/m/base] step 3/9  loss 0.1", ("base", "step 3/9  loss 0.1")),
+    ],
+)
+def test_a_training_is_named_by_its_technique(line: str, words: tuple[str, str]) -> None:
+    found = TRAINING.fullmatch(line)
+    assert found and found.groups() == words
 
 
 def test_the_time_left_follows_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ NOISE = re.compile(
     r"Rules with provenance|WorkflowError:\nAt least one job|Removing output files of failed|Shell command: |"
     r"Shutting down, this might|RuleException:\nCalledProcessError"
 )
-TRAINING = re.compile(r"\[(?:[^]]*/)?([^]/]+?)(?:/seed-\d+)?\] (step \d+/\d+ .*)")
+TRAINING = re.compile(r"\[(?:[^]]*/)?(?!seed-\d+\])([^]/]+)(?:/seed-\d+)?\] (step \d+/\d+ .*)")
 # Set for jobs: a training then writes to its log alone.
 SHOWN = "SNAKETUNE_TERMINAL"
 

@@ -1,5 +1,6 @@
 """Each technique: it learns, it saves what it trained, and its model beside or merged into the base is the same."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,7 @@ class Exported:
 
 def exported(model: Any, prefix: Path | None) -> OnnxBackend:
     backend = OnnxBackend.__new__(OnnxBackend)
+    backend.shares_within, backend.pads = math.inf, True
     backend.session = Exported(model)
     shape = type("Node", (), {"shape": ["rows", 2, "past", 8]})()
     kinds = [f"{i}.{kind}" for i in range(2) for kind in ("key", "value")]
