@@ -135,7 +135,7 @@ class Technique(Strict):
     share_prompts: bool | None = Field(
         None,
         exclude_if=lambda found: found is None,
-        description="compute once what rows of a micro-batch begin with, and no padding; none does unless there is dropout, which they would share",
+        description="compute once what rows of a micro-batch begin with, and no padding; left out, that is so on a CPU and without dropout, whose mask rows would share",
     )
     gradient_checkpointing: bool | Literal["feed-forward"] = Field(
         False,

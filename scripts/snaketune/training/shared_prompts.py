@@ -41,6 +41,9 @@ def obstacle(model: PreTrainedModel, wanted: bool | None) -> str:
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     if wanted is None and (drops or getattr(config, "attention_dropout", False)):
         return "dropout, which rows would share; share_prompts: true allows that"
+    # Measured on an H200, 16 rows of 800 shared and 200 own tokens, 135 million parameters: 0.36 s a step instead of 0.13 in bf16.
+    if wanted is None and torch.cuda.is_available():
+        return "on a GPU it takes less memory but can take longer; share_prompts: true shares"
     return ""
 
 

@@ -163,6 +163,12 @@ def test_what_pads_rows(family: str, other: dict[str, Any], wanted: bool | None,
     assert bool(words) == bool(found)
 
 
+def test_a_gpu_pads_rows_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "GPU" in obstacle(model_of("llama"), None)
+    assert not obstacle(model_of("llama"), True)
+
+
 def test_dropout_of_an_adapter_pads_rows() -> None:
     adapter: Any = {"type": "lora", "options": {"r": 4, "lora_dropout": 0.1, **LINEAR}}
     assert "dropout" in obstacle(attach(model_of("llama"), adapter), None)
