@@ -3,7 +3,7 @@
 Each system has a process; all are loaded, and take turns in every round. A turn is an epoch over the
 same rows; its figure is trained tokens per CPU second, from the first step to the last. Before that,
 losses on equal batches are compared in fp32: without equal losses no ratio is given. Each round is
-kept in work/benchmarks/, so that an interrupted run goes on, and --rounds may be raised later.
+kept in work/benchmarks/, so that an interrupted run of the same commit goes on, and --rounds may be raised later.
 """
 
 import argparse
@@ -104,8 +104,10 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
             return None
 
     for arm in list(servers):
-        # The first turn allocates buffers, and imports what is imported late.
-        one(arm, kinds[0])
+        # The first turn of each kind allocates buffers, and imports what is imported late.
+        for kind in kinds:
+            if arm in servers:
+                one(arm, kind)
     for number, order in enumerate(speed.in_turns(list(servers), rounds)):
         if number and time.monotonic() > ends:
             print(f"{number} of {rounds} rounds fit in --minutes: call it again for more")
@@ -188,14 +190,15 @@ def main() -> None:
     arms = [arm for arm in arguments.arms if half or not arm.endswith("bf16")]
     results = files.read_json(arguments.output) if arguments.output.exists() else {"sizes": {}}
     for size in arguments.sizes:
-        results["sizes"][size] = {**measured(size, arms, arguments), **provenance, "threads": arguments.threads}
+        found = measured(size, arms, arguments, provenance["commit"])
+        results["sizes"][size] = {**found, **provenance, "threads": arguments.threads}
         files.write_json(arguments.output, results)
 
 
-def measured(size: str, arms: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(size: str, arms: list[str], arguments: argparse.Namespace, commit: str | None) -> dict[str, Any]:
     batch_rows, count = SIZES[size]
     path, model = arguments.work / f"{size}.json", model_of(size, arguments.model)
-    asked = {"size": size, "threads": arguments.threads, "batch_rows": batch_rows, "count": count}
+    asked = {"commit": commit, "size": size, "threads": arguments.threads, "batch_rows": batch_rows, "count": count}
     kept = turns.kept(path, {**asked, "kinds": list(KINDS), "hardware": machine.hardware()})
     arms = [arm for arm in arms if arm not in kept["left_out"]]
     path.parent.mkdir(parents=True, exist_ok=True)
