@@ -17,7 +17,7 @@ from snaketune.data.examples import Example
 from snaketune.data.findings import Findings
 from snaketune.data.formats import write_prepared
 from snaketune.data.normalize import Normalizer
-from snaketune.data.params import DataParams, ScenarioParams, SourceParams, origin
+from snaketune.data.params import DataParams, ScenarioParams, origin
 from snaketune.data.raw_rows import Faults
 from snaketune.data.read_files import read_rows
 from snaketune.data.tasks import TASKS
@@ -46,21 +46,6 @@ def read_examples(scenario: ScenarioParams, corpus: Path) -> tuple[list[Example]
     if not source["hub"] or faults.count > MALFORMED_ON_HUB * len(examples):
         faults.stop()
     return [example for example in examples if example is not None], faults.count
-
-
-def draw(examples: list[Example], source: SourceParams) -> list[Example]:
-    """Draw rows of several files in proportion to their weights, as many as there are without repeating any.
-
-    The order of hashes decides which, so that they are the same on every machine.
-    """
-    parts = source["path"] if isinstance(source["path"], list) else []
-    weights = {str(Path(part["path"])): part["weight"] for part in parts if part["weight"]}
-    if not weights:
-        return examples
-    rows = {path: [one for one in examples if one.file == path] for path in weights}
-    most = min(len(rows[path]) / weight for path, weight in weights.items())
-    drawn = [sorted(rows[path], key=lambda one: hash_order(one.id))[: round(weights[path] * most)] for path in rows]
-    return [example for part in drawn for example in part]
 
 
 def assign_splits(examples: list[Example], shares: dict[str, float]) -> None:
@@ -95,6 +80,9 @@ def card(
             counts[example.split].update(found)
     labels = sorted(counts["train"]) if task.labels_are == "label" else []
     written = [row for split in SPLITS for row in rows[split]]
+    per_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for example in kept if isinstance(scenario["source"]["path"], list) else []:
+        per_file[example.file][example.split] += 1
     if "messages" in written[0]:
         characters = {
             "prompt": lengths("\n".join(m["content"] for m in row["messages"][:-1]) for row in written),
@@ -109,6 +97,7 @@ def card(
         "read": read,
         "kept": {split: len(rows[split]) for split in SPLITS},
         "dropped": findings.dropped,
+        **({"rows_per_file": per_file} if per_file else {}),
         "labels": labels,
         "answers": [scenario["answer"].format(label=label, text="") for label in labels],
         "rows_per_label": counts if task.labels_are == "label" else {},
@@ -133,11 +122,8 @@ def main() -> None:
         manifest.prove(path.parent / "manifest.json")
 
     examples, malformed = read_examples(scenario, next(iter(sources), Path()))
-    drawn = draw(examples, scenario["source"])
-    assign_splits(drawn, scenario["split"])
-    kept, findings = gate.filter_rows(drawn, scenario)
-    if len(drawn) < len(examples):
-        findings.dropped["over the share of its file"] = len(examples) - len(drawn)
+    assign_splits(examples, scenario["split"])
+    kept, findings = gate.filter_rows(examples, scenario)
     if malformed:
         findings.dropped["malformed"] = malformed
     verdict = gate.judge(findings, scenario)

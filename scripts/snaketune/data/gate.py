@@ -1,6 +1,7 @@
 """The data gate: drop what would spoil a result, and check what was counted against the budgets."""
 
 import collections
+from pathlib import Path
 from typing import Any
 
 from snaketune.config.templates import MARKUP
@@ -83,20 +84,21 @@ def select(examples: list[Example], scenario: ScenarioParams, findings: Findings
     """Return examples without duplicates, test first, up to the limits of a split, or of a label and split.
 
     A text that is like one already kept is dropped, so no text is in two splits. A test row leaks
-    if the data themselves put a row like it in training.
+    if the data themselves put a row like it in training. Rows of files with weights are drawn from those
+    without duplicates and then limited, so that the weights hold for what is kept.
     """
-    task, totals, per_label = TASKS[scenario["task"]], scenario["rows"], scenario["rows_per_label"]
+    parts = scenario["source"]["path"] if isinstance(scenario["source"]["path"], list) else []
+    weights = {str(Path(part["path"])): part["weight"] for part in parts if part["weight"]}
+    task = TASKS[scenario["task"]]
     texts = Duplicates(**scenario["near_duplicates"])
     count, kept, leaking = collections.Counter[Any](), list[Example](), set[int]()
     for example in sorted(examples, key=lambda one: (SPLITS[::-1].index(one.split), hash_order(one.id))):
-        split, cell = example.split, (example.split, example.fields.get("label"))
-        if (totals and count[split] >= totals[split]) or (per_label and count[cell] >= per_label[split]):
-            findings.dropped["over the number of rows" + (" per label" if per_label else "")] += 1
+        if not weights and _over_limit(example, count, scenario, findings):
             continue
         findings.counts["duplicates"].of += 1
         how, numbers = texts.add(task.parts(example.fields))
         if not how:
-            count.update([cell, split])
+            count.update(_counted(example))
             kept.append(example)
             continue
         held_out = [number for number in numbers if kept[number].given_split in ("validation", "test")]
@@ -113,7 +115,45 @@ def select(examples: list[Example], scenario: ScenarioParams, findings: Findings
     if not scenario["source"]["builtin"]:
         count_shared_groups(kept, leaking, task, findings)
     findings.counts["leaks"].of = sum(example.given_split in ("validation", "test") for example in kept)
+    if not weights:
+        return kept
+    drawn, count = draw(kept, weights), collections.Counter[Any]()
+    if len(drawn) < len(kept):
+        findings.dropped["over the share of its file"] = len(kept) - len(drawn)
+    kept = []
+    for example in drawn:
+        if not _over_limit(example, count, scenario, findings):
+            count.update(_counted(example))
+            kept.append(example)
     return kept
+
+
+def _counted(example: Example) -> list[Any]:
+    """Return what an example counts for: its label and split, and its split."""
+    return [(example.split, example.fields.get("label")), example.split]
+
+
+def _over_limit(
+    example: Example, count: collections.Counter[Any], scenario: ScenarioParams, findings: Findings
+) -> bool:
+    """Return whether no more rows like this one fit, given the ``count`` of those kept; it is then dropped."""
+    totals, per_label, (cell, split) = scenario["rows"], scenario["rows_per_label"], _counted(example)
+    over = bool((totals and count[split] >= totals[split]) or (per_label and count[cell] >= per_label[split]))
+    if over:
+        findings.dropped["over the number of rows" + (" per label" if per_label else "")] += 1
+    return over
+
+
+def draw(examples: list[Example], weights: dict[str, float]) -> list[Example]:
+    """Draw rows of files in proportion to their weights, as many as there are without repeating any; keep their order.
+
+    The order of hashes decides which, so that they are the same on every machine.
+    """
+    rows = {path: [one for one in examples if one.file == path] for path in weights}
+    most = min(len(rows[path]) / weight for path, weight in weights.items())
+    drawn = [sorted(rows[path], key=lambda one: hash_order(one.id))[: round(weights[path] * most)] for path in rows]
+    chosen = {id(example) for part in drawn for example in part}
+    return [example for example in examples if id(example) in chosen]
 
 
 def judge(findings: Findings, scenario: ScenarioParams) -> dict[str, Any]:

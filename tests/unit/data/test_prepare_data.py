@@ -178,6 +178,20 @@ def test_files_are_mixed_by_weight_without_repeating_a_row() -> None:
     assert mixed(9, 1)[0] == {"1/a.jsonl": 60, "2/a.jsonl": 7}
 
 
+def test_weights_hold_for_what_duplicates_and_limits_leave() -> None:
+    write_jsonl(Path("a.jsonl"), [{"messages": chat(words(n % 40), "Yes.")} for n in range(120)])
+    write_jsonl(Path("b.jsonl"), [{"messages": chat(words(n), "No.")} for n in range(1000, 1100)])
+    path = [{"path": name, "weight": 1} for name in ("a.jsonl", "b.jsonl")]
+    other = {"gate": "warn", "split": {"validation": 0.25, "test": 0.25}}
+    prepare("chat", {"path": path}, **other)
+    counted = read_card()["rows_per_file"]
+    assert {name: sum(found.values()) for name, found in counted.items()} == {"a.jsonl": 40, "b.jsonl": 40}
+    rows = {"train": 12, "validation": 4, "test": 4}
+    prepare("chat", {"path": path}, rows=rows, **other)
+    card = read_card()
+    assert (card["kept"], sum(card["dropped"].values())) == (rows, 200)
+
+
 def test_all_that_the_last_turn_says_is_scored() -> None:
     call = {"name": "weather", "arguments": {"city": "Oslo"}}
     last = {"role": "assistant", "content": None, "reasoning_content": "Far.", "tool_calls": [{"function": call}]}
