@@ -85,9 +85,10 @@ def generated(
     return [
         {
             "prediction": tokenizer.decode(ids, skip_special_tokens=True).strip(),
-            "well_formed": ended and bool(ids) and not special.intersection(ids),
+            # What the reference has before its end token, such as the marker of a call, may be answered.
+            "well_formed": ended and bool(ids) and not special.difference(row[len(prompt) : -1]).intersection(ids),
         }
-        for ids, ended in made
+        for (ids, ended), row, prompt in zip(made, tokens.ids, tokens.prompts, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES, SPLITS, TEST_FILES, TRAINING_FILES
 from snaketune.data.chat_rendering import Pair, chat_tokens, positions, text_tokens
-from snaketune.data.formats import exchange, write_prepared
+from snaketune.data.formats import TEMPLATE_KEYS, exchange, write_prepared
 from snaketune.data.raw_rows import Faults
 from snaketune.data.tokens import Rows, answer_start, count_cut_references, over_limit, write_rows
 
@@ -40,12 +40,21 @@ def of_row(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], longest: int
     return text_tokens(tokenizer, row["text"], longest)
 
 
+def reference_of(tokenizer: PreTrainedTokenizerBase, tokens: list[int], mask: list[bool]) -> str:
+    """Return the last answer as evaluation decodes one that was generated: without its end token."""
+    answer = tokens[answer_start(np.array(mask)) :]
+    if answer and answer[-1] == tokenizer.eos_token_id:
+        answer = answer[:-1]
+    return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], longest: int, asked: bool, name: str, faults: Faults
 ) -> tuple[Rows, list[dict[str, Any]], Counts]:
     """Cut chats at ``longest`` tokens and drop those with no answer left; plain texts become several pieces.
 
     Test rows (``asked``) have the sequence of their last answer only, and are also dropped if nothing is left of it.
+    The reference of one with calls or reasoning is what the model's template writes, as a generated answer is.
 
     Args:
         name: of these rows, before a row's id in ``faults``.
@@ -76,6 +85,8 @@ def tokenize(
                 ids.append(np.array(tokens[:longest], dtype=np.int32))
                 answers.append(np.array(mask[:longest], dtype=bool))
         if len(ids) > before:
+            if chat and asked and not TEMPLATE_KEYS["assistant"].keys().isdisjoint(row["messages"][-1]):
+                row = {**row, "reference": reference_of(tokenizer, *pieces[-1])}
             kept.append(row if chat else {**row, "pieces": len(ids) - before})
         else:
             count["dropped_rows"] += 1

@@ -224,3 +224,16 @@ def test_a_test_row_of_several_sequences_keeps_that_of_its_last_answer() -> None
     assert len(read_rows(out / "training/train.safetensors")) == 2
     test = read_rows(out / "test/test.safetensors")
     assert (len(test), decode(test.ids[0][test.answers[0]])) == (1, f"d{END}")
+
+
+def test_the_reference_of_calls_and_reasoning_is_what_the_model_would_write() -> None:
+    calls = "{% for call in m.tool_calls %}<call>{{ call.function.name }}</call>{% endfor %}<|end|>"
+    thoughts = "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+    plain = THINKING.replace("{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}", "")
+    make_model(plain.replace("<|end|>", calls).replace("{{ m.content }}", thoughts))
+    asked, answer = dialogue("a", " b ")
+    call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    answers = [answer, {**answer, "tool_calls": [call]}, {**answer, "reasoning_content": "why"}]
+    rows = [{"id": str(n), "messages": [asked, one], "reference": " b "} for n, one in enumerate(answers)]
+    kept = read_jsonl(tokenized(rows, max_tokens=100) / "test/test.jsonl")
+    assert [row["reference"] for row in kept] == [" b ", "b <call>weather</call>", "<think>why</think> b"]

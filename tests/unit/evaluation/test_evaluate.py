@@ -93,6 +93,18 @@ def test_a_greedy_answer_ends_with_its_end_token_or_is_ill_formed(
             predicted(tokenizer, rows, tokens, task="chat", max_new_tokens=limit, gate="fail")
 
 
+@pytest.mark.parametrize(("reference", "well_formed"), [("cat", True), ("at", False)])
+def test_a_special_token_may_be_answered_if_the_reference_has_it(
+    tokenizer: Tokenizer, reference: str, well_formed: bool
+) -> None:
+    tokenizer.add_special_tokens(["c"])
+    ids = np.array([*tokenizer.encode("ab" + reference).ids, END])
+    messages = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": reference}]
+    rows = [{"id": "1", "messages": messages, "reference": "at"}]
+    [row] = predicted(tokenizer, rows, Rows([ids], [np.arange(len(ids)) > 1]), "cat", task="chat", max_new_tokens=4)
+    assert (row["prediction"], row["well_formed"]) == ("at", well_formed)
+
+
 def test_a_likelihood_that_is_no_number_is_refused_with_its_row(
     tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
 ) -> None:
