@@ -1,10 +1,11 @@
 """Pin a model of the Hugging Face hub: write config/models/NAME.yaml with its commit and the sizes that plans use.
 
 The hub is asked for its newest commit (or --revision) and its config.json; no weights are downloaded.
-A file that is there already keeps its description and licence.
+A file that is there already keeps its description, its licence and the comments at its top.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -64,9 +65,10 @@ def pinned(hub: str, revision: str) -> dict[str, Any]:
     }
 
 
-def text(content: dict[str, Any]) -> str:
-    """Return a file of config/models/, with the sizes on one line."""
-    return SCHEMA + yaml.safe_dump(
+def text(content: dict[str, Any], old: str) -> str:
+    """Return a file of config/models/ below the comments at the top of the ``old`` one, with the sizes on one line."""
+    top = itertools.takewhile(lambda line: line.startswith("#") or not line.strip(), old.splitlines(keepends=True))
+    return ("".join(top) or SCHEMA) + yaml.safe_dump(
         content, sort_keys=False, default_flow_style=None, width=sys.maxsize, allow_unicode=True
     )
 
@@ -85,7 +87,7 @@ def main() -> None:
     found = pinned(arguments.hub, arguments.revision)
     content = found | {key: old[key] for key in ("description", "licence") if key in old}
     validated(Model, content, str(path))
-    write_text(path, text(content))
+    write_text(path, text(content, path.read_text(encoding="utf-8") if path.exists() else ""))
     print(f"{path}: {arguments.hub} at {content['revision']}")
     if content["model_type"] not in LINEAR_LAYERS:
         print(

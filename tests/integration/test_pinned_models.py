@@ -103,8 +103,10 @@ def test_a_pinned_model_keeps_its_words_and_another_keeps_its_file(
     on_the_hub(hub, **FAMILIES["llama"])
     first = pinned(monkeypatch)
     old = PINNED.read_text()
-    PINNED.write_text(old.replace("licence: mit", "licence: Our own").replace(COMMIT, "0" * 40).replace("64", "65"))
+    ours = old.replace("description:", "# Ours.\n\ndescription:").replace("licence: mit", "licence: Our own")
+    PINNED.write_text(ours.replace(COMMIT, "0" * 40).replace("64", "65"))
     assert pinned(monkeypatch) == first.model_copy(update={"licence": "Our own"})
+    assert PINNED.read_text() == ours
     for content, told in (
         (old.replace(f"hub: {HUB}", "hub: other/Name-1B"), f"error: {PINNED} is another model: choose a name"),
         (None, "error: the hub has no model owner/Name-2B"),
