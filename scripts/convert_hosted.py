@@ -8,8 +8,8 @@ from typing import Any
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.errors import UserError
-from snaketune.data.formats import Cell, Messages, beyond_texts, conversation
-from snaketune.data.raw_rows import Fault, Faults
+from snaketune.data.formats import Messages, beyond_texts, conversation
+from snaketune.data.raw_rows import Cell, Fault, Faults
 from snaketune.platforms.hosted.service import SPLITS
 
 

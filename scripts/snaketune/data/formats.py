@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from snaketune.core.files import write_text
 from snaketune.data.examples import Fields
-from snaketune.data.raw_rows import Fault, describe
-from snaketune.data.strict_json import checked, parsed
+from snaketune.data.raw_rows import EMPTY, Cell, Cells, Fault, describe, string, text
+from snaketune.data.tools_and_calls import calls_of, tools_of
 
 ROLES = {name: name for name in ("system", "user", "assistant", "tool", "function")}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
@@ -17,7 +17,6 @@ MAY_FOLLOW = {
     "": ("user",), "user": ("assistant",), "assistant": ("user", "tool", "function"),
     "tool": ("assistant", "tool"), "function": ("assistant", "function"),
 }  # fmt: skip
-EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 # What other programs take for whether a turn is learned.
 LEARNED = ("weight", "train")
@@ -34,16 +33,6 @@ UNUSED = (
 Messages = list[dict[str, Any]]
 
 
-class Cell(NamedTuple):
-    """A value of a row and the name of its column."""
-
-    value: Any
-    name: str
-
-
-Cells = dict[str, Cell]
-
-
 class Format(NamedTuple):
     """Keys that a row must have, and the fields that they become."""
 
@@ -53,19 +42,6 @@ class Format(NamedTuple):
     optional: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     """Columns that other programs read and that must not be dropped in silence."""
-
-
-def string(cell: Cell) -> str:
-    if not isinstance(cell.value, str):
-        raise Fault(cell.name, f"expected a string, found {describe(cell.value)}")
-    if "\0" in cell.value:
-        raise Fault(cell.name, "a NUL character")
-    return cell.value
-
-
-def text(cell: Cell) -> str:
-    """Return a string without surrounding white space; null becomes the empty string, which the gate counts."""
-    return "" if cell.value is None else string(cell).strip()
 
 
 def label(cell: Cell) -> str:
@@ -155,85 +131,12 @@ def _content(cell: Cell) -> str:
     return found or string(cell)
 
 
-def _parsed(cell: Cell) -> Any:
-    """Return a value that may be given as a JSON text; otherwise it must be one that JSON can write.
-
-    Parquet and the hub have other values, and fill in the keys of other rows with nulls.
-    """
-    try:
-        found = parsed(cell.value) if isinstance(cell.value, str) else cell.value
-    except ValueError as error:
-        raise Fault(cell.name, error.args[-1]) from None
-    try:
-        return checked({cell.name: found})[cell.name]
-    except ValueError as error:
-        name, _, flaw = error.args[0].partition(": ")
-        raise Fault(name, flaw) from None
-
-
-def _without_nulls(cell: Cell) -> Cell:
-    """Refuse an object with nulls: those of Parquet and the hub are keys of other rows, which would be learned."""
-    # Grows while it is read.
-    found = [] if isinstance(cell.value, str) else [cell]
-    for one in found:
-        if isinstance(one.value, dict):
-            found += [Cell(value, f"{one.name}.{key}") for key, value in one.value.items()]
-            if nulls := [key for key, value in one.value.items() if value is None]:
-                hint = f"leave the key out, or give {cell.name} as a JSON text (Parquet gives a row the keys of others)"
-                raise Fault(f"{one.name}.{nulls[0]}", f"null; {hint}")
-        elif isinstance(one.value, list):
-            found += [Cell(value, f"{one.name}[{number}]") for number, value in enumerate(one.value)]
-    return cell
-
-
-def _listed(cell: Cell, expected: str) -> list[dict[str, Any]]:
-    """Return a list of objects, which may be given as a JSON text, with the function that each has, or is."""
-    found: Any = None if cell.value in EMPTY else _parsed(cell)
-    if found in EMPTY:
-        return []
-    for one in found if isinstance(found, list) else [None]:
-        function = one.get("function", one) if isinstance(one, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Fault(cell.name, f"expected {expected}, found {describe(found if one is None else one)}")
-    return list(found)
-
-
-def _tools(cell: Cell) -> list[dict[str, Any]]:
-    """Return tools as templates expect them, also where a function is given bare."""
-    found = []
-    for tool in _listed(_without_nulls(cell), "a list of functions, each with its name"):
-        bare = {key: value for key, value in tool.items() if (key, value) != ("type", "function")}
-        found.append(tool if "function" in tool else {"type": "function", "function": bare})
-    return found
-
-
-def _calls(cell: Cell) -> list[dict[str, Any]]:
-    """Return calls with their arguments as objects, which templates expect; OpenAI writes these as JSON texts."""
-    expected, calls = 'a list of calls {"function": {"name": …, "arguments": {…}}}', list[dict[str, Any]]()
-    for number, call in enumerate(_listed(cell, expected)):
-        function, within = call.get("function", call), ".function" if "function" in call else ""
-        place = f"{cell.name}[{number}]{within}.arguments"
-        given = Cell(function.get("arguments"), place)
-        arguments = _parsed(given if isinstance(cell.value, str) else _without_nulls(given))
-        if not isinstance(arguments, dict):
-            raise Fault(place, f"expected an object, found {describe(arguments)}")
-        label = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-        calls.append({**label, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
-    return calls
-
-
 # What a template may write of a message besides its content.
 TEMPLATE_KEYS: dict[str, dict[str, Callable[[Cell], Any]]] = {
-    "assistant": {"reasoning_content": text, "tool_calls": _calls},
+    "assistant": {"reasoning_content": text, "tool_calls": calls_of},
     "tool": {"name": string, "tool_call_id": string},
     "function": {"name": string},
 }
-
-
-def said(message: dict[str, Any]) -> str:
-    """Return all that a turn says: its reasoning, its text and its calls."""
-    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
-    return "\n".join(part for part in (message.get("reasoning_content"), message["content"], *calls) if part)
 
 
 def _sorted(value: Any) -> Any:
@@ -287,7 +190,7 @@ def _alpaca(cells: Cells) -> Messages:
 
 def _chat(name: str, columns: tuple[str, ...], read: Callable[[Cells], Messages], *optional: str) -> Format:
     def build(cells: Cells) -> Fields:
-        tools = _tools(cells.get("tools", Cell(None, "tools")))
+        tools = tools_of(cells.get("tools", Cell(None, "tools")))
         return {"messages": read(cells), **({"tools": tools} if tools else {})}
 
     return Format(name, columns, build, (*optional, "tools"), UNUSED)

@@ -5,9 +5,9 @@ from typing import Any
 from snaketune.config.templates import template_fields
 from snaketune.core.layout import SPLITS
 from snaketune.data.examples import Example, Fields
-from snaketune.data.formats import ALIASES, Cell, Format
+from snaketune.data.formats import ALIASES, Format
 from snaketune.data.params import ScenarioParams
-from snaketune.data.raw_rows import Fault, Faults, Row, describe
+from snaketune.data.raw_rows import Cell, Fault, Faults, Row, describe
 from snaketune.data.tasks import TASKS
 
 

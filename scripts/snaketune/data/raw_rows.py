@@ -1,10 +1,11 @@
-"""Raw rows with their places, and the report of what is wrong with them."""
+"""Raw rows with their places, the values in them, and the report of what is wrong with them."""
 
 from typing import Any, NamedTuple
 
 from snaketune.core.errors import UserError
 
 SHOWN = 10
+EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class Row(NamedTuple):
@@ -15,6 +16,16 @@ class Row(NamedTuple):
     split: str | None
     content: dict[str, Any]
     file: str = ""
+
+
+class Cell(NamedTuple):
+    """A value of a row and the name of its column."""
+
+    value: Any
+    name: str
+
+
+Cells = dict[str, Cell]
 
 
 class Fault(Exception):
@@ -56,3 +67,16 @@ def describe(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return shown
     return f"the number {shown}"
+
+
+def string(cell: Cell) -> str:
+    if not isinstance(cell.value, str):
+        raise Fault(cell.name, f"expected a string, found {describe(cell.value)}")
+    if "\0" in cell.value:
+        raise Fault(cell.name, "a NUL character")
+    return cell.value
+
+
+def text(cell: Cell) -> str:
+    """Return a string without surrounding white space; null becomes the empty string, which the gate counts."""
+    return "" if cell.value is None else string(cell).strip()

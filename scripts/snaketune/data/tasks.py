@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from snaketune.data.examples import Fields
-from snaketune.data.formats import CONVERSATIONS, Cell, Cells, Format, beyond_texts, exchange, label, said, text, words
-from snaketune.data.raw_rows import Fault, describe
+from snaketune.data.formats import CONVERSATIONS, Format, beyond_texts, exchange, label, words
+from snaketune.data.raw_rows import Cell, Cells, Fault, describe, text
+from snaketune.data.tools_and_calls import said
 
 
 class Task:
