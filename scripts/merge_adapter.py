@@ -10,9 +10,10 @@ from snaketune.data.tokens import read_rows
 from snaketune.export.runtime_adapters.files import check_base
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
-from snaketune.training.adapters import load_adapter, merge, prefix_of
+from snaketune.training.adapters import prefix_of
 from snaketune.training.memory import limit_threads
 from snaketune.training.prefix import write_prefix
+from snaketune.training.streamed_merge import load_unmerged, save_merged
 
 
 def main() -> None:
@@ -31,15 +32,16 @@ def main() -> None:
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)
     rows = read_rows(arguments.tokens_directory / "test.safetensors")
-    unmerged = load_adapter(base, recipe["base_precision"], adapter)
+    unmerged = load_unmerged(base, recipe["base_precision"], adapter)
     write_probe(arguments.logits, TorchBackend(unmerged), rows, recipe["probe"])
     if unmerged.active_peft_config.is_prompt_learning:
         write_prefix(out / layout.PREFIX_FILE, prefix_of(unmerged))
         manifest.record(out, recipe, inputs, [out / layout.PREFIX_FILE])
         return
+    del unmerged
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     with files.written_together(out) as aside:
-        merge(base, recipe["base_precision"], adapter).save_pretrained(aside, max_shard_size="1TB")
+        save_merged(base, recipe["base_precision"], adapter, aside)
         for name in layout.MODEL_FILES[2:]:
             shutil.copyfile(base / name, aside / name)
     manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])

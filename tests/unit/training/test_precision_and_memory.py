@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
+from support.merges import assert_merged_alike
 from support.models import tiny_phi3
 from support.training_runs import recipe_of, rows_to_learn
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, PhiConfig, Qwen3MoeConfig
@@ -264,6 +265,7 @@ def test_an_adapter_of_any_base_is_trained_in_fp32_and_merged_into_its_type(
     model.save_pretrained(tmp_path)
     merged = merge(base, precision, tmp_path)
     assert {one.dtype for one in merged.parameters()} == {dtype}
+    assert_merged_alike(merged, base, precision, tmp_path, tmp_path)
     unmerged = logits(load_adapter(base, precision, tmp_path))
     np.testing.assert_allclose(logits(merged.float()), unmerged, atol=atol)
     assert np.abs(unmerged - logits(load_base(base, precision))).max() > atol

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
 from support.measurements import run_script
+from support.merges import assert_merged_alike
 from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of, rows_to_learn, write_inputs
 
 import train
@@ -125,7 +126,9 @@ def test_what_was_saved_is_merged_into_the_trained_model(
     assert np.abs(expected - untuned).max() > 0.1
     unmerged = logits(load_adapter(base, recipe["base_precision"], tmp_path / "adapter"))
     np.testing.assert_allclose(unmerged, expected, atol=1e-4)
-    np.testing.assert_allclose(logits(merge(base, recipe["base_precision"], tmp_path / "adapter")), expected, atol=1e-4)
+    whole = merge(base, recipe["base_precision"], tmp_path / "adapter")
+    np.testing.assert_allclose(logits(whole), expected, atol=1e-4)
+    assert_merged_alike(whole, base, recipe["base_precision"], tmp_path / "adapter", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora"])
