@@ -23,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
+
 # What a training has imported before its model.
 import train  # noqa: F401
 

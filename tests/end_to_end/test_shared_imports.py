@@ -39,7 +39,8 @@ SCRIPT = """
 import sys
 held = [name for name in ("xml.dom.minidom", "xml.sax") if name in sys.modules]
 import json, os, pathlib, time, psutil, helper
-pathlib.Path("helper.py").write_text(f"VALUE, SECONDS = {helper.VALUE + 1}, {helper.SECONDS}")
+# Of another size, or Python takes the compiled one of the same second.
+pathlib.Path("helper.py").write_text(f"VALUE, SECONDS = {helper.VALUE + 1}, {helper.SECONDS}" + " " * helper.VALUE)
 above = psutil.Process().parents()
 seen = {"held": held, "value": helper.VALUE, "processes": [os.getpid(), above[0].pid, above[1].pid], "path": os.environ["PATH"]}
 memory = b"x" * (200 << 20)

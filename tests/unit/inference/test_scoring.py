@@ -22,7 +22,7 @@ from snaketune.inference.decoding import (
     run_probe,
 )
 
-START = st.lists(st.integers(0, VOCABULARY - 1), max_size=3).map(lambda ids: np.array(ids, dtype=int))
+START = st.lists(st.integers(0, VOCABULARY - 1), max_size=2).map(lambda ids: np.array(ids, dtype=int))
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)
 by_backend = pytest.mark.parametrize("backend", [SumBackend(), without_model()], ids=["sums", "genai"])
 
