@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.models import tiny_phi3
+from support.models import SIZES, tiny_phi3
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.data.tokens import Rows
@@ -17,10 +17,6 @@ from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.prefix import write_prefix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIZES = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
 WINDOW = {"sliding_window": 12, "layer_types": ["sliding_attention", "full_attention"]}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {}, "phi3": {}, "qwen3": {}, "gemma3_text": WINDOW, "gemma3_text, wide": WINDOW | {"sliding_window": 64},

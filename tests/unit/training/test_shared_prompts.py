@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.models import SIZES
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.data.tokens import Rows
@@ -21,10 +22,6 @@ from snaketune.training.shared_prompts import FAMILIES, LOOKUPS, obstacle, seque
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIZES = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
 # Of a window shorter than the rows, where the family has one.
 WINDOWS: dict[str, dict[str, Any]] = {
     "gemma3_text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
