@@ -1,4 +1,4 @@
-"""Compare the exports of a 36-million-parameter Phi-3 with torch and llama.cpp, and record which goals they reach.
+"""Compare the exports of a 36-million-parameter Phi-3 with torch, optimum and llama.cpp, and record which goals they reach.
 
 Without --run-directory's exports, makes them with the workflow's own scripts, out of the random
 model that `snakemake results/models/phi3-36m/base/manifest.json --configfile
@@ -26,6 +26,7 @@ import turns  # first: it puts the workflow's modules on the path
 # isort: split
 import llama
 import numpy as np
+import optimum_loop
 from turns import ROOT
 
 from snaketune.config.export import Export
@@ -34,7 +35,10 @@ from snaketune.core.precisions import backend_of
 from snaketune.evaluation import speed
 
 REQUIREMENTS = ROOT / "benchmarks/exports-requirements.txt"
+EXPORTING = ROOT / "envs/export/requirements.txt"
 GGUF = {"llama-q4_0": "Q4_0", "llama-f32": "F32"}
+# optimum's generate over exports that our own loop runs too.
+OPTIMUM = {"optimum-fp32": "fp32", "optimum-int8": "int8"}
 PRECISIONS = ("fp32", "int8", "int4", "genai-fp32", "genai-int4")
 # Which system's rate or size over which other's, and what is aimed at.
 GOALS: list[tuple[str, str, str, str, float]] = [
@@ -60,7 +64,7 @@ def make_export(run: Path, precision: str) -> None:
 
 
 def run_script(*words: str | Path) -> None:
-    lock = ["--lock", "envs/export/requirements.txt", "--unless", "optimum-onnx", "--"]
+    lock = ["--lock", EXPORTING, "--unless", "optimum-onnx", "--"]
     done = subprocess.run([sys.executable, "scripts/make_environment.py", *lock, *words], cwd=ROOT, check=False)
     if done.returncode:
         raise errors.UserError(f"{words[0]} failed; its message is above")
@@ -157,7 +161,7 @@ def measured(
 
 
 def arguments_of() -> argparse.Namespace:
-    known = [*map(backend_of, PRECISIONS), *GGUF]
+    known = [*map(backend_of, PRECISIONS), *OPTIMUM, *GGUF]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--run-directory",
@@ -194,7 +198,8 @@ def arguments_of() -> argparse.Namespace:
 def main() -> None:
     arguments = arguments_of()
     run, threads, new = arguments.run_directory.absolute(), arguments.threads, arguments.new_tokens
-    complete(run, arguments.model_directory, [p for p in PRECISIONS if backend_of(p) in arguments.systems])
+    wanted = [p for p in PRECISIONS if {backend_of(p), f"optimum-{p}"} & set(arguments.systems)]
+    complete(run, arguments.model_directory, wanted)
     config = files.read_json(run / "merged/config.json")
     context, vocabulary = config["max_position_embeddings"], config["vocab_size"]
     if arguments.prompt_tokens + new > context:
@@ -206,6 +211,10 @@ def main() -> None:
         own = speed.systems_of(run / "merged/model.safetensors", exports)
         loaders = {name: partial(speed.loaded, name, path, threads) for name, path in own.items()}
         sizes = {name: speed.file_bytes(name, path) for name, path in own.items()}
+        for name in set(OPTIMUM) & set(arguments.systems):
+            directory_of = run / f"onnx/{OPTIMUM[name]}"
+            loaders[name] = partial(optimum_loop.loaded, directory_of, turns.packages_of(EXPORTING), threads)
+            sizes[name] = speed.file_bytes(name, directory_of / "model.onnx")
         if others := [name for name in GGUF if name in arguments.systems]:
             # The processes of the systems inherit this path.
             if arguments.packages:

@@ -27,12 +27,17 @@ KINDS = {
 EQUAL = 1e-4
 
 
+def packages_of(*requirements: Path) -> Path:
+    """Return the folder of packages of an environment of its own, made first unless the workflow has it."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in requirements)).hexdigest()[:12]
+    environment = ROOT / f"work/environments/{requirements[-1].parent.name}-{digest}"
+    make_environment.make(list(requirements), environment)
+    return next(environment.glob("lib/python*/site-packages"))
+
+
 def add_packages(*requirements: Path) -> None:
     """Put packages that only a benchmark needs behind ours on the path, which the processes of the systems inherit."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in requirements)).hexdigest()[:12]
-    environment = ROOT / f"work/environments/benchmarks-{digest}"
-    make_environment.make(list(requirements), environment)
-    sys.path.append(str(next(environment.glob("lib/python*/site-packages"))))
+    sys.path.append(str(packages_of(*requirements)))
 
 
 class TooSlow(UserError):

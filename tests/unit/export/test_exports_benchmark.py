@@ -56,6 +56,7 @@ def test_goals_of_systems_that_were_left_out_are_left_out(exports: ModuleType) -
 
 def test_every_goal_and_precision_is_one_of_the_systems(exports: ModuleType) -> None:
     known = {"torch-fp32", "torch-bf16", *map(exports.backend_of, exports.PRECISIONS), *exports.GGUF}
+    assert set(exports.OPTIMUM.values()) <= set(exports.PRECISIONS)
     assert {name for _, system, other, _, _ in exports.GOALS for name in (system, other)} <= known
     for precision in set(exports.PRECISIONS) - {"fp32"}:
         Export.model_validate(read_yaml(ROOT / f"config/exports/{precision}.yaml"))

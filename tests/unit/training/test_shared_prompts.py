@@ -1,5 +1,6 @@
 """Rows that share what they begin with: as one sequence they have the loss and gradients of separate rows."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,15 @@ def test_rows_that_share_too_little_are_padded() -> None:
     rows = Rows([np.arange(10) + 3 + 2 * (n > 0) for n in range(2)], [np.arange(10) > 7] * 2)
     assert "layout" not in collate(rows, [0, 1], 0, CPU, True)[0]
     assert tokens_of([0, 1], rows, True) == 20
+
+
+def test_it_pays() -> None:
+    """Forty tokens of fifty are shared: a third of the tokens, and measured half of the time."""
+    model, prompt = model_of("phi3", hidden_size=128, intermediate_size=256), list(range(3, 43))
+    ids = [np.asarray([*prompt, *range(n + 3, n + 13)], np.int32) for n in range(12)]
+    rows, times = Rows(ids, [np.arange(50) >= 45] * 12), dict[bool, list[float]]()
+    for shared in [False, True] * 4:
+        batch, started = collate(rows, list(range(12)), 0, CPU, shared), time.process_time()
+        answer_loss(model, *batch).backward()
+        times.setdefault(shared, []).append(time.process_time() - started)
+    assert min(times[True]) < 0.8 * min(times[False])
