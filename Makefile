@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin new plan verify explain diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -90,6 +90,9 @@ more-seeds: setup ## train further seeds of the techniques that the finished run
 
 pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
 	@.venv/bin/python tools/pin.py $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
+
+new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; ARGS="--task chat --name mine" chooses
+	@.venv/bin/python tools/new_experiment.py $(DATA) $(ARGS)
 
 plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24 --resources gpu=1" asks for another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)

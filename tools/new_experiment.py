@@ -1,0 +1,247 @@
+"""Start an experiment of your own: look at a file of rows, write its scenario and experiment, and show the plan.
+
+The file is read as docs/data.md says. The task and the columns are guessed from it, and what was chosen is said with
+its reason; --task and --columns choose otherwise. Nothing is written unless every row can be read.
+"""
+
+import argparse
+import collections
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from snaketune.config.scenario import Scenario
+from snaketune.config.tasks import Columns
+from snaketune.config.validation import validated
+from snaketune.core.errors import UserError, run
+from snaketune.core.files import write_text
+from snaketune.dag.patterns import TRAINING
+from snaketune.data.formats import ALIASES, Format
+from snaketune.data.normalize import Normalizer, get
+from snaketune.data.raw_rows import Faults, Row
+from snaketune.data.read_files import read_rows
+from snaketune.data.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+# A label is short, and several rows have it; more labels than these are answers of their own.
+MOST_LABELS, ROWS_PER_LABEL, LONGEST_LABEL = 50, 4, 60
+# Labels that the prompt lists.
+LISTED = 20
+# What other files call the two columns of a question and its answer.
+ASKED = ("prompt", "question", "query", "input", "instruction", "user", "request")
+ANSWERED = ("completion", "answer", "response", "output", "reply", "assistant")
+# Rows of a first run: with SmolLM2, LoRA and two cores it takes some ten minutes.
+FIRST = {"train": 1000, "validation": 100, "test": 200}
+# Few languages have fewer characters to a token with a small vocabulary.
+CHARACTERS_PER_TOKEN = 2.5
+
+
+class Guess(NamedTuple):
+    """A task, the columns that differ from its usual ones, and why."""
+
+    task: str
+    columns: dict[str, str]
+    reason: str
+
+
+def fitting(task: str, content: dict[str, Any]) -> Format | None:
+    """Return the format of a task whose keys a row has; the one with most keys."""
+
+    def has(key: str) -> bool:
+        return any(get(content, name) is not None for name in (key, ALIASES.get(key)) if name)
+
+    return max(
+        (form for form in TASKS[task].formats if all(map(has, form.keys))),
+        key=lambda form: len(form.keys),
+        default=None,
+    )
+
+
+def labels_of(rows: list[Row], column: str) -> collections.Counter[str] | None:
+    """Count the labels of a column, or return None if it holds something else."""
+    values = [get(row.content, column) for row in rows]
+    if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
+        return None
+    found = collections.Counter(str(value).strip() for value in values)
+    few = 2 <= len(found) <= min(MOST_LABELS, len(rows) // ROWS_PER_LABEL)
+    return found if few and max(map(len, found)) <= LONGEST_LABEL else None
+
+
+def guess(rows: list[Row]) -> Guess:
+    """Guess the task of rows from the keys of the first one and from the values of its columns.
+
+    Raises:
+        UserError: nothing fits.
+    """
+    first = rows[0].content
+    whole = [(len(form.keys), task, form) for task in TASKS if task != "generation" and (form := fitting(task, first))]
+    _, task, form = max(whole, key=lambda one: one[0], default=(0, "", None))
+    if form and (len(form.keys) > 1 or task == "chat"):
+        return Guess(task, {}, f"its rows have {' and '.join(form.keys)}")
+    values = {name: [row.content.get(name) for row in rows] for name in first}
+    texts = {
+        name: sum(len(str(value)) for value in column)
+        for name, column in values.items()
+        if all(isinstance(value, str) for value in column)
+    }
+    labels = [name for name in first if name not in ("split", "group") and labels_of(rows, name)]
+    longest = sorted(texts.keys() - set(labels), key=lambda name: -texts[name])
+    if labels and longest:
+        # The last column is the usual place of what is asked for.
+        label = "label" if "label" in labels else labels[-1]
+        columns = {key: name for key, name in (("text", longest[0]), ("label", label)) if key != name}
+        return Guess("classification", columns, f"{label} has few different values, {longest[0]} is the longest text")
+    asked, answered = ([name for name in texts if name.lower() in known] for known in (ASKED, ANSWERED))
+    if len(asked) == len(answered) == 1:
+        return Guess(
+            "chat", {"prompt": asked[0], "completion": answered[0]}, f"{asked[0]} is answered by {answered[0]}"
+        )
+    if form or len(longest) == 1:
+        text = "text" if form else longest[0]
+        return Guess("language-modeling", {} if form else {"text": text}, f"{text} is its only text")
+    raise UserError(
+        f"{rows[0].where}: the columns {', '.join(first)} could be several things: choose with --task, and --columns such as text={next(iter(first))}; docs/data.md lists the keys of each task"
+    )
+
+
+def scripts_of(texts: list[str]) -> str:
+    """Name the writing systems of at least a tenth of the letters."""
+    letters = [one for text in texts for one in text[:2000] if one.isalpha()]
+    counts = collections.Counter(unicodedata.name(one, "unknown").split()[0].capitalize() for one in letters[:100_000])
+    return ", ".join(name for name, count in counts.most_common() if 10 * count >= counts.total()) or "no letters"
+
+
+def lengths(texts: list[str]) -> tuple[int, int, int, int]:
+    """Return the least, the median, the 99th percentile and the most characters."""
+    sizes = sorted(map(len, texts))
+    return sizes[0], sizes[len(sizes) // 2], sizes[99 * len(sizes) // 100], sizes[-1]
+
+
+def scenario_of(path: str, guessed: Guess, rows: list[Row]) -> tuple[dict[str, Any], list[str]]:
+    """Return what config/scenarios/ will say, and what the rows are like, in sentences.
+
+    Raises:
+        UserError: rows can't be read as this task; the message names the first ten.
+    """
+    source: dict[str, Any] = {"path": path, **({"columns": guessed.columns} if guessed.columns else {})}
+    content: dict[str, Any] = {"description": f"Rows of {Path(path).name}.", "task": guessed.task, "source": source}
+    if guessed.task == "translation" and "language" not in {*rows[0].content, *guessed.columns}:
+        content["prompt"] = "Translate:\n{source}"
+    checked = validated(Scenario, content, path).model_dump()
+    faults = Faults()
+    normalizer = Normalizer(checked, faults)  # type: ignore[arg-type]
+    examples = [example for row in rows if (example := normalizer(row))]
+    faults.stop()
+    task = TASKS[guessed.task]
+    texts = ["\n".join(task.texts(example.fields)) for example in examples]
+    least, median, most, longest = lengths(texts)
+    said = [
+        f"{len(rows):,} rows of {', '.join(rows[0].content)}",
+        f"task {guessed.task}: {guessed.reason}",
+        f"{least:,} to {longest:,} characters, half of them up to {median:,}; letters: {scripts_of(texts)}",
+    ]
+    labels = collections.Counter(label for example in examples for label in task.labels(example.fields))
+    if labels:
+        shown = ", ".join(f"{label} {count:,}" for label, count in labels.most_common(8))
+        said.append(f"{len(labels)} {task.labels_are}s: {shown}{', …' if len(labels) > 8 else ''}")
+    if guessed.task == "classification" and len(labels) <= LISTED:
+        listed = re.sub(r"([{}])", r"\1\1", ", ".join(sorted(labels)))
+        content["prompt"] = f"Answer with one of these: {listed}.\n{{text}}"
+        said.append("the prompt lists the labels, so that the untuned model has a chance too")
+    if (tokens := most / CHARACTERS_PER_TOKEN) > checked["max_tokens"]:
+        content["max_tokens"] = min(2048, -(-int(tokens) // 256) * 256)
+        said.append(f"long rows: max_tokens {content['max_tokens']:,} instead of {checked['max_tokens']:,}")
+    if len(rows) > sum(FIRST.values()):
+        content["rows"] = FIRST
+        said.append(
+            f"a first answer from {FIRST['train']:,} training rows: take `rows` out of the scenario for all of them"
+        )
+    validated(Scenario, content, path)
+    return content, said
+
+
+class Written(yaml.SafeDumper):
+    """YAML as one writes it by hand: lists and inner mappings on a line, a text of several lines as a block."""
+
+
+Written.add_representer(
+    str, lambda out, text: out.represent_scalar("tag:yaml.org,2002:str", text, "|" if "\n" in text else None)
+)
+
+
+def yaml_of(content: dict[str, Any]) -> str:
+    style: dict[str, Any] = {"sort_keys": False, "default_flow_style": None}
+    return yaml.dump(content, Dumper=Written, allow_unicode=True, width=10**6, **style)
+
+
+def columns_of(given: list[str]) -> dict[str, str]:
+    pairs = dict(pair.partition("=")[::2] for pair in given)
+    if wrong := [key for key, name in pairs.items() if key not in Columns.model_fields or not name]:
+        raise UserError(f"--columns {wrong[0]}: expected KEY=NAME with a key of {', '.join(Columns.model_fields)}")
+    return pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="JSONL, JSON, CSV, TSV, Parquet or text, one file")
+    parser.add_argument("--name", help="of the scenario and the experiment; the file's name by default")
+    parser.add_argument("--directory", type=Path, default=Path(), help="of the project; here by default")
+    parser.add_argument("--task", choices=TASKS, help="instead of the guess")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="KEY=NAME", help="such as text=body label=team")
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="of config/models/ (%(default)s)")
+    parser.add_argument("--technique", nargs="+", default=["lora"], help="of config/techniques/ (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace a scenario or experiment of that name")
+    parser.add_argument("--run", action="store_true", help="start it without asking")
+    arguments = parser.parse_args()
+    name = arguments.name or re.sub(r"[^a-z0-9]+", "-", arguments.data.name.partition(".")[0].lower()).strip("-")
+    project, columns = arguments.directory.resolve(), columns_of(arguments.columns)
+    paths = [project / f"config/{kind}/{name}.yaml" for kind in ("scenarios", "experiments")]
+    taken = [path for path in paths if path.exists() and not arguments.force]
+    if taken:
+        raise UserError(f"{taken[0]} is there already: choose another --name, or --force replaces it")
+
+    faults = Faults()
+    rows = list(read_rows({"hub": None, "path": str(arguments.data)}, faults))  # type: ignore[typeddict-item]
+    faults.stop()
+    guessed = Guess(arguments.task, columns, "as you say") if arguments.task else guess(rows)
+    guessed = guessed._replace(columns=guessed.columns | columns)
+    data = arguments.data.resolve()
+    path = str(data.relative_to(project)) if data.is_relative_to(project) else str(data)
+    scenario, said = scenario_of(path, guessed, rows)
+    experiment = {
+        "models": [arguments.model],
+        "scenarios": [name],
+        "techniques": arguments.technique,
+        "training": {"epochs": 1},
+        "precisions": ["fp32", "int8"],
+        "parity": {"gate": "warn"},
+    }
+    for written, content in zip(paths, (scenario, experiment), strict=True):
+        write_text(written, yaml_of(content))
+    print(f"{arguments.data}:", *said, sep="\n  ")
+    print("Written:", *paths, sep="\n  ")
+    print(
+        "`gate: warn` marks an export that loses quality instead of ending the run.\n\nChecking the rows:", flush=True
+    )
+    command = [str(Path(sys.executable).with_name("snakemake")), "--configfile", str(paths[1])]
+    tokens = TRAINING.format(model=arguments.model, scenario=name)
+    if failed := subprocess.run([*command, "--", f"{tokens}/manifest.json"], cwd=project, check=False).returncode:
+        sys.exit(failed)
+    print("\nWhat the rest needs at most on this machine:", flush=True)
+    subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *command[1:]], cwd=project, check=True)
+    print(f"\nStart it, now or later, with\n  snakemake --configfile {paths[1].relative_to(project)}")
+    if arguments.run or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):
+        os.chdir(project)
+        os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    run(main)
