@@ -10,9 +10,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
-
-
 include: "rules/setup.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"

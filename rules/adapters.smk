@@ -33,8 +33,8 @@ rule export_switchable_base:
         "Making {wildcards.model} take adapters at run time"
     shell:
         """
-        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
-            scripts/export_base_for_adapters.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
+            "$SNAKETUNE/scripts/export_base_for_adapters.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --model-directory {params.export:q} \
@@ -96,7 +96,7 @@ rule export_adapter:
         "Exporting the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/export_adapter.py \
+        python "$SNAKETUNE/scripts/export_adapter.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --switchable-directory {params.switchable:q} \
@@ -142,7 +142,7 @@ rule check_adapter:
         "Comparing the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with its merged model"
     shell:
         """
-        python scripts/check_adapter.py \
+        python "$SNAKETUNE/scripts/check_adapter.py" \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --adapter {input.adapter:q} \

@@ -32,7 +32,7 @@ rule benchmark_exports:
         "Measuring the speed of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/benchmark.py \
+        python "$SNAKETUNE/scripts/benchmark.py" \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --exports {input.exports:q} \

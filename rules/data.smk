@@ -26,7 +26,7 @@ rule collect_documentation:
         "Collecting the docstrings of the locked libraries"
     shell:
         """
-        python scripts/collect_documentation.py \
+        python "$SNAKETUNE/scripts/collect_documentation.py" \
             --recipe {params.recipe:q} \
             --threads {threads} \
             --output {output.corpus:q} \
@@ -58,7 +58,7 @@ rule prepare_data:
         "Preparing the data of {wildcards.scenario}"
     shell:
         """
-        python scripts/prepare_data.py \
+        python "$SNAKETUNE/scripts/prepare_data.py" \
             --recipe {params.recipe:q} \
             --source {input.source:q} \
             --output-directory {params.directory:q} \
@@ -97,7 +97,7 @@ rule tokenize_data:
         "Tokenizing {wildcards.scenario} for {wildcards.model}"
     shell:
         """
-        python scripts/tokenize_data.py \
+        python "$SNAKETUNE/scripts/tokenize_data.py" \
             --recipe {params.recipe:q} \
             --max-new-tokens {params.limit} \
             --base-directory {params.base:q} \

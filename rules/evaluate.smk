@@ -35,7 +35,7 @@ rule evaluate_torch:
         "Evaluating {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with torch"
     shell:
         """
-        {params.python} scripts/evaluate.py \
+        {params.python} "$SNAKETUNE/scripts/evaluate.py" \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --prefix {input.prefix:q} \

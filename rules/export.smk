@@ -33,8 +33,8 @@ rule export_onnx:
         "Exporting {wildcards.model}{wildcards.run} to ONNX"
     shell:
         """
-        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
-            scripts/export_onnx.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
+            "$SNAKETUNE/scripts/export_onnx.py" \
             --recipe {params.recipe:q} \
             --model-directory {params.merged:q} \
             --output-directory {params.directory:q} \
@@ -68,8 +68,8 @@ rule quantize_onnx:
         "Quantizing {wildcards.model}{wildcards.run} to {wildcards.precision}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
-            scripts/quantize_onnx.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
+            "$SNAKETUNE/scripts/quantize_onnx.py" \
             --recipe {params.recipe:q} \
             --model {input.model[0]:q} \
             --calibration-directory {params.calibration:q} \
@@ -104,8 +104,8 @@ rule build_genai:
         "Building {wildcards.precision} of {wildcards.model}{wildcards.run} for onnxruntime-genai"
     shell:
         """
-        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
-            scripts/build_genai.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
+            "$SNAKETUNE/scripts/build_genai.py" \
             --recipe {params.recipe:q} \
             --model-directory {params.merged:q} \
             --output-directory {params.directory:q} \
@@ -143,7 +143,7 @@ rule add_prefix:
         "Combining the prefix of {wildcards.technique} on {wildcards.scenario} with {wildcards.model} as {wildcards.precision}"
     shell:
         """
-        python scripts/add_prefix.py \
+        python "$SNAKETUNE/scripts/add_prefix.py" \
             --recipe {params.recipe:q} \
             --model-directory {params.base:q} \
             --prefix-directory {params.prefix:q} \

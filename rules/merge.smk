@@ -41,7 +41,7 @@ rule merge_adapter:
         "Merging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/merge_adapter.py \
+        python "$SNAKETUNE/scripts/merge_adapter.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --adapter-directory {params.adapter:q} \
@@ -88,7 +88,7 @@ rule extract_prefix:
         "Extracting the prefix of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/merge_adapter.py \
+        python "$SNAKETUNE/scripts/merge_adapter.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --adapter-directory {params.adapter:q} \
@@ -130,7 +130,7 @@ rule copy_model:
         "Copying the trained weights of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/copy_model.py \
+        python "$SNAKETUNE/scripts/copy_model.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --trained-directory {params.trained:q} \

@@ -30,7 +30,7 @@ rule train_tokenizer:
         "Training the tokenizer of {wildcards.model}"
     shell:
         """
-        python scripts/train_tokenizer.py \
+        python "$SNAKETUNE/scripts/train_tokenizer.py" \
             --recipe {params.recipe:q} \
             --corpus {input.text:q} \
             --output-directory {params.directory:q} \
@@ -76,7 +76,7 @@ rule pretrain_model:
     shell:
         """
         trap : TERM USR1
-        {params.python} scripts/pretrain_model.py \
+        {params.python} "$SNAKETUNE/scripts/pretrain_model.py" \
             --recipe {params.recipe:q} \
             --corpus {input.text:q} \
             --tokenizer-directory {params.tokenizer:q} \
@@ -114,7 +114,7 @@ rule fetch_model:
         "Fetching {wildcards.model}"
     shell:
         """
-        python scripts/fetch_model.py \
+        python "$SNAKETUNE/scripts/fetch_model.py" \
             --recipe {params.recipe:q} \
             --output-directory {params.directory:q} \
             &> {log:q}

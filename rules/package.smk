@@ -15,8 +15,6 @@ rule package_model:
         summary=SUMMARY[:2],
         data=f"{DATA}/manifest.json",
         card=ancient(f"{DATA}/card.json"),
-        template=ancient(CARD),
-        program=ancient(PROGRAM),
     output:
         files=files_in(f"{RUN}/package", PACKAGE_FILES),
         manifest=f"{RUN}/package/manifest.json",
@@ -39,12 +37,12 @@ rule package_model:
         "Packaging {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/package_model.py \
+        python "$SNAKETUNE/scripts/package_model.py" \
             --recipe {params.recipe:q} \
             --results results \
-            --template {input.template:q} \
-            --program {input.program:q} \
-            --lock envs/train/requirements.txt \
+            --template "$SNAKETUNE/report/model_card.md.j2" \
+            --program "$SNAKETUNE/report/run.py" \
+            --lock "$SNAKETUNE/envs/train/requirements.txt" \
             --output-directory {params.directory:q} \
             &> {log:q}
         """

@@ -30,7 +30,7 @@ rule check_parity:
         "Comparing every form of {wildcards.technique} of {wildcards.model} on {wildcards.scenario} with its parent"
     shell:
         """
-        python scripts/check_parity.py \
+        python "$SNAKETUNE/scripts/check_parity.py" \
             --recipe {params.recipe:q} \
             --run-directory {params.run:q} \
             --exports {input.exports:q} \

@@ -35,7 +35,7 @@ rule summarize:
         "Summarizing every run"
     shell:
         """
-        python scripts/summarize.py \
+        python "$SNAKETUNE/scripts/summarize.py" \
             --recipe - \
             --results results \
             --summary {output.summary:q} \
@@ -56,7 +56,6 @@ rule write_report:
         benchmarks=targets.benchmarks(),
         cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
         pretraining=expand(f"{MODEL}/pretraining.json", model=MATRIX.built),
-        template=ancient(TEMPLATE),
     output:
         report=REPORT,
     log:
@@ -75,10 +74,10 @@ rule write_report:
         "Writing the report"
     shell:
         """
-        python scripts/write_report.py \
+        python "$SNAKETUNE/scripts/write_report.py" \
             --recipe - \
             --results results \
-            --template {input.template:q} \
+            --template "$SNAKETUNE/report/report.html.j2" \
             --output {output.report:q} \
             &> {log:q} <<< {params.recipe:q}
         """
@@ -107,7 +106,7 @@ rule write_plots:
         "Writing the tables that `dvc plots` draws"
     shell:
         """
-        python scripts/write_plots.py \
+        python "$SNAKETUNE/scripts/write_plots.py" \
             --recipe - \
             --results results \
             --loss {output.loss:q} \
@@ -138,7 +137,7 @@ rule record_results:
         "Recording the hash of every result"
     shell:
         """
-        python scripts/record_results.py \
+        python "$SNAKETUNE/scripts/record_results.py" \
             --recipe - \
             --results results \
             &> {log:q} <<< {params.recipe:q}
@@ -166,7 +165,7 @@ rule collect_tuning:
         "Choosing each technique's learning rate on validation"
     shell:
         """
-        python scripts/collect_tuning.py \
+        python "$SNAKETUNE/scripts/collect_tuning.py" \
             --recipe {params.recipe:q} \
             --curves {input.curves:q} \
             --output {output.table:q} \

@@ -1,5 +1,8 @@
 """Read and check the experiment; define the names that every rules file uses.
 
+The working directory is a project: the checkout itself, or any other, whose config/ is laid over the checkout's. Commands
+name files of the checkout by $SNAKETUNE, which `process.set_up` sets: they and the inputs are the same wherever it is.
+
 `inputs`, `job_params` and `needs` hold the functions of wildcards, `targets` the lists of files; all
 four are in scripts/snaketune/dag/. Directories of results/ are in capitals (dag/patterns.py).
 """
@@ -10,7 +13,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-ROOT = Path(workflow.basedir)
+# Of a module, `workflow.basedir` is the directory of the Snakefile that uses it.
+ROOT = Path(workflow.snakefile).parents[1]
+if not (ROOT / "scripts").is_dir():
+    raise WorkflowError(
+        f"{workflow.snakefile}: Snakemake keeps no scripts of such a source on disk: clone the repository, and give the path of its Snakefile"
+    )
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from snaketune.core.errors import UserError
@@ -19,8 +27,8 @@ from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, 
 from snaketune.dag import process, terminal
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
-from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN
-from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING
+from snaketune.dag.patterns import BASE, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROPERTIES, REPORT, RUN
+from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEST, TOKENIZER, TRAINING, TUNING
 from snaketune.dag.patterns import UNTUNED, files_in, one_of
 from snaketune.dag.resources import JobResources
 from snaketune.dag.shared_imports import share_imports
@@ -29,15 +37,20 @@ from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE
 from snaketune.platforms.kaito import jobs as kaito_jobs
 from snaketune.platforms.registry import read_matrix
 
+if Path("config/config.yaml").is_file() or workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
 try:
     process.check_config_files(workflow.configfiles)
-    MATRIX = read_matrix(config, Path())
+    MATRIX = read_matrix(process.experiment(workflow, config, ROOT), Path(), ROOT)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 if MATRIX.left_out and workflow.is_main_process:
     logger.warning(f"warning: {MATRIX.left_out}")
-process.set_up(workflow)
+process.set_up(workflow, ROOT)
 terminal.install(workflow)
 EXPERIMENT = MATRIX.experiment
 inputs, job_params, needs, targets = (

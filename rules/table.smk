@@ -63,7 +63,7 @@ rule write_technique_table:
         "Measuring the published table"
     shell:
         """
-        python scripts/write_technique_table.py \
+        python "$SNAKETUNE/scripts/write_technique_table.py" \
             --recipe - \
             --results results \
             --output {output.table:q} \

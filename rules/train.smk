@@ -47,7 +47,7 @@ rule train_adapter:
     shell:
         """
         trap : TERM USR1
-        {params.launcher} scripts/train.py \
+        {params.launcher} "$SNAKETUNE/scripts/train.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --tokens-directory {params.tokens:q} \

@@ -44,10 +44,29 @@ def pip_settings(python: str) -> dict[str, str]:
     }
 
 
+def complete(locks: list[Path], directory: Path) -> bool:
+    """Whether the environment has just these locks."""
+    stamp = directory / "locks.sha256"
+    digests = {hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
+    return stamp.exists() and digests <= set(stamp.read_text().split())
+
+
+def place_of(locks: list[Path]) -> Path:
+    """Where the environment is or is to be: with the checkout, whose projects share it, if it is there or can be written there."""
+    lock = locks[0]
+    own = Path("work/environments", f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}")
+    shared = Path(__file__).absolute().parents[1] / own
+    existing = next(path for path in (shared, *shared.parents) if path.exists())
+    return shared if complete(locks, shared) or os.access(existing, os.W_OK) else own
+
+
 def make(locks: list[Path], directory: Path) -> Path:
     """The environment's Python; made, or brought up to date, unless it has just these locks."""
     digests = [hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks]
     python, stamp = directory / "bin" / "python", directory / "locks.sha256"
+    # Without the lock, which can't be taken where a checkout is only read.
+    if complete(locks, directory):
+        return python
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_name(f".{directory.name}.lock").open("w") as guard:
         try:
@@ -56,7 +75,7 @@ def make(locks: list[Path], directory: Path) -> Path:
             sys.exit(
                 f"error: {directory.parent} is on a file system without file locks ({error.strerror}): have it mounted with locks (Lustre: -o flock), or work in a directory on another disk"
             )
-        if stamp.exists() and set(digests) <= set(stamp.read_text().split()):
+        if complete(locks, directory):
             return python
         print(f"making {directory} from {', '.join(map(str, locks))}", file=sys.stderr, flush=True)
         stamp.unlink(missing_ok=True)
@@ -72,7 +91,11 @@ def make(locks: list[Path], directory: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", type=Path, nargs="+", required=True, help="requirements with exact versions")
-    parser.add_argument("--directory", type=Path, help="where; without it, work/environments/NAME-DIGEST")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        help="where; without it, work/environments/NAME-DIGEST of the checkout, or where that is only read, here",
+    )
     parser.add_argument(
         "--unless", metavar="PACKAGE", help="use this very Python where it has the package, as it does with conda"
     )
@@ -85,9 +108,7 @@ def main() -> None:
     if arguments.unless and any(metadata.distributions(name=arguments.unless)):
         python = Path(sys.executable)
     else:
-        lock = arguments.lock[0]
-        name = f"{lock.parent.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-        directory = arguments.directory or Path("work/environments") / name
+        directory = arguments.directory or place_of(arguments.lock)
         try:
             python = make(arguments.lock, directory.absolute())
         except subprocess.CalledProcessError as error:

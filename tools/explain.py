@@ -22,7 +22,8 @@ from snaketune.provenance.snakemake_records import configfiles, dry_run, provena
 
 def locks() -> dict[str, str]:
     """Return the name of each lock file by its digest."""
-    return {lock_digest(path): str(path) for path in sorted(Path("envs").glob("*/requirements.txt"))}
+    root = Path(__file__).parents[1]
+    return {lock_digest(path): str(path.relative_to(root)) for path in sorted(root.glob("envs/*/requirements.txt"))}
 
 
 def origin(path: Path) -> dict[str, Any]:

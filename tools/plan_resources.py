@@ -25,6 +25,7 @@ from snaketune.core import gpus
 from snaketune.core.errors import UserError, run
 from snaketune.dag.process import runs_here
 from snaketune.dag.resources import SNAKEMAKES, JobResources, trains
+from snaketune.provenance.snakemake_records import snakefile
 
 COLUMNS = (
     "step", "jobs", "cores", "GPUs", "memory GB", "GPU GB", "disk GB", "minutes", "core-hours", "GPU-hours"
@@ -109,7 +110,7 @@ def pending(arguments: list[str]) -> tuple[list[Job], int]:
 
     logging.getLogger("snakemake.logging").addFilter(collect)
     try:
-        snakemake(["--dry-run", *arguments])
+        snakemake([*snakefile(), "--dry-run", *arguments])
     except SystemExit as ended:
         return jobs, int(ended.code or 0)
     return jobs, 0

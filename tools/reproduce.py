@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from snaketune.core import errors, files, manifest
 from snaketune.core.errors import UserError
 from snaketune.evaluation.metrics import quality_change
-from snaketune.provenance.snakemake_records import configfiles, dry_run, nothing_to_do, run_manifest
+from snaketune.provenance.snakemake_records import configfiles, dry_run, nothing_to_do, run_manifest, snakefile
 
 DIRECTORY = Path("work/reproduce")
 # Everything else at the top is linked: the workflow, your data, a local model.
@@ -116,7 +116,7 @@ def main() -> None:
     check_current(runs, configuration)
     clean_directory(DIRECTORY, arguments.whole)
     targets = [last_file(run).as_posix() for run in runs]
-    command = [sys.executable, "-m", "snakemake", *configuration, "--cores", "all", "--", *targets]
+    command = [sys.executable, "-m", "snakemake", *snakefile(), *configuration, "--cores", "all", "--", *targets]
     if subprocess.run(command, cwd=DIRECTORY, check=False).returncode:
         raise UserError(f"the repetition failed: see {DIRECTORY}/logs")
     equal = [compare(run, DIRECTORY / run, arguments.tolerance) for run in runs]

@@ -14,7 +14,6 @@ rule write_ai_toolkit:
     input:
         data=f"{DATA}/manifest.json",
         rows=ancient(files_in(DATA, [f"{split}.jsonl" for split in SPLITS[:2]])),
-        templates=ancient(files_in("report/ai_toolkit", project.TEMPLATES)),
     output:
         files=files_in(f"{RUN}/ai-toolkit", project.FILES),
         manifest=f"{RUN}/ai-toolkit/manifest.json",
@@ -40,12 +39,12 @@ rule write_ai_toolkit:
         "Writing an AI Toolkit project: {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/write_ai_toolkit.py \
+        python "$SNAKETUNE/scripts/write_ai_toolkit.py" \
             --recipe {params.recipe:q} \
             --data-directory {params.data:q} \
             {params.base:q} \
-            --templates report/ai_toolkit \
-            --lock envs/train/requirements.txt \
+            --templates "$SNAKETUNE/report/ai_toolkit" \
+            --lock "$SNAKETUNE/envs/train/requirements.txt" \
             --output-directory {params.directory:q} \
             &> {log:q}
         """
@@ -58,7 +57,6 @@ use rule write_ai_toolkit as write_ai_toolkit_and_copy_base with:
         weights=ancient(files_in(BASE, MODEL_FILES)),
         data=f"{DATA}/manifest.json",
         rows=ancient(files_in(DATA, [f"{split}.jsonl" for split in SPLITS[:2]])),
-        templates=ancient(files_in("report/ai_toolkit", project.TEMPLATES)),
     output:
         files=files_in(f"{RUN}/ai-toolkit", project.FILES),
         base=files_in(f"{RUN}/ai-toolkit/model-cache/{{model}}", MODEL_FILES),

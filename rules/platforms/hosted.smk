@@ -41,7 +41,7 @@ rule convert_hosted:
         "Converting the rows of {wildcards.scenario} for {wildcards.technique}"
     shell:
         """
-        python scripts/convert_hosted.py \
+        python "$SNAKETUNE/scripts/convert_hosted.py" \
             --recipe {params.recipe:q} \
             --data-directory {params.data:q} \
             --output-directory {params.directory:q} \
@@ -74,8 +74,8 @@ rule submit_hosted:
         "Starting {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
-            scripts/submit_hosted.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless azure-ai-ml -- \
+            "$SNAKETUNE/scripts/submit_hosted.py" \
             --recipe {params.recipe:q} \
             --data-directory {params.rows:q} \
             {params.confirm} \
@@ -125,8 +125,8 @@ rule wait_hosted:
         "Waiting for {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
-            scripts/wait_hosted.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless azure-ai-ml -- \
+            "$SNAKETUNE/scripts/wait_hosted.py" \
             --recipe {params.recipe:q} \
             --job {input.job:q} \
             --poll-seconds {params.poll} \
@@ -162,8 +162,8 @@ rule fetch_hosted:
         "Fetching the results of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
-            scripts/fetch_hosted.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless azure-ai-ml -- \
+            "$SNAKETUNE/scripts/fetch_hosted.py" \
             --recipe {params.recipe:q} \
             --run-directory {params.directory:q} \
             --data-directory {params.rows:q} \

@@ -30,8 +30,8 @@ rule ask_hosted:
         "Asking {wildcards.model} of {wildcards.technique} the test rows of {wildcards.scenario}: {wildcards.part}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless azure-ai-ml -- \
-            scripts/ask_hosted.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless azure-ai-ml -- \
+            "$SNAKETUNE/scripts/ask_hosted.py" \
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --rows {input.rows:q} \
@@ -69,7 +69,7 @@ rule score_hosted:
         "Scoring the answers of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}: {wildcards.part}"
     shell:
         """
-        python scripts/score_hosted.py \
+        python "$SNAKETUNE/scripts/score_hosted.py" \
             --recipe {params.recipe:q} \
             --data-directory {params.data:q} \
             --answers {input.answers:q} \

@@ -37,7 +37,7 @@ rule write_kaito:
         "Writing the manifests of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
-        python scripts/write_kaito.py \
+        python "$SNAKETUNE/scripts/write_kaito.py" \
             --recipe {params.recipe:q} \
             --data-directory {params.data:q} \
             --output-directory {params.directory:q} \
@@ -75,8 +75,8 @@ rule tune_on_kaito:
         "Tuning {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}, with KAITO"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless kubernetes -- \
-            scripts/tune_on_kaito.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless kubernetes -- \
+            "$SNAKETUNE/scripts/tune_on_kaito.py" \
             --manifest {input.tuning:q} \
             --platform {params.platform:q} \
             --poll-seconds {params.poll} \
@@ -123,7 +123,7 @@ rule receive_adapter:
         "Checking the adapter of {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     shell:
         """
-        python scripts/receive_adapter.py \
+        python "$SNAKETUNE/scripts/receive_adapter.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --tokens-directory {params.tokens:q} \
@@ -160,8 +160,8 @@ rule serve_on_kaito:
         "Writing the Workspace that serves {wildcards.technique} of {wildcards.model} on {wildcards.scenario}"
     shell:
         """
-        python scripts/make_environment.py --lock envs/publish/requirements.txt --unless kubernetes -- \
-            scripts/serve_on_kaito.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/publish/requirements.txt" --unless kubernetes -- \
+            "$SNAKETUNE/scripts/serve_on_kaito.py" \
             --recipe {params.recipe:q} \
             --run-directory {params.adapter:q} \
             {params.confirm} \

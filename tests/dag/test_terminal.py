@@ -36,7 +36,7 @@ def test_snakemake_says_what_it_is_asked_to(edited: Workspace, option: str) -> N
     edited.edit(LORA, "r: 8", "r: 4")
     shown = edited.forked("--dry-run", option).stdout
     assert re.search(r"^Job \d+: Training lora .*\nReason: .*Params have changed", shown, re.MULTILINE)
-    assert ("python scripts/merge_adapter.py" in shown) == (option == "--printshellcmds")
+    assert ('python "$SNAKETUNE/scripts/merge_adapter.py"' in shown) == (option == "--printshellcmds")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(6.6, "7 s"), (72, "1 min 12 s"), (7500, "2 h 5 min")])

@@ -56,9 +56,13 @@ class Matrix:
         root: Path,
         platforms: Sequence[Platform] = (),
         experiment: type[Experiment] = Experiment,
+        presets: Path | None = None,
     ):
-        """``experiment`` may add the keys of ``platforms`` to an experiment's own."""
-        self.root = root
+        """``experiment`` may add the keys of ``platforms`` to an experiment's own.
+
+        Files of config/ that aren't below ``root``, the project, are taken from ``presets``, the checkout.
+        """
+        self.root, self.presets = root, presets or root
         self.experiment: Experiment = validated(experiment, config, "config/config.yaml (or your --configfile)")
         own, properties = self.experiment, self.experiment.properties
         models = [*own.models, *([properties.model] if properties else [])]
@@ -114,17 +118,21 @@ class Matrix:
 
     def _read_all(self, kind: str, names: list[str], model_of: Callable[[Any], type[BaseModel]]) -> dict[str, Any]:
         folder = f"{kind}s"
-        known = sorted(path.stem for path in (self.root / "config" / folder).glob("*.yaml"))
-        found = {}
+        known, found = self._files(folder), {}
         for name in names:
             place = f"config/{folder}/{name}.yaml"
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
                 raise UserError(f"{folder}: there is no {kind} {name!r} ({place}); {hint}")
-            content = read_yaml(self.root / place)
+            content = read_yaml(known[name])
             found[name] = validated(model_of(content), content, place)
         return found
+
+    def _files(self, folder: str) -> dict[str, Path]:
+        """Return the files of a folder of config/ by their names, the project's own before a preset."""
+        places = (self.presets, self.root)
+        return {path.stem: path for place in places for path in (place / "config" / folder).glob("*.yaml")}
 
     def _leave_out(self) -> str:
         """Leave out what this system can't train, and return a sentence about it, or an empty string."""
@@ -147,7 +155,7 @@ class Matrix:
             raise UserError(f"models: {named}: every technique is hosted and names its own model: write models: []")
 
     def _check_exports(self) -> None:
-        known = {path.stem for path in (self.root / "config/exports").glob("*.yaml")}
+        known = self._files("exports")
         for step, budget in self.experiment.parity.budgets.items():
             name = step.removeprefix("onnx-fp32-")
             for key in ("smallest_prompt_agreement", "smallest_stop_agreement"):

@@ -24,7 +24,9 @@ def record(directory: Path, recipe: Mapping[str, Any], inputs: list[Path], files
 
     Also write ``provenance.json``: when, where and with which packages it was made.
     """
-    described = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    # Of the checkout, not of the project; on a cluster it may be another user's, where git would refuse.
+    where = ["-c", "safe.directory=*", "-C", os.environ.get("SNAKETUNE", ".")]
+    described = ["git", *where, "describe", "--always", "--dirty", "--abbrev=40"]
     commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip()
     write_json(
         directory / "provenance.json",

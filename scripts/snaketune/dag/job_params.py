@@ -174,12 +174,12 @@ class JobParams:
         python = self.on_gpu(wildcards, {"gpu": ranks if resources.get("gpu") else 0})
         if ranks == 1 and technique.engine.type == "torch":
             return python
-        return f"{python} scripts/launch.py --nodes {nodes} --ranks {ranks} --threads {technique.threads}"
+        return f'{python} "$SNAKETUNE/scripts/launch.py" --nodes {nodes} --ranks {ranks} --threads {technique.threads}'
 
     def on_gpu(self, wildcards: Any, resources: Any) -> str:
         """Return what starts a Python script: on one machine, first to find GPUs that are free."""
         gpus = int(resources.get("gpu") or 0)
-        return f"python scripts/on_gpu.py {gpus} python" if gpus and GPUS in os.environ else "python"
+        return f'python "$SNAKETUNE/scripts/on_gpu.py" {gpus} python' if gpus and GPUS in os.environ else "python"
 
     def live_options(self, wildcards: Any) -> list[str]:
         names = "/".join(str(value) for value in dict(wildcards).values())

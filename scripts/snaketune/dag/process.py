@@ -13,6 +13,7 @@ import psutil
 from snakemake.exceptions import WorkflowError
 from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
+from snakemake.utils import update_config
 
 from snaketune.core import gpus
 from snaketune.core.errors import UserError, is_users_mistake
@@ -21,11 +22,12 @@ from snaketune.dag import slurm_preflight
 from snaketune.dag.resources import JobResources
 
 
-def set_up(workflow: Any) -> None:
-    """Let jobs find this environment's programs without an activated shell, and hear SLURM's warning.
+def set_up(workflow: Any, root: Path) -> None:
+    """Let jobs find the checkout at ``root`` and this environment's programs, and hear SLURM's warning.
 
     And fail at once: Snakemake would try a job again as often as `retries` says, whatever is wrong with it.
     """
+    os.environ["SNAKETUNE"] = str(root)
     signal.signal(signal.SIGUSR1, _pass_on)
     # Snakemake has no setting for this: it asks a failed job how often it may be tried.
     Job.restart_times = GroupJob.restart_times = property(_restarts)
@@ -79,6 +81,27 @@ def _restarts(job: Job | GroupJob) -> int:
     logs = [p for part in parts for p in map(Path, part.log) if p.is_file() and p.stat().st_mtime > began]
     mistaken = any(is_users_mistake(path.read_text(errors="replace")) for path in logs)
     return 0 if mistaken else max(part.rule.restart_times for part in parts)
+
+
+def experiment(workflow: Any, config: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return the experiment of the working directory: in a project apart, over that of the checkout at ``root``.
+
+    Raises:
+        UserError: a project says nothing, or the module that this is has a prefix.
+    """
+    if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
+        raise UserError(
+            "module: prefix and replace_prefix would move only some of its files: leave them out, and give each experiment a directory of its own"
+        )
+    if root.samefile(Path()) or workflow.config_settings.replace_workflow_config:
+        return config
+    if not config:
+        raise UserError(
+            f"{Path('config/config.yaml').absolute()}: no such file: write into it what to run here, as far as it differs from {root}/config/config.yaml, or give a --configfile"
+        )
+    found: dict[str, Any] = read_yaml(root / "config/config.yaml")
+    update_config(found, config)
+    return found
 
 
 def check_config_files(paths: Iterable[str | Path]) -> None:

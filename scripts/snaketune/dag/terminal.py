@@ -230,9 +230,9 @@ def installed() -> Terminal | None:
 
 
 def install(workflow: Any) -> None:
-    """Let a person see jobs in plain words, unless an option of Snakemake asks for its own messages."""
-    settings = workflow.output_settings
-    own = settings.verbose or settings.debug_dag or settings.printshellcmds or settings.quiet or installed()
+    """Let a person see jobs in plain words, unless an option, or a Snakefile whose module this is, has Snakemake's own messages."""
+    settings, module = workflow.output_settings, not workflow.modifier.is_main_snakefile()
+    own = settings.verbose or settings.debug_dag or settings.printshellcmds or settings.quiet or installed() or module
     default = next((one for one in logger.handlers if isinstance(one, ColorizingTextHandler)), None)
     # A cluster's jobs inherit it.
     os.environ.pop(SHOWN, None)

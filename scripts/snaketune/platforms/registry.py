@@ -29,6 +29,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 }
 
 
-def read_matrix(config: dict[str, Any], root: Path) -> Recipes:
+def read_matrix(config: dict[str, Any], root: Path, presets: Path | None = None) -> Recipes:
     """Read an experiment that may use every platform."""
-    return Recipes(config, root, PLATFORMS, kaito.Experiment)
+    return Recipes(config, root, PLATFORMS, kaito.Experiment, presets)

@@ -32,13 +32,19 @@ def snakemake_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def snakefile() -> list[str]:
+    """Return Snakemake's argument for the checkout's Snakefile, unless the working directory has one."""
+    here = any(map(Path.is_file, (Path("Snakefile"), Path("workflow/Snakefile"))))
+    return [] if here else ["--snakefile", str(Path(__file__).parents[3] / "Snakefile")]
+
+
 def dry_run(*arguments: str) -> str:
     """Return what `snakemake --dry-run` prints, in its own words.
 
     Raises:
         UserError: Snakemake can't plan; the message ends with its output.
     """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--quiet", "host", *arguments]
+    command = [sys.executable, "-m", "snakemake", *snakefile(), "--dry-run", "--nolock", "--quiet", "host", *arguments]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise UserError(f"snakemake --dry-run failed; correct what it reports:\n{shown.stderr[-2000:]}")

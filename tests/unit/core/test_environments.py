@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import make_environment
 from make_environment import pip_settings
+from snaketune.core.files import sha256
 
 ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
@@ -58,6 +60,26 @@ def test_pips_settings_become_uvs(
     found = {name: value.strip() for name, value in pip_settings(sys.executable).items()}
     assert ({"UV_INDEX_STRATEGY": "unsafe-best-match"} | expected).items() <= found.items()
     assert file or len(found) == 1 + len(expected)
+
+
+@pytest.mark.parametrize(
+    ("writable", "made", "shared"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_projects_share_the_environments_of_a_checkout_that_has_them_or_can_be_written(
+    writable: bool, made: bool, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_environment, "__file__", str(tmp_path / "scripts/make_environment.py"))
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
+    lock = tmp_path / "envs/export/requirements.txt"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("onnx==1\n")
+    name = f"work/environments/export-{sha256(lock)[:12]}"
+    if made:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "locks.sha256").write_text(sha256(lock))
+        assert make_environment.make([lock], tmp_path / name) == tmp_path / name / "bin/python"
+        assert not list(tmp_path.glob("work/environments/.*.lock"))
+    assert make_environment.place_of([lock]) == (tmp_path if shared else Path()) / name
 
 
 def pins(name: str) -> list[str]:

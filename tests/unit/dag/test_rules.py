@@ -104,8 +104,9 @@ def test_several_ranks_or_deepspeed_need_a_launcher(monkeypatch: pytest.MonkeyPa
     # A cluster hands out GPUs itself; on this machine a job looks for free ones.
     assert params.launcher(cell("lora", ranks="1"), {"gpu": 1}) == "python"
     monkeypatch.setenv(gpus.GPUS, "0,1")
-    assert params.launcher(cell("lora", ranks="1"), {"gpu": 1}) == "python scripts/on_gpu.py 1 python"
-    assert params.launcher(cell("lora"), {"gpu": 1}).startswith("python scripts/on_gpu.py 2 python scripts/launch.py")
+    assert params.launcher(cell("lora", ranks="1"), {"gpu": 1}) == 'python "$SNAKETUNE/scripts/on_gpu.py" 1 python'
+    started = 'python "$SNAKETUNE/scripts/on_gpu.py" 2 python "$SNAKETUNE/scripts/launch.py" --nodes 1'
+    assert params.launcher(cell("lora"), {"gpu": 1}).startswith(started)
     assert params.launcher(cell("lora", ranks="1"), {"gpu": 0}) == "python"
 
 
