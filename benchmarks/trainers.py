@@ -25,9 +25,10 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import IGNORED, collate, plan_batches
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import limit_threads
+from snaketune.training.schedule import Plan
 from snaketune.training.shared_prompts import obstacle
 
 SEED, RATE = 7, 1e-3

@@ -20,10 +20,11 @@ from snaketune.data.chat_template import PAD, render
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import mean_loss
 from snaketune.training.memory import limit_threads
 from snaketune.training.params import PRETRAINING_MAX_GRAD_NORM, PRETRAINING_WARMUP_SHARE, PretrainingParams
+from snaketune.training.schedule import Plan
 
 QUESTIONS = {
     "name": "What is this the documentation of?\n{text}",

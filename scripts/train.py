@@ -19,6 +19,7 @@ import snaketune  # noqa: F401 (first: the hub's library reads, when it is impor
 import torch
 from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
+from transformers.integrations import activate_neftune
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
@@ -27,7 +28,7 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import mean_loss
 from snaketune.training.memory import (
     count_elements,
@@ -39,6 +40,7 @@ from snaketune.training.memory import (
 )
 from snaketune.training.params import VALIDATION_ROWS, VALIDATION_TOKENS, TrainingParams
 from snaketune.training.recomputation import recompute
+from snaketune.training.schedule import Plan
 from snaketune.training.shared_prompts import obstacle
 
 
@@ -101,14 +103,19 @@ def inputs_of(arguments: argparse.Namespace) -> list[Path]:
 
 def plan_of(recipe: TrainingParams, rows: Rows, checkpoint_steps: int) -> Plan:
     """Return the schedule of a job."""
+    most = recipe.get("max_steps")
+    epochs = math.ceil(most * recipe["batch_rows"] / len(rows)) if most else recipe["epochs"]
+    batches = plan_batches(rows, recipe["batch_rows"], epochs, recipe["seed"])
     return Plan(
-        batches=plan_batches(rows, recipe["batch_rows"], recipe["epochs"], recipe["seed"])[: recipe.get("steps")],
+        batches=batches[: recipe.get("steps", most)],
         micro_batch_rows=recipe["micro_batch_rows"],
         learning_rate=recipe["learning_rate"],
         warmup_share=recipe["warmup_share"],
         max_grad_norm=recipe["max_grad_norm"],
         checkpoint_steps=checkpoint_steps,
         micro_batch_tokens=recipe.get("micro_batch_tokens", math.inf),
+        scheduler=recipe.get("lr_scheduler_type"),
+        options=recipe.get("lr_scheduler_kwargs", {}),
     )
 
 
@@ -122,6 +129,7 @@ def resources_of(
         "train_tokens": fit.log[-1]["tokens"],
         "computed_tokens": fit.log[-1]["computed_tokens"],
         "tokens_per_second": fit.log[-1]["tokens"] / fit.seconds,
+        **({"kept_step": fit.best} if fit.keep_best else {}),
         "trainable_parameters": trainable,
         "total_parameters": total,
         "world_size": fit.accelerator.num_processes,
@@ -174,9 +182,13 @@ def main() -> None:
         trainable, total = model.get_nb_trainable_parameters()
     else:
         trainable = total = parameter_count(model)
-    # Two checkpoints may exist at once, each of weights and two Adam moments, and the result; DeepSpeed's have the base too.
-    frozen = 2 * elements if recipe["adapter"] and recipe["engine"]["type"] == "deepspeed" else 0
-    files.need_space(work, 4 * (7 * trainable + frozen), "training (checkpoints and the result)")
+    # Two checkpoints may exist at once, or three with the best, each of weights and two Adam moments, and the result;
+    # DeepSpeed's have the base too.
+    kept = 3 if recipe.get("load_best_model_at_end") else 2
+    frozen = kept * elements if recipe["adapter"] and recipe["engine"]["type"] == "deepspeed" else 0
+    files.need_space(work, 4 * ((3 * kept + 1) * trainable + frozen), "training (checkpoints and the result)")
+    if "neftune_noise_alpha" in recipe:
+        activate_neftune(model, recipe["neftune_noise_alpha"])
     model.train()
     name = "/".join(out.parts[-4:])
     if (reason := obstacle(model, recipe.get("share_prompts"))) and accelerator.is_main_process:
@@ -194,6 +206,9 @@ def main() -> None:
         Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), whole=not recipe["adapter"]),
         name=name,
         shared=not reason,
+        smoothing=recipe.get("label_smoothing_factor", 0.0),
+        patience=recipe.get("early_stopping_patience", math.inf),
+        keep_best=recipe.get("load_best_model_at_end", False),
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
         interrupted=stop_notice(),
     )
@@ -202,7 +217,8 @@ def main() -> None:
     if "steps" not in recipe:
         limits = (VALIDATION_ROWS, recipe.get("micro_batch_tokens", VALIDATION_TOKENS))
         validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits, shared=not reason)
-    fit.run(validate, max(1, len(fit.plan.batches) // recipe["epochs"]))
+    epoch = math.ceil(len(rows) / recipe["batch_rows"])
+    fit.run(validate, recipe.get("eval_steps", epoch))
 
     # --- Save: weights, learning curve and resources ---
     ranks = gather(

@@ -17,6 +17,31 @@ class Training(Strict):
     """Equal for every technique: data order, tokens and batch can't favour one."""
 
     epochs: PositiveInt = 3
+    max_steps: PositiveInt | None = Field(
+        None, exclude_if=lambda found: found is None, description="global batches, instead of epochs"
+    )
+    eval_steps: PositiveInt | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="steps between two validations; an epoch where not given",
+    )
+    load_best_model_at_end: bool = Field(
+        False,
+        exclude_if=lambda found: not found,
+        description="keep the weights with the lowest validation loss instead of the last ones",
+    )
+    early_stopping_patience: PositiveInt | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="end after so many validations without a lower loss; techniques may then train unequally long",
+    )
+    label_smoothing_factor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda found: not found,
+        description="share of the target spread evenly over the vocabulary in training; validation has none",
+    )
     batch_rows: PositiveInt = 16
     compute_precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32",
@@ -137,6 +162,11 @@ class Experiment(Strict):
     ranks: dict[Name, PositiveInt] = Field(
         default_factory=dict, description="ranks of some techniques on this machine, in place of their `world_size`"
     )
+    threads: dict[Name, PositiveInt] = Field(
+        default_factory=dict,
+        exclude_if=lambda found: not found,
+        description="threads of each rank of some techniques, in place of their own `threads`",
+    )
     precisions: list[Name] = Field(description="fp32 and what it is quantized to; none exports nothing")
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -167,12 +197,12 @@ class Experiment(Strict):
     def without(self, techniques: list[str]) -> Self:
         """Return the experiment without some techniques."""
         kept = [name for name in self.techniques if name not in techniques]
-        ranks = {name: self.ranks[name] for name in kept if name in self.ranks}
+        own = {key: {n: v for n, v in getattr(self, key).items() if n in kept} for key in ("ranks", "threads")}
         more = {
             model: {scenario: {k: v for k, v in named.items() if k in kept} for scenario, named in of_model.items()}
             for model, of_model in self.more_seeds.items()
         }
-        return self.model_copy(update={"techniques": kept, "ranks": ranks, "more_seeds": more})
+        return self.model_copy(update={"techniques": kept, **own, "more_seeds": more})
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "Experiment":
@@ -187,8 +217,9 @@ class Experiment(Strict):
                         raise ValueError(
                             f"more_seeds: {unknown[0]} is none of this experiment's {key}: add it, or leave that file out"
                         )
-        if unknown := sorted(set(self.ranks) - set(self.techniques)):
-            raise ValueError(f"ranks: {unknown[0]} is none of this experiment's techniques")
+        for key in ("ranks", "threads"):
+            if unknown := sorted(getattr(self, key).keys() - set(self.techniques)):
+                raise ValueError(f"{key}: {unknown[0]} is none of this experiment's techniques")
         if "base" in self.techniques:
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if self.precisions and "fp32" not in self.precisions:

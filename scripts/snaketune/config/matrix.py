@@ -72,10 +72,11 @@ class Matrix:
         every = self._read_all("technique", own.techniques, lambda one: technique_model(one, platforms))
         self.techniques: dict[str, Technique] = {n: t for n, t in every.items() if isinstance(t, Technique)}
         self.hosted: dict[str, Hosted] = {n: t for n, t in every.items() if n not in self.techniques}
-        for name, ranks in own.ranks.items():
-            if name in self.hosted or name in self.remote:
-                raise UserError(f"ranks: {name} is trained by a service, which decides the ranks itself: leave it out")
-            self.techniques[name] = self.techniques[name].model_copy(update={"world_size": ranks})
+        for key, field in (("ranks", "world_size"), ("threads", "threads")):
+            for name, count in getattr(own, key).items():
+                if name in self.hosted or name in self.remote:
+                    raise UserError(f"{key}: {name} is trained by a service, which decides them itself: leave it out")
+                self.techniques[name] = self.techniques[name].model_copy(update={field: count})
         more = {name for models in own.more_seeds.values() for scenario in models.values() for name in scenario}
         if elsewhere := sorted(more & set(self.hosted)):
             raise UserError(f"more_seeds: {elsewhere[0]} is trained by a service: add its seeds to `seeds:`")

@@ -1,6 +1,6 @@
 """Typed model of a technique: a file of `config/techniques/`."""
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -15,6 +15,26 @@ LINEAR_LAYERS = {
         for key in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite")
     },
 }
+# transformers' schedules by their names (https://huggingface.co/docs/transformers/main_classes/optimizer_schedules), and the options of each.
+SCHEDULES: dict[str, set[str]] = {
+    "linear": set(),
+    "cosine": {"num_cycles"},
+    "cosine_with_restarts": {"num_cycles"},
+    "cosine_with_min_lr": {"num_cycles", "min_lr", "min_lr_rate"},
+    "polynomial": {"lr_end", "power"},
+    "constant": set(),
+    "constant_with_warmup": set(),
+    "inverse_sqrt": {"timescale"},
+}
+# Keys of a technique, and of an experiment's `training`, that other trainers than train.py don't get.
+OF_THE_LOOP = {
+    "lr_scheduler_type", "lr_scheduler_kwargs", "loraplus_lr_ratio", "neftune_noise_alpha", "max_steps", "eval_steps",
+    "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor",
+}  # fmt: skip
+if TYPE_CHECKING:
+    ScheduleName = str
+else:
+    ScheduleName = Literal[tuple(SCHEDULES)]
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 Names = Annotated[list[str], Field(min_length=1)]
 # A technique says which layers it changes; what that is in a model is in the recipe of each job.
@@ -123,8 +143,28 @@ class Technique(Strict):
     learning_rate: PositiveFloat | dict[str, PositiveFloat] = Field(
         description="one number, or one for each model with `default` for the others"
     )
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(
+        0.0, ge=0, description="of matrices: norms, biases, factors of (IA)³ and magnitudes of DoRA have none"
+    )
     warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    lr_scheduler_type: ScheduleName | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="a schedule of transformers, after the warm-up; left out, a cosine to a tenth of the rate",
+    )
+    lr_scheduler_kwargs: dict[str, float] = Field(
+        default_factory=dict, exclude_if=lambda found: not found, description="its options, such as num_cycles"
+    )
+    loraplus_lr_ratio: PositiveFloat | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="learning rate of LoRA's B over A's (LoRA+, arXiv 2402.12354, which takes 16)",
+    )
+    neftune_noise_alpha: PositiveFloat | None = Field(
+        None,
+        exclude_if=lambda found: found is None,
+        description="noise on the embeddings in training (NEFTune, arXiv 2310.05914, which takes 5 to 15); rows are then padded",
+    )
     max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
     micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
     micro_batch_tokens: PositiveInt | None = Field(
@@ -172,6 +212,18 @@ class Technique(Strict):
             raise ValueError("gradient_checkpointing: feed-forward needs engine.type: torch: use true with DeepSpeed")
         if self.gradient_checkpointing is True and prefix:
             raise ValueError("gradient_checkpointing: true would lose a prefix's keys and values: use feed-forward")
+        known = SCHEDULES.get(self.lr_scheduler_type or "", set())
+        if unknown := sorted(self.lr_scheduler_kwargs.keys() - known):
+            has = ", ".join(sorted(known)) or "no options"
+            raise ValueError(
+                f"lr_scheduler_kwargs: {self.lr_scheduler_type or 'without lr_scheduler_type there'} has {has}, not {unknown[0]}"
+            )
+        if self.loraplus_lr_ratio and not isinstance(self.adapter, Lora):
+            raise ValueError("loraplus_lr_ratio needs an adapter of type: lora, whose B it speeds up")
+        if self.neftune_noise_alpha and self.share_prompts:
+            raise ValueError(
+                "share_prompts: true would give all rows the same noise of neftune_noise_alpha: leave one out"
+            )
         if isinstance(self.learning_rate, dict) and "default" not in self.learning_rate:
             raise ValueError("learning_rate needs the key `default`")
         return self

@@ -15,6 +15,9 @@ from snaketune.dag.shape import UNKNOWN
 LARGE, LARGE_ROW = "Phi-3-mini", 512
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
+# What only matters to a run that is validated.
+OF_WHOLE_RUNS = {"max_steps", "eval_steps", "load_best_model_at_end", "early_stopping_patience"}
+
 
 class Recipes(Cells):
     """A matrix that also returns the parameters of its jobs, without digests."""
@@ -36,7 +39,8 @@ class Recipes(Cells):
         """Return the parameters of a training job of a few steps on so many ranks, whose weights aren't kept."""
         properties = self.experiment.properties
         assert properties is not None
-        recipe = self.training_recipe(properties.model, technique, self.experiment.seeds[0])
+        whole = self.training_recipe(properties.model, technique, self.experiment.seeds[0])
+        recipe = {key: value for key, value in whole.items() if key not in OF_WHOLE_RUNS}
         return {**recipe, "epochs": 1, "steps": properties.steps, "world_size": ranks, "keep_weights": False}
 
     def parameters(self) -> dict[str, Any]:

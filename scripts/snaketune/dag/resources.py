@@ -227,7 +227,9 @@ class JobResources:
         seed, rate = int(wildcards.get("seed", experiment.seeds[0])), wildcards.get("rate")
         recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate and float(rate))
         longest, tokens = self._rows(wildcards.model, wildcards.scenario)
-        return recipe, self.shape(wildcards.model), longest, tokens * recipe["epochs"]
+        steps = recipe.get("max_steps")
+        tokens = steps * recipe["batch_rows"] * longest if steps else tokens * recipe["epochs"]
+        return recipe, self.shape(wildcards.model), longest, tokens
 
     def _nodes(self, rulename: str, **given: Any) -> int:
         """Return the nodes that a cluster's profile asks for; Snakemake lets no resource depend on another."""

@@ -57,9 +57,15 @@ class Checkpoints:
         found = sorted(self.work.glob("checkpoint-*/state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
         return found[-1].parent if found else None
 
-    def save(self, step: int, progress: dict[str, Any], peak: int) -> None:
-        """Replace the checkpoint by one after ``step``, with ``progress`` and each rank's peak memory in bytes."""
-        path, aside = self.work / f"checkpoint-{step:07d}", self.work / f"part-{step:07d}"
+    def at(self, step: int) -> Path:
+        return self.work / f"checkpoint-{step:07d}"
+
+    def save(self, step: int, progress: dict[str, Any], peak: int, best: int = 0) -> None:
+        """Replace all checkpoints but the ``best`` by one after ``step``.
+
+        It holds ``progress`` and each rank's peak memory in bytes.
+        """
+        path, aside = self.at(step), self.work / f"part-{step:07d}"
         self.accelerator.save_state(str(aside), safe_serialization=True)
         peaks = self.accelerator.gather(torch.tensor([peak], device=self.accelerator.device)).tolist()
         self.accelerator.wait_for_everyone()
@@ -70,7 +76,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
             aside.replace(path)
             for old in self.work.glob("checkpoint-*"):
-                if old != path:
+                if old not in (path, self.at(best)):
                     shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
@@ -85,7 +91,10 @@ class Checkpoints:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         if state["key"] != self.key:
             return None
+        self.restore(path)
+        return path, state
+
+    def restore(self, path: Path) -> None:
         deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         options = {} if self.whole else {"load_module_strict" if deepspeed else "strict": False}
         self.accelerator.load_state(str(path), **options)
-        return path, state

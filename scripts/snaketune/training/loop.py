@@ -20,27 +20,7 @@ from snaketune.training.batches import collate, portions, tokens_of
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import peak_memory
-
-
-@dataclass
-class Plan:
-    """The schedule of a run: ``batches`` holds the row numbers of each global batch, one per step."""
-
-    batches: list[list[int]]
-    micro_batch_rows: int
-    learning_rate: float
-    warmup_share: float
-    max_grad_norm: float
-    checkpoint_steps: int
-    micro_batch_tokens: float = math.inf
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step (from 0): linear warm-up, then cosine decay to a tenth."""
-        warmup = max(1, round(self.warmup_share * len(self.batches)))
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        done = (step - warmup) / max(1, len(self.batches) - warmup)
-        return self.learning_rate * (0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2)
+from snaketune.training.schedule import Plan
 
 
 @dataclass
@@ -48,7 +28,8 @@ class Fit:
     """One run of a plan: trains with an Accelerator and keeps checkpoints from which a killed job resumes.
 
     ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);
-    ``interrupted`` says whether this process was asked to stop; ``watch`` sees each logged step.
+    ``smoothing`` is that of ``loss.answer_loss``. After so many validations without a lower loss as ``patience`` the run
+    ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether this process was asked to stop; ``watch`` sees each logged step.
     """
 
     accelerator: Accelerator
@@ -60,6 +41,9 @@ class Fit:
     checkpoints: Checkpoints
     name: str
     shared: bool = False
+    smoothing: float = 0.0
+    patience: float = math.inf
+    keep_best: bool = False
     watch: Callable[[dict[str, Any]], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
     log: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -78,19 +62,42 @@ class Fit:
             entry = self._timed_step(step)
             last = step + 1 == len(self.plan.batches)
             if validate and (last or (step + 1) % validate_every == 0):
-                entry["validation_loss"] = validate()
+                entry["validation_loss"] = self._agreed(validate())
                 if not math.isfinite(entry["validation_loss"]):
                     raise self._diverged(step, entry["validation_loss"])
             self.log.append(entry)
             if self.watch:
                 self.watch(entry)
+            validated = "validation_loss" in entry
+            last = last or (validated and self._waited() >= self.patience)
             if last or (step + 1) % max(1, len(self.plan.batches) // 20) == 0:
                 self._show(entry)
-            stopping = not last and self._any_rank_interrupted()
-            if stopping or (not last and (step + 1) % self.plan.checkpoint_steps == 0):
+            if last:
+                break
+            stopping, best = self._any_rank_interrupted(), validated and self.keep_best and self.best == step + 1
+            if stopping or best or (step + 1) % self.plan.checkpoint_steps == 0:
                 self._save(step + 1)
             if stopping:
                 self._stop(step)
+        if self.keep_best and 0 < self.best < len(self.log):
+            self.checkpoints.restore(self.checkpoints.at(self.best))
+
+    @property
+    def best(self) -> int:
+        """The number of steps after which validation was best so far, or 0."""
+        of = {one["validation_loss"]: one["step"] for one in reversed(self.log) if "validation_loss" in one}
+        return of[min(of)] if of else 0
+
+    def _waited(self) -> int:
+        """Count the validations since the best one."""
+        return sum("validation_loss" in one for one in self.log[self.best :])
+
+    def _agreed(self, loss: float) -> float:
+        """Return the mean over ranks, which on GPUs may differ in the last digits, so that all decide alike."""
+        if self.accelerator.num_processes == 1:
+            return loss
+        mine = torch.tensor(loss, dtype=torch.float64, device=self.accelerator.device)
+        return float(self.accelerator.reduce(mine, "mean"))
 
     def _any_rank_interrupted(self) -> bool:
         flag = torch.tensor(float(self.interrupted()), device=self.accelerator.device)
@@ -119,7 +126,7 @@ class Fit:
         limits = (plan.micro_batch_rows, plan.micro_batch_tokens)
         shares = portions(batch, self.rows, self.accelerator.num_processes, *limits, self.shared)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(step)
+            group["lr"] = self.plan.rate(step) * group.get("rate", 1.0)
         try:
             total = self._gradients(step, shares[self.accelerator.process_index], answers)
         except torch.OutOfMemoryError:
@@ -159,7 +166,8 @@ class Fit:
         return total
 
     def _loss(self, numbers: list[int], shared: bool) -> torch.Tensor:
-        return answer_loss(self.model, *collate(self.rows, numbers, self.pad, self.accelerator.device, shared))
+        batch = collate(self.rows, numbers, self.pad, self.accelerator.device, shared)
+        return answer_loss(self.model, *batch, smoothing=self.smoothing)
 
     def _out_of_memory(self, step: int) -> UserError:
         """Save what was learned before a step and return a message that names a micro-batch which fits.
@@ -215,7 +223,7 @@ class Fit:
 
     def _save(self, step: int) -> None:
         progress = {"log": self.log, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
-        self.checkpoints.save(step, progress, max(self.earlier_peak, peak_memory()))
+        self.checkpoints.save(step, progress, max(self.earlier_peak, peak_memory()), self.best if self.keep_best else 0)
 
     def _resume(self) -> int:
         """Return the step to resume from, or 0 if no checkpoint matches this job."""

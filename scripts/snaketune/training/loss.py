@@ -11,8 +11,12 @@ from snaketune.training.params import LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATIO
 from snaketune.training.shared_prompts import FAMILIES, NAME
 
 
-def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
+def answer_loss(
+    model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Return the summed negative log-likelihood of the completion tokens, in nats.
+
+    ``smoothing`` is the share of each target that is spread evenly over the vocabulary (arXiv 1512.00567).
 
     Targets are (rows, k - 1) for the last k logits but one, or those of rows in one sequence, (positions, most of one).
     Where all logits together are too many, they are computed for the completion tokens alone, in chunks.
@@ -26,7 +30,7 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
     labels = targets if in_sequence else targets.flatten()[:, None]
     if len(labels) * causal.config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
         logits = model(**inputs).logits
-        return _cross_entropy(logits[0] if in_sequence else logits[:, :-1].flatten(0, 1), labels)
+        return _cross_entropy(logits[0] if in_sequence else logits[:, :-1].flatten(0, 1), labels, smoothing)
     losses: list[torch.Tensor] = []
 
     def compute(decoder: torch.nn.Module, _: Any, output: Any) -> None:
@@ -34,7 +38,7 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
         kept = (
             hidden[0, inputs["logits_to_keep"]] if in_sequence else hidden[:, -targets.shape[1] - 1 : -1].flatten(0, 1)
         )
-        losses.append(_chunked_loss(causal, output, kept[learnt], labels[learnt]))
+        losses.append(_chunked_loss(causal, output, kept[learnt], labels[learnt], smoothing))
         # What the head then computes as usual is one position, which nothing reads.
         output.last_hidden_state = hidden[:, -1:]
 
@@ -47,11 +51,16 @@ def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], targets: torch.T
     return losses[0]
 
 
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
     """Return the summed loss of logits (positions, vocabulary); a position may have several labels."""
     if labels.shape[1] == 1:
-        return torch.nn.functional.cross_entropy(logits.float(), labels[:, 0], ignore_index=IGNORED, reduction="sum")
-    found = logits.float().log_softmax(-1).gather(1, labels.clamp(min=0))
+        return torch.nn.functional.cross_entropy(
+            logits.float(), labels[:, 0], ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+    likely = logits.float().log_softmax(-1)
+    found = likely.gather(1, labels.clamp(min=0))
+    if smoothing:
+        found = (1 - smoothing) * found + smoothing * likely.mean(-1, keepdim=True)
     return -found[labels != IGNORED].sum()
 
 
@@ -74,11 +83,13 @@ class _Head:
         return found
 
 
-def _chunked_loss(causal: PreTrainedModel, output: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _chunked_loss(
+    causal: PreTrainedModel, output: Any, hidden: torch.Tensor, labels: torch.Tensor, smoothing: float
+) -> torch.Tensor:
     """Return the loss of hidden states (positions, width); the backward pass computes the logits of a chunk again."""
 
     def loss(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return _cross_entropy(_Head(causal, output, hidden[None]).logits()[0], labels)
+        return _cross_entropy(_Head(causal, output, hidden[None]).logits()[0], labels, smoothing)
 
     size = max(1, LOGITS_AT_ONCE // causal.config.get_text_config().vocab_size)
     parts = zip(hidden.split(size), labels.split(size), strict=True)

@@ -50,7 +50,16 @@ class TrainingParams(TypedDict):
     gradient_checkpointing: NotRequired[bool | str]
     share_prompts: NotRequired[bool]
     optimizer: NotRequired[str]
+    lr_scheduler_type: NotRequired[str]
+    lr_scheduler_kwargs: NotRequired[dict[str, float]]
+    loraplus_lr_ratio: NotRequired[float]
+    neftune_noise_alpha: NotRequired[float]
     epochs: int
+    max_steps: NotRequired[int]
+    eval_steps: NotRequired[int]
+    load_best_model_at_end: NotRequired[bool]
+    early_stopping_patience: NotRequired[int]
+    label_smoothing_factor: NotRequired[float]
     learning_rate: float
     warmup_share: float
     weight_decay: float

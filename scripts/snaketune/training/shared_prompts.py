@@ -38,6 +38,8 @@ def obstacle(model: PreTrainedModel, wanted: bool | None) -> str:
         return "share_prompts: false"
     if config.model_type not in FAMILIES or getattr(config, "use_bidirectional_attention", False):
         return f"the attention of {config.model_type} isn't known to allow for it"
+    if hasattr(model.get_input_embeddings(), "neftune_noise_alpha"):
+        return "neftune_noise_alpha, whose noise depends on a row's length"
     drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     if wanted is None and (drops or getattr(config, "attention_dropout", False)):
         return "dropout, which rows would share; share_prompts: true allows that"

@@ -30,10 +30,11 @@ from snaketune.training.base_model import dtype_of, load_base
 from snaketune.training.batches import collate, cut, plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.prefix import write_prefix
 from snaketune.training.recomputation import recompute
+from snaketune.training.schedule import Plan
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")

@@ -31,10 +31,11 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import collate, plan_batches
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import model_state_bytes
 from snaketune.training.prefix import read_prefix, write_prefix
+from snaketune.training.schedule import Plan
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")

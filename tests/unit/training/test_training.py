@@ -22,9 +22,10 @@ from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import IGNORED, collate, plan_batches, portions, tokens_of
 from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.memory import limit_threads
+from snaketune.training.schedule import Plan
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from snaketune.config import experiment
 from snaketune.config.matrix import Matrix
 from snaketune.config.model import Model
-from snaketune.config.technique import LINEAR_LAYERS, Lora
+from snaketune.config.technique import LINEAR_LAYERS, OF_THE_LOOP, Lora
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.platforms.kaito.technique import PRESETS, Kaito, KaitoTechnique, Nodes, Serving, filled
@@ -65,6 +65,8 @@ def check(matrix: Matrix) -> None:
             raise UserError(
                 f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(wrong)} match nothing in KAITO's Phi models, whose layers are fused: {', '.join(LINEAR_LAYERS['phi3'])}"
             )
+        if given := sorted(OF_THE_LOOP & own.training.model_dump().keys()):
+            raise UserError(f"training.{given[0]}: KAITO doesn't get it: leave it out, or {name}")
         try:
             technique.batches(own.training.batch_rows)
         except ValueError as error:

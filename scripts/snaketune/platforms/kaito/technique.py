@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter, model_validator
 
 from snaketune.config.base import Strict
-from snaketune.config.technique import Lora, Technique
+from snaketune.config.technique import OF_THE_LOOP, Lora, Technique
 from snaketune.platforms.kaito.kubernetes_types import (
     DnsLabel,
     DnsName,
@@ -185,9 +185,9 @@ class KaitoTechnique(Technique):
             raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
         if self.base_precision not in ("fp32", "nf4"):
             raise ValueError(f"base_precision {self.base_precision}: KAITO has fp32 and nf4")
-        own = {"micro_batch_tokens", "share_prompts", "gradient_checkpointing", "optimizer"} & self.model_dump().keys()
-        if own:
-            raise ValueError(f"leave out {', '.join(sorted(own))}: KAITO has no such option")
+        own = {"micro_batch_tokens", "share_prompts", "gradient_checkpointing", "optimizer", *OF_THE_LOOP}
+        if given := sorted(own & self.model_dump().keys()):
+            raise ValueError(f"leave out {', '.join(given)}: KAITO doesn't get it")
         return self
 
     def batches(self, rows: int) -> tuple[int, int]:

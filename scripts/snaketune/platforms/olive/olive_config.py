@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from snaketune.config.base import Share
+from snaketune.config.technique import OF_THE_LOOP
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 
@@ -77,6 +78,8 @@ def refusal(recipe: dict[str, Any], layers: set[str] | None = None) -> str | Non
         return f"Olive's QLoRA trains every linear layer ({', '.join(sorted(layers))}), whatever target_modules are"
     if recipe["base_precision"] not in ("fp32", "nf4") or "optimizer" in recipe:
         return "Olive's passes have neither base_precision bf16, fp16 and int8 nor another optimizer than AdamW"
+    if given := sorted(OF_THE_LOOP & recipe.keys()):
+        return f"a project doesn't carry {given[0]}"
     if recipe["engine"]["type"] != "torch" or recipe["world_size"] > 1:
         return "a project trains in one process, without DeepSpeed"
     return "warmup_share: 1 would be one step" if recipe["warmup_share"] == 1 else None
