@@ -19,7 +19,7 @@ import snaketune  # noqa: F401 (first: the hub's library reads, when it is impor
 import torch
 from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
-from transformers.integrations import activate_neftune
+from transformers.integrations.neftune import activate_neftune
 
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows

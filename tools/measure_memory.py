@@ -46,10 +46,11 @@ from snaketune.training.adapters import attach
 from snaketune.training.base_model import load_base
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit, Plan
+from snaketune.training.loop import Fit
 from snaketune.training.memory import count_elements, held_tensors, limit_threads, peak_memory, return_freed_memory
 from snaketune.training.params import TrainingParams
 from snaketune.training.recomputation import recompute
+from snaketune.training.schedule import Plan
 from write_figures import replace_between
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")

@@ -131,7 +131,7 @@ CHANGES = {
         ("scripts/snaketune/inference/decoding.py", "extra_tokens: int = 0", "extra_tokens: int = 1"),
         {"merge_adapter lora"} | after_merged("lora") | EVALUATIONS | PARITY | END,
     ),
-    "a line of the training loop": (("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
+    "a line of the training loop": (("scripts/snaketune/training/schedule.py", "0.1 + 0.9", "0.2 + 0.8"), FROM_BASE),
     "the tokens in memory at once": (
         (LORA, "learning_rate:", "micro_batch_tokens: 512\nlearning_rate:"),
         trained("lora"),
@@ -148,6 +148,8 @@ CHANGES = {
     "that jobs import for themselves": ((CONFIG, "tracking: none", "tracking: none\nshare_imports: false"), set()),
     "a technique's description": ((LORA, "description: Low", "description: Very low"), REPORT),
     "the epochs": ((CONFIG, "epochs: 2", "epochs: 1"), RUNS),
+    "an early end": ((CONFIG, "epochs: 2", "epochs: 2\n  early_stopping_patience: 3"), RUNS),
+    "a technique's threads": ((CONFIG, "tracking: none", "threads: {lora: 2}\ntracking: none"), trained("lora")),
     "how often a run is checkpointed": ((CONFIG, "checkpoint_steps: 100", "checkpoint_steps: 50"), REPORT),
     "logging to DVCLive": ((CONFIG, "tracking: none", "tracking: dvclive"), SETTINGS),
     "intermediates that aren't kept": ((CONFIG, "keep_intermediates: true", "keep_intermediates: false"), SETTINGS),

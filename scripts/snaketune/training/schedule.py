@@ -48,5 +48,7 @@ class Plan:
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=self.learning_rate)
         steps = {"num_warmup_steps": self.warmup, "num_training_steps": len(self.batches)}
         options = {name: int(value) if value == int(value) else value for name, value in self.options.items()}
-        factor = get_scheduler(self.scheduler, optimizer, **steps, scheduler_specific_kwargs=options).lr_lambdas[0]
+        factor = get_scheduler(
+            self.scheduler or "constant", optimizer, **steps, scheduler_specific_kwargs=options
+        ).lr_lambdas[0]
         return lambda step: factor(step + 1)
