@@ -91,8 +91,8 @@ more-seeds: setup ## train further seeds of the techniques that the finished run
 pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
 	@.venv/bin/python tools/pin.py $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
 
-new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; ARGS="--task chat --name mine" chooses
-	@.venv/bin/python tools/new_experiment.py $(DATA) $(ARGS)
+new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; DIR=… for a project elsewhere
+	@.venv/bin/python tools/new_experiment.py $(DATA) $(if $(DIR),--directory $(DIR)) $(ARGS)
 
 plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24 --resources gpu=1" asks for another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)

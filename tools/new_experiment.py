@@ -29,6 +29,7 @@ from snaketune.data.normalize import Normalizer, get
 from snaketune.data.raw_rows import Faults, Row
 from snaketune.data.read_files import read_rows
 from snaketune.data.tasks import TASKS
+from snaketune.provenance.snakemake_records import snakefile
 
 ROOT = Path(__file__).resolve().parents[1]
 # A label is short, and several rows have it; more labels than these are answers of their own.
@@ -189,11 +190,27 @@ def columns_of(given: list[str]) -> dict[str, str]:
     return pairs
 
 
+def start(project: Path, experiment: Path, tokens: str, at_once: bool) -> None:
+    """Check the rows, show what the experiment needs, and start it if the user says so."""
+    os.chdir(project)
+    arguments = [*snakefile(), "--configfile", str(experiment.relative_to(project))]
+    snakemake = [sys.executable, "-m", "snakemake", *arguments]
+    if failed := subprocess.run([*snakemake, "--", f"{tokens}/manifest.json"], check=False).returncode:
+        sys.exit(failed)
+    print("\nWhat the rest needs at most on this machine:", flush=True)
+    subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *arguments], check=True)
+    print(f"\nStart it, now or later, with\n  snakemake {' '.join(arguments)}", flush=True)
+    if at_once or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):
+        os.execv(sys.executable, snakemake)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="JSONL, JSON, CSV, TSV, Parquet or text, one file")
     parser.add_argument("--name", help="of the scenario and the experiment; the file's name by default")
-    parser.add_argument("--directory", type=Path, default=Path(), help="of the project; here by default")
+    parser.add_argument(
+        "--directory", type=Path, default=Path(), help="of the project, which needn't be the checkout; here by default"
+    )
     parser.add_argument("--task", choices=TASKS, help="instead of the guess")
     parser.add_argument("--columns", nargs="+", default=[], metavar="KEY=NAME", help="such as text=body label=team")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="of config/models/ (%(default)s)")
@@ -231,16 +248,7 @@ def main() -> None:
     print(
         "`gate: warn` marks an export that loses quality instead of ending the run.\n\nChecking the rows:", flush=True
     )
-    command = [str(Path(sys.executable).with_name("snakemake")), "--configfile", str(paths[1])]
-    tokens = TRAINING.format(model=arguments.model, scenario=name)
-    if failed := subprocess.run([*command, "--", f"{tokens}/manifest.json"], cwd=project, check=False).returncode:
-        sys.exit(failed)
-    print("\nWhat the rest needs at most on this machine:", flush=True)
-    subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *command[1:]], cwd=project, check=True)
-    print(f"\nStart it, now or later, with\n  snakemake --configfile {paths[1].relative_to(project)}")
-    if arguments.run or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):
-        os.chdir(project)
-        os.execv(command[0], command)
+    start(project, paths[1], TRAINING.format(model=arguments.model, scenario=name), arguments.run)
 
 
 if __name__ == "__main__":
