@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin new plan verify explain diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin new plan verify explain chat diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -102,6 +102,9 @@ verify: setup ## verify the hash of every result, from the raw data to the repor
 
 explain: setup ## FILE=results/...: show what made it and whether Snakemake would make it again
 	@.venv/bin/python tools/explain.py $(FILE) $(CONFIG)
+
+chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export
+	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
 
 diff: setup ## A=results/runs/... B=...: show what differs between two runs; REVISION:results/runs/... names an older one
 	@.venv/bin/python tools/diff_runs.py $(A) $(B)
