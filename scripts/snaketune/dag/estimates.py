@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.dag.shape import Shape
+from snaketune.training import params
 from snaketune.training.params import BUCKET_ELEMENTS, HALF, LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
 
 FLOAT = 4
@@ -33,9 +34,10 @@ CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
 START_SECONDS = 600
 
 
-def targets(shape: Shape, adapter: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return (inputs, outputs) of the layers of a block that an adapter changes."""
-    return [shape.linears[name] for name in adapter["options"].get("target_modules") or [] if name in shape.linears]
+def targets(shape: Shape, adapter: dict[str, Any], but: tuple[str, ...] = ()) -> list[tuple[int, int]]:
+    """Return (inputs, outputs) of the layers of a block that an adapter changes, without some."""
+    names = [name for name in adapter["options"].get("target_modules") or [] if name not in but]
+    return [shape.linears[name] for name in names if name in shape.linears]
 
 
 def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
@@ -62,7 +64,7 @@ def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
     Counted tensor by tensor with autograd's hooks (docs/scale.md). For each token: the input, normed values and output
     of two norms; queries, keys and values, with grouped keys expanded as padding makes attention do, and normed as in
     Qwen3; its output; 4 of the feed-forward layer; a row of the mask. Frozen norms keep no normed values, frozen linear
-    layers no input, unless a trained factor reads it. (IA)3 and VeRA keep what they scale, DoRA that twice.
+    layers no input, unless a trained factor reads it. (IA)3 and VeRA keep what they scale, DoRA what isn't free.
     """
     h, i, k, q = shape.hidden, shape.intermediate, shape.keys, shape.queries
     adapter, base = recipe["adapter"], recipe["base_precision"]
@@ -80,7 +82,9 @@ def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
         elif kind == "prefix":
             per_token += options["num_virtual_tokens"] * (1 + 2 * q / longest)
         elif options.get("use_dora"):
-            per_token += 2 * outputs
+            free = params.ACTIVATED + params.ATTENDED * (base == "fp32" and not _in_16_bits(recipe))
+            kept = sum(pair[1] for pair in targets(shape, adapter, free))
+            per_token += 2 * outputs if options.get("lora_dropout") else kept
             per_block += 10 * outputs
     if recipe.get("gradient_checkpointing") == "feed-forward":
         per_token -= 2 * i
@@ -96,14 +100,15 @@ def saved_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
     """Return how many fp32 numbers autograd keeps of a micro-batch of ``tokens`` for its backward pass.
 
     Logits are there four times at its start. Of a recomputed block its input is kept, and one block whole.
-    Trained tables have a second gradient until it is added. DoRA makes an identity matrix and a layer's weights anew.
+    Trained tables have a second gradient until it is added. DoRA makes a layer's weights anew, with dropout four such matrices.
     """
     h, v, adapter, base = shape.hidden, shape.vocabulary, recipe["adapter"], recipe["base_precision"]
     one, head = block_numbers(recipe, shape, tokens, longest), tokens * 4.0 * h + 4 * min(tokens * v, LOGITS_AT_ONCE)
     head += 0 if adapter else v * h
     head += v * h / 2 if _in_16_bits(recipe) and base not in HALF else 0
     if adapter and adapter["options"].get("use_dora"):
-        head += max(inputs * (inputs + 3 * outputs) for inputs, outputs in targets(shape, adapter))
+        made = 4 if adapter["options"].get("lora_dropout") else 1
+        head += max(made * inputs * outputs for inputs, outputs in targets(shape, adapter))
     recomputed = recipe.get("gradient_checkpointing") is True
     return (one + shape.layers * tokens * h if recomputed else shape.layers * one) + head
 

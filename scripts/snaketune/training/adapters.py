@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from snaketune.core import files
 from snaketune.core.errors import UserError
 from snaketune.training.base_model import dtype_of, load_base
+from snaketune.training.dora import lighten
 from snaketune.training.params import HALF, AdapterParams
 from snaketune.training.prefix import Layer
 
@@ -66,6 +67,7 @@ def attach(model: PreTrainedModel, adapter: AdapterParams) -> Any:
     attached = get_peft_model(model, config)
     if adapter["options"].get("init_lora_weights") == "pissa":
         _fix_signs(attached)
+    lighten(attached)
     return attached
 
 
