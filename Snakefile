@@ -30,6 +30,11 @@ if EXPERIMENT.precisions:
     include: "rules/adapters.smk"
 
 
+if MATRIX.shipped:
+
+    include: "rules/shipped.smk"
+
+
 if MATRIX.packaged:
 
     include: "rules/package.smk"

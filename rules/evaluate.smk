@@ -1,6 +1,6 @@
 """Deterministic evaluation of every backend on the same test rows.
 
-Needs: merged/ or prefix/ of each run or models/{model}/base/, onnx/{precision}/, results/tokens/{model}/{scenario}/test/.
+Needs: merged/ or prefix/ of each run or models/{model}/base/, onnx/{precision}/ (or an adapter in it, and switchable/{precision}/), results/tokens/{model}/{scenario}/test/.
 Makes: evaluation/{backend}.json, .predictions.jsonl and .logits.safetensors of each run.
 """
 
@@ -39,6 +39,7 @@ rule evaluate_torch:
             --recipe {params.recipe:q} \
             --model {input.model:q} \
             --prefix {input.prefix:q} \
+            --adapter {input.adapter:q} \
             --tokens-directory {params.tokens:q} \
             --output {output.figures:q} \
             &> {log:q}

@@ -54,6 +54,7 @@ rule quantize_onnx:
     benchmark:
         "logs/benchmarks/export/{tree}/{model}{run}/{precision}.tsv"
     wildcard_constraints:
+        run=run_of(MATRIX.rounded),
         precision=one_of(MATRIX.quantized),
     conda:
         "../envs/export/environment.yaml"
@@ -90,6 +91,7 @@ rule build_genai:
     benchmark:
         "logs/benchmarks/export/{tree}/{model}{run}/{precision}.tsv"
     wildcard_constraints:
+        run=run_of(MATRIX.rounded),
         precision=one_of(MATRIX.genai),
     conda:
         "../envs/export/environment.yaml"

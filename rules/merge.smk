@@ -1,14 +1,14 @@
 """What a run trained, turned into one plain transformers model, or into a prefix for its base model.
 
-Needs: adapter/ or model/ of each run, the base model, the tokens of the parity probe.
+Needs: adapter/ or model/ of each run, the base that it was trained on, the tokens of the parity probe.
 Makes: merged/ or prefix/ of each run.
 """
 
 
 rule merge_adapter:
     input:
-        base=f"{BASE}/manifest.json",
-        base_files=ancient(files_in(BASE, MODEL_FILES)),
+        base=inputs.trained_on,
+        base_files=ancient(inputs.trained_on_files),
         trained=f"{RUN}/manifest.json",
         adapter=ancient(f"{RUN}/adapter/adapter_model.safetensors"),
         adapter_config=ancient(f"{RUN}/adapter/adapter_config.json"),

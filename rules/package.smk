@@ -24,7 +24,7 @@ rule package_model:
     benchmark:
         "logs/benchmarks/package/{model}/{scenario}/{technique}/seed-{seed}.tsv"
     wildcard_constraints:
-        technique=one_of(MATRIX.merged),
+        technique=one_of(MATRIX.rounded),
     conda:
         "../envs/train/environment.yaml"
     resources:

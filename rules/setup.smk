@@ -22,18 +22,31 @@ if not (ROOT / "scripts").is_dir():
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from snaketune.core.errors import UserError
-from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES, ONNX_FILES, PACKAGE_FILES, PREFIX_FILE
-from snaketune.core.layout import RECORDS, SPLITS, TEST_FILES, TOKENIZER_FILES, TRAINING_FILES
+from snaketune.core.layout import ADAPTER_FILE, ADAPTER_FILES, GENAI_FILES, INPUTS_FILE, MODEL_FILES, ONNX_FILES
+from snaketune.core.layout import (
+    PACKAGE_FILES,
+    PREFIX_FILE,
+    RECORDS,
+    SPLITS,
+    TEST_FILES,
+    TOKENIZER_FILES,
+    TRAINING_FILES,
+)
 from snaketune.dag import process, terminal
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
+<<<<<<< HEAD
 from snaketune.dag.patterns import BASE, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROPERTIES, REPORT, RUN
 from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEST, TOKENIZER, TRAINING, TUNING
 from snaketune.dag.patterns import UNTUNED, files_in, one_of
+=======
+from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN
+from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING
+from snaketune.dag.patterns import UNTUNED, UNTUNED_FORMS, files_in, one_of
+>>>>>>> da17e2f (Train adapters on the numbers of a weight-only export and ship them beside it)
 from snaketune.dag.resources import JobResources
 from snaketune.dag.shared_imports import share_imports
 from snaketune.dag.targets import Targets, required
-from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE
 from snaketune.platforms.kaito import jobs as kaito_jobs
 from snaketune.platforms.registry import read_matrix
 
@@ -63,6 +76,11 @@ SERVED = kaito_jobs.served(MATRIX)
 CONFIRM = "--confirm" if EXPERIMENT.publish.confirm else ""
 
 
+def run_of(techniques):
+    """Return a regular expression of the untuned model's exports (empty) or of a run of these techniques."""
+    return rf"|/({one_of(MATRIX.scenarios)})/({one_of(techniques)})/seed-\d+"
+
+
 # Before any rule: otherwise Snakemake forgets the constraints of outputs in an object storage.
 wildcard_constraints:
     model=one_of(MATRIX.models),
@@ -71,7 +89,7 @@ wildcard_constraints:
     precision=one_of(MATRIX.exports),
     seed=r"\d+",
     tree="models|runs",
-    run=rf"|/({one_of(MATRIX.scenarios)})/({one_of(MATRIX.merged)})/seed-\d+",
+    run=run_of(MATRIX.merged),
     rate=r"[0-9.e-]+",
 
 

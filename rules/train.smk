@@ -1,14 +1,14 @@
 """Fine-tuning: one script, whose parameters name the adapter, the base precision and the engine.
 
-Needs: results/models/{model}/base/, results/tokens/{model}/{scenario}/training/.
+Needs: results/models/{model}/base/ or dequantized/{precision}/, results/tokens/{model}/{scenario}/training/.
 Makes: adapter/ or model/ of each run, with train.jsonl, resources.json, manifest.json and provenance.json.
 """
 
 
 rule train_adapter:
     input:
-        base=f"{BASE}/manifest.json",
-        weights=ancient(files_in(BASE, MODEL_FILES)),
+        base=inputs.trained_on,
+        weights=ancient(inputs.trained_on_files),
         tokens=f"{TRAINING}/manifest.json",
         rows=ancient(files_in(TRAINING, TRAINING_FILES)),
     output:

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from snaketune.core import cli, errors, files, manifest
+from snaketune.core.layout import INPUTS_FILE
 from snaketune.data.tokens import read_rows
-from snaketune.export.runtime_adapters.files import INPUTS_FILE
 from snaketune.inference.adapter_backend import adapter_backend
 from snaketune.inference.decoding import run_probe
 

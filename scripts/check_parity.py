@@ -1,5 +1,7 @@
 """Compare each form of a run's model with its parent: adapter, merged, ONNX fp32, every other precision.
 
+What ships as an adapter beside a quantized base is compared with what was trained: nothing was rounded since.
+
 Reads only what the evaluations wrote. Logits are compared over the probe, the last positions of
 held-out rows; perplexity and the scenario's metric over all test rows; and the prompts of a genai
 package with the tokens used in training. A conversion step over its budget fails and its figures
@@ -12,6 +14,7 @@ from typing import Any
 from safetensors.numpy import load_file
 
 from snaketune.core import cli, errors, files, manifest
+from snaketune.core.layout import ADAPTER_FILE
 from snaketune.core.precisions import backend_of
 from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
 
@@ -28,26 +31,32 @@ def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe
 
     exported = {path.parent.name: manifest.read(path)["files"] for path in exports}
 
-    def size(precision: str, name: str) -> int:
-        return int(exported[precision][name]["bytes"])
+    def size(precision: str, *names: str) -> int:
+        return sum(int(exported[precision][name]["bytes"]) for name in names if name in exported[precision])
 
     parent, above = probed("torch"), predicted("torch")
     positions = parent["positions"].tolist()
     steps: dict[str, Any] = {}
+    trained, answers = parent["logits"], above
     if adapter_logits:
-        unmerged = load_file(adapter_logits)["logits"]
-        steps["adapter-merged"] = compare_logits(unmerged, parent["logits"], positions, *how)
+        trained = load_file(adapter_logits)["logits"]
+        steps["adapter-merged"] = compare_logits(trained, parent["logits"], positions, *how)
     # fp32 comes first: it is the parent of the others, whose order in the experiment re-runs nothing.
     for precision in sorted(exported, key=lambda name: (name != "fp32", name)):
         backend = backend_of(precision)
         child, below = probed(backend), predicted(backend)
         tokenized = files.read_json(run / f"evaluation/{backend}.json")
-        steps["merged-onnx-fp32" if precision == "fp32" else f"onnx-fp32-{precision}"] = {
-            **compare_logits(parent["logits"], child["logits"], positions, *how),
-            **compare_answers(recipe["primary_metric"], above, below, *how),
+        step, first, before = f"onnx-fp32-{precision}", parent["logits"], above
+        if precision == "fp32":
+            step = "merged-onnx-fp32"
+        elif ADAPTER_FILE in exported[precision]:
+            step, first, before = "adapter-shipped", trained, answers
+        steps[step] = {
+            **compare_logits(first, child["logits"], positions, *how),
+            **compare_answers(recipe["primary_metric"], before, below, *how),
             **{key: tokenized[key] for key in ("prompt_agreement", "prompts", "stop_agreement") if key in tokenized},
-            "bytes": size(precision, "model.onnx") + size(precision, "model.onnx_data"),
-            "share_of_fp32_bytes": size(precision, "model.onnx_data") / size("fp32", "model.onnx_data"),
+            "bytes": size(precision, "model.onnx", "model.onnx_data", ADAPTER_FILE),
+            "share_of_fp32_bytes": size(precision, "model.onnx_data", ADAPTER_FILE) / size("fp32", "model.onnx_data"),
         }
         if precision == "fp32":
             parent, above = child, below

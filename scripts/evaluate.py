@@ -141,6 +141,7 @@ def main() -> None:
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
+    parser.add_argument("--adapter", type=Path, nargs="?", help="exported adapter, if the model is a switchable base")
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
     prove(model)
@@ -149,7 +150,7 @@ def main() -> None:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)
 
     chosen = {key: recipe[key] for key in ("device", "precision") if key in recipe}
-    backend = load(model, arguments.prefix, recipe["threads"], **chosen)
+    backend = load(model, arguments.prefix, recipe["threads"], arguments.adapter, **chosen)
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
     rows, decoding = files.read_jsonl(directory / "test.jsonl"), files.read_json(directory / "decoding.json")

@@ -1,12 +1,14 @@
 """Write a trained adapter as one small file that ONNX Runtime can switch to on a switchable base.
 
-An adapter trained on a quantized base is refused: the switchable base has other weights.
+An adapter trained on a base that was quantized for training alone (nf4, int8) is refused: no switchable base has such weights.
 """
 
 from onnxruntime import AdapterFormat, OrtValue
 
 from snaketune.core import cli, errors, files, manifest
-from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, check_base, check_taken
+from snaketune.core.layout import ADAPTER_FILE, INPUTS_FILE
+from snaketune.core.precisions import exported
+from snaketune.export.runtime_adapters.files import check_base, check_taken
 from snaketune.export.runtime_adapters.tensors import Trained
 
 
@@ -24,9 +26,10 @@ def main() -> None:
 
     inputs = [base / "manifest.json", switchable / "manifest.json", trained]
     check_base(base, *inputs[1:])
-    if (precision := manifest.read(trained)["recipe"]["base_precision"]) != "fp32":
+    precision = manifest.read(trained)["recipe"]["base_precision"]
+    if precision != "fp32" and not exported(precision):
         raise errors.UserError(
-            f"{adapter} was trained on the {precision} form of {base}, but the switchable base has fp32 weights: export its merged model instead"
+            f"{adapter} was trained on the {precision} form of {base}, which no switchable base has the weights of: export its merged model instead"
         )
     manifest.prove(inputs[0], "model.safetensors")
     manifest.prove(inputs[1], INPUTS_FILE)

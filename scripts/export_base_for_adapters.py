@@ -1,12 +1,16 @@
-"""Make an fp32 ONNX model of the base accept adapters at run time, without changing its weights."""
+"""Make an ONNX model of the base accept adapters at run time, without changing its weights.
+
+The model is the base's fp32 export; or a weight-only one, whose numbers the base has then.
+"""
 
 import shutil
 
 import onnx
 
 from snaketune.core import cli, errors, files, manifest
+from snaketune.core.layout import INPUTS_FILE
 from snaketune.export import onnx_files
-from snaketune.export.runtime_adapters.files import INPUTS_FILE, check_base
+from snaketune.export.runtime_adapters.files import check_base
 from snaketune.export.runtime_adapters.graph import make_switchable
 
 
@@ -16,13 +20,16 @@ def main() -> None:
         "parts (the inputs of each target module)",
         "--output-directory",
         base_directory="what the adapters were trained on",
-        model_directory="its fp32 export",
+        model_directory="its fp32 export, or the export that the base has the numbers of",
     ).parse_args()
     base, model, out = arguments.base_directory, arguments.model_directory, arguments.output_directory
 
     files.need_space(out, (model / "model.onnx_data").stat().st_size, "the switchable base")
     manifest.prove(model / "manifest.json")
-    check_base(base, model / "manifest.json")
+    if any(name.endswith("/model.onnx") for name in manifest.read(base / "manifest.json")["inputs"]):
+        check_base(model, base / "manifest.json")
+    else:
+        check_base(base, model / "manifest.json")
     graph = onnx.load(model / "model.onnx")
     shapes = make_switchable(graph, arguments.recipe["parts"])
     onnx_files.save(graph, out)

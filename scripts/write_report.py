@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from snaketune.core import cli, errors, files, paths, tables
+from snaketune.core.precisions import backend_of
 from snaketune.core.tables import Row
 from snaketune.reporting.difference import artifact, difference
 from snaketune.reporting.numbers import MIB
@@ -78,7 +79,9 @@ def exports(rows: Rows, results: Path, recipe: ReportParams) -> Row:
         found["parity"].append((*of, parity))
         if recipe["benchmarked"] and (run / "benchmark.json").is_file():
             benchmark = files.read_json(run / "benchmark.json")
-            choice = recommend_precision(precisions, parity, benchmark)
+            # An adapter beside its base isn't timed.
+            timed = [name for name in precisions if backend_of(name) in benchmark["systems"]]
+            choice = recommend_precision(timed, parity, benchmark)
             found["speed"].append((*of, {"benchmark": benchmark, "choice": choice}))
     return found
 

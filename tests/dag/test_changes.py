@@ -326,6 +326,23 @@ def test_another_scenario_in_front_exports_no_untuned_model_again(edited: Worksp
     assert "export_onnx base" not in switchable
 
 
+def test_adapters_on_an_exports_numbers_share_one_base_and_are_shipped_beside_it(edited: Workspace) -> None:
+    edited.edit(
+        edited.experiment, "seeds:\n- 1", "seeds:\n- 1\nmore_seeds: {phi3-1m: {classification: {lora-int4: [2]}}}"
+    )
+    edited.edit(edited.experiment, "- lora\n", "- lora\n- lora-int4\n")
+    of_a_run = {
+        *(f"{rule} lora-int4" for rule in ("train_adapter", "merge_adapter", "evaluate_torch", "export_onnx")),
+        *(f"evaluate_onnx lora-int4 {precision}" for precision in ("fp32", "int4")),
+        *(f"{rule} lora-int4" for rule in ("export_shipped_adapter", "check_parity")),
+    }
+    pending = edited.pending()
+    assert {job.replace(" seed 2", "") for job in pending} == {
+        "dequantize_base",
+        "export_quantized_base",
+    } | of_a_run | END
+
+
 def test_switching_branches_back_and_forth_runs_nothing(edited: Workspace) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]

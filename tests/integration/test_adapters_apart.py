@@ -24,10 +24,10 @@ from snaketune.config.export import Genai
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
-from snaketune.core.layout import MODEL_FILES
+from snaketune.core.layout import ADAPTER_FILE, INPUTS_FILE, MODEL_FILES
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, SPECIAL_TOKENS
 from snaketune.data.tokens import Rows, write_rows
-from snaketune.export.runtime_adapters.files import ADAPTER_FILE, INPUTS_FILE, check_taken, parts_of_all
+from snaketune.export.runtime_adapters.files import check_taken, parts_of_all
 from snaketune.inference.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend

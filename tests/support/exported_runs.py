@@ -18,13 +18,14 @@ import evaluate
 import merge_adapter
 from snaketune.core import manifest
 from snaketune.core.files import write_json, write_jsonl
-from snaketune.core.layout import ADAPTER_FILES, GENAI_FILES, MODEL_FILES
+from snaketune.core.layout import ADAPTER_FILE, ADAPTER_FILES, GENAI_FILES, MODEL_FILES
 from snaketune.core.precisions import backend_of
 from snaketune.dag.recipes import Recipes
 from snaketune.data.chat_template import render
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.training.adapters import attach
 from snaketune.training.base_model import load_base
+from snaketune.training.params import AdapterParams
 from support.export_environment import in_export_environment
 from support.measurements import run_script
 from support.random_models import FAMILIES, WITHOUT_GENAI, merged
@@ -34,9 +35,11 @@ SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 PRECISIONS = ["fp32", "fp16", "int8", "int4", "genai-fp32", "genai-int4"]
 MATRIX = Recipes(SHIPPED | {"precisions": PRECISIONS}, ROOT)
 PARITY = MATRIX.parity_recipe("classification", "lora")
+# Of what ships as an adapter beside its base, which lora doesn't.
+PARITY["budgets"] |= {"adapter-shipped": SHIPPED["parity"]["budgets"]["adapter-shipped"]}
 EVALUATION = MATRIX.evaluation_recipe("classification") | {"speed_prompts": 1, "speed_tokens": 2}
 # As many dimensions as the model has make both factors square: one that is transposed still fits.
-ADAPTER = {"type": "lora", "options": {"r": 64, "lora_alpha": 64, "target_modules": ["o_proj"]}}
+ADAPTER: AdapterParams = {"type": "lora", "options": {"r": 64, "lora_alpha": 64, "target_modules": ["o_proj"]}}
 HOPS = ["adapter-merged", "merged-onnx-fp32", *(f"onnx-fp32-{name}" for name in PRECISIONS[1:])]
 # Of one length: none is likelier because it is shorter.
 LABELS = ["algebra", "physics", "tensors"]
@@ -88,18 +91,20 @@ class Place:
         names = ("test.safetensors", "test.jsonl", "decoding.json")
         manifest.record(self.tokens, {}, [], [self.tokens / name for name in names])
 
-    def train(self, run: str, seed: int) -> Path:
+    def train(
+        self, run: str, seed: int, base: Path | None = None, adapter: AdapterParams = ADAPTER, **recipe: str
+    ) -> Path:
         """Save an adapter whose every weight is random: none is at its start, which changes nothing."""
         torch.manual_seed(seed)
-        model = attach(load_base(self.base, "fp32"), ADAPTER)
+        model = attach(load_base(base or self.base, "fp32"), adapter)
         for parameter in (one for one in model.parameters() if one.requires_grad):
             parameter.data += 0.1 * torch.randn_like(parameter)
         model.save_pretrained(str(self.root / run / "adapter"))
-        return self.record_adapter(run)
+        return self.record_adapter(run, base, **recipe)
 
-    def record_adapter(self, run: str) -> Path:
+    def record_adapter(self, run: str, base: Path | None = None, **recipe: str) -> Path:
         written = [self.root / run / "adapter" / name for name in ADAPTER_FILES]
-        manifest.record(self.root / run, {}, [self.base / "manifest.json"], written)
+        manifest.record(self.root / run, recipe, [(base or self.base) / "manifest.json"], written)
         return self.root / run / "adapter"
 
     def merge(self, run: str, base: Path | None = None) -> None:
@@ -112,13 +117,14 @@ class Place:
             *("--logits", self.root / run / "evaluation/adapter.logits.safetensors"),
         )
 
-    def evaluate(self, run: str, precision: str | None = None) -> None:
-        """By torch, or an export."""
+    def evaluate(self, run: str, precision: str | None = None, switchable: Path | None = None) -> None:
+        """By torch, an export, or an adapter in place of one, beside its switchable base."""
         directory = self.root / run
         model, backend = directory / "merged/model.safetensors", "torch"
         if precision:
             model, backend = directory / f"onnx/{precision}/model.onnx", backend_of(precision)
-        told = ["--model", model, "--output", directory / f"evaluation/{backend}.json"]
+        told = ["--output", directory / f"evaluation/{backend}.json", "--model"]
+        told += [switchable / "model.onnx", "--adapter", model.with_name(ADAPTER_FILE)] if switchable else [model]
         run_script(evaluate, "--recipe", json.dumps(EVALUATION), *told, "--prefix", "--tokens-directory", self.tokens)
 
     def check(self, run: str, precisions: list[str], adapter: str = "control") -> subprocess.CompletedProcess[str]:

@@ -47,7 +47,7 @@ def larger(value: np.ndarray, by: float) -> np.ndarray:
     return value
 
 
-FAULTS: dict[str, Callable[[onnx.ModelProto], None]] = {
+FAULTS: dict[str, Callable[[onnx.ModelProto], Any]] = {
     "int8 scale overflowed": lambda model: change(model, weight_and_scale(model)[1], lambda scale: scale * 1e6),
     "int8 scale infinite": lambda model: change(model, weight_and_scale(model)[1], lambda scale: scale * np.inf),
     "int8 weights saturated": lambda model: change(
@@ -56,6 +56,11 @@ FAULTS: dict[str, Callable[[onnx.ModelProto], None]] = {
     "int4 scale of a block overflowed": lambda model: change(
         model, first(model, "MatMulNBits", 2, "down_proj"), lambda scale: larger(scale, 1e6)
     ),
+    "zero points swapped": lambda model: [
+        change(model, node.input[3], lambda zeros: zeros >> 4 | zeros << 4)
+        for node in model.graph.node
+        if node.op_type == "MatMulNBits"
+    ],
     # What a cast makes of numbers beyond 65504.
     "fp16 weights overflowed": lambda model: change(
         model, first(model, "MatMul", 1), lambda weight: np.where(weight < 0, -np.inf, np.inf)

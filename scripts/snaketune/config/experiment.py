@@ -9,6 +9,8 @@ from snaketune.config.base import Name, Share, Strict
 
 # Conversion steps: an adapter's merging, and that into bases whose rounding counts.
 MERGED = "adapter-merged"
+# The adapter as it was trained, compared with what is shipped: the export that it was trained on, with it beside.
+SHIPPED = "adapter-shipped"
 MERGED_INTO = {precision: f"{MERGED}-{precision}" for precision in ("bf16", "fp16", "int8")}
 Seed = Annotated[int, Field(ge=1)]
 
@@ -94,7 +96,7 @@ class Parity(Strict):
     probe: Probe = Probe()
     budgets: dict[str, Budget] = Field(
         default_factory=dict,
-        description="of each conversion step: adapter-merged, adapter-merged-bf16, merged-onnx-fp32, onnx-fp32-int8, …",
+        description="of each conversion step: adapter-merged, adapter-merged-bf16, adapter-shipped, merged-onnx-fp32, onnx-fp32-int8, …",
     )
 
 
@@ -234,9 +236,9 @@ class Experiment(Strict):
             raise ValueError("properties compares each technique with full: add full to techniques")
         for step, budget in self.parity.budgets.items():
             merging = (MERGED, *MERGED_INTO.values())
-            if step not in (*merging, "merged-onnx-fp32") and not step.startswith("onnx-fp32-"):
+            if step not in (*merging, SHIPPED, "merged-onnx-fp32") and not step.startswith("onnx-fp32-"):
                 raise ValueError(
-                    f"parity.budgets: there is no conversion step {step}; the steps are {', '.join(merging)}, merged-onnx-fp32 and onnx-fp32-PRECISION"
+                    f"parity.budgets: there is no conversion step {step}; the steps are {', '.join(merging)}, {SHIPPED}, merged-onnx-fp32 and onnx-fp32-PRECISION"
                 )
             answered = {"perplexity_change", "smallest_metric_change"} & budget.model_dump(exclude_none=True).keys()
             if step in merging and answered:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from snaketune.config.claims import COLUMNS, REFERENCE
 from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
+from snaketune.config.exported_bases import check_exported_bases
 from snaketune.config.model import Model
 from snaketune.config.scenario import Scenario
 from snaketune.config.technique import LINEAR_LAYERS, Hosted, Technique
@@ -88,6 +89,7 @@ class Matrix:
         self._check_files()
         self._check_targets()
         self._check_precision()
+        check_exported_bases(root, self.techniques, self.exports, self.families)
         for platform in platforms:
             platform.check(self)
 
@@ -103,8 +105,15 @@ class Matrix:
         return name if name in self.genai else None
 
     def precisions_of(self, technique: str) -> list[str]:
-        """Return the precisions that a run is exported to: onnxruntime-genai can't start from a prefix."""
-        prefixed = technique != "base" and not self.techniques[technique].merges
+        """Return the precisions that a run is exported to.
+
+        onnxruntime-genai can't start from a prefix, and an adapter trained on an export's numbers runs beside that one:
+        quantizing the merged model would move every weight again.
+        """
+        own = None if technique == "base" else self.techniques[technique]
+        if own and own.export:
+            return [name for name in self.experiment.precisions if name in ("fp32", own.export)]
+        prefixed = own is not None and not own.merges
         return [name for name in self.experiment.precisions if not (prefixed and name in self.genai)]
 
     @property

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Share, Strict
+from snaketune.core.precisions import exported
 
 # The linear layers of a block by transformers' model_type, in the order in which they compute.
 LINEAR_LAYERS = {
@@ -134,8 +135,10 @@ class Technique(Strict):
     adapter: Annotated[Lora | Ia3 | Vera | Prefix, Field(discriminator="type")] | None = Field(
         None, description="none trains all weights"
     )
-    base_precision: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = Field(
-        "fp32", description="of the frozen weights below an adapter; 16 bits are computed in too, and merged into"
+    base_precision: str = Field(
+        "fp32",
+        pattern=r"^(fp32|bf16|fp16|int8|nf4|export:[\w-]+)$",
+        description="of the frozen weights below an adapter; 16 bits are computed in too, and merged into; export:int4 trains on the numbers of that weight-only export, which is shipped once, with each run's adapter beside it",
     )
     engine: Engine = Engine()
     world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
@@ -200,7 +203,7 @@ class Technique(Strict):
             raise ValueError(
                 f"a prefix needs its fp32 base at inference, so it can't be trained on base_precision {base}"
             )
-        if base != "fp32" and pissa:
+        if base != "fp32" and pissa and not self.export:
             raise ValueError(f"init_lora_weights: pissa changes the base's weights, which {base} can't hold: use fp32")
         if base == "int8" and isinstance(self.adapter, Lora) and self.adapter.options.use_dora:
             raise ValueError("use_dora can't be trained on base_precision int8: use nf4 or 16 bits")
@@ -241,6 +244,11 @@ class Technique(Strict):
         if isinstance(chosen, dict):
             options["target_modules"] = list(chosen[family])
         return found
+
+    @property
+    def export(self) -> str | None:
+        """Return the export on whose numbers the adapter is trained, and beside which it is shipped, or None."""
+        return exported(self.base_precision)
 
     @property
     def merges(self) -> bool:

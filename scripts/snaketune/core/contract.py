@@ -93,11 +93,26 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
         yield Folder(f"{run}/prefix", (layout.PREFIX_FILE,))
     elif technique != "base":
         yield Folder(f"{run}/merged", layout.MODEL_FILES, temporary=True)
+    shipped = recipe.get("shipped", {}).get(technique)
     for name in precisions:
+        if name == shipped:
+            yield from _folders_of_shipped(recipe, model, scenario, technique, seed, name)
+            continue
         files = layout.GENAI_FILES if backend_of(name) == name else layout.ONNX_FILES
         extra = (layout.PREFIX_FILE,) if prefixed else ()
         path = paths.export_path(model, scenario, technique, seed, precision=name, calibrated=recipe["calibrated"])
         yield Folder(path, (*files, *extra), temporary=name == "fp32")
+
+
+def _folders_of_shipped(
+    recipe: dict[str, Any], model: str, scenario: str, technique: str, seed: int, precision: str
+) -> Iterator[Folder]:
+    """Yield an adapter's, those of the base that it runs beside, and of the numbers that it was trained on."""
+    files = layout.GENAI_FILES if backend_of(precision) == precision else layout.ONNX_FILES
+    for kind, names in (("dequantized", layout.MODEL_FILES), ("switchable", (*files, layout.INPUTS_FILE))):
+        path = paths.shipped_path(kind, model, scenario, precision=precision, calibrated=recipe["calibrated"])
+        yield Folder(path, names)
+    yield Folder(f"{paths.run_path(model, scenario, technique, seed)}/onnx/{precision}", (layout.ADAPTER_FILE,))
 
 
 def hosted_folders(hosted: list[dict[str, Any]]) -> Iterator[Folder]:

@@ -9,6 +9,9 @@ RECORDS = ("manifest.json", "provenance.json")
 MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 TOKENIZER_FILES = MODEL_FILES[3:]
 PREFIX_FILE = "prefix.safetensors"
+# Exported: what a switchable base takes, and an adapter for it.
+INPUTS_FILE = "adapter_inputs.json"
+ADAPTER_FILE = "adapter.onnx_adapter"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ONNX_FILES = ("model.onnx", "model.onnx_data", *MODEL_FILES[1:])
 GENAI_FILES = ("model.onnx", "model.onnx_data", "genai_config.json", *TOKENIZER_FILES)

@@ -43,6 +43,12 @@ def export_path(
     return f"{owner}/onnx/{precision}"
 
 
+def shipped_path(kind: str, model: str, scenario: str, *, precision: str, calibrated: Collection[str]) -> str:
+    """Return the directory of the untuned export's numbers (``dequantized``), or of the form that takes adapters (``switchable``)."""
+    export = export_path(model, scenario, "base", 0, precision=precision, calibrated=calibrated)
+    return export.replace("/onnx/", f"/{kind}/")
+
+
 def property_path(technique: str, ranks: int, number: int) -> str:
     """Return the directory of a short run that measures properties; ``number`` is its round's, from 1."""
     return f"properties/{technique}/ranks-{ranks}/round-{number}"

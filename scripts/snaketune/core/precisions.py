@@ -1,5 +1,6 @@
 """Facts that follow from a precision's name and parameters."""
 
+from pathlib import Path
 from typing import Any
 
 from snaketune.core.layout import GENAI_FILES, ONNX_FILES
@@ -8,6 +9,16 @@ from snaketune.core.layout import GENAI_FILES, ONNX_FILES
 def backend_of(precision: str) -> str:
     """Return the name of the backend that runs a precision: onnx-int8, genai-int4."""
     return precision if precision.startswith("genai-") else f"onnx-{precision}"
+
+
+def exported(base_precision: str) -> str | None:
+    """Return the export whose numbers adapters are trained on, `int4` of `export:int4`, or None."""
+    return base_precision.removeprefix("export:") if base_precision.startswith("export:") else None
+
+
+def is_package(model: Path) -> bool:
+    """Return true if onnxruntime-genai built ``model``."""
+    return model.with_name("genai_config.json").is_file()
 
 
 def files_read(package: bool) -> tuple[str, ...]:

@@ -35,6 +35,16 @@ class Cells(Matrix):
     def with_adapter(self) -> list[str]:
         return [name for name, technique in self.techniques.items() if technique.adapter]
 
+    @cached_property
+    def shipped(self) -> dict[str, str]:
+        """Techniques trained on the numbers of an export, with its name: they are shipped as that base and an adapter."""
+        return {name: one.export for name, one in self.techniques.items() if one.export}
+
+    @property
+    def rounded(self) -> list[str]:
+        """Techniques whose merged models are quantized, and the untuned model's."""
+        return [name for name in self.merged if name not in self.shipped]
+
     @property
     def quantized(self) -> list[str]:
         """Precisions that are quantized from fp32."""

@@ -13,6 +13,7 @@ CUDA_LIBRARIES, CUDA_CONTEXT, GPU_FASTER = 3e9, 0.6e9, 20
 KEPT = {
     "fetch_model": 1, "pretrain_model": 1, "train_all_weights": 1, "merge_adapter": 1, "copy_model": 1,
     "export_onnx": 1, "add_prefix_to_fp32": 1, "export_switchable_base": 1, "export_switchable_genai": 1,
+    "dequantize_base": 1, "export_quantized_base": 0.3, "export_quantized_genai": 0.3,
     "quantize_onnx": 0.3, "add_prefix": 0.3, "build_genai": 0.3, "package_model": 0.3,
 }  # fmt: skip
 ASIDE = {"export_onnx": 2, "quantize_onnx": 2, "build_genai": 1, "train_all_weights": 6, "pretrain_model": 6}

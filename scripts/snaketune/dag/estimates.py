@@ -92,7 +92,7 @@ def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
         # Norms compute on fp32 copies of what they read; nf4's products return fp32 where they are given it.
         per_token = per_token / 2 + h + q + k + (2 * i if base == "nf4" else 0)
         # Autocast's 16-bit copies of the weights.
-        per_block += shape.block / 2 if base == "fp32" else 0
+        per_block += 0 if base in (*LINEAR_BYTES, *HALF) else shape.block / 2
     return tokens * per_token + per_block
 
 
@@ -188,7 +188,7 @@ def training_memory(recipe: dict[str, Any], shape: Shape, longest: int) -> Memor
         buffers,
         max(FRAGMENTATION * saved, saved + validation),
         max(saved, validation),
-        0 if base == "fp32" or stage == 3 else FLOAT * frozen,
+        0 if base not in (*LINEAR_BYTES, *HALF) or stage == 3 else FLOAT * frozen,
     )
 
 

@@ -25,7 +25,9 @@ def _smaller_batches(technique: Technique, longest: int) -> Iterator[dict[str, A
 def _precisions(technique: Technique, compute: str) -> Iterator[dict[str, Any]]:
     """Yield the base precision as it is, then those that take less; one of 16 bits can't be computed in the other."""
     yield {}
-    for name in PRECISIONS[PRECISIONS.index(technique.base_precision) + 1 :]:
+    # The numbers of an export are what is shipped.
+    smaller = [] if technique.export else PRECISIONS[PRECISIONS.index(technique.base_precision) + 1 :]
+    for name in smaller:
         if technique.adapter and {name, compute} != set(HALF):
             yield {"base_precision": name}
 

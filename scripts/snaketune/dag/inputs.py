@@ -6,8 +6,16 @@ from typing import Any
 from snakemake.io import ancient
 
 from snaketune.config.corpora import DOCUMENTATION
-from snaketune.core.layout import GENAI_FILES, MODEL_FILES, ONNX_FILES, PREFIX_FILE, model_files
-from snaketune.core.paths import export_path, property_path, weights_path
+from snaketune.core.layout import (
+    ADAPTER_FILE,
+    GENAI_FILES,
+    INPUTS_FILE,
+    MODEL_FILES,
+    ONNX_FILES,
+    PREFIX_FILE,
+    model_files,
+)
+from snaketune.core.paths import export_path, property_path, shipped_path, weights_path
 from snaketune.core.precisions import backend_of, files_read
 from snaketune.dag.patterns import BASE, CORPUS, EXPORTS, MODEL, RESULTS, RUN, RUNS, TRAINING, files_in
 from snaketune.dag.recipes import Recipes
@@ -45,7 +53,31 @@ class Inputs:
             "model": ancient(f"{directory}/{MODEL_FILES[0]}"),
             "files": ancient(files_in(directory, MODEL_FILES[1:])),
             "prefix": ancient(prefix),
+            "adapter": [],
         }
+
+    def _shipped(self, kind: str, wildcards: Any) -> str:
+        precision, calibrated = self.matrix.shipped[wildcards.technique], self.matrix.calibrated
+        cell = (wildcards.model, wildcards.scenario)
+        return f"{RESULTS}/{shipped_path(kind, *cell, precision=precision, calibrated=calibrated)}"
+
+    def trained_on(self, wildcards: Any) -> str:
+        """Return the manifest of the base that a technique trains on: the model's, or the numbers of an export of it."""
+        shipped = wildcards.technique in self.matrix.shipped
+        return f"{self._shipped('dequantized', wildcards) if shipped else BASE}/manifest.json"
+
+    def trained_on_files(self, wildcards: Any) -> list[str]:
+        return files_in(str(Path(self.trained_on(wildcards)).parent), MODEL_FILES)
+
+    def trained_on_weights(self, wildcards: Any) -> str:
+        return self.trained_on_files(wildcards)[0]
+
+    def shipped_base(self, wildcards: Any) -> str:
+        """Return the manifest of the base that a technique's adapters run beside."""
+        return f"{self._shipped('switchable', wildcards)}/manifest.json"
+
+    def shipped_inputs(self, wildcards: Any) -> str:
+        return f"{self._shipped('switchable', wildcards)}/{INPUTS_FILE}"
 
     def weights(self, wildcards: Any) -> str:
         """Return the directory of the plain model that a run ends with."""
@@ -92,19 +124,26 @@ class Inputs:
         }
 
     def evaluated_export(self, wildcards: Any) -> dict[str, Any]:
-        """Return what a backend reads of an export."""
+        """Return what a backend reads of an export: for an adapter that runs beside its base, both."""
         directory = self.export(wildcards, wildcards.precision)
         model, *others = files_read(wildcards.precision in self.matrix.genai)
         prefixed = wildcards.technique in self.matrix.prefixed
+        manifests, adapter = [f"{directory}/manifest.json"], list[str]()
+        if self.matrix.shipped.get(wildcards.technique) == wildcards.precision:
+            adapter, directory = [f"{directory}/{ADAPTER_FILE}"], self._shipped("switchable", wildcards)
+            manifests.append(f"{directory}/manifest.json")
         return {
-            "manifest": f"{directory}/manifest.json",
+            "manifests": manifests,
             "model": ancient(f"{directory}/{model}"),
             "files": ancient(files_in(directory, others)),
             "prefix": ancient([f"{directory}/{PREFIX_FILE}"] if prefixed else []),
+            "adapter": ancient(adapter),
         }
 
     def exports(self, wildcards: Any) -> dict[str, Any]:
-        names = self.matrix.precisions_of(wildcards.technique)
+        """Return the files of a run's own exports, which are timed; not the base that its adapter runs beside."""
+        beside = self.matrix.shipped.get(wildcards.technique)
+        names = [name for name in self.matrix.precisions_of(wildcards.technique) if name != beside]
         found = {self.export(wildcards, name): files_read(name in self.matrix.genai) for name in names}
         return {
             "manifests": [f"{path}/manifest.json" for path in found],

@@ -127,7 +127,8 @@ class JobParams:
         return self.encode("package_model.py", **digests, **self.matrix.package_recipe(*cell))
 
     def switchable_base(self, wildcards: Any) -> str:
-        recipes = [self.matrix.technique_recipe(wildcards.model, name) for name in self.matrix.switched]
+        beside = [name for name, export in self.matrix.shipped.items() if export == wildcards.get("precision")]
+        recipes = [self.matrix.technique_recipe(wildcards.model, name) for name in beside or self.matrix.switched]
         adapters = [recipe["adapter"] for recipe in recipes]
         return self.encode("export_base_for_adapters.py", "export", parts=parts_of_all(adapters))
 

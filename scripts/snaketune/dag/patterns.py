@@ -11,7 +11,8 @@ BASE, TOKENIZER = f"{RESULTS}/{paths.BASE}", f"{RESULTS}/{paths.TOKENIZER}"
 TRAINING, TEST = f"{RESULTS}/{paths.TRAINING}", f"{RESULTS}/{paths.TEST}"
 RUNS, RUN = f"{RESULTS}/{paths.RUNS}", f"{RESULTS}/{paths.RUN}"
 # The exports of a run; or, with an empty `run`, those of the untuned model, which are the model's.
-EXPORTS = f"{RESULTS}/{{tree}}/{{model}}{{run}}/onnx"
+UNTUNED_FORMS = f"{RESULTS}/{{tree}}/{{model}}{{run}}"
+EXPORTS = f"{UNTUNED_FORMS}/onnx"
 UNTUNED = RUN.replace("{technique}", "base").replace("{seed}", "0")
 SWITCHABLE = f"{MODEL}/switchable"
 PROPERTIES = f"{RESULTS}/properties/{{technique}}/ranks-{{ranks}}/round-{{round}}"

@@ -4,7 +4,7 @@ from typing import Any
 
 from snaketune.config.claims import REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
-from snaketune.config.experiment import MERGED, MERGED_INTO
+from snaketune.config.experiment import MERGED, MERGED_INTO, SHIPPED
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
@@ -62,6 +62,7 @@ class Recipes(Cells):
             "cells": self.cells,
             "precisions": self.exported,
             "calibrated": self.calibrated,
+            **({"shipped": self.shipped} if self.shipped else {}),
             "benchmarked": self.experiment.benchmark is not None,
             "corpus": documented or bool(self.built),
             "built": self.built,
@@ -120,6 +121,8 @@ class Recipes(Cells):
         base = "" if technique == "base" else self.techniques[technique].base_precision
         own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)
         parity["budgets"] |= {MERGED: own} if own is not None else {}
+        if technique not in self.shipped:
+            parity["budgets"].pop(SHIPPED, None)
         return {
             **parity,
             **self.experiment.evaluation.model_dump(include={"bootstrap_samples", "confidence"}),

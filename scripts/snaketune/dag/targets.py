@@ -8,10 +8,10 @@ from snakemake.io import ancient, temp
 from snakemake.logging import logger
 
 from snaketune.core import contract, paths
+from snaketune.core.layout import ADAPTER_FILE
 from snaketune.core.precisions import backend_of
 from snaketune.dag.patterns import RESULTS, files_in
 from snaketune.dag.recipes import Recipes
-from snaketune.export.runtime_adapters.files import ADAPTER_FILE
 
 
 def required(found: list[str], reason: str) -> list[str]:
@@ -101,7 +101,7 @@ class Targets:
         return files if self.matrix.experiment.keep_intermediates else temp(files)
 
     def packages(self) -> list[str]:
-        return self.runs("package/manifest.json", self.matrix.merged if self.matrix.packaged else [])
+        return self.runs("package/manifest.json", self.matrix.rounded if self.matrix.packaged else [])
 
     def runtime_adapters(self) -> list[str]:
         names = [ADAPTER_FILE, *(f"parity-{name}.json" for name in self.matrix.switchable)]

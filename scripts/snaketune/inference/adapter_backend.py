@@ -8,8 +8,8 @@ import onnxruntime_genai
 
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
+from snaketune.core.precisions import is_package
 from snaketune.inference.genai_backend import GenaiBackend
-from snaketune.inference.load import is_package
 from snaketune.inference.onnx_backend import OnnxBackend
 
 

@@ -5,13 +5,8 @@ from pathlib import Path
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.layout import MODEL_FILES
-from snaketune.core.precisions import files_read
+from snaketune.core.precisions import files_read, is_package
 from snaketune.inference.decoding import Backend
-
-
-def is_package(model: Path) -> bool:
-    """Return true if onnxruntime-genai built ``model``."""
-    return model.with_name("genai_config.json").is_file()
 
 
 def prove(model: Path) -> None:
@@ -20,14 +15,30 @@ def prove(model: Path) -> None:
     manifest.prove(model.with_name("manifest.json"), *used)
 
 
-def load(model: Path, prefix: Path | None, threads: int, device: str = "auto", precision: str = "fp32") -> Backend:
+def load(
+    model: Path,
+    prefix: Path | None,
+    threads: int,
+    adapter: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Backend:
     """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported.
+
+    ``adapter`` is an exported one that a switchable base runs with.
 
     ``device`` (auto, cpu or cuda) and ``precision`` (fp32, bf16 or fp16) are torch's.
 
     Raises:
         UserError: ``device`` is cuda and torch sees no GPU, or the chosen runtime can't run the model.
     """
+    if adapter:
+        from snaketune.inference.adapter_backend import adapter_backend
+
+        switched = adapter_backend(model, threads)
+        switched.load(adapter)
+        switched.switch(adapter)
+        return switched
     if is_package(model):
         from snaketune.inference.genai_backend import GenaiBackend
 

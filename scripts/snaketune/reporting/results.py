@@ -37,13 +37,13 @@ class Results:
         return files.read_json(self.run(cell) / "resources.json")
 
     def artifact_bytes(self, cell: Cell, backend: str) -> int:
-        """Return the size of what a user keeps: the adapter or all weights for torch, otherwise the ONNX files."""
+        """Return the size of what a user keeps: the adapter or all weights for torch, otherwise the ONNX files, or an adapter's."""
         if backend != "torch":
             path = export_path(*cell, precision=backend.removeprefix("onnx-"), calibrated=self.recipe["calibrated"])
         else:
             path = weights_path(*cell) if cell[2] == UNTUNED else run_path(*cell)
         entries = files.read_json(self.root / path / "manifest.json")["files"]
-        kept = (".safetensors", ".onnx", ".onnx_data")
+        kept = (".safetensors", ".onnx", ".onnx_data", ".onnx_adapter")
         return sum(entry["bytes"] for name, entry in entries.items() if name.endswith(kept))
 
 

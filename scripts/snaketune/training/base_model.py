@@ -20,7 +20,7 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def load_base(directory: Path, precision: str, compute: str = "fp32") -> PreTrainedModel:
-    """Load a local causal LM with weights at ``precision``: fp32, bf16, fp16, int8 or nf4.
+    """Load a local causal LM with weights at ``precision``: fp32, bf16, fp16, int8 or nf4; an export's numbers are fp32.
 
     int8 is LLM.int8 (arXiv 2208.07339). nf4 is QLoRA's 4-bit NormalFloat with double quantization
     (arXiv 2305.14314); its matrix products run in ``compute``.

@@ -23,7 +23,6 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from snaketune.training.adapters import load_adapter, merge
 from snaketune.training.base_model import dtype_of, load_base
-from snaketune.training.params import HALF
 
 FORMATS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 Held = list[tuple[Module, str, Parameter]]
@@ -43,7 +42,7 @@ def empty_model(base: Path, precision: str) -> PreTrainedModel:
 
 def is_quantized(precision: str) -> bool:
     """Return True for a base of an eighth or a quarter of its size in fp32, which is kept in memory whole."""
-    return precision not in ("fp32", *HALF)
+    return precision in ("int8", "nf4")
 
 
 def is_streamable(base: Path, adapter: Path) -> bool:

@@ -99,6 +99,8 @@ def test_the_schemas_are_those_of_the_typed_models() -> None:
         ("technique", TECHNIQUE | {"engine": {"zero_stage": 2}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"engine": {"offload": "cpu"}}, ["engine", "need type: deepspeed"]),
         ("technique", TECHNIQUE | {"base_precision": "nf4"}, ["nf4 can't be trained without an adapter"]),
+        ("technique", TECHNIQUE | {"base_precision": "int5"}, ["base_precision: ", "nf4|export:", "'int5'"]),
+        ("technique", TECHNIQUE | {"base_precision": "export:int4"}, ["can't be trained without an adapter"]),
         ("technique", TECHNIQUE | {"learning_rate": {"phi3-1m": 0.1}}, ["learning_rate needs the key `default`"]),
         ("technique", TECHNIQUE | {"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
         ("technique", TECHNIQUE | {"adapter": {"type": "lorra"}}, ["adapter", "'lorra'", "'lora', 'ia3'"]),
@@ -234,6 +236,40 @@ def hub(model_type: str) -> dict[str, Any]:
 def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Matrix(CONFIG | {key: content}, root)
+
+
+@pytest.mark.parametrize(
+    ("export", "changes", "message"),
+    [
+        (
+            "int5",
+            {},
+            r"lora-int4\.yaml: base_precision: export:int5: there is no config/exports/int5\.yaml; .* on genai-int4, int4, ",
+        ),
+        ("int8", {}, r"int8 isn't weight-only .*\(its method is dynamic-int8\).*; genai-int4, int4, .*k-quant can$"),
+        ("genai-fp32", {}, "genai-fp32 isn't weight-only"),
+        ("int4", {"precisions": ["fp32", "int8"]}, "int4 isn't exported: add it to `precisions`"),
+        (
+            "genai-int4",
+            {"models": ["smollm2-135m-instruct"], "precisions": ["fp32", "genai-int4"]},
+            "genai-int4 can't carry adapters of llama models, .*; int4, int4-gptq, int4-hqq, int4-k-quant can$",
+        ),
+    ],
+)
+def test_an_export_that_adapters_cant_be_trained_on_is_one_message(
+    root: Path, export: str, changes: Any, message: str
+) -> None:
+    content = read_yaml(root / "config/techniques/lora-int4.yaml")
+    write(root, "techniques/lora-int4", content | {"base_precision": f"export:{export}"})
+    with pytest.raises(UserError, match=message) as raised:
+        Matrix(CONFIG | {"techniques": ["lora-int4"]} | changes, root)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_trained_on_an_export_has_that_one_and_fp32_alone() -> None:
+    matrix = Matrix(CONFIG | {"techniques": ["lora", "lora-int4"], "precisions": ["fp32", "int8", "int4"]}, ROOT)
+    assert matrix.precisions_of("lora") == ["fp32", "int8", "int4"]
+    assert matrix.precisions_of("lora-int4") == ["fp32", "int4"]
 
 
 def test_what_only_linux_can_train_is_left_out_elsewhere_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FROZEN = ["lora", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
+FROZEN = ["lora", "lora-int4", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
 ROWS = rows_to_learn(64, 1)
 
 

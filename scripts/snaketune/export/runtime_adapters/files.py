@@ -1,6 +1,6 @@
 """The files and graph inputs of a switchable base and its adapters, and which belong together.
 
-A switchable linear layer computes y = s * (W (t * x) + B A (t * x)) + bias. By default A
+A switchable linear layer, of floats or of 4 bits, computes y = s * (W (t * x) + B A (t * x)) + bias. By default A
 and B have rank 0 and s and t are ones, which leaves the base unchanged.
 """
 
@@ -10,9 +10,7 @@ from typing import Any
 
 from snaketune.core import files, manifest
 from snaketune.core.errors import UserError
-
-INPUTS_FILE = "adapter_inputs.json"
-ADAPTER_FILE = "adapter.onnx_adapter"
+from snaketune.core.layout import INPUTS_FILE
 
 
 def parts_of(adapter: dict[str, Any]) -> dict[str, list[str]]:

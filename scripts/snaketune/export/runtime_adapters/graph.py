@@ -1,5 +1,7 @@
 """Give the linear layers of an ONNX graph optional inputs, so that an adapter can be switched at run time."""
 
+import re
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -11,16 +13,17 @@ HALVES = {"gate_up_proj": ("gate_proj", "up_proj")}
 
 
 def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Return the products with a weight, by the layer's path in transformers.
+    """Return the products with a weight, quantized or not, by the layer's path in transformers.
 
-    Exporters name a node after its module's path; a layer that the builder split has both halves, in order.
+    Exporters name a node after its module's path, and quantizers add a suffix; a layer that the builder split has both
+    halves, in order.
     """
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in weights and node.name.endswith("/MatMul"):
-            path = node.name.strip("/").removesuffix("/MatMul").replace("/", ".")
-            found[path.replace(".attn.", ".self_attn.")] = [node]
+        named = re.fullmatch(r"/?(.+)/MatMul(NBits|_Q[48])?", node.name)
+        if named and (node.op_type == "MatMulNBits" or (node.op_type == "MatMul" and node.input[1] in weights)):
+            found[named[1].replace("/", ".").replace(".attn.", ".self_attn.")] = [node]
     for whole, halves in HALVES.items():
         for path in [path for path in found if path.endswith(f".{halves[0]}")]:
             both = [found.get(f"{path.removesuffix(halves[0])}{half}", []) for half in halves]
@@ -67,8 +70,8 @@ def _inputs(
     What belongs to the outputs is split like the layer itself, by the nodes returned last, so that one adapter fits
     both graphs.
     """
-    sizes = {tensor.name: tensor.dims for tensor in graph.initializer}
-    taken, given = sizes[nodes[0].input[1]][0], sum(sizes[node.input[1]][1] for node in nodes)
+    sizes = [_size(graph, node) for node in nodes]
+    taken, given = sizes[0][0], sum(outputs for _, outputs in sizes)
     # The rank is 0, and the outputs' axis is None where there is none.
     forms: dict[str, tuple[np.ndarray, int | None]] = {
         "input_scale": (np.ones(taken), None),
@@ -89,6 +92,15 @@ def _inputs(
             options = {"name": f"{name}/Split", "axis": axis, "num_outputs": len(nodes)}
             splits.append(helper.make_node("Split", [name], names[part], **options))
     return shapes, names, splits
+
+
+def _size(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[int, int]:
+    """Return the inputs and outputs of a layer."""
+    options = {one.name: one.i for one in node.attribute}
+    if "K" in options:
+        return options["K"], options["N"]
+    inputs, outputs = next(tensor.dims for tensor in graph.initializer if tensor.name == node.input[1])
+    return inputs, outputs
 
 
 def _adapted(node: onnx.NodeProto, names: dict[str, str]) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:

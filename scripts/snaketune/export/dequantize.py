@@ -1,0 +1,80 @@
+"""The weights that MatMulNBits and GatherBlockQuantized compute with, as numbers."""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from snaketune.core.errors import UserError
+from snaketune.export.graphs import initializers
+from snaketune.export.runtime_adapters.graph import linear_layers
+
+KINDS = ("MatMulNBits", "GatherBlockQuantized")
+
+
+def codes_in(stored: np.ndarray, bits: int) -> np.ndarray:
+    """Return the codes along the last axis: of bytes, lower half first; ONNX's own types of 4 bits are read unpacked."""
+    if stored.dtype != np.uint8:
+        return stored.astype(np.int8)
+    return stored if bits == 8 else np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], -1)
+
+
+def dequantized(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, bits: int) -> np.ndarray:
+    """Return (code - zero point) * scale in fp32, as the kernels compute it: (rows, columns).
+
+    Args:
+        codes: (rows, blocks, columns of a block).
+        scales: one for each row and block, in this order.
+        zeros: as many floats, or codes packed for each row; without any, the middle of unsigned codes is zero.
+    """
+    rows, blocks, _ = codes.shape
+    taken = np.full((rows, blocks), 2 ** (bits - 1) if codes.dtype == np.uint8 else 0)
+    if zeros is not None:
+        floats = zeros.dtype == scales.dtype
+        taken = zeros if floats else codes_in(zeros.reshape(rows, -1), bits)[:, :blocks]
+    of_blocks = (rows, blocks, 1)
+    weight = (codes.astype(np.float32) - taken.astype(np.float32).reshape(of_blocks)) * scales.reshape(of_blocks)
+    return np.asarray(weight, np.float32).reshape(rows, -1)
+
+
+class Numbers:
+    """The quantized weights of a graph."""
+
+    def __init__(self, graph: onnx.GraphProto):
+        self.held = initializers(graph)
+        self.makers = {output: node for node in graph.node for output in node.output}
+        found = {node.name.strip("/").rpartition("/")[0].replace("/", "."): [node] for node in graph.node}
+        self.nodes = {
+            path: nodes
+            for path, nodes in (found | linear_layers(graph)).items()
+            if all(node.op_type in KINDS for node in nodes)
+        }
+        self.left = {node.name for node in graph.node if node.op_type in KINDS}
+
+    def of(self, path: str) -> np.ndarray | None:
+        """Return what a module of transformers, by its path, multiplies with or looks up: fp32, (outputs, inputs).
+
+        None if the graph has it in floats.
+        """
+        nodes = self.nodes.get(path, [])
+        self.left -= {node.name for node in nodes}
+        return np.concatenate([self._weight(node) for node in nodes]) if nodes else None
+
+    def check_all_taken(self) -> None:
+        """Raise a UserError if nobody asked for one of them."""
+        if self.left:
+            raise UserError(
+                f"{min(self.left)} of the ONNX graph is no module of the base, so nothing can be trained on its numbers"
+            )
+
+    def _weight(self, node: onnx.NodeProto) -> np.ndarray:
+        options = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        layer = node.op_type == "MatMulNBits"
+        names = [node.input[1 if layer else 0], node.input[2], *node.input[3:4]]
+        # The table's bytes may be those of the head, in another form.
+        while names[0] not in self.held:
+            names[0] = self.makers[names[0]].input[0]
+        stored, scales, *zeros = (numpy_helper.to_array(self.held[name]) for name in names if name)
+        codes = codes_in(stored, options.get("bits", 4))
+        codes = codes.reshape(len(codes), -1, options["block_size"])
+        weight = dequantized(codes, scales, zeros[0] if zeros else None, options.get("bits", 4))
+        return weight[:, : options["K"]] if layer else weight
