@@ -35,15 +35,9 @@ from snaketune.core.layout import (
 from snaketune.dag import process, terminal
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
-<<<<<<< HEAD
 from snaketune.dag.patterns import BASE, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROPERTIES, REPORT, RUN
 from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEST, TOKENIZER, TRAINING, TUNING
-from snaketune.dag.patterns import UNTUNED, files_in, one_of
-=======
-from snaketune.dag.patterns import BASE, CARD, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROGRAM, PROPERTIES, REPORT, RUN
-from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEMPLATE, TEST, TOKENIZER, TRAINING, TUNING
 from snaketune.dag.patterns import UNTUNED, UNTUNED_FORMS, files_in, one_of
->>>>>>> da17e2f (Train adapters on the numbers of a weight-only export and ship them beside it)
 from snaketune.dag.resources import JobResources
 from snaketune.dag.shared_imports import share_imports
 from snaketune.dag.targets import Targets, required

@@ -35,8 +35,8 @@ rule dequantize_base:
         "Writing the numbers of {wildcards.precision} of {wildcards.model} to train on"
     shell:
         """
-        python scripts/make_environment.py --lock envs/export/requirements.txt --unless optimum-onnx -- \
-            scripts/dequantize_base.py \
+        python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
+            "$SNAKETUNE/scripts/dequantize_base.py" \
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --model {input.model[0]:q} \

@@ -16,11 +16,12 @@ def is_weight_only(export: Any) -> bool:
 
 
 def check_exported_bases(
-    root: Path, techniques: dict[str, Technique], precisions: Collection[str], families: dict[str, str]
+    files: dict[str, Path], techniques: dict[str, Technique], precisions: Collection[str], families: dict[str, str]
 ) -> None:
     """Check that what adapters are trained on is exported, is weight-only and takes adapters.
 
     Args:
+        files: config/exports/ by name.
         precisions: those of the experiment.
         families: the model_type of each model.
 
@@ -32,7 +33,7 @@ def check_exported_bases(
         if not (chosen := technique.export):
             continue
         where = f"config/techniques/{name}.yaml: base_precision: {technique.base_precision}"
-        known = {path.stem: read_yaml(path) for path in (root / "config/exports").glob("*.yaml")}
+        known = {one: read_yaml(path) for one, path in files.items()}
         able = sorted(one for one, content in known.items() if is_weight_only(content))
         if chosen not in known:
             raise UserError(

@@ -77,15 +77,11 @@ def refusal(recipe: dict[str, Any], layers: set[str] | None = None) -> str | Non
     if nf4 and layers and set(options["target_modules"]) != layers:
         return f"Olive's QLoRA trains every linear layer ({', '.join(sorted(layers))}), whatever target_modules are"
     if recipe["base_precision"] not in ("fp32", "nf4") or "optimizer" in recipe:
-<<<<<<< HEAD
-        return "Olive's passes have neither base_precision bf16, fp16 and int8 nor another optimizer than AdamW"
-    if given := sorted(OF_THE_LOOP & recipe.keys()):
-        return f"a project doesn't carry {given[0]}"
-=======
         return (
             "Olive's passes have neither base_precision bf16, fp16, int8 and export: nor another optimizer than AdamW"
         )
->>>>>>> da17e2f (Train adapters on the numbers of a weight-only export and ship them beside it)
+    if given := sorted(OF_THE_LOOP & recipe.keys()):
+        return f"a project doesn't carry {given[0]}"
     if recipe["engine"]["type"] != "torch" or recipe["world_size"] > 1:
         return "a project trains in one process, without DeepSpeed"
     return "warmup_share: 1 would be one step" if recipe["warmup_share"] == 1 else None
