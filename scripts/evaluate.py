@@ -150,7 +150,7 @@ def main() -> None:
         manifest.prove(arguments.prefix.parent / "manifest.json", arguments.prefix.name)
 
     chosen = {key: recipe[key] for key in ("device", "precision") if key in recipe}
-    backend = load(model, arguments.prefix, recipe["threads"], arguments.adapter, **chosen)
+    backend = load(model, arguments.prefix, recipe["threads"], adapter=arguments.adapter, **chosen)
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
     rows, decoding = files.read_jsonl(directory / "test.jsonl"), files.read_json(directory / "decoding.json")

@@ -19,9 +19,9 @@ def load(
     model: Path,
     prefix: Path | None,
     threads: int,
-    adapter: Path | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    adapter: Path | None = None,
 ) -> Backend:
     """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported.
 
