@@ -54,7 +54,9 @@ rule write_report:
         table=TABLE,
         parity=targets.parities(),
         benchmarks=targets.benchmarks(),
-        cards=expand(f"{DATA}/card.json", scenario=EXPERIMENT.scenarios),
+        answers=targets.answers(),
+        data=expand(f"{DATA}/{{name}}", scenario=EXPERIMENT.scenarios, name=["card.json", "test.jsonl"]),
+        manifests=targets.manifests(),
         pretraining=expand(f"{MODEL}/pretraining.json", model=MATRIX.built),
     output:
         report=REPORT,
@@ -63,8 +65,9 @@ rule write_report:
     benchmark:
         "logs/benchmarks/write_report.tsv"
     localrule: True
+    # Snakemake brings the JavaScript of the plots.
     conda:
-        "../envs/train/environment.yaml"
+        "../envs/workflow/environment.yaml"
     resources:
         mem_mb=needs.memory("table"),
         runtime=needs.minutes("table"),

@@ -73,7 +73,7 @@ def main() -> None:
             {"name": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in sorted(aside.iterdir())
         ]
-        card = render(arguments.template.read_text(encoding="utf-8"), False, content)
+        card = render(arguments.template, False, content)
         (aside / "README.md").write_text(card, encoding="utf-8")
         sums = "".join(f"{files.sha256(path)}  {path.name}\n" for path in sorted(aside.iterdir()))
         (aside / "SHA256SUMS").write_text(sums, encoding="utf-8")

@@ -155,7 +155,9 @@ CHANGES = {
     "intermediates that aren't kept": ((CONFIG, "keep_intermediates: true", "keep_intermediates: false"), SETTINGS),
     "the number of bootstrap samples": ((CONFIG, "bootstrap_samples: 10000", "bootstrap_samples: 9999"), PARITY | END),
     "int4's block size": (("config/exports/int4.yaml", "block_size: 32", "block_size: 64"), of_all(quantized, "int4")),
-    "the report's template": (("report/report.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), REPORT),
+    "the report's template": (("report/report.html.j2", "</main>", "</main >"), REPORT),
+    "a part of the report": (("report/page/section.html.j2", "<h3>Loss</h3>", "<h3>Losses</h3>"), REPORT),
+    "what the report's page does": (("report/page/page.js", "const ROWS = 25", "const ROWS = 50"), REPORT),
     "the export's lock file": (("envs/export/requirements.txt", "onnx==", "onnx===="), of_all(exported)),
     "the lock file of Snakemake and DVC": (("envs/workflow/requirements.txt", "dvc==", "dvc===="), set()),
     "the scenario's prompt": ((SCENARIO, "Which area", "What area"), FROM_DATA),
@@ -237,7 +239,7 @@ def test_a_moved_or_renamed_module_runs_nothing(edited: Workspace) -> None:
 
 def test_a_template_replaced_by_an_older_file_is_seen(edited: Workspace) -> None:
     path = edited.path / "report/report.html.j2"
-    path.write_text(path.read_text().replace("<h3>Loss</h3>", "<h3>Losses</h3>"))
+    path.write_text(path.read_text().replace("</main>", "</main >"))
     os.utime(path, (0, 0))
     assert edited.pending() == REPORT
 

@@ -60,9 +60,13 @@ def save_evaluation(run: Path, backend: str, metric: str, skill: float, rows: in
     random = np.random.default_rng([seed, *run.parent.name.encode()])
     hits = np.random.default_rng(5).random(rows) + random.normal(0, 0.05, rows) < skill
     statistics = [[(3 - 2 * hit) * 4, 4] if metric in LOWER_IS_BETTER else [int(hit), 1] for hit in hits.tolist()]
+    answers = [{"reference": "a", "prediction": "ba"[int(hit)]} for hit in hits]
     write_jsonl(
         run / f"evaluation/{backend}.predictions.jsonl",
-        [{"id": str(number), "statistics": {metric: one}} for number, one in enumerate(statistics)],
+        [
+            {"id": str(number), **({} if metric in LOWER_IS_BETTER else answer), "statistics": {metric: one}}
+            for number, (answer, one) in enumerate(zip(answers, statistics, strict=True))
+        ],
     )
     figures = {"n": rows, "decode_tokens_per_second": 100.0, "latency_p50_ms": 5.0}
     write_json(run / f"evaluation/{backend}.json", figures)
@@ -76,7 +80,10 @@ def save_run(run: Path, metric: str, skill: float, precisions: list[str], rows: 
     owner, trained = (run.parents[4] / "models/tiny", "base/") if untuned else (run, "")
     for name in [f"{trained}manifest.json", *(f"onnx/{name}/manifest.json" for name in precisions)]:
         weights = "model.onnx_data" if "onnx" in name else "model.safetensors"
-        write_json(owner / name, {"files": {weights: {"bytes": (1 + number) * MIB}}})
+        write_json(
+            owner / name,
+            {"files": {weights: {"bytes": (1 + number) * MIB, "sha256": "0" * 64}}, "inputs": {}, "recipe": {}},
+        )
     if precisions:
         hop = {"largest_logit_difference": 1e-5, "greedy_agreement": 1.0, "kl_divergence": 1e-9}
         write_json(
@@ -124,6 +131,13 @@ def save_experiment(
             "figures": {"leaks": {"of": 140, "rows": 1, "share": 0.007}, "majority": {"of": 0, "rows": 0, "share": 0}},
         }
         write_json(results / f"data/{scenario}/card.json", card)
+        asked = [f"Which letter?\nquestion {number}" for number in range(rows)]
+        test_rows = [
+            {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": "a"}]} for one in asked
+        ]
+        if METRICS[scenario] in LOWER_IS_BETTER:
+            test_rows = [{"text": one} for one in asked]
+        write_jsonl(results / f"data/{scenario}/test.jsonl", [{"id": str(n), **row} for n, row in enumerate(test_rows)])
     return {
         "cells": cells,
         "scenarios": {

@@ -11,7 +11,7 @@ from snaketune.core.digest import code_digest
 from snaketune.core.file_digests import FileDigests, file_digest, lock_digest
 from snaketune.core.gpus import GPUS
 from snaketune.dag.inputs import Inputs
-from snaketune.dag.patterns import CARD, PROGRAM, TEMPLATE
+from snaketune.dag.patterns import CARD, PAGE, PROGRAM
 from snaketune.dag.recipes import Recipes
 from snaketune.export.runtime_adapters.files import parts_of_all
 
@@ -149,7 +149,7 @@ class JobParams:
         return self.encode(
             "write_report.py",
             **matrix.summary_recipe(),
-            template=file_digest(self.root / TEMPLATE),
+            template={name: file_digest(self.root / name) for name in PAGE},
             benchmarked=matrix.experiment.benchmark is not None,
             techniques={name: technique.model_dump() for name, technique in matrix.techniques.items()},
             training=matrix.experiment.training.model_dump(),

@@ -20,7 +20,13 @@ TUNING = f"{RESULTS}/tuning/{{model}}/{{scenario}}/{{technique}}/{{rate}}"
 SUMMARY = [f"{RESULTS}/{name}" for name in paths.SUMMARY]
 TABLE, REPORT = f"{RESULTS}/{paths.TABLE}", f"{RESULTS}/{paths.REPORT}"
 PLOTS = [f"{RESULTS}/{name}" for name in paths.PLOTS]
-TEMPLATE, CARD, PROGRAM = "report/report.html.j2", "report/model_card.md.j2", "report/run.py"
+CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
+# The first is the whole page, which includes the others.
+PAGE = [
+    "report/report.html.j2",
+    *(f"report/page/{name}.html.j2" for name in ("answers", "claims", "decision", "hosted", "made", "section")),
+]
+PAGE += ["report/page/style.css", "report/page/page.js"]
 
 
 def files_in(directory: str, names: Iterable[str]) -> list[str]:

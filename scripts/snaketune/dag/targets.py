@@ -45,6 +45,15 @@ class Targets:
         found = [paths.weights_path(*cell) for cell in self.matrix.cells if cell[2] in self.matrix.merged]
         return [f"{RESULTS}/{path}/manifest.json" for path in dict.fromkeys(found)]
 
+    def answers(self) -> list[str]:
+        """Return the answers of every model before it was exported."""
+        return self.runs("evaluation/torch.predictions.jsonl", ["base", *self.matrix.techniques])
+
+    def manifests(self) -> list[str]:
+        """Return the manifest of every run, and of every base model that was measured."""
+        bases = dict.fromkeys(paths.BASE.format(model=cell[0]) for cell in self.matrix.cells)
+        return [*self.trained("manifest.json"), *(f"{RESULTS}/{base}/manifest.json" for base in bases)]
+
     def evaluations(self, suffix: str) -> list[str]:
         return [
             f"{RESULTS}/{paths.run_path(*cell)}/evaluation/{backend}{suffix}"

@@ -24,14 +24,14 @@ class SummaryParams(TypedDict):
 
 
 class ReportParams(SummaryParams):
-    """Parameters of write_report.py; the template is there by its digest."""
+    """Parameters of write_report.py; the templates are there by their digests."""
 
     benchmarked: bool
     techniques: dict[str, dict[str, Any]]
     training: dict[str, Any]
     models: dict[str, str]
     cards: dict[str, dict[str, Any]]
-    template: str
+    template: dict[str, str]
 
 
 class TableParams(TypedDict):

@@ -1,32 +1,151 @@
-"""Plots of the report, as inline SVG."""
+"""Plots of the report, as Vega-Lite specifications that the page draws."""
 
-import io
-import math
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import LogFormatter, NullFormatter
+from snaketune.reporting.numbers import MIB
 
 Rows = list[dict[str, Any]]
-# Ten dark colours, then ten light ones, so that neighbours in the list are easy to distinguish.
-PALETTE = [*matplotlib.color_sequences["tab20"][::2], *matplotlib.color_sequences["tab20"][1::2]]
+Spec = dict[str, Any]
+# Each has a contrast of at least 3 : 1 with a white and with a dark page.
+PALETTE = (
+    *("#3b7dd8", "#c7690f", "#2c9459", "#cf4742", "#8f66d0", "#1c8f9e", "#d1499b"),
+    *("#a0703c", "#7b8a1e", "#6b7d95", "#5f64d9", "#b0841a", "#12897c", "#b84a6b"),
+)
+# What a technique costs, as the page offers it: a column of its rows, and the title of the axis.
+COSTS = {
+    "memory": "peak memory of the largest rank (MiB)",
+    "state": "weights + gradients + optimizer of a rank (MiB)",
+    "seconds": "training time (s)",
+    "size": "size of adapter or weights (MiB)",
+}
+SHORT = {"memory": "peak memory", "state": "model state", "seconds": "training time", "size": "kept size"}
+MOST_POINTS = 150
 
 
-def colours(techniques: list[str]) -> dict[str, Any]:
+def colours(techniques: list[str]) -> dict[str, str]:
     """Give each technique a colour, the same in every plot."""
     return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(techniques)}
 
 
-def svg(figure: Any) -> str:
-    """Return a figure as inline SVG; equal data gives equal bytes."""
-    text = io.StringIO()
-    with plt.rc_context({"svg.hashsalt": "snaketune"}):
-        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+def _coloured(found: Rows, legend: bool = True) -> Spec:
+    """Return the encoding of techniques by their colour, with a legend that a click filters by."""
+    scale = {"domain": [row["technique"] for row in found], "range": [row["colour"] for row in found]}
+    how = {"title": None, "orient": "top", "columns": 5, "symbolType": "circle", "symbolStrokeWidth": 0}
+    return {"field": "technique", "type": "nominal", "scale": scale, "legend": how if legend else None}
+
+
+def _scale(metric: str) -> Spec:
+    """Return the scale of a metric: of perplexities, ratios matter and not differences."""
+    return {"type": "log" if metric == "perplexity" else "linear", "zero": False, "nice": True}
+
+
+def cost_rows(found: Rows, value: Any) -> Rows:
+    """Return a point of each technique: its quality with interval, and every cost that was measured."""
+    rows = []
+    for row in found:
+        held = row["state"].values()
+        costs = {
+            "memory": row["peak_memory_bytes"] and row["peak_memory_bytes"] / MIB,
+            "state": sum(held) / MIB if held and None not in held else None,
+            "seconds": row["seconds"],
+            "size": row["artifact_bytes"] / MIB,
+        }
+        ends = f"{value(row['value'])} [{value(row['ci_low'])}, {value(row['ci_high'])}]"
+        kept = {name: row[name] for name in ("technique", "value", "ci_low", "ci_high")}
+        rows.append({**kept, **costs, "told": ends})
+    return rows
+
+
+def quality_against_cost(found: Rows, metric: str, untuned: dict[str, float], rows: Rows) -> Spec:
+    """Plot quality with its interval against a cost, which the page sets; beside it the untuned model's."""
+    selected = {"condition": {"param": "one", "value": 1}, "value": 0.12}
+    tips = [{"field": "technique"}, {"field": "told", "title": metric}]
+    tips += [{"field": name, "title": SHORT[name], "type": "quantitative", "format": ",.3~r"} for name in COSTS]
+    shared = {"color": _coloured(found, legend=False), "opacity": selected}
+    axis = {"field": "value", "type": "quantitative", "title": metric, "scale": _scale(metric)}
+    line, band = ({"y": {**axis, "field": name}} for name in ("value", "ci_low"))
+    return {
+        "height": 400,
+        "width": "container",
+        "description": f"{metric} of each technique with its interval, against its cost",
+        "layer": [
+            {
+                "data": {"values": [untuned]},
+                "mark": {"type": "rect", "opacity": 0.12, "color": "var(--muted, #666)"},
+                "encoding": {**band, "y2": {"field": "ci_high"}},
+            },
+            {
+                "data": {"values": [untuned]},
+                "mark": {"type": "rule", "strokeDash": [5, 4], "color": "var(--muted, #666)"},
+                "encoding": line,
+            },
+            {
+                "data": {"values": [untuned]},
+                "mark": {"type": "text", "align": "right", "baseline": "top", "dx": -4, "dy": 4, "text": "untuned"},
+                "encoding": {**line, "x": {"value": "width"}, "color": {"value": "var(--muted, #666)"}},
+            },
+            {
+                "name": "ends",
+                "data": {"values": rows},
+                "mark": {"type": "rule", "strokeWidth": 1.6},
+                "encoding": {"x": {}, "y": {**axis, "field": "ci_low"}, "y2": {"field": "ci_high"}, **shared},
+            },
+            {
+                "name": "points",
+                "data": {"values": rows},
+                "params": [{"name": "one", "select": {"type": "point", "fields": ["technique"], "on": "click"}}],
+                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+                "encoding": {"x": {}, "y": axis, "tooltip": tips, **shared},
+            },
+            {
+                "name": "labels",
+                "data": {"values": rows},
+                "mark": {"type": "text", "fontWeight": 600, "fontSize": 12},
+                "encoding": {"x": {}, "y": axis, "text": {"field": "technique"}, **shared},
+            },
+        ],
+    }
+
+
+def differences(found: Rows, metric: str, higher: bool) -> Spec:
+    """Plot each technique's difference from the untuned model with its simultaneous interval."""
+    rows = [
+        {
+            "technique": row["technique"],
+            "low": gain.low,
+            "value": gain.value,
+            "high": gain.high,
+            "verdict": gain.verdict,
+        }
+        for row in found
+        for gain in [row["difference"]]
+    ]
+    better = "right of 0 is better" if higher else "left of 0 is better"
+    y = {"field": "technique", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
+    x = {"type": "quantitative", "title": f"difference in {metric} from the untuned model ({better})"}
+    told = [{"field": name, "type": "quantitative", "format": "+.4~r"} for name in ("value", "low", "high")]
+    shared = {
+        "y": y,
+        "color": _coloured(found, legend=False),
+        "tooltip": [{"field": "technique"}, *told, {"field": "verdict"}],
+    }
+    return {
+        "height": {"step": 26},
+        "width": "container",
+        "description": f"difference in {metric} of each technique from the untuned model, with its interval",
+        "data": {"values": rows},
+        "layer": [
+            {"mark": {"type": "rule", "color": "var(--muted, #666)", "aria": False}, "encoding": {"x": {"datum": 0}}},
+            {
+                "mark": {"type": "rule", "strokeWidth": 2},
+                "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, **shared},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+                "encoding": {"x": {**x, "field": "value"}, **shared},
+            },
+        ],
+    }
 
 
 def running_mean(values: list[float], window: int) -> list[float]:
@@ -35,64 +154,109 @@ def running_mean(values: list[float], window: int) -> list[float]:
     return [sum(part) / len(part) for part in recent]
 
 
-def loss_curves(found: Rows) -> str:
-    """Plot each technique's training loss (running mean) and validation loss (dots) against training tokens."""
-    figure, axes = plt.subplots(figsize=(8, 4))
+def loss_curves(found: Rows) -> Spec:
+    """Plot each run's training loss (running mean) and validation loss (dots) against training tokens."""
+    rows, dots = Rows(), Rows()
     for row in found:
-        tokens = [entry["tokens"] / 1000 for entry in row["curve"]]
-        mean = running_mean([entry["loss"] for entry in row["curve"]], max(1, len(tokens) // 20))
-        axes.plot(tokens, mean, color=row["colour"], label=row["technique"], linewidth=1.4)
-        dots = [(e["tokens"] / 1000, e["validation_loss"]) for e in row["curve"] if "validation_loss" in e]
-        if dots:
-            axes.plot(*zip(*dots, strict=True), "o", color=row["colour"], markersize=4)
-    axes.set(xlabel="training tokens (thousands)", ylabel="loss per completion token (nats)", yscale="log")
-    _plain_numbers(axes)
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
-    return svg(figure)
+        for seed, curve in row["curves"]:
+            of = {"technique": row["technique"], "seed": seed}
+            mean = running_mean([entry["loss"] for entry in curve], max(1, len(curve) // 20))
+            every = max(1, len(curve) // MOST_POINTS)
+            rows += [
+                {**of, "tokens": entry["tokens"], "step": entry["step"], "loss": float(f"{loss:.4g}")}
+                for number, (entry, loss) in enumerate(zip(curve, mean, strict=True))
+                if number % every == 0 or number == len(curve) - 1
+            ]
+            dots += [
+                {
+                    **of,
+                    "tokens": entry["tokens"],
+                    "step": entry["step"],
+                    "loss": float(f"{entry['validation_loss']:.4g}"),
+                }
+                for entry in curve
+                if "validation_loss" in entry
+            ]
+    tips = [{"field": name} for name in ("technique", "seed", "step")]
+    tips += [{"field": name, "type": "quantitative", "format": ",.4~r"} for name in ("tokens", "loss")]
+    return {
+        "height": 300,
+        "width": "container",
+        "description": "training and validation loss of each run against training tokens",
+        "encoding": {
+            "x": {"field": "tokens", "type": "quantitative", "title": "training tokens", "axis": {"format": "~s"}},
+            "y": {
+                "field": "loss",
+                "type": "quantitative",
+                "title": "loss per completion token (nats)",
+                "scale": {"type": "log", "zero": False, "nice": False},
+                "axis": {"format": ".2~r", "tickCount": 6},
+            },
+            "color": _coloured(found),
+            "detail": {"field": "seed"},
+            "opacity": {"condition": {"param": "one", "value": 1}, "value": 0.1},
+            "tooltip": tips,
+        },
+        "layer": [
+            {
+                "data": {"values": rows},
+                "params": [{"name": "one", "select": {"type": "point", "fields": ["technique"]}, "bind": "legend"}],
+                "mark": {"type": "line", "strokeWidth": 1.6, "interpolate": "monotone"},
+            },
+            {"data": {"values": dots}, "mark": {"type": "point", "filled": True, "size": 55}},
+        ],
+    }
 
 
-def _plain_numbers(axes: Any) -> None:
-    """Label a logarithmic y axis with plain numbers instead of powers of ten; every minor tick below one decade."""
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-    short = math.log10(high / low) < 1
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)) if short else NullFormatter())
+def confusion(labels: list[str]) -> Spec:
+    """Plot how often each label was answered for each expected one; the page counts the technique that is chosen."""
+    x, y = (
+        {"field": field, "type": "nominal", "title": title, "scale": {"domain": labels}}
+        for field, title in (("answered", "answered"), ("expected", "expected"))
+    )
+    return {
+        "width": {"step": 36},
+        "height": {"step": 26},
+        "description": "answers by expected label",
+        "data": {"name": "cells"},
+        "encoding": {"x": {**x, "axis": {"labelAngle": -40, "labelLimit": 140, "labelOverlap": False}}, "y": y},
+        "layer": [
+            {
+                "mark": {"type": "rect", "cornerRadius": 2},
+                "encoding": {
+                    "color": {"field": "side", "type": "nominal", "legend": None,
+                              "scale": {"domain": ["right", "wrong"], "range": ["#2c9459", "#cf4742"]}},
+                    "opacity": {"field": "share", "type": "quantitative", "legend": None,
+                                "scale": {"domain": [0, 1], "range": [0.06, 0.85]}},
+                    "tooltip": [{"field": name} for name in ("expected", "answered", "rows")],
+                },
+            },
+            {"mark": {"type": "text", "fontSize": 11}, "encoding": {"text": {"field": "rows"}}},
+        ],
+    }  # fmt: skip
 
 
-def quality_against_cost(found: Rows, column: str, label: str, scale: float, metric: str, untuned: float) -> str:
-    """Plot quality with its interval against the cost in ``column``, one point per technique."""
-    figure, axes = plt.subplots(figsize=(4.6, 3.6))
-    for row in found:
-        value, cost = row["value"], row[column] / scale
-        ends = [[max(0, value - row["ci_low"])], [max(0, row["ci_high"] - value)]]
-        axes.errorbar(cost, value, yerr=ends, fmt="o", color=row["colour"], capsize=3, label=row["technique"])
-        if len(found) <= 8:
-            axes.annotate(row["technique"], (cost, value), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.axhline(untuned, color="gray", linestyle="--", linewidth=1)
-    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-    axes.annotate("untuned", (1, untuned), fontsize=7, color="gray", **place)
-    axes.set(xlabel=label, ylabel=metric)
-    if metric == "perplexity":  # a difference of perplexities depends on their size, a ratio does not
-        axes.set(yscale="log")
-        _plain_numbers(axes)
-    if len(found) > 8:
-        axes.legend(frameon=False, fontsize=6.5, bbox_to_anchor=(1, 1), loc="upper left")
-    axes.margins(x=0.2)
-    axes.grid(alpha=0.25)
-    return svg(figure)
-
-
-def differences(found: Rows, metric: str, higher: bool) -> str:
-    """Plot each technique's difference from the untuned model with its simultaneous interval."""
-    figure, axes = plt.subplots(figsize=(8, 0.5 + 0.35 * len(found)))
-    for position, row in enumerate(reversed(found)):
-        gain = row["difference"]
-        ends = [[max(0, gain.value - gain.low)], [max(0, gain.high - gain.value)]]
-        axes.errorbar(gain.value, position, xerr=ends, fmt="o", color=row["colour"], capsize=3)
-    axes.axvline(0, color="gray", linewidth=1)
-    axes.set_yticks(range(len(found)), [row["technique"] for row in reversed(found)])
-    better = "right of 0 is better" if higher else "left of 0 is better"
-    axes.set(xlabel=f"difference in {metric} from the untuned model ({better})")
-    axes.grid(alpha=0.25, axis="x")
-    return svg(figure)
+def timeline(jobs: Rows) -> Spec:
+    """Plot when each job of the last run ran, in as many lanes as ran at once."""
+    x = {"field": "start", "type": "quantitative", "title": "seconds since the first job started"}
+    tips = [{"field": "job"}, {"field": "rule"}, {"field": "seconds", "type": "quantitative", "format": ",.3~r"}]
+    return {
+        "width": "container",
+        "height": {"step": 22},
+        "description": "when each job of the last run ran",
+        "data": {"values": jobs},
+        "mark": {"type": "bar", "height": 16, "cornerRadius": 2},
+        "encoding": {
+            "x": x,
+            "x2": {"field": "end"},
+            "y": {"field": "lane", "type": "ordinal", "axis": None},
+            "color": {
+                "field": "rule",
+                "type": "nominal",
+                "scale": {"range": list(PALETTE)},
+                "sort": None,
+                "legend": {"title": None, "orient": "top", "columns": 5},
+            },
+            "tooltip": tips,
+        },
+    }

@@ -1,8 +1,29 @@
-"""Recommend the precision of a run to ship: the fastest one within its parity budget."""
+"""Recommend the precision of a run to ship: the fastest one within its parity budget; not timed, the smallest."""
 
 from typing import Any
 
 from snaketune.core.precisions import backend_of
+
+
+def within_budget(precisions: list[str], parity: dict[str, Any]) -> list[str]:
+    """Return the precisions whose every conversion step is within its budget."""
+    failed = {step.removeprefix("onnx-fp32-") for step in parity["over_budget_hops"] + parity["without_budget"]}
+    # No export can be closer to the trained model than the form that it was exported from.
+    parent_failed = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
+    return [name for name in precisions if name not in failed and not parent_failed]
+
+
+def smallest_precision(precisions: list[str], parity: dict[str, Any], size: dict[str, float]) -> dict[str, Any]:
+    """Return the smallest precision within its parity budget, as ``recommend_precision`` returns the fastest.
+
+    Args:
+        size: bytes of each precision's files.
+    """
+    if not (kept := within_budget(precisions, parity)):
+        return {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
+    chosen = min(kept, key=lambda name: size[name])
+    why = "the smallest within its parity budget; its speed was not compared, as the experiment has no benchmark"
+    return {"precision": chosen, "reason": why, "warnings": []}
 
 
 def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -34,10 +55,7 @@ def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark
         for name in precisions
         if size[name] < size["fp32"] and rate[name] < rate["fp32"]
     ]
-    failed = {step.removeprefix("onnx-fp32-") for step in parity["over_budget_hops"] + parity["without_budget"]}
-    # No export can be closer to the trained model than the form that it was exported from.
-    parent_failed = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
-    kept = [name for name in precisions if name not in failed and not parent_failed]
+    kept = within_budget(precisions, parity)
     if not kept:
         return {"precision": None, "reason": "no precision is within its parity budget", "warnings": warnings}
     fastest = rates[backend_of(max(kept, key=lambda name: rate[name]))]

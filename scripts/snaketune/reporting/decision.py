@@ -1,0 +1,126 @@
+"""What the first screen says of a model and scenario: which technique, how sure, at what cost, what to ship."""
+
+from typing import Any
+
+from snaketune.core.precisions import backend_of
+from snaketune.core.tables import Row
+from snaketune.reporting.numbers import measured, mib
+from snaketune.reporting.result_table import NONE
+from snaketune.reporting.results import UNTUNED
+
+Rows = list[Row]
+
+
+def named(technique: str) -> str:
+    return "untuned" if technique == UNTUNED else technique
+
+
+def headline(comparison: Row) -> str:
+    if comparison["too_few"]:
+        return "Not decided"
+    return comparison["recommended"] or "No difference shown"
+
+
+def scope(comparison: Row) -> str:
+    """Return what the claim is about."""
+    seeds = comparison["seeds"]
+    if comparison["claim"] == "artifact":
+        return f"One seed ({seeds[0]}): a claim about the models in hand, on rows like the test rows. It can't tell which technique is better."
+    return f"Seeds {', '.join(map(str, seeds))}: a claim about techniques; training with other seeds counts as noise."
+
+
+def caveats(comparison: Row) -> list[str]:
+    """Return what a reader must know before relying on the recommendation, as sentences."""
+    if comparison["too_few"]:
+        return [f"{comparison['n']} test rows are too few: a verdict needs at least 20."]
+    found = [scope(comparison)]
+    if len(equals := comparison["equals"]) > 1:
+        found.append(f"Not told apart: {', '.join(equals)}.")
+    if worse := comparison["not_better_than_base"]:
+        found.append(f"Not shown to be better than the untuned model: {', '.join(worse)}.")
+    chosen = comparison["chosen_on_validation"]
+    same = chosen["technique"] == comparison["recommended"]
+    result = "better" if chosen["better_than_base"] else "not shown to be better"
+    found.append(
+        f"Chosen by validation loss, before any test row was seen: {chosen['technique']}"
+        + (", too." if same else f". On the test rows it is {result} than the untuned model.")
+    )
+    return found
+
+
+def would_decide(comparison: Row) -> list[str]:
+    """Return what would settle the open comparisons."""
+    found = []
+    for by, what in (("seeds", "More seeds"), ("rows", "Only more test rows")):
+        if pairs := comparison["undecided"][by]:
+            names = ", ".join(f"{named(a)} and {named(b)}" for a, b in pairs)
+            of_them = f" ({names})" if len(pairs) <= 10 else ""
+            several = "s" if len(pairs) > 1 else ""
+            found.append(f"{what} would decide {len(pairs)} comparison{several}{of_them}")
+    return found
+
+
+def shipped(technique: str, choices: list[Row], rows: Rows) -> Row | None:
+    """Return the export to ship of the first seed, with its figures beside those of its parent; None without exports.
+
+    Args:
+        choices: of each run, its technique, seed and the recommended precision.
+        rows: of the summary, those of this model and scenario.
+    """
+    chosen = next((one for one in choices if one["technique"] == technique), None)
+    if not chosen:
+        return None
+    of_run = [row for row in rows if row["technique"] == technique and row["seed"] == str(chosen["seed"])]
+    by_backend = {row["backend"]: row for row in of_run}
+    own = by_backend.get(backend_of(chosen["choice"]["precision"] or ""), NONE)
+    return {**chosen, "row": own, "parent": by_backend["torch"], "fp32": by_backend.get("onnx-fp32", NONE)}
+
+
+def decision(comparison: Row, techniques: Rows, choices: list[Row], rows: Rows) -> Row:
+    """Return the decision on one model and scenario in words and figures."""
+    name = comparison["recommended"]
+    best = next((row for row in techniques if row["technique"] == name), None)
+    ship = shipped(name or UNTUNED, choices, rows) if name else None
+    untuned = comparison["values"][UNTUNED]
+    return {
+        "headline": headline(comparison),
+        "decided": bool(name) and not comparison["too_few"],
+        "reason": comparison["reason"],
+        "caveats": caveats(comparison),
+        "would_decide": would_decide(comparison),
+        "best": best,
+        "untuned": untuned,
+        "ship": ship,
+        "figures": figures(comparison, best, ship) if best else [],
+    }
+
+
+def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]]:
+    """Return the recommended technique's figures: a name, the value and what belongs to it."""
+    gain = best["difference"]
+    several = len(comparison["seeds_of"][best["technique"]]) > 1
+    of = f"{measured(best['ci_low'])} to {measured(best['ci_high'])}, n = {comparison['n']}"
+    found = [
+        {"name": comparison["metric"], "value": measured(best["value"]), "note": of},
+        {
+            "name": "gain over untuned",
+            "value": measured(gain.value, True),
+            "note": f"{measured(gain.low, True)} to {measured(gain.high, True)}",
+        },
+        {"name": "peak memory", "value": f"{mib(best['peak_memory_bytes'])} MiB", "note": "of the largest rank"},
+        {
+            "name": "training time",
+            "value": "–" if best["seconds"] is None else f"{best['seconds']:,.0f} s",
+            "note": "mean over seeds" if several else f"on {best['world_size'] or '–'} rank(s)",
+        },
+    ]
+    kept = {"name": "kept weights", "value": f"{mib(best['artifact_bytes'])} MiB", "note": "adapter or model"}
+    if ship and ship["row"]:
+        row = ship["row"]
+        change = f"{comparison['metric']} {measured(row['value'])} after {measured(ship['parent']['value'])} in torch"
+        kept = {
+            "name": f"shipped as {ship['choice']['precision']}",
+            "value": f"{mib(row['artifact_bytes'])} MiB",
+            "note": change,
+        }
+    return [*found, kept]
