@@ -141,7 +141,7 @@ const explore = async (box, number) => {
   if (one("#cost")) await drawCost();
   for (const place of all("[data-plot]")) await draw(place, data.plots[place.dataset.plot]);
   for (const box of all("[data-answers]")) await explore(box, box.dataset.answers);
-  document.documentElement.dataset.ready = Math.round(performance.now());
+  document.documentElement.dataset.ready = "";
 })();
 const closed = [];
 addEventListener("beforeprint", () => all("details:not([open], .long)").forEach((part) => { closed.push(part); part.open = true; }));
