@@ -5,9 +5,16 @@ to quantized ONNX model is a target. `snakemake` makes them all; `snakemake --he
 `docs/` say the rest.
 """
 
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
+if not Path(workflow.snakefile).is_file():
+    raise WorkflowError(
+        f"{workflow.snakefile}: of such a source Snakemake keeps no scripts on disk: clone the repository, and give the path of its Snakefile"
+    )
 
 
 include: "rules/setup.smk"

@@ -15,10 +15,6 @@ from snakemake.logging import logger
 
 # Of a module, `workflow.basedir` is the directory of the Snakefile that uses it.
 ROOT = Path(workflow.snakefile).parents[1]
-if not (ROOT / "scripts").is_dir():
-    raise WorkflowError(
-        f"{workflow.snakefile}: Snakemake keeps no scripts of such a source on disk: clone the repository, and give the path of its Snakefile"
-    )
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from snaketune.core.errors import UserError
