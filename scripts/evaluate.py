@@ -141,7 +141,12 @@ def main() -> None:
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
     )
     parser.add_argument("--prefix", type=Path, nargs="?", help="trained keys and values that the model starts from")
-    parser.add_argument("--adapter", type=Path, nargs="?", help="exported adapter, if the model is a switchable base")
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        nargs="?",
+        help="exported adapter, if the model is a switchable base, or adapter_model.safetensors beside one for torch",
+    )
     arguments = parser.parse_args()
     recipe, model, directory = arguments.recipe, arguments.model, arguments.tokens_directory
     prove(model)

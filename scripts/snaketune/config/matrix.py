@@ -15,6 +15,7 @@ from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
 from snaketune.config.exported_bases import check_exported_bases
 from snaketune.config.model import Model
+from snaketune.config.peft_methods import UNMERGED
 from snaketune.config.scenario import Scenario
 from snaketune.config.technique import LINEAR_LAYERS, Hosted, Technique
 from snaketune.config.validation import validated
@@ -177,6 +178,12 @@ class Matrix:
                 raise UserError(
                     f"parity.budgets: there is no conversion step {step}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
                 )
+        for name, technique in self.techniques.items():
+            if technique.adapter and technique.ends == "adapter" and self.experiment.precisions:
+                method = technique.adapter.type
+                raise UserError(
+                    f"config/techniques/{name}.yaml: adapter.type: peft can't merge {method} ({UNMERGED[method]}), so it has no ONNX file: leave {name} out, or set `precisions: []`"
+                )
         for name, export in self.exports.items():
             if name in ("adapter", "fp32"):
                 raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
@@ -215,6 +222,9 @@ class Matrix:
             for name in self.techniques:
                 options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
                 targets = options.get("target_modules") or []
+                if isinstance(targets, str):
+                    # peft_methods.OTHER_TARGETS: no linear layers.
+                    continue
                 if extra := set(options.get("feedforward_modules", [])) - set(targets):
                     raise UserError(
                         f"config/techniques/{name}.yaml: adapter.options.feedforward_modules: {', '.join(sorted(extra))} must also be in target_modules, which are {', '.join(targets)} in {model_name}: list both"

@@ -2,9 +2,21 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
+from pydantic_core.core_schema import ValidationInfo
 
+from snaketune.config import peft_methods
 from snaketune.config.base import Share, Strict
+from snaketune.config.peft_methods import Ends
 from snaketune.core.precisions import exported
 
 # The linear layers of a block by transformers' model_type, in the order in which they compute.
@@ -114,6 +126,44 @@ class Prefix(Strict):
     options: PrefixOptions
 
 
+class Other(Strict):
+    """Any other method of peft, whose options are peft's own."""
+
+    type: str = Field(
+        description="peft's name of the method: docs/techniques.md lists all",
+        json_schema_extra={"not": {"enum": [*peft_methods.OWN.values()]}},
+    )
+    options: dict[str, Any] = Field(description="those of the method's configuration class in peft")
+
+    @field_validator("type")
+    @classmethod
+    def _can_be_trained(cls, name: str) -> str:
+        return peft_methods.check_name(name)
+
+    @field_validator("options")
+    @classmethod
+    def _known_to_peft(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if method := info.data.get("type"):
+            peft_methods.check_options(method, given)
+            TypeAdapter(Targets).validate_python(given.get("target_modules", ALL_LINEAR))
+        return given
+
+
+def _kind(adapter: Any) -> str:
+    name = adapter.get("type") if isinstance(adapter, dict) else getattr(adapter, "type", None)
+    return str(name) if name in peft_methods.OWN.values() else "other"
+
+
+Adapter = Annotated[
+    Annotated[Lora, Tag("lora")]
+    | Annotated[Ia3, Tag("ia3")]
+    | Annotated[Vera, Tag("vera")]
+    | Annotated[Prefix, Tag("prefix")]
+    | Annotated[Other, Tag("other")],
+    Discriminator(_kind),
+]
+
+
 class Engine(Strict):
     type: Literal["torch", "deepspeed"] = "torch"
     zero_stage: Literal[0, 1, 2, 3] = Field(
@@ -132,9 +182,7 @@ class Technique(Strict):
     """One point on the three axes adapter, base precision and engine."""
 
     description: str
-    adapter: Annotated[Lora | Ia3 | Vera | Prefix, Field(discriminator="type")] | None = Field(
-        None, description="none trains all weights"
-    )
+    adapter: Adapter | None = Field(None, description="none trains all weights")
     base_precision: str = Field(
         "fp32",
         pattern=r"^(fp32|bf16|fp16|int8|nf4|export:[\w-]+)$",
@@ -193,15 +241,20 @@ class Technique(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> "Technique":
-        base, prefix, deepspeed = self.base_precision, isinstance(self.adapter, Prefix), self.engine.type == "deepspeed"
+        base, prefix, deepspeed = self.base_precision, self.ends == "prefix", self.engine.type == "deepspeed"
+        other = self.adapter.type if isinstance(self.adapter, Other) else None
         pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
         if base != "fp32" and self.adapter is None:
             raise ValueError(
                 f"base_precision {base} can't be trained without an adapter: all weights are trained in fp32, and training.compute_precision says in what they are multiplied"
             )
-        if base != "fp32" and prefix:
+        if base != "fp32" and not self.merges:
             raise ValueError(
-                f"a prefix needs its fp32 base at inference, so it can't be trained on base_precision {base}"
+                f"{'a prefix' if prefix else other} needs its fp32 base at inference, so it can't be trained on base_precision {base}"
+            )
+        if other and (base not in ("fp32", "bf16", "fp16") or deepspeed):
+            raise ValueError(
+                f"{other} can be trained on floats by engine.type: torch only: lora, ia3 and vera also on a quantized base and with DeepSpeed"
             )
         if base != "fp32" and pissa and not self.export:
             raise ValueError(f"init_lora_weights: pissa changes the base's weights, which {base} can't hold: use fp32")
@@ -238,6 +291,8 @@ class Technique(Strict):
             KeyError: nothing says which they are.
         """
         found = self.model_dump(exclude={"description"})
+        if isinstance(self.adapter, Other):
+            found["adapter"]["options"] = peft_methods.with_defaults(self.adapter.type, self.adapter.options)
         options = found["adapter"]["options"] if found["adapter"] else {}
         chosen = options.get("target_modules")
         chosen = LINEAR_LAYERS if chosen == ALL_LINEAR else chosen
@@ -251,9 +306,14 @@ class Technique(Strict):
         return exported(self.base_precision)
 
     @property
+    def ends(self) -> Ends:
+        """Return what training ends in."""
+        return peft_methods.ends(self.adapter.type) if self.adapter else "merged"
+
+    @property
     def merges(self) -> bool:
-        """Return True if training ends in one plain model; a prefix can't be merged into its base."""
-        return not isinstance(self.adapter, Prefix)
+        """Return True if training ends in one plain model."""
+        return self.ends == "merged"
 
 
 class Hosted(Protocol):

@@ -77,6 +77,7 @@ def _folders(recipe: dict[str, Any]) -> Iterator[Folder]:
 def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, technique: str, seed: int) -> Iterator[Folder]:
     run, precisions = paths.run_path(model, scenario, technique, seed), recipe["precisions"][technique]
     adapted, prefixed = technique in recipe["with_adapter"], technique in recipe["prefixed"]
+    unmerged = technique in recipe.get("unmerged", ())
     if technique != "base":
         kept, names = ("adapter", layout.ADAPTER_FILES) if adapted else ("model", layout.MODEL_FILES[:3])
         yield Folder(run, tuple(f"{kept}/{name}" for name in names), ("train.jsonl", "resources.json"))
@@ -87,11 +88,11 @@ def _folders_of_a_run(recipe: dict[str, Any], model: str, scenario: str, techniq
     for backend in ("torch", *map(backend_of, precisions)):
         ends = ("json", "predictions.jsonl", "logits.safetensors")
         yield Folder(f"{run}/evaluation", alone=tuple(f"{backend}.{end}" for end in ends))
-    if adapted:
+    if adapted and not unmerged:
         yield Folder(f"{run}/evaluation", alone=("adapter.logits.safetensors",))
     if prefixed:
         yield Folder(f"{run}/prefix", (layout.PREFIX_FILE,))
-    elif technique != "base":
+    elif technique != "base" and not unmerged:
         yield Folder(f"{run}/merged", layout.MODEL_FILES, temporary=True)
     shipped = recipe.get("shipped", {}).get(technique)
     for name in precisions:

@@ -4,6 +4,7 @@ from functools import cached_property
 from itertools import product
 
 from snaketune.config.matrix import Matrix
+from snaketune.config.technique import Ia3, Lora, Vera
 from snaketune.core.paths import Cell
 
 
@@ -24,12 +25,17 @@ class Cells(Matrix):
     @cached_property
     def prefixed(self) -> list[str]:
         """Techniques whose prefix can't be merged: their runs end with the base, started from it."""
-        return [name for name, technique in self.techniques.items() if not technique.merges]
+        return [name for name, technique in self.techniques.items() if technique.ends == "prefix"]
+
+    @cached_property
+    def unmerged(self) -> list[str]:
+        """Techniques whose runs end with the adapter beside the base."""
+        return [name for name, technique in self.techniques.items() if technique.ends == "adapter"]
 
     @cached_property
     def merged(self) -> list[str]:
         """Techniques whose runs end with one merged model, and the untuned model's."""
-        return ["base", *(name for name in self.techniques if name not in self.prefixed)]
+        return ["base", *(name for name, technique in self.techniques.items() if technique.merges)]
 
     @cached_property
     def with_adapter(self) -> list[str]:
@@ -52,16 +58,14 @@ class Cells(Matrix):
 
     @cached_property
     def switched(self) -> list[str]:
-        """Techniques whose adapter can be switched at run time.
+        """Techniques whose adapter can be switched at run time: those with low-rank factors or scales of a layer's ends.
 
-        A quantized base has other weights, a prefix adds keys and values instead of changing layers,
-        and an adapter that keeps only the seed of its projections can't be exported.
+        A quantized base has other weights, and an adapter that keeps only the seed of its projections can't be exported.
         """
         return [
             name
             for name, technique in self.techniques.items()
-            if technique.adapter
-            and technique.merges
+            if isinstance(technique.adapter, Lora | Ia3 | Vera)
             and technique.base_precision == "fp32"
             and getattr(technique.adapter.options, "save_projection", True)
         ]

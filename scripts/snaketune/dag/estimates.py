@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.config.peft_methods import OWN
 from snaketune.dag.shape import Shape
 from snaketune.training import params
 from snaketune.training.params import BUCKET_ELEMENTS, HALF, LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
@@ -50,8 +51,25 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
         return shape.layers * sum(pair[0] if pair in fed else pair[1] for pair in found)
     if kind == "vera":
         return shape.layers * sum(options["r"] + outputs for _, outputs in found)
+    if kind != "lora":
+        return _most_parameters(shape, adapter)
     dora = bool(options.get("use_dora"))
     return shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
+
+
+def _most_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
+    """Return a bound for the other methods of peft: two pairs of factors of its rank, or of 32, for each layer that it changes.
+
+    OSF (arXiv 2504.07097) trains half of each layer's singular vectors; P-tuning makes embeddings by a network, at most an LSTM.
+    """
+    options, hidden = adapter["options"], shape.hidden
+    rank, half = max(32, options.get("r") or 0), adapter["type"] == "osf"
+    factors = sum(i + o + (i * o if half else 2 * rank * (i + o)) for i, o in targets(shape, adapter))
+    rows = options.get("num_virtual_tokens", 0) + len(options.get("token_indices", ()))
+    lstm = options.get("encoder_reparameterization_type") == "LSTM"
+    network = (48 if lstm else 4) * max(hidden, options.get("encoder_hidden_size") or 0) ** 2
+    made = network if adapter["type"] == "p_tuning" else 0
+    return int(shape.layers * (factors + 4 * hidden) + (rows + 1) * hidden + made)
 
 
 def _in_16_bits(recipe: dict[str, Any]) -> bool:
@@ -81,6 +99,10 @@ def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
             per_token += outputs
         elif kind == "prefix":
             per_token += options["num_virtual_tokens"] * (1 + 2 * q / longest)
+        elif kind not in OWN.values():
+            # Embeddings, or what a method makes of the weights of each layer before it multiplies.
+            per_token += options.get("num_virtual_tokens", 0) + 2 * sum(map(sum, found))
+            per_block += 3 * sum(inputs * outputs for inputs, outputs in found)
         elif options.get("use_dora"):
             free = params.ACTIVATED + params.ATTENDED * (base == "fp32" and not _in_16_bits(recipe))
             kept = sum(pair[1] for pair in targets(shape, adapter, free))

@@ -8,6 +8,7 @@ from snakemake.io import ancient
 from snaketune.config.corpora import DOCUMENTATION
 from snaketune.core.layout import (
     ADAPTER_FILE,
+    ADAPTER_FILES,
     GENAI_FILES,
     INPUTS_FILE,
     MODEL_FILES,
@@ -41,19 +42,28 @@ class Inputs:
         return list(map(str, model_files(Path(model.path)))) if model.path else []
 
     def evaluated_model(self, wildcards: Any) -> dict[str, Any]:
-        """Return a merged model; or, as a prefix can't be merged, the base that starts from it."""
+        """Return a merged model; or the base, with the prefix that it starts from or the adapter beside it."""
+        prefix, adapter, directory = [], [], BASE
         if wildcards.technique in self.matrix.prefixed:
-            directory, prefix = BASE, [f"{RUN}/prefix/{PREFIX_FILE}"]
-            manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
+            prefix, manifests = (
+                [f"{RUN}/prefix/{PREFIX_FILE}"],
+                [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"],
+            )
+        elif wildcards.technique in self.matrix.unmerged:
+            adapter, manifests = (
+                files_in(f"{RUN}/adapter", ADAPTER_FILES),
+                [f"{BASE}/manifest.json", f"{RUN}/manifest.json"],
+            )
         else:
-            directory, prefix = self.weights(wildcards), []
+            directory = self.weights(wildcards)
             manifests = [f"{directory}/manifest.json"]
         return {
             "manifests": manifests,
             "model": ancient(f"{directory}/{MODEL_FILES[0]}"),
             "files": ancient(files_in(directory, MODEL_FILES[1:])),
             "prefix": ancient(prefix),
-            "adapter": [],
+            "adapter": ancient(adapter[:1]),
+            "adapter_config": ancient(adapter[1:]),
         }
 
     def _shipped(self, kind: str, wildcards: Any) -> str:

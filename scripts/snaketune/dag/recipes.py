@@ -67,6 +67,7 @@ class Recipes(Cells):
             "corpus": documented or bool(self.built),
             "built": self.built,
             "prefixed": self.prefixed,
+            **({"unmerged": self.unmerged} if self.unmerged else {}),
             "with_adapter": self.with_adapter,
             "pairs": self.pairs,
             "property_runs": self.property_runs,

@@ -25,14 +25,14 @@ def load(
 ) -> Backend:
     """Load a genai package, another .onnx file, or else weights for torch; only the chosen runtime is imported.
 
-    ``adapter`` is an exported one that a switchable base runs with.
+    ``adapter`` is an exported one that a switchable base runs with, or one that peft saved, for torch.
 
     ``device`` (auto, cpu or cuda) and ``precision`` (fp32, bf16 or fp16) are torch's.
 
     Raises:
         UserError: ``device`` is cuda and torch sees no GPU, or the chosen runtime can't run the model.
     """
-    if adapter:
+    if adapter and model.suffix == ".onnx":
         from snaketune.inference.adapter_backend import adapter_backend
 
         switched = adapter_backend(model, threads)
@@ -63,4 +63,9 @@ def load(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded: torch.nn.Module = load_base(model.parent, precision)
+    if adapter:
+        from peft import PeftModel
+
+        manifest.prove(adapter.parents[1] / "manifest.json")
+        loaded = PeftModel.from_pretrained(loaded, adapter.parent)
     return TorchBackend(loaded.to(device), prefix)

@@ -29,9 +29,23 @@ def check_targets(model: PreTrainedModel, adapter: AdapterParams) -> None:
         )
 
 
+def start_of(model: PeftModel, rows: int) -> Any:
+    """Return the cache that rows start from: trained keys and values, or those that the base computes of trained embeddings."""
+    found: Any = model.get_prompt(1 if model.active_peft_config.peft_type != PeftType.PREFIX_TUNING else rows)
+    if isinstance(found, torch.Tensor):
+        # Neither the attention that knows of rows in a sequence, nor a loss that waits for the decoder's output.
+        causal: Any = model.base_model
+        attention, causal.config._attn_implementation = causal.config._attn_implementation, "sdpa"
+        found = causal.base_model.forward(inputs_embeds=found, use_cache=True).past_key_values
+        causal.config._attn_implementation = attention
+        found.batch_repeat_interleave(rows)
+    return found
+
+
 class PrefixModel(PeftModelForCausalLM):
     """Base model that starts from trained keys and values (prefix tuning, arXiv 2101.00190).
 
+    Trained embeddings (prompt tuning, arXiv 2104.08691; P-tuning, arXiv 2103.10385) become such in each forward pass.
     peft's own forward drops ``position_ids``, so the distance between a left-padded row and the
     prefix would grow with the row's padding.
     """
@@ -51,20 +65,22 @@ class PrefixModel(PeftModelForCausalLM):
             input_ids=input_ids,
             position_ids=position_ids + virtual,
             attention_mask=attention_mask,
-            past_key_values=self.get_prompt(len(input_ids)),
+            past_key_values=start_of(self, len(input_ids)),
             **inputs,
         )
 
 
 def attach(model: PreTrainedModel, adapter: AdapterParams) -> Any:
-    """Return the model with a new, untrained adapter."""
+    """Return the model with a new, untrained adapter; a UserError if peft doesn't take its options, or not with this model."""
     check_targets(model, adapter)
-    prefix = adapter["type"] == "prefix"
-    kind = PeftType.PREFIX_TUNING if prefix else PeftType(adapter["type"].upper())
-    config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type="CAUSAL_LM", **adapter["options"])
-    if prefix:
-        return PrefixModel(model, config)
-    attached = get_peft_model(model, config)
+    kind = PeftType("PREFIX_TUNING" if adapter["type"] == "prefix" else adapter["type"].upper())
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type="CAUSAL_LM", **adapter["options"])
+        if config.is_prompt_learning:
+            return PrefixModel(model, config)
+        attached = get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"adapter.options: peft's {adapter['type']} doesn't fit this model: {error}") from error
     if adapter["options"].get("init_lora_weights") == "pissa":
         _fix_signs(attached)
     lighten(attached)
@@ -114,8 +130,11 @@ def save_adapter(model: PeftModel, weights: dict[str, Any], taken: dict[str, tor
         configuration["r"] *= 2
         configuration["lora_alpha"] *= 2**0.5 if configuration["use_rslora"] else 2
         configuration["init_lora_weights"] = True
-    # peft keeps lists as sets, whose order differs between processes.
-    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in configuration.items()}
+    # peft keeps lists of names as sets, whose order differs between processes.
+    ordered = {
+        key: sorted(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+        for key, value in configuration.items()
+    }
     files.write_json(directory / "adapter_config.json", ordered)
 
 
@@ -146,5 +165,5 @@ def merge(base: Path, precision: str, adapter: Path) -> PreTrainedModel:
 def prefix_of(model: PeftModel) -> list[Layer]:
     """Return keys and values of a trained prefix for each layer, each fp32 of shape (heads, virtual tokens, head size)."""
     with torch.no_grad():
-        cache: Any = model.get_prompt(1)
+        cache = start_of(model, 1)
     return [(one.keys[0].float().numpy().copy(), one.values[0].float().numpy().copy()) for one in cache.layers]

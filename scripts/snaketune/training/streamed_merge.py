@@ -21,6 +21,7 @@ from torch.nn import Module, ModuleList, Parameter
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
+from snaketune.core.files import read_json
 from snaketune.training.adapters import load_adapter, merge
 from snaketune.training.base_model import dtype_of, load_base
 
@@ -48,8 +49,11 @@ def is_quantized(precision: str) -> bool:
 def is_streamable(base: Path, adapter: Path) -> bool:
     """Return True if transformers takes each weight of the base's file as it is, under its own name, and ties only equal ones.
 
-    False too if the adapter changes the embedding table or the head, of which peft saves a copy with it.
+    False too if the adapter changes the embedding table or the head, of which peft saves a copy with it, or more of a
+    model than the layers of LoRA, (IA)³ and VeRA: other methods may read base weights when they are loaded.
     """
+    if read_json(adapter / "adapter_config.json")["peft_type"] not in ("LORA", "IA3", "VERA", "PREFIX_TUNING"):
+        return False
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as tensors:
         if any(layer in name for name in tensors.keys() for layer in EMBEDDING_LAYER_NAMES):  # noqa: SIM118
             return False

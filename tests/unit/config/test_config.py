@@ -34,6 +34,10 @@ GGUF = {"model_type": "llama", "gguf": {"file": "no.gguf"}}
 LLAMA = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"]
 
 
+def peft(method: str, **options: Any) -> dict[str, Any]:
+    return TECHNIQUE | {"adapter": {"type": method, "options": options}}
+
+
 def mixed(*files: dict[str, Any]) -> dict[str, Any]:
     return SCENARIO | {"source": {"path": list(files)}}
 
@@ -103,7 +107,27 @@ def test_the_schemas_are_those_of_the_typed_models() -> None:
         ("technique", TECHNIQUE | {"base_precision": "export:int4"}, ["can't be trained without an adapter"]),
         ("technique", TECHNIQUE | {"learning_rate": {"phi3-1m": 0.1}}, ["learning_rate needs the key `default`"]),
         ("technique", TECHNIQUE | {"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
-        ("technique", TECHNIQUE | {"adapter": {"type": "lorra"}}, ["adapter", "'lorra'", "'lora', 'ia3'"]),
+        (
+            "technique",
+            peft("lorra"),
+            ["adapter.other.type: peft has no such method; did you mean lora? (found 'lorra')"],
+        ),
+        ("technique", peft("poly"), ["adapter.other.type: poly can't be trained here: it needs a task id"]),
+        (
+            "technique",
+            peft("loha", alpa=8),
+            ["adapter.other.options: alpa: unknown option of loha; did you mean alpha?"],
+        ),
+        ("technique", peft("loha", r="8"), ["options: r: should be a valid integer (found '8')"]),
+        ("technique", peft("miss", init_weights="cat"), ["valid boolean, or should be 'bat' or 'mini' (found 'cat')"]),
+        ("technique", peft("ln_tuning", target_modules=["o_proj"]), ["ln_tuning; it chooses its own layers: leave it"]),
+        ("technique", peft("p_tuning"), ["adapter.other.options: num_virtual_tokens: missing"]),
+        (
+            "technique",
+            peft("hira") | {"base_precision": "nf4"},
+            ["hira can be trained on floats by engine.type: torch only"],
+        ),
+        ("technique", peft("beft") | {"base_precision": "bf16"}, ["beft needs its fp32 base at inference"]),
         (
             "technique",
             TECHNIQUE | {"adapter": {"type": "lora", "options": {"target_modules": ["o_proj"], "rank": 8}}},
@@ -303,6 +327,14 @@ def test_what_only_linux_can_train_is_left_out_elsewhere_with_one_sentence(monke
             r"match no module of mine.*it has query, value",
         ),
         ({"models/mine": local("quantized")}, r"config/models/mine\.yaml: path: .*quantized: .* quantized \(gptq\)"),
+        (
+            {"techniques/mine": peft("hira", target_modules=LLAMA)},
+            r"mine\.yaml: .*: q_proj, .* match no module of phi3",
+        ),
+        (
+            {"techniques/mine": peft("beft")},
+            r"mine\.yaml: adapter\.type: peft can't merge beft .* has no ONNX file: leave mine out, or set `precisions",
+        ),
         ({"models/mine": local("none")}, r"config/models/mine\.yaml: path: models/none/config\.json: no such file"),
         ({"models/mine": local("a{b}")}, r"config/models/mine\.yaml: path: models/a{b}.*: Snakemake takes braces"),
         ({"models/mine": MODEL | GGUF}, r"models/mine\.yaml: gguf\.file: no\.gguf: no such file"),

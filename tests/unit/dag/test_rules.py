@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from snaketune.core import contract, errors, gpus
 from snaketune.core.errors import UserError
 from snaketune.core.file_digests import lock_digest
 from snaketune.core.files import read_yaml, sha256
-from snaketune.dag import process
+from snaketune.dag import patterns, process
+from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
 from snaketune.dag.resources import SNAKEMAKES, JobResources, longer, rising
@@ -56,6 +58,22 @@ def test_temporary_files_are_recorded_by_their_manifests_and_asked_for_by_nobody
     assert left
     assert all(Path(name).parent.as_posix().endswith(contract.TEMPORARY) for name in left)
     assert {name for name in left if name.endswith("manifest.json")} <= set(contract.recorded(recipe))
+
+
+def test_a_run_that_can_not_be_merged_ends_with_its_adapter_beside_the_base(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    technique = {"description": "BEFT", "adapter": {"type": "beft", "options": {}}, "learning_rate": 1e-3}
+    (tmp_path / "config/techniques/mine.yaml").write_text(json.dumps(technique))
+    found = Recipes(CONFIG | {"techniques": ["lora", "mine"], "precisions": []}, tmp_path)
+    assert (found.merged, found.prefixed, found.switched) == (["base", "lora"], [], ["lora"])
+    run = "runs/phi3-1m/classification/mine/seed-1"
+    made = {name.removeprefix(f"{run}/") for name in contract.every_file(found.record_recipe(), True) if run in name}
+    evaluated = {f"evaluation/torch.{end}" for end in ("json", "predictions.jsonl", "logits.safetensors")}
+    trained = {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "train.jsonl", "resources.json"}
+    assert made == evaluated | trained | {"manifest.json", "provenance.json"}
+    read = Inputs(found).evaluated_model(cell("mine"))
+    assert read["manifests"] == [f"{patterns.BASE}/manifest.json", f"{patterns.RUN}/manifest.json"]
+    assert read["adapter"] == [f"{patterns.RUN}/adapter/adapter_model.safetensors"]
 
 
 def test_targets_leave_out_what_an_experiment_has_not() -> None:

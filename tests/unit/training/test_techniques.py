@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
 from support.measurements import run_script
 from support.merges import assert_merged_alike
-from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of, rows_to_learn, write_inputs
+from support.trained import ROWS, Trained, logits
+from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of, write_inputs
 
 import train
 from snaketune.config.matrix import technique_model
@@ -26,23 +26,19 @@ from snaketune.inference.decoding import answer_nll, generate, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
-from snaketune.training.adapters import attach, load_adapter, merge, prefix_of, taken_from_base
+from snaketune.training.adapters import attach, load_adapter, merge, prefix_of
 from snaketune.training.base_model import load_base
-from snaketune.training.batches import collate, plan_batches
-from snaketune.training.checkpoints import Checkpoints
+from snaketune.training.batches import collate
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import model_state_bytes
 from snaketune.training.prefix import read_prefix, write_prefix
-from snaketune.training.schedule import Plan
 
 ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FROZEN = ["lora", "lora-int4", "qlora", "dora", "qdora", "peft-ia3", "peft-vera", "peft-prefix"]
-ROWS = rows_to_learn(64, 1)
 
 
 @pytest.fixture(scope="module")
@@ -58,43 +54,6 @@ def technique(name: str, **options: Any) -> dict[str, Any]:
     content.get("adapter", {}).get("options", {}).update(options)
     recipe: dict[str, Any] = validated(Technique, content, name).recipe("phi3")
     return recipe | {"learning_rate": recipe["learning_rate"]["tiny-phi3"]}
-
-
-class Trained:
-    """A technique trained for a few steps as train.py does, with what it saved."""
-
-    def __init__(self, base: Path, out: Path, recipe: dict[str, Any], steps: int | None = None):
-        accelerator = Accelerator(cpu=True)
-        torch.manual_seed(1)
-        self.recipe, self.out = recipe, out
-        model = attach(load_base(base, recipe["base_precision"]), recipe["adapter"])
-        self.taken = taken_from_base(model, recipe["adapter"])
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-        self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
-        plan = Plan(plan_batches(ROWS, 16, 4, 1)[:steps], 16, recipe["learning_rate"], 0.05, 1.0, 5)
-        checkpoints = Checkpoints(accelerator, out / "work", "key", whole=False)
-        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run")
-        self.save = lambda: train.save(accelerator, self.model, recipe, self.taken, out)
-
-    def run(self) -> "Trained":
-        self.fit.run()
-        self.save()
-        self.model.eval()
-        return self
-
-    def logits(self) -> np.ndarray:
-        with torch.no_grad():
-            found = [self.model(input_ids=ids, position_ids=p) for ids, p in map(as_inputs, ROWS.ids[:8])]
-        return np.concatenate([one.logits[0].numpy() for one in found])
-
-
-def as_inputs(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(ids.astype(np.int64))[None], torch.arange(len(ids))[None]
-
-
-def logits(model: Any, prefix: Path | None = None) -> np.ndarray:
-    backend = TorchBackend(model, prefix)
-    return np.concatenate([backend.forward(ids[None].astype(np.int64), None, len(ids))[0][0] for ids in ROWS.ids[:8]])
 
 
 @pytest.fixture(scope="module")
