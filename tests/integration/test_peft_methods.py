@@ -18,7 +18,7 @@ from snaketune.config import peft_methods
 from snaketune.config.peft_methods import EMBEDDED, OWN, REFUSED, UNMERGED, ends
 from snaketune.config.technique import Technique
 from snaketune.core import manifest
-from snaketune.core.files import read_json
+from snaketune.core.files import read_json, read_yaml
 from snaketune.core.layout import MODEL_FILES, PREFIX_FILE
 from snaketune.dag import estimates
 from snaketune.dag.shape import Shape
@@ -38,6 +38,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "waveft": {"n_frequency": 50}, **{name: {"num_virtual_tokens": 4} for name in EMBEDDED},
 }  # fmt: skip
 RATES: dict[str, float] = {}
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "config/techniques").glob("*.yaml"))
 METHODS = sorted(peft_methods.methods().keys() - OWN.keys() - REFUSED.keys())
 
 
@@ -101,6 +103,29 @@ def test_the_methods_and_their_options_are_those_of_peft() -> None:
     for name in METHODS:
         apart = peft_methods.SET | {"target_modules"}
         assert {one.name for one in fields(mapping[name])} - apart == peft_methods.options(name).keys() - apart
+
+
+COMMON = {
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias", "fan_in_fan_out", "init_weights",
+}  # fmt: skip
+
+
+def test_the_documentation_lists_all_methods_and_why_some_are_refused() -> None:
+    said = {"merged": "a merged model", "prefix": "a prefix", "adapter": "the adapter"}
+    presets = {
+        content["adapter"]["type"]: path.stem
+        for path in FILES
+        if "type" in ((content := read_yaml(path)).get("adapter") or {})
+    }
+    lines = ["| type | a run ends in | file | options |", "|---|---|---|---|"]
+    for name in METHODS:
+        options = ", ".join(f"`{one}`" for one in peft_methods.options(name) if one not in COMMON)
+        lines.append(
+            f"| `{name}` | {said[ends(name)]} | {f'`{presets[name]}`' if name in presets else '–'} | {options or '–'} |"
+        )
+    lines += ["", "| not trained | why |", "|---|---|", *(f"| `{name}` | {why} |" for name, why in REFUSED.items())]
+    told = "\n".join(lines)
+    assert (ROOT / "docs/techniques.md").read_text().endswith(f"\n{told}\n"), told
 
 
 @pytest.mark.filterwarnings("ignore")

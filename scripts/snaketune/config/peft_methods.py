@@ -29,11 +29,14 @@ REFUSED = {
 # Their trained embeddings stand before each text: what the base makes of them is the prefix that a run starts from.
 EMBEDDED = ("prompt_tuning", "p_tuning")
 UNMERGED = {"beft": "it trains biases of layers that have none"}
-# What snaketune sets, or what has a meaning only where something else than rows is given. ASA is AdaLoRA's schedule.
+# What snaketune sets, or doesn't allow: ASA is AdaLoRA's schedule, whole modules beside an adapter may be tied, and answers
+# aren't drawn.
 SET = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "num_attention_heads", "num_layers",
-    "num_transformer_submodules", "peft_type", "peft_version", "prompt_tuning_init_text", "revision", "task_type", "token_dim",
-    "tokenizer_kwargs", "tokenizer_name_or_path", "use_asa",
+    "asa_importance_beta", "asa_schedule_exponent", "asa_target_subspaces", "asa_uncertainty_beta", "auto_mapping",
+    "base_model_name_or_path", "final_warmup", "generator_seed", "inference_mode", "init_warmup", "mask_interval",
+    "modules_to_save", "num_attention_heads", "num_layers", "num_transformer_submodules", "peft_type", "peft_version",
+    "prompt_tuning_init_text", "revision", "sample_at_inference", "task_type", "token_dim", "tokenizer_kwargs",
+    "tokenizer_name_or_path", "use_asa",
 }  # fmt: skip
 NEEDED = {"num_virtual_tokens", "token_indices"}
 # Instead of linear layers: a regular expression of the modules' names, or what peft itself takes.
