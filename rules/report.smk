@@ -17,7 +17,7 @@ rule summarize:
         exports=targets.exports("manifest.json"),
         hosted=targets.hosted(),
     output:
-        summary=SUMMARY[0],
+        summary=report(SUMMARY[0], caption="../report/captions/summary.rst", category="Results"),
         comparisons=SUMMARY[1],
         metrics=SUMMARY[2],
     log:
@@ -59,7 +59,7 @@ rule write_report:
         manifests=targets.manifests(),
         pretraining=expand(f"{MODEL}/pretraining.json", model=MATRIX.built),
     output:
-        report=REPORT,
+        report=report(REPORT, caption="../report/captions/page.rst", category="Results"),
     log:
         "logs/write_report.log",
     benchmark:
@@ -91,7 +91,7 @@ rule write_plots:
         summary=SUMMARY[0],
         curves=targets.trained("train.jsonl"),
     output:
-        loss=PLOTS[0],
+        loss=report(PLOTS[0], caption="../report/captions/loss.rst", category="Results"),
         quality=PLOTS[1],
     log:
         "logs/write_plots.log",

@@ -67,7 +67,7 @@ const drawCost = () => {
   const number = one("#scenario")?.value ?? "1", cost = chosen("cost"), spec = structuredClone(data.plots[`cost-${number}`]);
   const rows = spec.layer.at(-1).data.values.map((row) => row[cost]).filter((found) => found != null);
   const wide = Math.min(...rows) > 0 && Math.max(...rows) > 20 * Math.min(...rows);
-  const x = { field: cost, type: "quantitative", title: data.costs[cost], scale: { zero: false, padding: 36, ...(wide ? { type: "log" } : {}) }, axis: { format: ",~r" } };
+  const x = { field: cost, type: "quantitative", title: data.costs[cost], scale: { padding: 50, ...(wide ? { type: "log" } : { zero: false }) }, axis: { format: ",~r" } };
   for (const layer of spec.layer) if (layer.encoding.x && !("value" in layer.encoding.x)) layer.encoding.x = x;
   all("[data-card]").forEach((card) => card.toggleAttribute("data-off", card.dataset.card !== number));
   return draw(one("#cost"), spec);

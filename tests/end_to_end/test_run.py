@@ -111,6 +111,12 @@ def test_the_report_stands_alone(finished: Workspace) -> None:
         assert f"<td>{technique}</td>" in page
 
 
+def test_snakemakes_own_report_has_the_page_and_the_tables(finished: Workspace, tmp_path: Path) -> None:
+    finished.run("--report", str(tmp_path / "own.html"))
+    text = (tmp_path / "own.html").read_text()
+    assert [name for name in ("report.html", "summary.csv", "loss.csv") if name not in text] == []
+
+
 def train(workspace: Workspace, out: Path, *more: object, **changes: Any) -> subprocess.CompletedProcess[str]:
     """Call train.py by hand, with the recipe that the finished run of LoRA recorded."""
     recipe = {**read_json(run_of(workspace) / "manifest.json")["recipe"], **changes}

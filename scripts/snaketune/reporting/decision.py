@@ -100,10 +100,15 @@ def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]
     gain = best["difference"]
     several = len(comparison["seeds_of"][best["technique"]]) > 1
     of = f"{measured(best['ci_low'])} to {measured(best['ci_high'])}, n = {comparison['n']}"
+    ranks = best["world_size"]
     found = [
-        {"name": comparison["metric"], "value": measured(best["value"]), "note": of},
         {
-            "name": "gain over untuned",
+            "name": comparison["metric"] + ("" if comparison["higher_is_better"] else ", lower is better"),
+            "value": measured(best["value"]),
+            "note": of,
+        },
+        {
+            "name": "difference from untuned",
             "value": measured(gain.value, True),
             "note": f"{measured(gain.low, True)} to {measured(gain.high, True)}",
         },
@@ -111,13 +116,13 @@ def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]
         {
             "name": "training time",
             "value": "–" if best["seconds"] is None else f"{best['seconds']:,.0f} s",
-            "note": "mean over seeds" if several else f"on {best['world_size'] or '–'} rank(s)",
+            "note": "mean over seeds" if several else f"on {ranks} rank{'s' if ranks > 1 else ''}" if ranks else "",
         },
     ]
     kept = {"name": "kept weights", "value": f"{mib(best['artifact_bytes'])} MiB", "note": "adapter or model"}
     if ship and ship["row"]:
         row = ship["row"]
-        change = f"{comparison['metric']} {measured(row['value'])} after {measured(ship['parent']['value'])} in torch"
+        change = f"{comparison['metric']} {measured(row['value'])}, {measured(ship['parent']['value'])} before"
         kept = {
             "name": f"shipped as {ship['choice']['precision']}",
             "value": f"{mib(row['artifact_bytes'])} MiB",

@@ -36,7 +36,7 @@ def _coloured(found: Rows, legend: bool = True) -> Spec:
 
 def _scale(metric: str) -> Spec:
     """Return the scale of a metric: of perplexities, ratios matter and not differences."""
-    return {"type": "log" if metric == "perplexity" else "linear", "zero": False, "nice": True}
+    return {"type": "log", "nice": True} if metric == "perplexity" else {"zero": False, "nice": True}
 
 
 def cost_rows(found: Rows, value: Any) -> Rows:
@@ -120,9 +120,9 @@ def differences(found: Rows, metric: str, higher: bool) -> Spec:
         for row in found
         for gain in [row["difference"]]
     ]
-    better = "right of 0 is better" if higher else "left of 0 is better"
+    better = f"{'right' if higher else 'left'} of 0 is better"
     y = {"field": "technique", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
-    x = {"type": "quantitative", "title": f"difference in {metric} from the untuned model ({better})"}
+    x = {"type": "quantitative", "title": f"difference in {metric} from untuned ({better})"}
     told = [{"field": name, "type": "quantitative", "format": "+.4~r"} for name in ("value", "low", "high")]
     shared = {
         "y": y,
@@ -189,7 +189,7 @@ def loss_curves(found: Rows) -> Spec:
                 "field": "loss",
                 "type": "quantitative",
                 "title": "loss per completion token (nats)",
-                "scale": {"type": "log", "zero": False, "nice": False},
+                "scale": {"type": "log", "nice": False},
                 "axis": {"format": ".2~r", "tickCount": 6},
             },
             "color": _coloured(found),

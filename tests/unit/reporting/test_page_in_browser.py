@@ -31,6 +31,7 @@ def browser() -> Iterator[Browser]:
 def drawn(browser: Browser, results: Path, asked: list[str]) -> tuple[Page, float]:
     """The page with all its plots, and its CPU seconds; ``asked`` gets what it asks for and which errors it raises."""
     shown = browser.new_page()
+    shown.set_default_timeout(120_000)
     measures = shown.context.new_cdp_session(shown)
     measures.send("Performance.enable", {"timeDomain": "threadTicks"})
     shown.on("pageerror", lambda error: asked.append(str(error)))
@@ -56,6 +57,7 @@ def test_every_plot_is_drawn_and_the_first_follows_the_choice(opened: Page) -> N
         opened.get_by_text(axis).first.wait_for()
     opened.locator("#scenario").select_option(index=1)
     opened.locator("#cost").get_by_text("perplexity").wait_for()
+    assert opened.locator(".card:visible").get_attribute("aria-label") == "domain with tiny"
 
 
 def test_a_table_is_sorted_by_the_keyboard(opened: Page) -> None:
