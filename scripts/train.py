@@ -39,6 +39,7 @@ from snaketune.training.memory import (
     return_freed_memory,
 )
 from snaketune.training.params import VALIDATION_ROWS, VALIDATION_TOKENS, TrainingParams
+from snaketune.training.rank_budget import budget_of
 from snaketune.training.recomputation import recompute
 from snaketune.training.schedule import Plan
 from snaketune.training.shared_prompts import obstacle
@@ -172,12 +173,13 @@ def main() -> None:
     torch.manual_seed(recipe["seed"])
     model = load_base(arguments.base_directory, recipe["base_precision"], recipe["compute_precision"])
     recompute(model, recipe.get("gradient_checkpointing", False))
+    plan = plan_of(recipe, rows, arguments.checkpoint_steps)
     pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
 
     # --- Attach: the adapter, if any, and the optimizer ---
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
-        model = attach(model, recipe["adapter"])
+        model = attach(model, recipe["adapter"], len(plan.batches))
         taken = taken_from_base(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:
@@ -193,6 +195,8 @@ def main() -> None:
     name = "/".join(out.parts[-4:])
     if (reason := obstacle(model, recipe.get("share_prompts"))) and accelerator.is_main_process:
         print(f"[{name}] rows are padded, and what they begin with is computed for each: {reason}", flush=True)
+    if budget := budget_of(model):
+        accelerator.register_for_checkpointing(budget)
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
     # --- Train: from the last checkpoint, if any ---
@@ -202,7 +206,7 @@ def main() -> None:
         optimizer,
         rows,
         pad,
-        plan_of(recipe, rows, arguments.checkpoint_steps),
+        plan,
         Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), whole=not recipe["adapter"]),
         name=name,
         shared=not reason,
@@ -211,6 +215,7 @@ def main() -> None:
         keep_best=recipe.get("load_best_model_at_end", False),
         watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
         interrupted=stop_notice(),
+        budget=budget,
     )
     # A run with `steps` only measures the cost of training.
     validate = None

@@ -12,14 +12,14 @@ import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from support.exported_runs import export, told_of
 from support.trained import ROWS, Trained, logits
-from support.training_runs import write_inputs
+from support.training_runs import killed, write_inputs
 
 from snaketune.config import peft_methods
 from snaketune.config.peft_methods import EMBEDDED, OWN, REFUSED, UNMERGED, ends
 from snaketune.config.technique import Technique
 from snaketune.core import manifest
 from snaketune.core.files import read_json, read_yaml
-from snaketune.core.layout import MODEL_FILES, PREFIX_FILE
+from snaketune.core.layout import ADAPTER_FILES, MODEL_FILES, PREFIX_FILE
 from snaketune.dag import estimates
 from snaketune.dag.shape import Shape
 from snaketune.inference.load import load
@@ -33,7 +33,7 @@ from snaketune.training.streamed_merge import save_merged
 pytestmark = pytest.mark.usefixtures("one_thread")
 # What fits a model of 32 dimensions, and a rate at which it learns in a few steps.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "c3a": {"block_size": 16}, "fourierft": {"n_frequency": 50}, "miss": {"r": 16}, "road": {"group_size": 16}, "shira": {"r": 4},
+    "adalora": {"init_r": 6, "target_r": 2}, "c3a": {"block_size": 16}, "fourierft": {"n_frequency": 50}, "miss": {"r": 16}, "road": {"group_size": 16}, "shira": {"r": 4},
     "trainable_tokens": {"token_indices": [51, 50, 41]}, "vblora": {"vector_length": 16, "num_vectors": 16},
     "waveft": {"n_frequency": 50}, **{name: {"num_virtual_tokens": 4} for name in EMBEDDED},
 }  # fmt: skip
@@ -102,7 +102,19 @@ def test_the_methods_and_their_options_are_those_of_peft() -> None:
     assert OWN.keys() | REFUSED.keys() | UNMERGED.keys() < mapping.keys()
     for name in METHODS:
         apart = peft_methods.SET | {"target_modules"}
+        apart |= {one.name for one in fields(mapping["lora"])} if name == "adalora" else set()
         assert {one.name for one in fields(mapping[name])} - apart == peft_methods.options(name).keys() - apart
+
+
+def test_a_stopped_adalora_goes_on_with_the_importances_that_it_had(base: Path, tmp_path: Path) -> None:
+    whole = Trained(base, tmp_path / "whole", recipe("adalora"), steps=8).run()
+    pattern = whole.model.active_peft_config.rank_pattern
+    assert sum(map(sum, pattern.values())) == 2 * len(pattern)
+    killed(Trained(base, tmp_path / "stopped", recipe("adalora"), steps=8).fit, 7)
+    resumed = Trained(base, tmp_path / "stopped", recipe("adalora"), steps=8).run()
+    assert resumed.fit.log == whole.fit.log
+    for name in ADAPTER_FILES:
+        assert (resumed.out / "adapter" / name).read_bytes() == (whole.out / "adapter" / name).read_bytes()
 
 
 COMMON = {

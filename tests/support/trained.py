@@ -14,6 +14,7 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.loop import Fit
+from snaketune.training.rank_budget import budget_of
 from snaketune.training.schedule import Plan
 from support.training_runs import rows_to_learn
 
@@ -27,13 +28,16 @@ class Trained:
         accelerator = Accelerator(cpu=True)
         torch.manual_seed(1)
         self.recipe, self.out = recipe, out
-        model = attach(load_base(base, recipe["base_precision"]), recipe["adapter"])
+        batches = plan_batches(ROWS, 16, 4, 1)[:steps]
+        model = attach(load_base(base, recipe["base_precision"]), recipe["adapter"], len(batches))
+        if budget := budget_of(model):
+            accelerator.register_for_checkpointing(budget)
         self.taken = taken_from_base(model, recipe["adapter"])
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
         self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
-        plan = Plan(plan_batches(ROWS, 16, 4, 1)[:steps], 16, recipe["learning_rate"], 0.05, 1.0, 5)
+        plan = Plan(batches, 16, recipe["learning_rate"], 0.05, 1.0, 5)
         checkpoints = Checkpoints(accelerator, out / "work", "key", whole=False)
-        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run")
+        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run", budget=budget)
         self.save = lambda: train.save(accelerator, self.model, recipe, self.taken, out)
 
     def run(self) -> "Trained":

@@ -16,7 +16,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 # Those with a model of their own in config/technique.py, by peft's name.
 OWN = {"lora": "lora", "ia3": "ia3", "vera": "vera", "prefix_tuning": "prefix"}
 REFUSED = {
-    "adalora": "its loss has a penalty, and its ranks a schedule with a state that checkpoints don't hold; lora has a fixed rank",
     "adaption_prompt": "it replaces the attention of a few families, whose cache it doesn't keep",
     "cartridge": "it starts from the keys and values of a text, and is distilled on questions about it",
     "cpt": "it starts from the tokens of a context, of each of which it needs the kind",
@@ -36,7 +35,10 @@ SET = {
     "base_model_name_or_path", "final_warmup", "generator_seed", "inference_mode", "init_warmup", "mask_interval",
     "modules_to_save", "num_attention_heads", "num_layers", "num_transformer_submodules", "peft_type", "peft_version",
     "prompt_tuning_init_text", "revision", "sample_at_inference", "task_type", "token_dim", "tokenizer_kwargs",
-    "tokenizer_name_or_path", "use_asa",
+    "tokenizer_name_or_path", "total_step", "use_asa",
+}  # fmt: skip
+OF_ADALORA = {
+    "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "layers_to_transform", "layers_pattern",
 }  # fmt: skip
 NEEDED = {"num_virtual_tokens", "token_indices"}
 # Instead of linear layers: a regular expression of the modules' names, or what peft itself takes.
@@ -89,6 +91,9 @@ def options(method: str) -> dict[str, str]:
     """Return the options of a method, each with its type as peft's source writes it."""
     found = _fields(methods()[method])
     hidden = SET | ({"target_modules"} if method in OTHER_TARGETS else set())
+    if method == "adalora":
+        # It inherits LoRA's, and refuses or ignores most.
+        hidden |= _fields("LoraConfig").keys() - OF_ADALORA
     return {name: kind for name, kind in found.items() if name not in hidden}
 
 

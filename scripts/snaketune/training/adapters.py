@@ -70,12 +70,16 @@ class PrefixModel(PeftModelForCausalLM):
         )
 
 
-def attach(model: PreTrainedModel, adapter: AdapterParams) -> Any:
-    """Return the model with a new, untrained adapter; a UserError if peft doesn't take its options, or not with this model."""
+def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0) -> Any:
+    """Return the model with a new, untrained adapter; a UserError if peft doesn't take its options, or not with this model.
+
+    AdaLoRA plans its ranks for ``steps`` of training.
+    """
     check_targets(model, adapter)
     kind = PeftType("PREFIX_TUNING" if adapter["type"] == "prefix" else adapter["type"].upper())
+    schedule: dict[str, Any] = {"total_step": steps} if kind == PeftType.ADALORA else {}
     try:
-        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type="CAUSAL_LM", **adapter["options"])
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type="CAUSAL_LM", **adapter["options"], **schedule)
         if config.is_prompt_learning:
             return PrefixModel(model, config)
         attached = get_peft_model(model, config)

@@ -20,6 +20,7 @@ from snaketune.training.batches import collate, portions, tokens_of
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import peak_memory
+from snaketune.training.rank_budget import RankBudget
 from snaketune.training.schedule import Plan
 
 
@@ -46,6 +47,7 @@ class Fit:
     keep_best: bool = False
     watch: Callable[[dict[str, Any]], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
+    budget: RankBudget | None = None
     log: list[dict[str, Any]] = field(default_factory=list, init=False)
     seconds: float = field(default=0.0, init=False)
     cpu_seconds: float = field(default=0.0, init=False)
@@ -138,6 +140,8 @@ class Fit:
         if self.plan.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.max_grad_norm)
         self.optimizer.step()
+        if self.budget:
+            self.budget.allocate(step + 1)
         self.optimizer.zero_grad()
         before = self.log[-1] if self.log else {}
         computed = sum(tokens_of(part, self.rows, self.shared) for share in shares for part, _ in share)
@@ -162,7 +166,8 @@ class Fit:
                     raise self._diverged(step, float(loss.detach()))
                 total += loss.detach()
                 # Gradients are averaged over ranks; the sum over the global batch needs the factor `world`.
-                self.accelerator.backward(loss * world / answers)
+                loss = loss * world / answers
+                self.accelerator.backward(loss + self.budget.penalty() if last and self.budget else loss)
         return total
 
     def _loss(self, numbers: list[int], shared: bool) -> torch.Tensor:
