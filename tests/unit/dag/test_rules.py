@@ -205,6 +205,12 @@ def test_every_rule_about_the_whole_matrix_reads_its_recipe_from_standard_input(
     assert [text for text in whole if "--recipe -" not in text or "<<< {params.recipe:q}" not in text] == []
 
 
+def test_no_rule_looks_for_a_file_of_the_checkout_in_the_working_directory() -> None:
+    folders = re.compile(r"(?<![\w./])(?:scripts|envs|report|tools)/[\w./]*")
+    rules = {path.name: path.read_text().split('"""', 2)[2] for path in (ROOT / "rules").rglob("*.smk")}
+    assert {name: found for name, text in rules.items() if (found := folders.findall(text))} == {}
+
+
 @pytest.mark.parametrize(
     ("log", "restarts"),
     [
