@@ -23,7 +23,9 @@ def smallest_precision(precisions: list[str], parity: dict[str, Any], size: dict
         return {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
     chosen = min(kept, key=lambda name: size[name])
     why = "the smallest within its parity budget; its speed was not compared, as the experiment has no benchmark"
-    return {"precision": chosen, "reason": why, "warnings": []}
+    left_out = ", ".join(name for name in precisions if name not in kept)
+    warnings = [f"Over its parity budget, or without one: {left_out}"] if left_out else []
+    return {"precision": chosen, "reason": why, "warnings": warnings}
 
 
 def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,13 @@ def exports(torch_rows: Rows, mine: Rows, results: Path, recipe: ReportParams) -
     return found
 
 
+def change_from_torch(row: Row, torch_rows: Rows) -> float | None:
+    """Return an export's value minus that of the model that it was made from."""
+    of = (row["technique"], row["seed"])
+    parent = next(one for one in torch_rows if (one["technique"], one["seed"]) == of)
+    return None if row["backend"] == "torch" else float(row["value"]) - float(parent["value"])
+
+
 def pairs(comparison: Row) -> Rows:
     """Return every comparison of two techniques with its verdict, which names the better one."""
     found = []
@@ -160,7 +167,7 @@ def section(comparison: Row, rows: Rows, results: Path, recipe: ReportParams) ->
         "hardware": ([row for row in found if not row["elsewhere"]] or found)[-1]["hardware"],
         "pairs": pairs(comparison),
         "better_models": better,
-        "backends": mine if exported else [],
+        "backends": [row | {"change": change_from_torch(row, torch_rows)} for row in mine] if exported else [],
         "exports": exported,
         "made": made_by(torch_rows, results),
         "plots": plots(comparison, found, card),

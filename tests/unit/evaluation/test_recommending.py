@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from snaketune.evaluation.speed import in_turns, prompts_of
-from snaketune.reporting.recommend_precision import recommend_precision
+from snaketune.reporting.recommend_precision import recommend_precision, smallest_precision
 
 PRECISIONS = ["fp32", "int8", "int4", "genai-int4"]
 
@@ -43,6 +43,15 @@ def test_the_fastest_within_budget_is_taken() -> None:
 def test_one_over_or_without_a_budget_is_passed_over() -> None:
     assert found(["onnx-fp32-genai-int4"])["precision"] == "int8"
     assert found(unbudgeted=["adapter-merged", "onnx-fp32-genai-int4"])["precision"] == "int8"
+
+
+def test_without_a_benchmark_the_smallest_within_budget_is_taken() -> None:
+    size = {"fp32": 100.0, "int8": 30.0, "int4": 20.0}
+    parity = {"over_budget_hops": ["onnx-fp32-int4"], "without_budget": []}
+    choice = smallest_precision(list(size), parity, size)
+    assert (choice["precision"], choice["warnings"]) == ("int8", ["Over its parity budget, or without one: int4"])
+    broken = {"over_budget_hops": ["adapter-merged"], "without_budget": []}
+    assert smallest_precision(list(size), broken, size)["precision"] is None
 
 
 @pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])
