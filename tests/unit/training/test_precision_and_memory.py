@@ -196,7 +196,7 @@ def test_out_of_memory_names_what_fits_and_the_run_goes_on_with_it(
     whole.run()
     told = fit(tmp_path / "told", **limits)
 
-    def short(model: Any, inputs: dict[str, Any], targets: torch.Tensor) -> torch.Tensor:
+    def short(model: Any, inputs: dict[str, Any], targets: torch.Tensor, **_: Any) -> torch.Tensor:
         if len(told.log) >= 3 and inputs["input_ids"].numel() > 40:
             raise torch.OutOfMemoryError
         return answer_loss(model, inputs, targets)
@@ -215,7 +215,7 @@ def test_out_of_memory_names_what_fits_and_the_run_goes_on_with_it(
 
 
 def test_not_even_one_row_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> torch.Tensor:
+    def full(*_: Any, **__: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(loop, "answer_loss", full)
