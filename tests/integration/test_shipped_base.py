@@ -23,17 +23,25 @@ from snaketune.export.runtime_adapters.files import parts_of_all
 from snaketune.inference.adapter_backend import OnnxAdapterBackend
 from snaketune.inference.onnx_backend import OnnxBackend
 
-# A family, and the export whose numbers its adapter is trained on.
-SHIPPED = {"llama": "int4", "qwen2": "int4-k-quant", "phi3": "int4-hqq", "phi3, long-rope": "int4-gptq"}
+# Families, and the exports whose numbers their adapters are trained on.
+SHIPPED = [
+    ("llama", "int4"),
+    ("qwen2", "int4-k-quant"),
+    ("phi3", "int4-hqq"),
+    ("phi3, long-rope", "int4-gptq"),
+    ("llama", "genai-int4"),
+    ("qwen2", "genai-int4"),
+    ("phi3", "genai-int4"),
+]
 # Only activations are rounded, and without accuracy_level 4 not even those.
 EXACT = {"largest_logit_difference": 1e-3, "kl_divergence": 1e-6}
 
 
-def export_recipe(precision: str, level: int = 1) -> str:
+def export_recipe(precision: str) -> str:
     """The shipped export, in blocks of which the narrow layers here have an even number."""
     recipes = exported_runs.Recipes(exported_runs.SHIPPED | {"precisions": ["fp32", precision]}, exported_runs.ROOT)
     found = recipes.export_recipe(precision)
-    exact = {} if found["options"]["algorithm"] in ("hqq", "rtn") else {"accuracy_level": level}
+    exact = {} if precision in ("int4", "int4-hqq") else {"accuracy_level": 1}
     return json.dumps({**found, "options": {**found["options"], **exact, "block_size": 16}})
 
 
@@ -41,7 +49,7 @@ class Shipped:
     """A model whose export is trained on, as the rules make it."""
 
     def __init__(self, place: Place, precision: str, family: str):
-        self.place, self.precision, root = place, precision, place.root
+        self.place, self.precision, self.run, root = place, precision, f"run-{precision}", place.root
         self.fp32, self.export = root / "onnx/fp32", root / "onnx" / precision
         self.numbers, self.switchable = root / "dequantized" / precision, root / "switchable" / precision
         targets = LINEAR_LAYERS[family.partition(",")[0]]
@@ -54,38 +62,41 @@ class Shipped:
         manifest.record(tokens, {}, [], [tokens / "train.safetensors"])
         calibration = ["--calibration-directory", tokens]
         recipe = ["--recipe", export_recipe(self.precision)]
+        following = [self.dequantize(self.export, self.numbers), self.make_switchable(self.export, self.numbers)]
+        if self.precision.startswith("genai-"):
+            told = ["--model-directory", place.base, "--output-directory", self.export]
+            return [["build_genai.py", *recipe, *told], *following]
         return [
             *([] if self.fp32.exists() else [export(place.base, self.fp32)]),
             ["quantize_onnx.py", *recipe, "--model", self.fp32 / "model.onnx", *calibration, "--output-directory", self.export],
-            self.dequantize(self.export, self.numbers),
-            self.make_switchable(self.export, self.numbers, self.switchable),
+            *following,
         ]  # fmt: skip
 
     def dequantize(self, export: Path, out: Path, base: Path | None = None) -> list[Any]:
         told = ["--recipe", "{}", "--base-directory", base or self.place.base, "--model", export / "model.onnx"]
         return ["dequantize_base.py", *told, "--output-directory", out]
 
-    def make_switchable(self, export: Path, numbers: Path, out: Path) -> list[Any]:
+    def make_switchable(self, export: Path, numbers: Path) -> list[Any]:
         recipe = ["--recipe", json.dumps({"parts": parts_of_all([self.adapter])})]
-        told = ["--base-directory", numbers, "--model-directory", export, "--output-directory", out]
+        told = ["--base-directory", numbers, "--model-directory", export, "--output-directory", self.switchable]
         return ["export_base_for_adapters.py", *recipe, *told]
 
-    def train(self, run: str = "run") -> None:
-        self.place.train(run, 1, self.numbers, self.adapter, base_precision=f"export:{self.precision}")
-        self.place.merge(run, self.numbers)
+    def train(self) -> None:
+        self.place.train(self.run, 1, self.numbers, self.adapter, base_precision=f"export:{self.precision}")
+        self.place.merge(self.run, self.numbers)
 
-    def export_adapter(self, run: str = "run", numbers: Path | None = None, switchable: Path | None = None) -> Path:
-        out = self.place.root / run / "onnx" / self.precision
+    def export_adapter(self, numbers: Path | None = None, switchable: Path | None = None) -> Path:
+        out = self.place.root / self.run / "onnx" / self.precision
         run_script(
             export_adapter,
             *("--recipe", "{}", "--base-directory", numbers or self.numbers),
             *("--switchable-directory", switchable or self.switchable),
-            *("--adapter-directory", self.place.root / run / "adapter", "--output-directory", out),
+            *("--adapter-directory", self.place.root / self.run / "adapter", "--output-directory", out),
         )
         return out / ADAPTER_FILE
 
-    def evaluate(self, run: str = "run", switchable: Path | None = None) -> None:
-        self.place.evaluate(run, self.precision, switchable or self.switchable)
+    def evaluate(self, run: str, switchable: Path) -> None:
+        self.place.evaluate(run, self.precision, switchable)
 
 
 def run_all(steps: list[list[Any]]) -> None:
@@ -94,76 +105,81 @@ def run_all(steps: list[list[Any]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shipped]:
-    """Every family's run, up to its parity check: every file made by the scripts."""
+def shipped(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Shipped]:
+    """Every run, up to its parity check: every file made by the scripts."""
     root = tmp_path_factory.mktemp("shipped")
-    made = {
-        one: Shipped(Place(root / one.replace(", ", "-"), one), precision, one) for one, precision in SHIPPED.items()
-    }
+    places = {family: Place(root / family.replace(", ", "-"), family) for family in dict(SHIPPED)}
+    made = {(family, precision): Shipped(places[family], precision, family) for family, precision in SHIPPED}
     run_all([step for one in made.values() for step in one.first_steps()])
     for one in made.values():
         one.train()
-    gptq = made["phi3, long-rope"]
+    gptq = made["phi3, long-rope", "int4-gptq"]
     planted = ["plant", "zero points swapped", gptq.switchable, gptq.switchable.with_name("planted")]
-    run_all(
-        [planted, *(export(one.place.root / "run/merged", one.place.root / "run/onnx/fp32") for one in made.values())]
-    )
+    runs = [one.place.root / one.run for one in made.values()]
+    run_all([planted, *(export(run / "merged", run / "onnx/fp32") for run in runs)])
     for one in made.values():
         one.export_adapter()
         for precision in (None, "fp32"):
-            one.place.evaluate("run", precision)
-        one.evaluate()
+            one.place.evaluate(one.run, precision)
+        one.evaluate(one.run, one.switchable)
     return made
 
 
-@pytest.mark.parametrize("family", SHIPPED)
+@pytest.mark.parametrize("which", SHIPPED, ids=str)
 def test_what_is_shipped_computes_what_was_trained(
-    shipped: dict[str, Shipped], family: str, monkeypatch: pytest.MonkeyPatch
+    shipped: dict[tuple[str, str], Shipped], which: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = shipped[family]
+    one = shipped[which]
     # The shipped budget leaves room for activations of 8 bits.
     assert PARITY["budgets"]["adapter-shipped"]
     if one.precision != "int4":
         monkeypatch.setitem(PARITY["budgets"], "adapter-shipped", EXACT)
-    passed = one.place.check("run", ["fp32", one.precision], "run")
+    passed = one.place.check(one.run, ["fp32", one.precision], one.run)
     assert passed.returncode == 0, passed.stderr
-    hops = read_json(one.place.root / "run/parity.json")["hops"]
+    hops = read_json(one.place.root / one.run / "parity.json")["hops"]
     assert set(hops) == {"adapter-merged", "merged-onnx-fp32", "adapter-shipped"}
     # Of the adapter alone: the base is there once.
     assert hops["adapter-shipped"]["share_of_fp32_bytes"] < 0.1
 
 
-def test_a_switchable_base_without_an_adapter_is_the_export(shipped: dict[str, Shipped]) -> None:
-    for one in shipped.values():
+def test_a_switchable_base_without_an_adapter_is_the_export(shipped: dict[tuple[str, str], Shipped]) -> None:
+    for one in [one for (_, precision), one in shipped.items() if not precision.startswith("genai-")]:
         ids = np.arange(12)[None] + 100
         alone, export = (OnnxBackend(path / "model.onnx", 1) for path in (one.switchable, one.export))
         assert np.array_equal(alone.forward(ids, None, 4)[0], export.forward(ids, None, 4)[0])
 
 
-def test_a_tied_head_is_its_own_only_where_it_was_rounded_otherwise(shipped: dict[str, Shipped]) -> None:
-    for family, untied in (("qwen2", False), ("phi3", True)):
-        one = shipped[family]
+def test_a_tied_head_is_its_own_only_where_it_was_rounded_otherwise(shipped: dict[tuple[str, str], Shipped]) -> None:
+    for which, untied in (
+        (("qwen2", "int4-k-quant"), False),
+        (("phi3", "genai-int4"), False),
+        (("phi3", "int4-hqq"), True),
+    ):
+        one = shipped[which]
         assert read_json(one.numbers / "config.json")["tie_word_embeddings"] != untied
         assert ("lm_head.weight" in load_file(one.numbers / "model.safetensors")) == untied
 
 
-def test_swapped_zero_points_are_caught_by_the_parity_of_what_is_shipped(shipped: dict[str, Shipped]) -> None:
-    one = shipped["phi3, long-rope"]
+def test_swapped_zero_points_are_caught_by_the_parity_of_what_is_shipped(
+    shipped: dict[tuple[str, str], Shipped],
+) -> None:
+    one = shipped["phi3, long-rope", "int4-gptq"]
     planted = one.switchable.with_name("planted")
     content = manifest.read(planted / "manifest.json")
     write_json(
         planted / "manifest.json", {**content, "inputs": manifest.read(one.switchable / "manifest.json")["inputs"]}
     )
-    shutil.copytree(one.place.root / "run", one.place.root / "swapped")
+    shutil.copytree(one.place.root / one.run, one.place.root / "swapped")
     one.evaluate("swapped", planted)
-    failed = one.place.check("swapped", ["fp32", one.precision], "run")
+    failed = one.place.check("swapped", ["fp32", one.precision], one.run)
     assert failed.returncode == 1
     assert "adapter-shipped: kl_divergence" in failed.stderr
     assert read_json(one.place.root / "swapped/evidence.json")["over_budget_hops"] == ["adapter-shipped"]
 
 
-def test_numbers_of_another_base_or_of_a_changed_export_are_refused(shipped: dict[str, Shipped]) -> None:
-    one, root = shipped["llama"], shipped["llama"].place.root
+def test_numbers_of_another_base_or_of_a_changed_export_are_refused(shipped: dict[tuple[str, str], Shipped]) -> None:
+    one = shipped["llama", "int4"]
+    root = one.place.root
     other = Path(shutil.copytree(one.place.base, root / "other"))
     exported_runs.change_weight(other, "model.layers.1.mlp.up_proj.weight", lambda weight: -weight)
     forged, changed = (root / name for name in ("forged", "changed"))
@@ -192,16 +208,16 @@ def test_numbers_of_another_base_or_of_a_changed_export_are_refused(shipped: dic
     assert not (root / "refused").exists()
 
 
-def test_an_adapter_on_the_wrong_bits_is_refused(shipped: dict[str, Shipped]) -> None:
-    one = shipped["llama"]
+def test_an_adapter_on_the_wrong_bits_is_refused(shipped: dict[tuple[str, str], Shipped]) -> None:
+    one = shipped["llama", "int4"]
     other = Shipped(one.place, "int4-hqq", "llama")
     run_all(other.first_steps())
     with pytest.raises(UserError, match=r"dequantized/int4-hqq .* works only with the base it was trained on"):
-        one.export_adapter("run", other.numbers, other.switchable)
+        one.export_adapter(other.numbers, other.switchable)
     with pytest.raises(UserError, match=r"switchable/int4-hqq was made from another base than .*dequantized/int4 "):
-        one.export_adapter("run", one.numbers, other.switchable)
-    adapter = one.place.root / "run/onnx/int4" / ADAPTER_FILE
+        one.export_adapter(one.numbers, other.switchable)
+    adapter = one.place.root / one.run / "onnx/int4" / ADAPTER_FILE
     with pytest.raises(UserError, match=r"was made for another base than .*switchable/int4-hqq: export it"):
         OnnxAdapterBackend(other.switchable / "model.onnx", 1).load(adapter)
     with pytest.raises(UserError, match="was made from another base than"):
-        one.place.merge("run", other.numbers)
+        one.place.merge(one.run, other.numbers)

@@ -15,20 +15,16 @@ def is_weight_only(export: Any) -> bool:
     return method == "weight-only-int4" or (method == "genai" and options.get("weights") in ("int4", "int8"))
 
 
-def check_exported_bases(
-    files: dict[str, Path], techniques: dict[str, Technique], precisions: Collection[str], families: dict[str, str]
-) -> None:
+def check_exported_bases(files: dict[str, Path], techniques: dict[str, Technique], precisions: Collection[str]) -> None:
     """Check that what adapters are trained on is exported, is weight-only and takes adapters.
 
     Args:
         files: config/exports/ by name.
         precisions: those of the experiment.
-        families: the model_type of each model.
 
     Raises:
         UserError: it isn't or doesn't; says what does.
     """
-    others = sorted(set(families.values()) - {"phi3"})
     for name, technique in techniques.items():
         if not (chosen := technique.export):
             continue
@@ -45,8 +41,3 @@ def check_exported_bases(
             )
         if chosen not in precisions:
             raise UserError(f"{where}: {chosen} isn't exported: add it to `precisions` of the experiment")
-        if chosen.startswith("genai-") and others:
-            able = [one for one in able if not one.startswith("genai-")]
-            raise UserError(
-                f"{where}: {chosen} can't carry adapters of {others[0]} models, whose layers onnxruntime-genai's builder fuses; {', '.join(able)} can"
-            )

@@ -90,7 +90,7 @@ class Matrix:
         self._check_files()
         self._check_targets()
         self._check_precision()
-        check_exported_bases(self._files("exports"), self.techniques, self.exports, self.families)
+        check_exported_bases(self._files("exports"), self.techniques, self.exports)
         for platform in platforms:
             platform.check(self)
 

@@ -72,10 +72,6 @@ class Cells(Matrix):
 
     @property
     def switchable(self) -> list[str]:
-        """Precisions of the base that adapters are switched on.
-
-        In other families than Phi-3 the runtime's builder fuses layers that adapters change separately.
-        """
-        phi3 = all(self.models[name].model_type == "phi3" for name in self.experiment.models)
+        """Precisions of the base that adapters are switched on."""
         weights = {name: getattr(export.options, "weights", None) for name, export in self.exports.items()}
-        return ["fp32", *(name for name in self.genai if phi3 and weights[name] == "fp32")]
+        return ["fp32", *(name for name in self.genai if weights[name] == "fp32")]

@@ -6,7 +6,7 @@ from onnx import helper, numpy_helper
 
 from snaketune.core.errors import UserError
 from snaketune.export.graphs import initializers
-from snaketune.export.runtime_adapters.graph import linear_layers
+from snaketune.export.runtime_adapters.graph import fused_layers, linear_layers
 
 KINDS = ("MatMulNBits", "GatherBlockQuantized")
 
@@ -48,6 +48,7 @@ class Numbers:
             for path, nodes in (found | linear_layers(graph)).items()
             if all(node.op_type in KINDS for node in nodes)
         }
+        self.fused = {path: one for path, one in fused_layers(graph).items() if one[0].op_type in KINDS}
         self.left = {node.name for node in graph.node if node.op_type in KINDS}
 
     def of(self, path: str) -> np.ndarray | None:
@@ -55,6 +56,10 @@ class Numbers:
 
         None if the graph has it in floats.
         """
+        if path in self.fused and path not in self.nodes:
+            node, start, end = self.fused[path]
+            self.left.discard(node.name)
+            return self._weight(node)[start:end]
         nodes = self.nodes.get(path, [])
         self.left -= {node.name for node in nodes}
         return np.concatenate([self._weight(node) for node in nodes]) if nodes else None

@@ -273,11 +273,6 @@ def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, m
         ("int8", {}, r"int8 isn't weight-only .*\(its method is dynamic-int8\).*; genai-int4, int4, .*k-quant can$"),
         ("genai-fp32", {}, "genai-fp32 isn't weight-only"),
         ("int4", {"precisions": ["fp32", "int8"]}, "int4 isn't exported: add it to `precisions`"),
-        (
-            "genai-int4",
-            {"models": ["smollm2-135m-instruct"], "precisions": ["fp32", "genai-int4"]},
-            "genai-int4 can't carry adapters of llama models, .*; int4, int4-gptq, int4-hqq, int4-k-quant can$",
-        ),
     ],
 )
 def test_an_export_that_adapters_cant_be_trained_on_is_one_message(
