@@ -8,6 +8,9 @@ from snaketune.core.precisions import backend_of
 def within_budget(precisions: list[str], parity: dict[str, Any]) -> list[str]:
     """Return the precisions whose every conversion step is within its budget."""
     failed = {step.removeprefix("onnx-fp32-") for step in parity["over_budget_hops"] + parity["without_budget"]}
+    if "adapter-shipped" in failed:
+        # The run's other form than fp32 is the adapter beside its base.
+        failed |= set(precisions) - {"fp32"}
     # No export can be closer to the trained model than the form that it was exported from.
     parent_failed = {"adapter-merged", "merged-onnx-fp32"} & set(parity["over_budget_hops"])
     return [name for name in precisions if name not in failed and not parent_failed]
@@ -22,7 +25,7 @@ def smallest_precision(precisions: list[str], parity: dict[str, Any], size: dict
     if not (kept := within_budget(precisions, parity)):
         return {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
     chosen = min(kept, key=lambda name: size[name])
-    why = "the smallest within its parity budget; its speed was not compared, as the experiment has no benchmark"
+    why = "the smallest within its parity budget; its speed was not compared"
     left_out = ", ".join(name for name in precisions if name not in kept)
     warnings = [f"Over its parity budget, or without one: {left_out}"] if left_out else []
     return {"precision": chosen, "reason": why, "warnings": warnings}

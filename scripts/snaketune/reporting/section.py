@@ -80,9 +80,9 @@ def exports(torch_rows: Rows, mine: Rows, results: Path, recipe: ReportParams) -
         one = {"technique": row["technique"], "seed": row["seed"], "parity": parity, "benchmark": None}
         if recipe["benchmarked"] and (run / "benchmark.json").is_file():
             one["benchmark"] = files.read_json(run / "benchmark.json")
-            # An adapter beside its base isn't timed.
-            timed = [name for name in precisions if backend_of(name) in one["benchmark"]["systems"]]
-            one["choice"] = recommend_precision(timed, parity, one["benchmark"])
+        # An adapter beside its base isn't timed.
+        if one["benchmark"] and all(backend_of(name) in one["benchmark"]["systems"] for name in precisions):
+            one["choice"] = recommend_precision(precisions, parity, one["benchmark"])
         else:
             of_run = {r["backend"]: r for r in mine if (r["technique"], r["seed"]) == (row["technique"], row["seed"])}
             size = {name: float(of_run[backend_of(name)]["artifact_bytes"]) for name in precisions}

@@ -54,6 +54,13 @@ def test_without_a_benchmark_the_smallest_within_budget_is_taken() -> None:
     assert smallest_precision(list(size), broken, size)["precision"] is None
 
 
+def test_an_adapter_that_isnt_what_was_trained_beside_its_base_is_passed_over() -> None:
+    sizes = {"fp32": 100.0, "int4": 1.0}
+    for over, precision in ([], "int4"), (["adapter-shipped"], "fp32"):
+        parity = {"over_budget_hops": over, "without_budget": []}
+        assert smallest_precision(list(sizes), parity, sizes)["precision"] == precision
+
+
 @pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])
 def test_nothing_is_recommended_after_a_broken_parent(hop: str) -> None:
     assert found([hop]) == {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}

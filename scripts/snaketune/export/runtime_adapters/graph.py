@@ -43,14 +43,14 @@ def fused_layers(graph: onnx.GraphProto) -> dict[str, tuple[onnx.NodeProto, int,
     """
     layers = linear_layers(graph)
     heads = next(({one.name: one.i for one in n.attribute} for n in graph.node if n.op_type == GROUPED), {})
-    found = {}
+    found: dict[str, tuple[onnx.NodeProto, int, int]] = {}
     for whole, parts in FUSED.items():
         shares = [1, 1] if whole in HALVES else [heads.get(key, 1) for key in ("num_heads", *2 * ("kv_num_heads",))]
         for path in [one for one in layers if one.endswith(f".{whole}") and len(layers[one]) == 1]:
             node, block = layers[path][0], path.removesuffix(whole)
             each = _size(graph, node)[1] // sum(shares)
             ends = list(itertools.accumulate((each * share for share in shares), initial=0))
-            found |= {f"{block}{part}": (node, *ends[n : n + 2]) for n, part in enumerate(parts)}
+            found |= {f"{block}{part}": (node, ends[n], ends[n + 1]) for n, part in enumerate(parts)}
     return found
 
 
