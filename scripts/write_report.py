@@ -7,8 +7,9 @@ from snakemake.assets import Assets
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.tables import Row
 from snaketune.provenance.timeline import jobs_of, last_run
+from snaketune.reporting.cost_plot import COSTS, SHORT
 from snaketune.reporting.params import ReportParams
-from snaketune.reporting.plots import COSTS, SHORT, timeline
+from snaketune.reporting.plots import timeline
 from snaketune.reporting.recommend_technique import OF
 from snaketune.reporting.section import section
 from snaketune.reporting.summary import HOSTED

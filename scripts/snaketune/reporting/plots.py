@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from snaketune.reporting.numbers import MIB
-
 Rows = list[dict[str, Any]]
 Spec = dict[str, Any]
 # Each has a contrast of at least 3 : 1 with a white and with a dark page.
@@ -11,14 +9,6 @@ PALETTE = (
     *("#3b7dd8", "#c7690f", "#2c9459", "#cf4742", "#8f66d0", "#1c8f9e", "#d1499b"),
     *("#a0703c", "#7b8a1e", "#6b7d95", "#5f64d9", "#b0841a", "#12897c", "#b84a6b"),
 )
-# What a technique costs, as the page offers it: a column of its rows, and the title of the axis.
-COSTS = {
-    "memory": "peak memory of the largest rank (MiB)",
-    "state": "weights + gradients + optimizer of a rank (MiB)",
-    "seconds": "training time (s)",
-    "size": "size of adapter or weights (MiB)",
-}
-SHORT = {"memory": "peak memory", "state": "model state", "seconds": "training time", "size": "kept size"}
 MOST_POINTS = 150
 
 
@@ -27,84 +17,11 @@ def colours(techniques: list[str]) -> dict[str, str]:
     return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(techniques)}
 
 
-def _coloured(found: Rows, legend: bool = True) -> Spec:
+def coloured(found: Rows, legend: bool = True) -> Spec:
     """Return the encoding of techniques by their colour, with a legend that a click filters by."""
     scale = {"domain": [row["technique"] for row in found], "range": [row["colour"] for row in found]}
     how = {"title": None, "orient": "top", "columns": 5, "symbolType": "circle", "symbolStrokeWidth": 0}
     return {"field": "technique", "type": "nominal", "scale": scale, "legend": how if legend else None}
-
-
-def _scale(metric: str) -> Spec:
-    """Return the scale of a metric: of perplexities, ratios matter and not differences."""
-    return {"type": "log", "nice": True} if metric == "perplexity" else {"zero": False, "nice": True}
-
-
-def cost_rows(found: Rows, value: Any) -> Rows:
-    """Return a point of each technique: its quality with interval, and every cost that was measured."""
-    rows = []
-    for row in found:
-        held = row["state"].values()
-        costs = {
-            "memory": row["peak_memory_bytes"] and row["peak_memory_bytes"] / MIB,
-            "state": sum(held) / MIB if held and None not in held else None,
-            "seconds": row["seconds"],
-            "size": row["artifact_bytes"] / MIB,
-        }
-        ends = f"{value(row['value'])} [{value(row['ci_low'])}, {value(row['ci_high'])}]"
-        kept = {name: row[name] for name in ("technique", "value", "ci_low", "ci_high")}
-        rows.append({**kept, **costs, "told": ends})
-    return rows
-
-
-def quality_against_cost(found: Rows, metric: str, untuned: dict[str, float], rows: Rows) -> Spec:
-    """Plot quality with its interval against a cost, which the page sets; beside it the untuned model's."""
-    selected = {"condition": {"param": "one", "value": 1}, "value": 0.12}
-    tips = [{"field": "technique"}, {"field": "told", "title": metric}]
-    tips += [{"field": name, "title": SHORT[name], "type": "quantitative", "format": ",.3~r"} for name in COSTS]
-    shared = {"color": _coloured(found, legend=False), "opacity": selected}
-    axis = {"field": "value", "type": "quantitative", "title": metric, "scale": _scale(metric)}
-    line, band = ({"y": {**axis, "field": name}} for name in ("value", "ci_low"))
-    return {
-        "height": 400,
-        "width": "container",
-        "description": f"{metric} of each technique with its interval, against its cost",
-        "layer": [
-            {
-                "data": {"values": [untuned]},
-                "mark": {"type": "rect", "opacity": 0.12, "color": "var(--muted, #666)"},
-                "encoding": {**band, "y2": {"field": "ci_high"}},
-            },
-            {
-                "data": {"values": [untuned]},
-                "mark": {"type": "rule", "strokeDash": [5, 4], "color": "var(--muted, #666)"},
-                "encoding": line,
-            },
-            {
-                "data": {"values": [untuned]},
-                "mark": {"type": "text", "align": "right", "baseline": "top", "dx": -4, "dy": 4, "text": "untuned"},
-                "encoding": {**line, "x": {"value": "width"}, "color": {"value": "var(--muted, #666)"}},
-            },
-            {
-                "name": "ends",
-                "data": {"values": rows},
-                "mark": {"type": "rule", "strokeWidth": 1.6},
-                "encoding": {"x": {}, "y": {**axis, "field": "ci_low"}, "y2": {"field": "ci_high"}, **shared},
-            },
-            {
-                "name": "points",
-                "data": {"values": rows},
-                "params": [{"name": "one", "select": {"type": "point", "fields": ["technique"], "on": "click"}}],
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-                "encoding": {"x": {}, "y": axis, "tooltip": tips, **shared},
-            },
-            {
-                "name": "labels",
-                "data": {"values": rows},
-                "mark": {"type": "text", "fontWeight": 600, "fontSize": 12},
-                "encoding": {"x": {}, "y": axis, "text": {"field": "technique"}, **shared},
-            },
-        ],
-    }
 
 
 def differences(found: Rows, metric: str, higher: bool) -> Spec:
@@ -126,7 +43,7 @@ def differences(found: Rows, metric: str, higher: bool) -> Spec:
     told = [{"field": name, "type": "quantitative", "format": "+.4~r"} for name in ("value", "low", "high")]
     shared = {
         "y": y,
-        "color": _coloured(found, legend=False),
+        "color": coloured(found, legend=False),
         "tooltip": [{"field": "technique"}, *told, {"field": "verdict"}],
     }
     return {
@@ -192,7 +109,7 @@ def loss_curves(found: Rows) -> Spec:
                 "scale": {"type": "log", "nice": False},
                 "axis": {"format": ".2~r", "tickCount": 6},
             },
-            "color": _coloured(found),
+            "color": coloured(found),
             "detail": {"field": "seed"},
             "opacity": {"condition": {"param": "one", "value": 1}, "value": 0.1},
             "tooltip": tips,

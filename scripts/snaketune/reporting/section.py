@@ -9,11 +9,11 @@ from snaketune.core import files, paths
 from snaketune.core.precisions import backend_of
 from snaketune.core.tables import Row
 from snaketune.reporting.answers import side_by_side
+from snaketune.reporting.cost_plot import cost_rows, quality_against_cost
 from snaketune.reporting.decision import decision
 from snaketune.reporting.difference import artifact, difference
-from snaketune.reporting.numbers import measured
 from snaketune.reporting.params import ReportParams
-from snaketune.reporting.plots import colours, confusion, cost_rows, differences, loss_curves, quality_against_cost
+from snaketune.reporting.plots import colours, confusion, differences, loss_curves
 from snaketune.reporting.recommend_precision import recommend_precision, smallest_precision
 from snaketune.reporting.results import STATES, UNTUNED
 from snaketune.reporting.summary import HOSTED
@@ -132,7 +132,7 @@ def plots(comparison: Row, found: Rows, card: Row) -> Row:
     """Return the figures of one model and scenario."""
     metric, untuned = comparison["metric"], comparison["values"][UNTUNED]
     return {
-        "cost": quality_against_cost(found, metric, untuned, cost_rows(found, measured)),
+        "cost": quality_against_cost(found, metric, untuned, cost_rows(found)),
         "curves": loss_curves(found),
         "differences": differences(found, metric, comparison["higher_is_better"]),
         **({"confusion": confusion(card["labels"])} if card["labels"] else {}),
