@@ -19,8 +19,8 @@ import snaketune  # noqa: F401 (first: the hub's library reads, when it is impor
 
 # isort: split
 from fetch_model import read_configuration
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.config.model import Model, Sizes
-from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.config.validation import validated
 from snaketune.core import errors
 from snaketune.core.errors import UserError

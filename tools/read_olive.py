@@ -13,7 +13,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from snaketune.config.technique import LINEAR_LAYERS, Technique
+from snaketune.config.adapter import LINEAR_LAYERS
+from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core import errors, files
 from snaketune.data import strict_json

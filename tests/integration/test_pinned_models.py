@@ -14,8 +14,9 @@ from support.services.model_hub import COMMIT, model_hub
 from transformers import AutoModelForCausalLM
 
 import fetch_model
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.config.model import Model
-from snaketune.config.technique import LINEAR_LAYERS, Technique
+from snaketune.config.technique import Technique
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml, write_json
 from snaketune.core.layout import MODEL_FILES

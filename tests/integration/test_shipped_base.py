@@ -13,7 +13,7 @@ from support.exported_runs import PARITY, Place, export, told_of
 from support.measurements import run_script
 
 import export_adapter
-from snaketune.config.technique import LINEAR_LAYERS
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.core import manifest
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, sha256, write_json

@@ -10,7 +10,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 import write_ai_toolkit
-from snaketune.config.technique import LINEAR_LAYERS, Technique
+from snaketune.config.adapter import LINEAR_LAYERS
+from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core.files import write_jsonl
 from snaketune.core.layout import MODEL_FILES

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.config.claims import COLUMNS, REFERENCE
 from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
@@ -17,7 +18,7 @@ from snaketune.config.exported_bases import check_exported_bases
 from snaketune.config.model import Model
 from snaketune.config.peft_methods import UNMERGED
 from snaketune.config.scenario import Scenario
-from snaketune.config.technique import LINEAR_LAYERS, Hosted, Technique
+from snaketune.config.technique import Hosted, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml

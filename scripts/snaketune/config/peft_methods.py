@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-# Those with a model of their own in config/technique.py, by peft's name.
+# Those with a model of their own in config/adapter.py, by peft's name.
 OWN = {"lora": "lora", "ia3": "ia3", "vera": "vera", "prefix_tuning": "prefix"}
 REFUSED = {
     "adaption_prompt": "it replaces the attention of a few families, whose cache it doesn't keep",

@@ -1,33 +1,15 @@
 """Typed model of a technique: a file of `config/techniques/`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import (
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    TypeAdapter,
-    field_validator,
-    model_validator,
-)
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config import peft_methods
+from snaketune.config.adapter import ALL_LINEAR, LINEAR_LAYERS, Adapter, Lora, Other
 from snaketune.config.base import Share, Strict
 from snaketune.config.peft_methods import Ends
 from snaketune.core.precisions import exported
 
-# The linear layers of a block by transformers' model_type, in the order in which they compute.
-LINEAR_LAYERS = {
-    "phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
-    "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
-    **{
-        key: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        for key in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite")
-    },
-}
 # transformers' schedules by their names (https://huggingface.co/docs/transformers/main_classes/optimizer_schedules), and the options of each.
 SCHEDULES: dict[str, set[str]] = {
     "linear": set(),
@@ -48,120 +30,6 @@ if TYPE_CHECKING:
     ScheduleName = str
 else:
     ScheduleName = Literal[tuple(SCHEDULES)]
-ALL_LINEAR: Literal["all-linear"] = "all-linear"
-Names = Annotated[list[str], Field(min_length=1)]
-# A technique says which layers it changes; what that is in a model is in the recipe of each job.
-Targets = Literal["all-linear"] | Names | dict[str, Names]
-TARGETS = "all-linear, or the names of linear layers, each of which must exist, or such a list for each model_type"
-
-
-class LoraOptions(Strict):
-    r: PositiveInt = Field(8, description="rank: higher trains more parameters")
-    lora_alpha: PositiveFloat = Field(16, description="scale of the update is lora_alpha / r")
-    lora_dropout: Share = 0.0
-    target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
-    use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
-    use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
-    init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
-        True, description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)"
-    )
-
-
-class Ia3Options(Strict):
-    target_modules: Targets = Field(ALL_LINEAR, description=f"what rescales its outputs: {TARGETS}")
-    feedforward_modules: list[str] = Field(
-        default_factory=list, description="those of them whose inputs are rescaled instead"
-    )
-
-    @model_validator(mode="after")
-    def _feedforward_is_a_target(self) -> "Ia3Options":
-        listed = isinstance(self.target_modules, list)
-        if listed and (extra := set(self.feedforward_modules) - set(self.target_modules)):
-            raise ValueError(f"feedforward_modules {', '.join(sorted(extra))} must also be in target_modules")
-        return self
-
-
-class VeraOptions(Strict):
-    r: PositiveInt = Field(256, description="rank of the shared random projections: higher trains more parameters")
-    target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
-    d_initial: PositiveFloat = Field(0.1, description="first value of the factors between the two projections")
-    projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
-    vera_dropout: Share = 0.0
-    save_projection: bool = Field(
-        True, description="false keeps only their seed in the adapter: smaller, but bound to torch's generator"
-    )
-
-
-class PrefixOptions(Strict):
-    num_virtual_tokens: PositiveInt = Field(20, description="trained keys and values before the text, in each layer")
-    prefix_projection: bool = Field(False, description="train the prefix through a two-layer network, then drop that")
-    encoder_hidden_size: PositiveInt | None = Field(
-        None, description="width of that network; none takes the width of the keys"
-    )
-
-    @model_validator(mode="after")
-    def _width_of_a_network(self) -> "PrefixOptions":
-        if self.encoder_hidden_size and not self.prefix_projection:
-            raise ValueError("encoder_hidden_size needs prefix_projection: true")
-        return self
-
-
-class Lora(Strict):
-    type: Literal["lora"]
-    options: LoraOptions
-
-
-class Ia3(Strict):
-    type: Literal["ia3"]
-    options: Ia3Options
-
-
-class Vera(Strict):
-    type: Literal["vera"]
-    options: VeraOptions
-
-
-class Prefix(Strict):
-    type: Literal["prefix"]
-    options: PrefixOptions
-
-
-class Other(Strict):
-    """Any other method of peft, whose options are peft's own."""
-
-    type: str = Field(
-        description="peft's name of the method: docs/techniques.md lists all",
-        json_schema_extra={"not": {"enum": [*peft_methods.OWN.values()]}},
-    )
-    options: dict[str, Any] = Field(description="those of the method's configuration class in peft")
-
-    @field_validator("type")
-    @classmethod
-    def _can_be_trained(cls, name: str) -> str:
-        return peft_methods.check_name(name)
-
-    @field_validator("options")
-    @classmethod
-    def _known_to_peft(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if method := info.data.get("type"):
-            peft_methods.check_options(method, given)
-            TypeAdapter(Targets).validate_python(given.get("target_modules", ALL_LINEAR))
-        return given
-
-
-def _kind(adapter: Any) -> str:
-    name = adapter.get("type") if isinstance(adapter, dict) else getattr(adapter, "type", None)
-    return str(name) if name in peft_methods.OWN.values() else "other"
-
-
-Adapter = Annotated[
-    Annotated[Lora, Tag("lora")]
-    | Annotated[Ia3, Tag("ia3")]
-    | Annotated[Vera, Tag("vera")]
-    | Annotated[Prefix, Tag("prefix")]
-    | Annotated[Other, Tag("other")],
-    Discriminator(_kind),
-]
 
 
 class Engine(Strict):

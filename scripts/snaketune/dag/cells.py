@@ -3,8 +3,8 @@
 from functools import cached_property
 from itertools import product
 
+from snaketune.config.adapter import Ia3, Lora, Vera
 from snaketune.config.matrix import Matrix
-from snaketune.config.technique import Ia3, Lora, Vera
 from snaketune.core.paths import Cell
 
 

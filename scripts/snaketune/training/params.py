@@ -25,7 +25,7 @@ PRETRAINING_MAX_GRAD_NORM = 1.0
 
 
 class AdapterParams(TypedDict):
-    """A peft tuner: its type as in config/technique.py, and the options of its peft configuration."""
+    """A peft tuner: its type as in config/adapter.py, and the options of its peft configuration."""
 
     type: str
     options: dict[str, Any]

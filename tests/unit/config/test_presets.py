@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.config.model import Model
-from snaketune.config.technique import LINEAR_LAYERS
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml

@@ -10,7 +10,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from support.models import SIZES
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from snaketune.config.technique import LINEAR_LAYERS
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.data.tokens import Rows
 from snaketune.training import adapters
 from snaketune.training.base_model import load_base

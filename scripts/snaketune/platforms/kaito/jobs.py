@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import Field
 
 from snaketune.config import experiment
+from snaketune.config.adapter import LINEAR_LAYERS, Lora
 from snaketune.config.matrix import Matrix
 from snaketune.config.model import Model
-from snaketune.config.technique import LINEAR_LAYERS, OF_THE_LOOP, Lora
+from snaketune.config.technique import OF_THE_LOOP
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.platforms.kaito.technique import PRESETS, Kaito, KaitoTechnique, Nodes, Serving, filled

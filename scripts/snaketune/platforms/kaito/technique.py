@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter, model_validator
 
+from snaketune.config.adapter import Lora
 from snaketune.config.base import Strict
-from snaketune.config.technique import OF_THE_LOOP, Lora, Technique
+from snaketune.config.technique import OF_THE_LOOP, Technique
 from snaketune.platforms.kaito.kubernetes_types import (
     DnsLabel,
     DnsName,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.config.technique import LINEAR_LAYERS
+from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.core.file_digests import file_digest
 from snaketune.core.paths import run_path
 from snaketune.dag.job_params import JobParams
