@@ -11,7 +11,7 @@ from snaketune.export.runtime_adapters.files import check_base
 from snaketune.inference.decoding import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import prefix_of
-from snaketune.training.memory import limit_threads
+from snaketune.training.memory import limit_threads, return_freed_memory
 from snaketune.training.prefix import write_prefix
 from snaketune.training.streamed_merge import load_unmerged, save_merged
 
@@ -27,6 +27,7 @@ def main() -> None:
     out = arguments.output_directory
 
     limit_threads(recipe["threads"])
+    return_freed_memory()
     check_base(base, adapter.parent / "manifest.json")
     inputs = [base / "manifest.json", adapter.parent / "manifest.json"]
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
