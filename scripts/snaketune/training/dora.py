@@ -12,6 +12,7 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import transpose
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from snaketune.training.params import ATTENDED
 
@@ -42,10 +43,15 @@ class LightDora(DoraLinearVariant):
         scaling, magnitude = module.scaling[active_adapter], module.lora_magnitude_vector[active_adapter].weight
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             norm = self.norm(weight, right.weight, left, scaling)
+        fixed = left, magnitude, norm, base.bias, scaling, self.again
         # A weight that isn't the base's own is made anew from 4 bits; autocast would make the input a 16-bit copy.
-        again = self.again and weight is base.weight and x.dtype == result.dtype == weight.dtype
-        source = (x.detach(), weight) if again else (None, None)
-        found: torch.Tensor = Scaled.apply(result, right(x), left, magnitude, norm, base.bias, scaling, *source)
+        whole = weight is base.weight and x.dtype == result.dtype == weight.dtype == left.dtype
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
+            down = right(x)
+        if whole:
+            found: torch.Tensor = Scaled.apply(result.detach(), down, *fixed, x, right.weight, weight)
+        else:
+            found = Scaled.apply(result, down, *fixed, None, None, None)
         return found
 
     def norm(self, weight: torch.Tensor, right: torch.Tensor, left: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -60,12 +66,12 @@ class LightDora(DoraLinearVariant):
 class Scaled(torch.autograd.Function):
     """m / n ⊙ (z - bias + c Bd) + bias, of the base's output z, which it overwrites, and d = Ax.
 
-    With the base's input and weight given, these are kept instead of the result.
+    With x, A and W given it has their gradients, in one sum, instead of those of z and d; and with ``again`` it then computes z anew.
     """
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, down: torch.Tensor, *others: Any) -> torch.Tensor:
-        up, magnitude, norm, bias, ctx.scaling, x, weight = others
+        up, magnitude, norm, bias, ctx.scaling, again, x, right, weight = others
         ctx.mark_dirty(output)
         scale, flat = magnitude / norm, output.view(-1, output.shape[-1])
         # The output itself, unless it has 16 bits: it is then rounded once.
@@ -75,22 +81,29 @@ class Scaled(torch.autograd.Function):
             wide.addcmul_(bias, 1 - scale)
         if wide is not flat:
             flat.copy_(wide)
-        ctx.save_for_backward(output if x is None else x, down, up, magnitude, scale, bias, weight)
+        kept = None if again and x is not None else output
+        ctx.save_for_backward(kept, down, up, magnitude, scale, bias, x, right, weight)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kept, down, up, magnitude, scale, bias, weight = ctx.saved_tensors
-        kept, low, flat = (one.flatten(0, -2) for one in (kept, down, gradient))
-        of_output = torch.mul(flat, scale, out=torch.empty_like(flat))
+        kept, down, up, magnitude, scale, bias, x, right, weight = ctx.saved_tensors
+        low, flat = down.flatten(0, -2), gradient.flatten(0, -2)
+        # The sum of g (y - bias) for each output, or, of z computed anew, of g z.
+        if kept is None:
+            products = linear(x.flatten(0, -2), weight).mul_(flat)
+            total = products.sum(0).mul_(scale)
+        else:
+            products = flat.to(up.dtype) * kept.flatten(0, -2)
+            total = products.sum(0)
+            total -= 0 if bias is None else bias * flat.sum(0, dtype=up.dtype)
+        of_output = torch.mul(flat, scale, out=products if products.dtype == flat.dtype else torch.empty_like(flat))
         of_low = (of_output @ up.to(flat.dtype)).mul_(ctx.scaling)
         of_up = (of_output.T @ low.to(flat.dtype)).mul_(ctx.scaling).to(up.dtype)
-        # m times m's gradient: of each output the sum of g (y - bias).
-        if weight is not None:
-            total = (of_output.T @ kept).mul_(weight).sum(1) + (up * of_up).sum(1)
-        else:
-            total = (flat.to(magnitude.dtype) * kept).sum(0)
-            total -= 0 if bias is None else bias * flat.sum(0, dtype=magnitude.dtype)
-        found = of_output.view_as(gradient), of_low.to(down.dtype).view_as(down), of_up, total / magnitude
-        return (*found, None, None, None, None, None)
+        total += 0 if kept is not None else (up * of_up).sum(1)
+        of_fixed = of_up, total / magnitude, None, None, None, None
+        if weight is None:
+            return of_output.view_as(gradient), of_low.to(down.dtype).view_as(down), *of_fixed, None, None, None
+        of_x = (of_output @ weight).addmm_(of_low, right).view_as(x) if ctx.needs_input_grad[8] else None
+        return None, None, *of_fixed, of_x, of_low.T @ x.flatten(0, -2), None

@@ -13,7 +13,7 @@ LOGITS_AT_ONCE = 2**24
 # Formats that a base can have and be computed in.
 HALF = ("bf16", "fp16")
 # Linear layers whose outputs an activation keeps for its backward pass. DoRA keeps outputs for its magnitude's gradient, too, but computes
-# those again that attention reads: measured, 4 to 8 % of a step for half of the bytes beyond LoRA's.
+# those again that attention reads: half of the bytes beyond LoRA's, for a few percent of a step.
 ACTIVATED = ("gate_proj", "up_proj", "gate_up_proj", "fc1")
 ATTENDED = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 # Largest DeepSpeed communication bucket, in elements. Buckets are allocated whole: DeepSpeed's
