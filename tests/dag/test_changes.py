@@ -355,7 +355,7 @@ def test_switching_branches_back_and_forth_runs_nothing(edited: Workspace) -> No
     git("commit", "--message=one")
     git("switch", "--create=other")
     edited.edit(LORA, "r: 8", "r: 4")
-    edited.edit("scripts/snaketune/training/loop.py", "0.1 + 0.9", "0.2 + 0.8")
+    edited.edit("scripts/snaketune/training/schedule.py", "0.1 + 0.9", "0.2 + 0.8")
     git("commit", "--all", "--message=other")
     assert edited.pending() == FROM_BASE
     git("switch", "main")
