@@ -130,7 +130,8 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="ask as typed, without the scenario's prompt")
     parser.add_argument("--new-tokens", type=int, default=256, help="most tokens of an answer (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(all)")
-    arguments = parser.parse_args()
+    # Questions may follow an option.
+    arguments = parser.parse_intermixed_args()
     results, cell = cell_of(arguments.run)
     base = results / paths.BASE.format(model=cell[0])
     cells = [cell] if arguments.alone or cell[2] == UNTUNED else [(*cell[:2], UNTUNED, 0), cell]
