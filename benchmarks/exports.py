@@ -11,6 +11,8 @@ prompt's tokens over the time to the first new one, decode the rate after that.
 
 import argparse
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,9 @@ from snaketune.evaluation import speed
 
 REQUIREMENTS = ROOT / "benchmarks/exports-requirements.txt"
 EXPORTING = ROOT / "envs/export/requirements.txt"
+# llama.cpp's own AMX kernels end with a segmentation fault on some processors (ggml-org/llama.cpp 20824; seen with
+# Sapphire Rapids); its AVX-512 ones are used there instead.
+WITHOUT_AMX = "-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8"
 GGUF = {"llama-q4_0": "Q4_0", "llama-f32": "F32"}
 # optimum's generate over exports that our own loop runs too.
 OPTIMUM = {"optimum-fp32": "fp32", "optimum-int8": "int8"}
@@ -220,6 +225,8 @@ def main() -> None:
             if arguments.packages:
                 sys.path.append(str(arguments.packages))
             else:
+                if platform.machine() == "x86_64":
+                    os.environ["CMAKE_ARGS"] = WITHOUT_AMX
                 turns.add_packages(REQUIREMENTS)
             for name in others:
                 path = Path(directory) / f"{name}.gguf"
