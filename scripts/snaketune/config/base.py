@@ -1,6 +1,6 @@
 """The base class and the field types of every configuration model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,6 +8,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 HubName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def optional(default: Any, description: str, **constraints: Any) -> Any:
+    """Return the field of a key that is in recipes and records only where it isn't its default."""
+    return Field(default, exclude_if=lambda found: found == default, description=description, **constraints)
 
 
 class Strict(BaseModel):

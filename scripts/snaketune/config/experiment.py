@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from snaketune.config.base import Name, Share, Strict
+from snaketune.config.base import Name, Share, Strict, optional
 
 # Conversion steps: an adapter's merging, and that into bases whose rounding counts.
 MERGED = "adapter-merged"
@@ -19,30 +19,16 @@ class Training(Strict):
     """Equal for every technique: data order, tokens and batch can't favour one."""
 
     epochs: PositiveInt = 3
-    max_steps: PositiveInt | None = Field(
-        None, exclude_if=lambda found: found is None, description="global batches, instead of epochs"
+    max_steps: PositiveInt | None = optional(None, "global batches, instead of epochs")
+    eval_steps: PositiveInt | None = optional(None, "steps between two validations; an epoch where not given")
+    load_best_model_at_end: bool = optional(
+        False, "keep the weights with the lowest validation loss instead of the last ones"
     )
-    eval_steps: PositiveInt | None = Field(
-        None,
-        exclude_if=lambda found: found is None,
-        description="steps between two validations; an epoch where not given",
+    early_stopping_patience: PositiveInt | None = optional(
+        None, "end after so many validations without a lower loss; techniques may then train unequally long"
     )
-    load_best_model_at_end: bool = Field(
-        False,
-        exclude_if=lambda found: not found,
-        description="keep the weights with the lowest validation loss instead of the last ones",
-    )
-    early_stopping_patience: PositiveInt | None = Field(
-        None,
-        exclude_if=lambda found: found is None,
-        description="end after so many validations without a lower loss; techniques may then train unequally long",
-    )
-    label_smoothing_factor: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        exclude_if=lambda found: not found,
-        description="share of the target spread evenly over the vocabulary in training; validation has none",
+    label_smoothing_factor: float = optional(
+        0.0, "share of the target spread evenly over the vocabulary in training; validation has none", ge=0, lt=1
     )
     batch_rows: PositiveInt = 16
     compute_precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
@@ -53,15 +39,11 @@ class Training(Strict):
 
 
 class Evaluation(Strict):
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto",
-        description="of merged models; auto takes a GPU if torch sees one; exports run on the CPU",
-        exclude_if=lambda found: found == "auto",
+    device: Literal["auto", "cpu", "cuda"] = optional(
+        "auto", "of merged models; auto takes a GPU if torch sees one; exports run on the CPU"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="that merged models are rounded to and run at; exports are compared with fp32 alone",
-        exclude_if=lambda found: found == "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] = optional(
+        "fp32", "that merged models are rounded to and run at; exports are compared with fp32 alone"
     )
     threads: PositiveInt = 1
     speed_prompts: PositiveInt = 15

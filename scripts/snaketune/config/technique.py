@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config import peft_methods
 from snaketune.config.adapter import ALL_LINEAR, LINEAR_LAYERS, Adapter, Lora, Other
-from snaketune.config.base import Share, Strict
+from snaketune.config.base import Share, Strict, optional
 from snaketune.config.peft_methods import Ends
 from snaketune.core.precisions import exported
 
@@ -66,45 +66,34 @@ class Technique(Strict):
         0.0, ge=0, description="of matrices: norms, biases, factors of (IA)³ and magnitudes of DoRA have none"
     )
     warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
-    lr_scheduler_type: ScheduleName | None = Field(
-        None,
-        exclude_if=lambda found: found is None,
-        description="a schedule of transformers, after the warm-up; left out, a cosine to a tenth of the rate",
+    lr_scheduler_type: ScheduleName | None = optional(
+        None, "a schedule of transformers, after the warm-up; left out, a cosine to a tenth of the rate"
     )
     lr_scheduler_kwargs: dict[str, float] = Field(
         default_factory=dict, exclude_if=lambda found: not found, description="its options, such as num_cycles"
     )
-    loraplus_lr_ratio: PositiveFloat | None = Field(
-        None,
-        exclude_if=lambda found: found is None,
-        description="learning rate of LoRA's B over A's (LoRA+, arXiv 2402.12354, which takes 16)",
+    loraplus_lr_ratio: PositiveFloat | None = optional(
+        None, "learning rate of LoRA's B over A's (LoRA+, arXiv 2402.12354, which takes 16)"
     )
-    neftune_noise_alpha: PositiveFloat | None = Field(
+    neftune_noise_alpha: PositiveFloat | None = optional(
         None,
-        exclude_if=lambda found: found is None,
-        description="noise on the embeddings in training (NEFTune, arXiv 2310.05914, which takes 5 to 15); rows are then padded",
+        "noise on the embeddings in training (NEFTune, arXiv 2310.05914, which takes 5 to 15); rows are then padded",
     )
     max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
     micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
-    micro_batch_tokens: PositiveInt | None = Field(
-        None,
-        exclude_if=lambda found: found is None,
-        description="also the most tokens computed at once, padding included; a longer row is alone",
+    micro_batch_tokens: PositiveInt | None = optional(
+        None, "also the most tokens computed at once, padding included; a longer row is alone"
     )
-    share_prompts: bool | None = Field(
+    share_prompts: bool | None = optional(
         None,
-        exclude_if=lambda found: found is None,
-        description="compute once what rows of a micro-batch begin with, and no padding; left out, that is so on a CPU and without dropout, whose mask rows would share",
+        "compute once what rows of a micro-batch begin with, and no padding; left out, that is so on a CPU and without dropout, whose mask rows would share",
     )
-    gradient_checkpointing: bool | Literal["feed-forward"] = Field(
+    gradient_checkpointing: bool | Literal["feed-forward"] = optional(
         False,
-        exclude_if=lambda found: found is False,
-        description="compute again what the backward pass needs, instead of keeping it: all of a block, or only products of the feed-forward layer",
+        "compute again what the backward pass needs, instead of keeping it: all of a block, or only products of the feed-forward layer",
     )
-    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "adafactor"] = Field(
-        "adamw",
-        exclude_if=lambda found: found == "adamw",
-        description="8bit: bitsandbytes' (arXiv 2110.02861), paged into the host's memory where the GPU's is short",
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "adafactor"] = optional(
+        "adamw", "8bit: bitsandbytes' (arXiv 2110.02861), paged into the host's memory where the GPU's is short"
     )
 
     @model_validator(mode="after")
