@@ -28,9 +28,9 @@ from snaketune.core.files import read_json, read_yaml
 from snaketune.core.layout import MODEL_FILES, PREFIX_FILE
 from snaketune.data.settled_template import render
 from snaketune.inference.load import load, prove
+from snaketune.reporting.results import UNTUNED
 
 ROOT = Path(__file__).resolve().parents[1]
-UNTUNED = "base"
 MODEL = MODEL_FILES[0]
 
 
@@ -95,9 +95,9 @@ def model_of(results: Path, cell: paths.Cell, backend: str) -> tuple[Path, Path 
         UserError: it wasn't made; lists the forms that were.
     """
     here = results / paths.run_path(*cell)
-    prefix: Path | None = here / "prefix" / PREFIX_FILE
-    prefix = prefix if prefix and prefix.is_file() else None
-    weights = results / (paths.BASE.format(model=cell[0]) if prefix else paths.weights_path(*cell)) / MODEL
+    prefix = here / "prefix" / PREFIX_FILE
+    starts = prefix.is_file()
+    weights = results / (paths.BASE.format(model=cell[0]) if starts else paths.weights_path(*cell)) / MODEL
     exports = [results / f"{paths.MODEL.format(model=cell[0])}/onnx"] if cell[2] == UNTUNED else []
     found = {one.name: one / "model.onnx" for place in (*exports, here / "onnx") for one in sorted(place.glob("*/"))}
     forms = {"torch": weights, **found}
@@ -105,7 +105,10 @@ def model_of(results: Path, cell: paths.Cell, backend: str) -> tuple[Path, Path 
     chosen = backend.removeprefix("onnx-")
     if chosen not in forms:
         raise UserError(f"{here}: there is no {backend}; there are {', '.join(forms) or 'no models: run snakemake'}")
-    return forms[chosen], (forms[chosen].with_name(PREFIX_FILE) if chosen != "torch" else prefix) if prefix else None
+    if not starts:
+        return forms[chosen], None
+    # Every export has a copy beside it.
+    return forms[chosen], prefix if chosen == "torch" else forms[chosen].with_name(PREFIX_FILE)
 
 
 def prompt_of(scenario: str) -> str:

@@ -10,8 +10,15 @@ from typing import Any
 
 from snaketune.config.peft_methods import OWN
 from snaketune.dag.shape import Shape
-from snaketune.training import params
-from snaketune.training.params import BUCKET_ELEMENTS, HALF, LOGITS_AT_ONCE, VALIDATION_ROWS, VALIDATION_TOKENS
+from snaketune.training.params import (
+    ACTIVATED,
+    ATTENDED,
+    BUCKET_ELEMENTS,
+    HALF,
+    LOGITS_AT_ONCE,
+    VALIDATION_ROWS,
+    VALIDATION_TOKENS,
+)
 
 FLOAT = 4
 # Measured resident bytes of a training process before its model (`imported_memory_bytes` of
@@ -104,7 +111,7 @@ def block_numbers(recipe: dict[str, Any], shape: Shape, tokens: int, longest: in
             per_token += options.get("num_virtual_tokens", 0) + 2 * sum(map(sum, found))
             per_block += 3 * sum(inputs * outputs for inputs, outputs in found)
         elif options.get("use_dora"):
-            free = params.ACTIVATED + params.ATTENDED * (base == "fp32" and not _in_16_bits(recipe))
+            free = ACTIVATED + ATTENDED * (base == "fp32" and not _in_16_bits(recipe))
             kept = sum(pair[1] for pair in targets(shape, adapter, free))
             per_token += 2 * outputs if options.get("lora_dropout") else kept
             per_block += 10 * outputs

@@ -45,15 +45,11 @@ class Inputs:
         """Return a merged model; or the base, with the prefix that it starts from or the adapter beside it."""
         prefix, adapter, directory = [], [], BASE
         if wildcards.technique in self.matrix.prefixed:
-            prefix, manifests = (
-                [f"{RUN}/prefix/{PREFIX_FILE}"],
-                [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"],
-            )
+            prefix = [f"{RUN}/prefix/{PREFIX_FILE}"]
+            manifests = [f"{BASE}/manifest.json", f"{RUN}/prefix/manifest.json"]
         elif wildcards.technique in self.matrix.unmerged:
-            adapter, manifests = (
-                files_in(f"{RUN}/adapter", ADAPTER_FILES),
-                [f"{BASE}/manifest.json", f"{RUN}/manifest.json"],
-            )
+            adapter = files_in(f"{RUN}/adapter", ADAPTER_FILES)
+            manifests = [f"{BASE}/manifest.json", f"{RUN}/manifest.json"]
         else:
             directory = self.weights(wildcards)
             manifests = [f"{directory}/manifest.json"]

@@ -25,8 +25,9 @@ CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
 PAGE = [
     "report/report.html.j2",
     *(f"report/page/{name}.html.j2" for name in ("answers", "claims", "decision", "hosted", "made", "section")),
+    "report/page/style.css",
+    "report/page/page.js",
 ]
-PAGE += ["report/page/style.css", "report/page/page.js"]
 
 
 def files_in(directory: str, names: Iterable[str]) -> list[str]:

@@ -30,7 +30,8 @@ class Fit:
 
     ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);
     ``smoothing`` is that of ``loss.answer_loss``. After so many validations without a lower loss as ``patience`` the run
-    ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether this process was asked to stop; ``watch`` sees each logged step.
+    ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether this process was asked
+    to stop; ``watch`` sees each logged step.
     """
 
     accelerator: Accelerator
