@@ -135,7 +135,7 @@ def predictions(
 def main() -> None:
     parser = cli.job_parser(
         __doc__,
-        "task, max_new_tokens, truncated, gate, threads, speed_prompts, speed_tokens, probe, device, precision",
+        "task, max_new_tokens, truncated, gate, threads, speed_prompts, speed_tokens, share_prompts (where false), probe, device, precision",
         "--tokens-directory",
         model="model.safetensors of a merged model, or model.onnx; with genai_config.json in its directory, onnxruntime-genai runs it",
         output="evaluation/BACKEND.json; next to it, BACKEND.predictions.jsonl and BACKEND.logits.safetensors (the parity probe)",
@@ -156,6 +156,8 @@ def main() -> None:
 
     chosen = {key: recipe[key] for key in ("device", "precision") if key in recipe}
     backend = load(model, arguments.prefix, recipe["threads"], adapter=arguments.adapter, **chosen)
+    if not recipe.get("share_prompts", True):
+        backend.shares_within, backend.pads = 0, False
     tokens = read_rows(directory / "test.safetensors")
     tokenizer = Tokenizer.from_file(str(model.parent / "tokenizer.json"))
     rows, decoding = files.read_jsonl(directory / "test.jsonl"), files.read_json(directory / "decoding.json")

@@ -19,7 +19,7 @@ from snaketune.training.streamed_merge import load_unmerged, save_merged
 def main() -> None:
     arguments = cli.job_parser(
         __doc__,
-        "base_precision, threads, probe",
+        "base_precision, threads, stream_merge (where false), probe",
         "--base-directory --adapter-directory --tokens-directory --output-directory",
         logits="probe of base and adapter before merging, computed by peft",
     ).parse_args()
@@ -33,7 +33,8 @@ def main() -> None:
     for path in [*inputs, arguments.tokens_directory / "manifest.json"]:
         manifest.prove(path)
     rows = read_rows(arguments.tokens_directory / "test.safetensors")
-    unmerged = load_unmerged(base, recipe["base_precision"], adapter)
+    streams = recipe.get("stream_merge", True)
+    unmerged = load_unmerged(base, recipe["base_precision"], adapter, streams)
     write_probe(arguments.logits, TorchBackend(unmerged), rows, recipe["probe"])
     if unmerged.active_peft_config.is_prompt_learning:
         write_prefix(out / layout.PREFIX_FILE, prefix_of(unmerged))
@@ -42,7 +43,7 @@ def main() -> None:
     del unmerged
     files.need_space(out, (base / "model.safetensors").stat().st_size, "merging")
     with files.written_together(out) as aside:
-        save_merged(base, recipe["base_precision"], adapter, aside)
+        save_merged(base, recipe["base_precision"], adapter, aside, streams)
         for name in layout.MODEL_FILES[2:]:
             shutil.copyfile(base / name, aside / name)
     manifest.record(out, recipe, inputs, [out / name for name in layout.MODEL_FILES])

@@ -179,7 +179,7 @@ def main() -> None:
     # --- Attach: the adapter, if any, and the optimizer ---
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
-        model = attach(model, recipe["adapter"], len(plan.batches))
+        model = attach(model, recipe["adapter"], len(plan.batches), recipe.get("light_dora", True))
         taken = taken_from_base(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:
@@ -210,6 +210,7 @@ def main() -> None:
         Checkpoints(accelerator, work, checkpoint_key(recipe, inputs), whole=not recipe["adapter"]),
         name=name,
         shared=not reason,
+        skip_logits=recipe.get("skip_logits", True),
         smoothing=recipe.get("label_smoothing_factor", 0.0),
         patience=recipe.get("early_stopping_patience", math.inf),
         keep_best=recipe.get("load_best_model_at_end", False),
@@ -220,10 +221,9 @@ def main() -> None:
     # A run with `steps` only measures the cost of training.
     validate = None
     if "steps" not in recipe:
-        limits = (VALIDATION_ROWS, recipe.get("micro_batch_tokens", VALIDATION_TOKENS))
-        validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits, shared=not reason)
-    epoch = math.ceil(len(rows) / recipe["batch_rows"])
-    fit.run(validate, recipe.get("eval_steps", epoch))
+        limits = (VALIDATION_ROWS, recipe.get("micro_batch_tokens", VALIDATION_TOKENS), fit.shared, fit.skip_logits)
+        validate = partial(mean_loss, model, validation, pad, accelerator.device, *limits)
+    fit.run(validate, recipe.get("eval_steps", math.ceil(len(rows) / recipe["batch_rows"])))
 
     # --- Save: weights, learning curve and resources ---
     ranks = gather(

@@ -136,6 +136,14 @@ CHANGES = {
         (LORA, "learning_rate:", "micro_batch_tokens: 512\nlearning_rate:"),
         trained("lora"),
     ),
+    "a merge of the whole model": (
+        (LORA, "learning_rate:", "stream_merge: false\nlearning_rate:"),
+        {"merge_adapter lora"} | after_merged("lora"),
+    ),
+    "an evaluation of each row alone": (
+        (CONFIG, "speed_prompts:", "share_prompts: false\n  speed_prompts:"),
+        EVALUATIONS | PARITY | END,
+    ),
     "a budget of merging into 16 bits": (
         (CONFIG, "bf16: {kl_divergence: 0.05", "bf16: {kl_divergence: 0.06"),
         SETTINGS,

@@ -45,6 +45,10 @@ class Evaluation(Strict):
     precision: Literal["fp32", "bf16", "fp16"] = optional(
         "fp32", "that merged models are rounded to and run at; exports are compared with fp32 alone"
     )
+    share_prompts: bool = optional(
+        True,
+        "compute once what test rows begin with, and rows and candidate answers together; false shares and pads nothing",
+    )
     threads: PositiveInt = 1
     speed_prompts: PositiveInt = 15
     speed_tokens: PositiveInt = 32

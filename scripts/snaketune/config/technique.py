@@ -26,6 +26,8 @@ OF_THE_LOOP = {
     "lr_scheduler_type", "lr_scheduler_kwargs", "loraplus_lr_ratio", "neftune_noise_alpha", "max_steps", "eval_steps",
     "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor",
 }  # fmt: skip
+# Each turns off what train.py computes faster than peft and transformers do, with the same result up to rounding.
+FAST_PATHS = {"share_prompts", "light_dora", "skip_logits"}
 if TYPE_CHECKING:
     ScheduleName = str
 else:
@@ -88,6 +90,16 @@ class Technique(Strict):
         None,
         "compute once what rows of a micro-batch begin with, and no padding; left out, that is so on a CPU and without dropout, whose mask rows would share",
     )
+    light_dora: bool = optional(
+        True, "compute DoRA at LoRA's cost where there is no dropout; false takes peft's own layers"
+    )
+    skip_logits: bool = optional(
+        True,
+        "compute logits only where an answer's token is predicted, in chunks where they are many; false computes all at once",
+    )
+    stream_merge: bool = optional(
+        True, "merge one weight at a time where the base's file allows; false has the whole model in memory"
+    )
     gradient_checkpointing: bool | Literal["feed-forward"] = optional(
         False,
         "compute again what the backward pass needs, instead of keeping it: all of a block, or only products of the feed-forward layer",
@@ -147,7 +159,7 @@ class Technique(Strict):
         Raises:
             KeyError: nothing says which they are.
         """
-        found = self.model_dump(exclude={"description"})
+        found = self.model_dump(exclude={"description", "stream_merge"})
         if isinstance(self.adapter, Other):
             found["adapter"]["options"] = peft_methods.with_defaults(self.adapter.type, self.adapter.options)
         options = found["adapter"]["options"] if found["adapter"] else {}

@@ -78,7 +78,9 @@ class Recipes(Cells):
     def evaluation_recipe(self, scenario: str) -> dict[str, Any]:
         """Return what an evaluation depends on; which of the task's metrics count is left out."""
         return {
-            **self.experiment.evaluation.model_dump(include={"threads", "speed_prompts", "speed_tokens"}),
+            **self.experiment.evaluation.model_dump(
+                include={"threads", "speed_prompts", "speed_tokens", "share_prompts"}
+            ),
             **self.scenarios[scenario].model_dump(include={"task", "max_new_tokens", "gate"}),
             "probe": self.experiment.parity.probe.model_dump(),
             "truncated": self.scenarios[scenario].budgets.truncated,
@@ -106,7 +108,7 @@ class Recipes(Cells):
         return {**build.model_dump(exclude={"pretraining"}), **plan}
 
     def merge_recipe(self, technique: str) -> dict[str, Any]:
-        return self.techniques[technique].model_dump(include={"base_precision", "threads"})
+        return self.techniques[technique].model_dump(include={"base_precision", "threads", "stream_merge"})
 
     @property
     def calibrated(self) -> list[str]:

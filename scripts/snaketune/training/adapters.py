@@ -70,10 +70,10 @@ class PrefixModel(PeftModelForCausalLM):
         )
 
 
-def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0) -> Any:
+def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0, light_dora: bool = True) -> Any:
     """Return the model with a new, untrained adapter; a UserError if peft doesn't take its options, or not with this model.
 
-    AdaLoRA plans its ranks for ``steps`` of training.
+    AdaLoRA plans its ranks for ``steps`` of training. Without ``light_dora``, DoRA is computed by peft.
     """
     check_targets(model, adapter)
     kind = PeftType("PREFIX_TUNING" if adapter["type"] == "prefix" else adapter["type"].upper())
@@ -87,7 +87,8 @@ def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0) -> An
         raise UserError(f"adapter.options: peft's {adapter['type']} doesn't fit this model: {error}") from error
     if adapter["options"].get("init_lora_weights") == "pissa":
         _fix_signs(attached)
-    lighten(attached)
+    if light_dora:
+        lighten(attached)
     return attached
 
 

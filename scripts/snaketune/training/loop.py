@@ -29,9 +29,9 @@ class Fit:
     """One run of a plan: trains with an Accelerator and keeps checkpoints from which a killed job resumes.
 
     ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);
-    ``smoothing`` is that of ``loss.answer_loss``. After so many validations without a lower loss as ``patience`` the run
-    ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether this process was asked
-    to stop; ``watch`` sees each logged step.
+    ``skip_logits`` and ``smoothing`` are those of ``loss.answer_loss``. After so many validations without a lower loss as
+    ``patience`` the run ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether
+    this process was asked to stop; ``watch`` sees each logged step.
     """
 
     accelerator: Accelerator
@@ -43,6 +43,7 @@ class Fit:
     checkpoints: Checkpoints
     name: str
     shared: bool = False
+    skip_logits: bool = True
     smoothing: float = 0.0
     patience: float = math.inf
     keep_best: bool = False
@@ -173,7 +174,7 @@ class Fit:
 
     def _loss(self, numbers: list[int], shared: bool) -> torch.Tensor:
         batch = collate(self.rows, numbers, self.pad, self.accelerator.device, shared)
-        return answer_loss(self.model, *batch, smoothing=self.smoothing)
+        return answer_loss(self.model, *batch, self.smoothing, self.skip_logits)
 
     def _out_of_memory(self, step: int) -> UserError:
         """Save what was learned before a step and return a message that names a micro-batch which fits.

@@ -12,7 +12,11 @@ from snaketune.training.shared_prompts import FAMILIES, NAME
 
 
 def answer_loss(
-    model: torch.nn.Module, inputs: dict[str, Any], targets: torch.Tensor, smoothing: float = 0.0
+    model: torch.nn.Module,
+    inputs: dict[str, Any],
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    skip_logits: bool = True,
 ) -> torch.Tensor:
     """Return the summed negative log-likelihood of the completion tokens, in nats.
 
@@ -20,6 +24,7 @@ def answer_loss(
 
     Targets are (rows, k - 1) for the last k logits but one, or those of rows in one sequence, (positions, most of one).
     Where all logits together are too many, they are computed for the completion tokens alone, in chunks.
+    Without ``skip_logits``, those of all positions are computed at once.
     """
     # Below peft's, DDP's or DeepSpeed's wrappers.
     causal = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
@@ -28,6 +33,13 @@ def answer_loss(
         # Until the backward pass, which may compute blocks again.
         causal.config._attn_implementation = NAME if in_sequence else "sdpa"
     labels = targets if in_sequence else targets.flatten()[:, None]
+
+    def predicting(found: torch.Tensor) -> torch.Tensor:
+        """Take from what there is of all positions that of the targets'."""
+        return found[0, inputs["logits_to_keep"]] if in_sequence else found[:, -targets.shape[1] - 1 : -1].flatten(0, 1)
+
+    if not skip_logits:
+        return _cross_entropy(predicting(model(**{**inputs, "logits_to_keep": 0}).logits), labels, smoothing)
     if len(labels) * causal.config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
         logits = model(**inputs).logits
         return _cross_entropy(logits[0] if in_sequence else logits[:, :-1].flatten(0, 1), labels, smoothing)
@@ -35,10 +47,7 @@ def answer_loss(
 
     def compute(decoder: torch.nn.Module, _: Any, output: Any) -> None:
         hidden, learnt = output.last_hidden_state, (labels != IGNORED).any(1)
-        kept = (
-            hidden[0, inputs["logits_to_keep"]] if in_sequence else hidden[:, -targets.shape[1] - 1 : -1].flatten(0, 1)
-        )
-        losses.append(_chunked_loss(causal, output, kept[learnt], labels[learnt], smoothing))
+        losses.append(_chunked_loss(causal, output, predicting(hidden)[learnt], labels[learnt], smoothing))
         # What the head then computes as usual is one position, which nothing reads.
         output.last_hidden_state = hidden[:, -1:]
 
@@ -105,11 +114,13 @@ def mean_loss(
     most_rows: int = VALIDATION_ROWS,
     most_tokens: float = VALIDATION_TOKENS,
     shared: bool = False,
+    skip_logits: bool = True,
 ) -> float:
     """Return the mean negative log-likelihood per completion token, in nats."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda row: len(rows.ids[row]))
     parts = cut(order, rows, most_rows, most_tokens, shared)
-    total = sum(float(answer_loss(model, *collate(rows, part, pad, device, shared))) for part in parts)
+    batches = (collate(rows, part, pad, device, shared) for part in parts)
+    total = sum(float(answer_loss(model, *batch, skip_logits=skip_logits)) for batch in batches)
     model.train()
     return total / rows.answer_tokens(order)

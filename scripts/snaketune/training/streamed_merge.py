@@ -149,16 +149,16 @@ def _after(held: Held, *_: Any) -> None:
         setattr(*held.pop())
 
 
-def load_unmerged(base: Path, precision: str, adapter: Path) -> PeftModel:
+def load_unmerged(base: Path, precision: str, adapter: Path, streams: bool = True) -> PeftModel:
     """Return what ``load_adapter`` does, but of an fp32 or 16-bit base only the weights that run are in memory."""
-    if is_quantized(precision) or not is_streamable(base, adapter):
+    if not streams or is_quantized(precision) or not is_streamable(base, adapter):
         return load_adapter(base, precision, adapter)
     return StreamedModel(base, precision, adapter).runnable()
 
 
-def save_merged(base: Path, precision: str, adapter: Path, directory: Path) -> None:
+def save_merged(base: Path, precision: str, adapter: Path, directory: Path, streams: bool = True) -> None:
     """Write the weights and config.json of ``merge``, the same bytes, with one weight in memory at a time."""
-    if not is_streamable(base, adapter):
+    if not streams or not is_streamable(base, adapter):
         merge(base, precision, adapter).save_pretrained(directory, max_shard_size="1TB")
         return
     streamed, dtype = StreamedModel(base, precision, adapter), dtype_of(precision)

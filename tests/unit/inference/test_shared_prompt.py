@@ -60,7 +60,9 @@ def test_rows_that_share_a_prompt_are_answered_as_alone(name: str, prefix: bool,
     alone = [answers(backend, Rows(ROWS.ids[n : n + 1], ROWS.answers[n : n + 1]), 1) for n in range(len(ROWS))]
     second = [np.append(prompt, CANDIDATES[1])[None].astype(np.int64) for prompt in ROWS.prompts]
     logits = [backend.forward(ids, None, 4)[0][0, -4:-1] for ids in second]
-    for least in (1, 10**9):
+    for least, plain in ((1, False), (10**9, False), (1, True)):
+        if plain:  # evaluation.share_prompts: false
+            backend.shares_within, backend.pads = 0, False
         scores, likely, made = answers(backend, ROWS, least)
         np.testing.assert_allclose(scores, np.concatenate([one[0] for one in alone]), atol=1e-4)
         np.testing.assert_allclose(likely, np.concatenate([one[1] for one in alone]), atol=1e-4)

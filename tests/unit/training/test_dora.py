@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.data.tokens import Rows
-from snaketune.training import adapters
+from snaketune.training.adapters import attach
 from snaketune.training.base_model import load_base
 from snaketune.training.batches import collate
 from snaketune.training.dora import LightDora
@@ -29,7 +29,7 @@ INPUTS = collate(ROWS, [0, 1, 2], 0, torch.device("cpu"), True)
 WIDE = SIZES | {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
 
 
-def model_of(family: str, base: Path, precision: str, recomputed: Any, **options: Any) -> Any:
+def model_of(family: str, base: Path, precision: str, recomputed: Any, light: bool = True, **options: Any) -> Any:
     """A DoRA some steps into its training, and the base with biases that aren't zero, where it has any."""
     if not base.exists():
         torch.manual_seed(1)
@@ -42,7 +42,7 @@ def model_of(family: str, base: Path, precision: str, recomputed: Any, **options
     recompute(model, recomputed)
     torch.manual_seed(2)
     options = {"r": 4, "lora_alpha": 6, "use_dora": True, "target_modules": LINEAR_LAYERS[family], **options}
-    tuned = adapters.attach(model, {"type": "lora", "options": options}).train()
+    tuned = attach(model, {"type": "lora", "options": options}, light_dora=light).train()
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -80,14 +80,12 @@ def test_it_learns_what_pefts_own_does(
     options: dict[str, Any],
     tolerance: float,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = family, tmp_path / "base", precision, recomputed
     model = model_of(*arguments, **options)
     assert variants(model) == {LightDora}
     found, gradients = learned(model)
-    monkeypatch.setattr(adapters, "lighten", lambda _: None)
-    pefts = model_of(*arguments, **options)
+    pefts = model_of(*arguments, light=False, **options)
     assert variants(pefts) == {DoraLinearVariant}
     expected, theirs = learned(pefts)
     assert found == pytest.approx(expected, rel=tolerance, abs=0)
@@ -100,13 +98,11 @@ def test_it_learns_what_pefts_own_does(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
-def test_products_in_bf16_are_as_good_as_pefts(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_in_bf16_are_as_good_as_pefts(precision: str, tmp_path: Path) -> None:
     """Each is rounded, so both are compared with fp32."""
     arguments: Any = "qwen2", tmp_path / "base", precision, False
     exact = learned(model_of(*arguments).float())[1]
-    found = [learned(model_of(*arguments), torch.bfloat16)[1]]
-    monkeypatch.setattr(adapters, "lighten", lambda _: None)
-    found.append(learned(model_of(*arguments), torch.bfloat16)[1])
+    found = [learned(model_of(*arguments, light=light), torch.bfloat16)[1] for light in (True, False)]
     mine, pefts = (sum(float((one[name] - exact[name]).norm()) for name in exact) for one in found)
     assert mine < 1.1 * pefts
 

@@ -15,7 +15,7 @@ from support.models import tiny_phi3
 from support.training_runs import recipe_of, rows_to_learn
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaConfig, PhiConfig, Qwen3MoeConfig
 
-from snaketune.config.technique import Technique
+from snaketune.config.technique import FAST_PATHS, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_yaml
@@ -61,9 +61,9 @@ def model_of(family: str) -> Any:
     return (tiny_phi3(64) if family == "phi3" else AutoModelForCausalLM.from_config(FAMILIES[family])).train()
 
 
-def learned(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
+def learned(model: Any, skip_logits: bool = True) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of a batch, and its gradients."""
-    found = answer_loss(model, *BATCH)
+    found = answer_loss(model, *BATCH, skip_logits=skip_logits)
     found.backward()
     gradients = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
     model.zero_grad()
@@ -73,8 +73,9 @@ def learned(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("family", ["phi3", *FAMILIES])
 def test_a_loss_in_chunks_is_that_of_all_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(family)
-    expected, gradients = learned(model)
-    whole = mean_loss(model, ROWS, 0, CPU)
+    expected, gradients = learned(model, skip_logits=False)
+    whole = mean_loss(model, ROWS, 0, CPU, skip_logits=False)
+    assert learned(model)[0] == pytest.approx(expected, rel=1e-6)
     heads: list[int] = []
     model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: heads.append(inputs[0].shape[-2]))
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 5 * 64)
@@ -266,7 +267,7 @@ def test_an_adapter_of_any_base_is_trained_in_fp32_and_merged_into_its_type(
     model.save_pretrained(tmp_path)
     merged = merge(base, precision, tmp_path)
     assert {one.dtype for one in merged.parameters()} == {dtype}
-    assert_merged_alike(merged, base, precision, tmp_path, tmp_path)
+    assert_merged_alike(base, precision, tmp_path, tmp_path)
     unmerged = logits(load_adapter(base, precision, tmp_path))
     np.testing.assert_allclose(logits(merged.float()), unmerged, atol=atol)
     assert np.abs(unmerged - logits(load_base(base, precision))).max() > atol
@@ -293,7 +294,11 @@ def test_what_makes_no_sense_together_is_refused(name: str, change: dict[str, An
 
 
 def test_keys_left_at_their_defaults_are_in_no_recipe() -> None:
-    assert not {"optimizer", "gradient_checkpointing", "micro_batch_tokens"} & recipe_of("lora").keys()
+    own = {"optimizer", "gradient_checkpointing", "micro_batch_tokens", "stream_merge", *FAST_PATHS}
+    assert not own & recipe_of("lora").keys()
+    matrix = Recipes(read_yaml(ROOT / "config/config.yaml"), ROOT)
+    assert matrix.merge_recipe("lora").keys() == {"base_precision", "threads"}
+    assert "share_prompts" not in matrix.evaluation_recipe("classification")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])

@@ -16,7 +16,7 @@ from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of,
 
 import train
 from snaketune.config.matrix import technique_model
-from snaketune.config.technique import Technique
+from snaketune.config.technique import FAST_PATHS, Technique
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
@@ -26,9 +26,11 @@ from snaketune.inference.decoding import answer_nll, generate, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
+from snaketune.training import loss
 from snaketune.training.adapters import attach, load_adapter, merge, prefix_of
 from snaketune.training.base_model import load_base
 from snaketune.training.batches import collate
+from snaketune.training.dora import LightDora
 from snaketune.training.engines import accelerator_for, optimizer_for
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import model_state_bytes
@@ -88,7 +90,7 @@ def test_what_was_saved_is_merged_into_the_trained_model(
     np.testing.assert_allclose(unmerged, expected, atol=1e-4)
     whole = merge(base, recipe["base_precision"], tmp_path / "adapter")
     np.testing.assert_allclose(logits(whole), expected, atol=1e-4)
-    assert_merged_alike(whole, base, recipe["base_precision"], tmp_path / "adapter", tmp_path)
+    assert_merged_alike(base, recipe["base_precision"], tmp_path / "adapter", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["lora", "dora"])
@@ -278,6 +280,25 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(tmp_path: Path) -> N
     assert resources["trainable_parameters"] == 20 * 2 * 2 * 16
     assert len(curve(tmp_path)) == 3
     assert resources["ranks"][0]["gradient_bytes"] == 4 * resources["trainable_parameters"]
+
+
+def test_fast_paths_change_no_loss_and_are_off_by_a_key_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs(tmp_path)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 128)
+    curves = []
+    for name, keys in ("fast", {}), ("plain", dict.fromkeys(FAST_PATHS, False)):
+        _, *options = command(tmp_path, tmp_path / name, recipe_of("dora", epochs=1, keep_weights=False, **keys))
+        run_script(train, *options)
+        curves.append(curve(tmp_path / name))
+        # What the second run mustn't use.
+        monkeypatch.delattr(loss, "_chunked_loss", raising=False)
+        monkeypatch.setattr(LightDora, "forward", None)
+    fast, plain = curves
+    assert fast[-1]["computed_tokens"] < fast[-1]["tokens"] < plain[-1]["computed_tokens"]
+    for key in ("loss", "validation_loss"):
+        assert [one[key] for one in fast if key in one] == pytest.approx(
+            [one[key] for one in plain if key in one], 1e-5
+        )
 
 
 def test_each_technique_that_is_tried_on_a_gpu_is_trained_by_train_py() -> None:

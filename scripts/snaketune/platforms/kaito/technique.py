@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter, model_vali
 
 from snaketune.config.adapter import Lora
 from snaketune.config.base import Strict
-from snaketune.config.technique import OF_THE_LOOP, Technique
+from snaketune.config.technique import FAST_PATHS, OF_THE_LOOP, Technique
 from snaketune.platforms.kaito.kubernetes_types import (
     DnsLabel,
     DnsName,
@@ -186,7 +186,7 @@ class KaitoTechnique(Technique):
             raise ValueError("leave out engine and world_size: KAITO trains on one node without DeepSpeed")
         if self.base_precision not in ("fp32", "nf4"):
             raise ValueError(f"base_precision {self.base_precision}: KAITO has fp32 and nf4")
-        own = {"micro_batch_tokens", "share_prompts", "gradient_checkpointing", "optimizer", *OF_THE_LOOP}
+        own = {"micro_batch_tokens", "gradient_checkpointing", "optimizer", *FAST_PATHS, *OF_THE_LOOP}
         if given := sorted(own & self.model_dump().keys()):
             raise ValueError(f"leave out {', '.join(given)}: KAITO doesn't get it")
         return self
