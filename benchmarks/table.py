@@ -59,9 +59,19 @@ def costs(results: dict[str, Any]) -> list[str]:
 def workflow(found: dict[str, Any]) -> list[str]:
     """Say how many tokens are computed for the built-in scenarios, and what a call with nothing to do takes."""
     of, call = found["computed_over_trained"], found["no_op"]
-    named = ", ".join(f"`{name}` {one['shared']:.2f} (padded {one['padded']:.2f})" for name, one in of.items())
+    named = ", ".join(
+        f"`{name}` {one['shared']:.2f} (padded {one['padded']:.2f}, all rows in one batch {one['least']:.2f})"
+        for name, one in of.items()
+    )
     return [
-        f"Tokens computed over tokens trained: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} s, trivial rules over the same files in {call['trivial_seconds']:.1f} s."
+        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} s, trivial rules over the same files in {call['trivial_seconds']:.1f} s."
+    ]
+
+
+def matrix(found: dict[str, Any]) -> list[str]:
+    """Say what the default matrix takes beside a shell loop of other programs."""
+    return [
+        f"{', '.join(found['techniques'])} of the default experiment, from base and tokens to exports and evaluations: {found['seconds']:,.0f} s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs {found['peers_seconds']:,.0f} s: {found['ratio']:.2f}."
     ]
 
 
@@ -103,7 +113,9 @@ def main() -> None:
         if "commit" in found:
             lines += [*inference(found), "", source(path.name, found), ""]
     if (path := arguments.benchmarks / "workflow.json").exists():
-        lines += workflow(files.read_json(path))
+        lines += [*workflow(files.read_json(path)), ""]
+    if (path := arguments.benchmarks / "peers.json").exists():
+        lines += matrix(files.read_json(path))
     if not lines:
         raise errors.UserError(f"{arguments.benchmarks}: nothing was measured: run `make bench`")
     text = arguments.readme.read_text(encoding="utf-8")
