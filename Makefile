@@ -78,7 +78,7 @@ lock: setup-dev ## resolve envs/*/requirements.in again; UPGRADE=--upgrade takes
 schemas: setup ## generate config/schemas/ from the typed models
 	.venv/bin/python tools/write_schemas.py
 
-figures: setup ## regenerate the measured tables of README.md from the finished default run
+figures: setup ## write the measured tables of README.md and docs/ from the finished run
 	.venv/bin/python tools/write_figures.py
 
 estimates: setup ## measure the memory of training beside its estimates, and write the table of docs/scale.md

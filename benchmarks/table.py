@@ -1,4 +1,4 @@
-"""Write the speed table of README.md between its markers, from what the benchmarks measured."""
+"""Write the speed tables of README.md and docs/speed.md between their markers, from what the benchmarks measured."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ import turns  # first: it puts the workflow's modules on the path
 # isort: split
 sys.path.append(str(turns.ROOT))
 
-from tools.write_figures import replace_between
+from tools.write_figures import write
 
 from snaketune.core import errors, files
 
@@ -76,11 +76,15 @@ def matrix(found: dict[str, Any]) -> list[str]:
 
 
 def inference(found: dict[str, Any]) -> list[str]:
-    """Return a table of one model's forms."""
+    """Return tables of one model's forms, and of the ratios that have goals."""
     lines = ["| form | prefill, tokens/s | decode, tokens/s | MB |", "|---|---|---|---|"]
     for name, one in found["systems"].items():
         rates = [one[f"{kind}_tokens_per_second"]["median"] for kind in ("prefill", "decode")]
         lines.append(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {one['file_bytes'] / 1e6:,.0f} |")
+    lines += ["", "| figure | ratio | goal |", "|---|---|---|"]
+    for goal in found["goals"]:
+        figure = f"{goal['figure']} of {goal['system']} over {goal['over']}"
+        lines.append(f"| {figure} | {turns.shown(goal['ratio'])} | {goal['goal']} |")
     return lines
 
 
@@ -94,32 +98,26 @@ def source(name: str, found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readme", type=Path, default=turns.ROOT / "README.md")
+    pages = [turns.ROOT / "README.md", turns.ROOT / "docs/speed.md"]
+    parser.add_argument("--pages", type=Path, nargs="+", default=pages)
     parser.add_argument("--benchmarks", type=Path, default=turns.ROOT / "benchmarks")
     arguments = parser.parse_args()
-    lines: list[str] = []
+    figures: dict[str, list[str]] = {}
     if (path := arguments.benchmarks / "training.json").exists():
         results = files.read_json(path)
-        lines += [
-            *training(results),
-            "",
-            *costs(results),
-            "",
-            source(path.name, list(results["sizes"].values())[-1]),
-            "",
-        ]
+        figures["speed"] = [*training(results), "", source(path.name, list(results["sizes"].values())[-1])]
+        figures["speed-costs"] = costs(results)
     for path in sorted(arguments.benchmarks.glob("exports*.json")):
         found = files.read_json(path)
         if "commit" in found:
-            lines += [*inference(found), "", source(path.name, found), ""]
+            figures[f"speed-{path.stem}"] = [*inference(found), "", source(path.name, found)]
     if (path := arguments.benchmarks / "workflow.json").exists():
-        lines += [*workflow(files.read_json(path)), ""]
+        figures["speed-workflow"] = workflow(files.read_json(path))
     if (path := arguments.benchmarks / "peers.json").exists():
-        lines += matrix(files.read_json(path))
-    if not lines:
+        figures["speed-peers"] = matrix(files.read_json(path))
+    if not figures:
         raise errors.UserError(f"{arguments.benchmarks}: nothing was measured: run `make bench`")
-    text = arguments.readme.read_text(encoding="utf-8")
-    files.write_text(arguments.readme, replace_between(text, "speed", "\n".join(lines).rstrip()))
+    write(arguments.pages, {name: "\n".join(lines) for name, lines in figures.items()})
 
 
 if __name__ == "__main__":

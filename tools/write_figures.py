@@ -1,4 +1,4 @@
-"""Write the measured tables of README.md between their markers, as far as the finished run measured them."""
+"""Write what a finished run measured into the pages that show it, between their markers."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from snaketune.core.errors import UserError, run
 from snaketune.reporting.numbers import MIB
 
 Rows = list[tables.Row]
+PAGES = [Path("README.md"), Path("docs/results.md"), Path("docs/published-table.md")]
 STEPS = {
     "pre-training the base model": ("collect_documentation", "train_tokenizer", "pretrain_model"),
     "preparing the data": ("prepare_data", "tokenize_data"),
@@ -111,18 +112,31 @@ def published(table: dict[str, Any]) -> str:
 
 
 def replace_between(text: str, name: str, table: str) -> str:
-    """Return ``text`` with the table between its markers.
-
-    Raises:
-        UserError: the markers are missing.
-    """
+    """Return ``text`` with the table between its markers, or as it is if it lacks them."""
     before, start, rest = text.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- /{name} -->")
-    if not (start and end):
+    return f"{before}{start}{table}\n{end}{after}" if start and end else text
+
+
+def write(pages: list[Path], figures: dict[str, str]) -> None:
+    """Write each figure into the pages that have its markers, and name those that no page shows.
+
+    Raises:
+        UserError: no page shows any of them.
+    """
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    shown = [name for name in figures if any(f"<!-- /{name} -->" in text for text in texts.values())]
+    if figures and not shown:
+        name = next(iter(figures))
         raise UserError(
-            f"the page lacks the lines <!-- {name} --> and <!-- /{name} -->: add them where the table belongs"
+            f"{', '.join(map(str, pages))}: none has the lines <!-- {name} --> and <!-- /{name} -->: add them where the table belongs"
         )
-    return f"{before}{start}{table}\n{end}{after}"
+    for page, text in texts.items():
+        for name in shown:
+            text = replace_between(text, name, figures[name])
+        files.write_text(page, text)
+    others = sorted(figures.keys() - set(shown))
+    print(f"written: {', '.join(shown) or 'nothing'}" + (f"; no page shows {', '.join(others)}" if others else ""))
 
 
 def main() -> None:
@@ -130,7 +144,7 @@ def main() -> None:
     parser.add_argument("--summary", type=Path, default=Path("results/summary.csv"))
     parser.add_argument("--table", type=Path, default=Path("results/technique_table.json"))
     parser.add_argument("--benchmarks", type=Path, default=Path("logs/benchmarks"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
     arguments = parser.parse_args()
     if not arguments.summary.exists():
         raise UserError(f"{arguments.summary}: no finished run: run `make demo` first")
@@ -139,14 +153,12 @@ def main() -> None:
     exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
     seeds = {row["seed"] for row in rows if row["technique"] != "base"}
     if exported and len({(row["model"], row["scenario"]) for row in rows}) == len(seeds) == 1:
-        figures |= {"quality": quality(rows, table["confidence"]), "shares": shares(arguments.benchmarks, rows)}
+        model = rows[0]["model"]
+        figures |= {f"quality-{model}": quality(rows, table["confidence"])}
+        figures |= {f"shares-{model}": shares(arguments.benchmarks, rows)}
     if table["counts"]["yes"] + table["counts"]["no"]:
         figures["published"] = published(table)
-    text = arguments.readme.read_text(encoding="utf-8")
-    for name, written in figures.items():
-        text = replace_between(text, name, written)
-    files.write_text(arguments.readme, text)
-    print(f"{arguments.readme}: {', '.join(figures) or 'no table: this run measured none of them'}")
+    write(arguments.pages, figures)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def test_twice_the_cores_halve_the_time_but_for_the_start() -> None:
     assert (one - estimates.START_SECONDS) / (two - estimates.START_SECONDS) == pytest.approx(2)
 
 
-def test_the_readme_says_what_a_plan_prints() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+def test_the_page_on_scale_says_what_a_plan_prints() -> None:
+    text = (REPOSITORY / "docs/scale.md").read_text()
     start = text.index("| GB of memory to train |")
     names, _, *lines = ([cell.strip(" `") for cell in line.split("|")[2:-1]] for line in text[start:].split("\n")[:5])
     shape = Shape.of(yaml.safe_load((REPOSITORY / "config/models/phi-4-mini-instruct.yaml").read_text())["config"])

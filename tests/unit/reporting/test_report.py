@@ -208,7 +208,7 @@ def test_a_page_of_every_technique_is_written_each_with_its_own_colour(tmp_path:
 
 
 def write_readme(results: Path, readme: Path) -> str:
-    paths = ("--summary", results / "summary.csv", "--table", results / "technique_table.json", "--readme", readme)
+    paths = ("--summary", results / "summary.csv", "--table", results / "technique_table.json", "--pages", readme)
     run_script(write_figures, *paths, "--benchmarks", results / "benchmarks")
     return readme.read_text()
 
@@ -238,7 +238,7 @@ def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("cpu_time\n1\n")
     readme = tmp_path / "README.md"
-    readme.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("quality", "shares", "published")))
+    readme.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("shares-tiny", "published")))
     shares = re.findall(r"\| (\d+) %", write_readme(tmp_path, readme))
     assert shares == ["17", "17", "17", "33", "17"]
 

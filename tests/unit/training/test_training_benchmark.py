@@ -84,8 +84,8 @@ def test_the_table_says_what_was_left_out_and_where_it_was_measured(
     one |= {"hardware": machine, "versions": {"torch": "2"}, "commit": "c0ffee"}
     (tmp_path / "training.json").write_text(json.dumps({"sizes": {"2.6M": one}}))
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- speed -->\nold\n<!-- /speed -->\nafter\n")
-    monkeypatch.setattr("sys.argv", ["table", "--readme", str(readme), "--benchmarks", str(tmp_path)])
+    readme.write_text("<!-- speed-costs -->\n<!-- /speed-costs -->\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n")
+    monkeypatch.setattr("sys.argv", ["table", "--pages", str(readme), "--benchmarks", str(tmp_path)])
     module.main()
     written = readme.read_text()
     assert "| 2.6M | short | 75 (fp32) | 2.00 [2.00, 2.00] | 2.00 [2.00, 2.00] | did not end |" in written
