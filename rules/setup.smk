@@ -48,6 +48,7 @@ if Path("config/config.yaml").is_file() or workflow.overwrite_configfiles:
 try:
     process.check_config_files(workflow.configfiles)
     MATRIX = read_matrix(process.experiment(workflow, config, ROOT), Path(), ROOT)
+    process.check_trackers(workflow, MATRIX.experiment.tracking)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -36,7 +36,7 @@ if EXPERIMENT.properties:
             directory=subpath(output.curve, parent=True),
             work="work/properties/{technique}/ranks-{ranks}/round-{round}",
             checkpoint_steps=not_a_trigger(EXPERIMENT.properties.steps),
-            live=not_a_trigger([]),
+            tracking=not_a_trigger([]),
         message:
             "Measuring {wildcards.technique} on {wildcards.ranks} ranks, round {wildcards.round}"
 

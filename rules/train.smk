@@ -40,7 +40,7 @@ rule train_adapter:
         directory=subpath(output.manifest, parent=True),
         work="work/training/{model}/{scenario}/{technique}/seed-{seed}",
         checkpoint_steps=not_a_trigger(EXPERIMENT.training.checkpoint_steps),
-        live=not_a_trigger(job_params.live_options),
+        tracking=not_a_trigger(job_params.tracking),
     message:
         "Training {wildcards.technique} of {wildcards.model} on {wildcards.scenario}, seed {wildcards.seed}"
     # On SIGTERM or SIGUSR1 the shell and tee stay alive until the training has saved its checkpoint.
@@ -54,7 +54,7 @@ rule train_adapter:
             --output-directory {params.directory:q} \
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \
-            {params.live:q} \
+            {params.tracking:q} \
             2>&1 | (trap '' TERM USR1; test -z "${{SNAKETUNE_TERMINAL-}}" || exec > /dev/null; tee {log:q})
         """
 
@@ -88,6 +88,6 @@ use rule train_adapter as train_at_rate with:
         directory=subpath(output.curve, parent=True),
         work="work/tuning/{model}/{scenario}/{technique}/{rate}",
         checkpoint_steps=not_a_trigger(EXPERIMENT.training.checkpoint_steps),
-        live=not_a_trigger(job_params.live_options),
+        tracking=not_a_trigger(job_params.tracking),
     message:
         "Trying {wildcards.technique} of {wildcards.model} on {wildcards.scenario} at learning rate {wildcards.rate}"

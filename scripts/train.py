@@ -8,10 +8,9 @@ import argparse
 import math
 import shutil
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import snaketune  # noqa: F401 (first: the hub's library reads, when it is imported, the switches that it sets)
 
@@ -21,6 +20,7 @@ from accelerate import Accelerator
 from peft.utils.integrations import gather_params_ctx
 from transformers.integrations.neftune import activate_neftune
 
+from snaketune.config.trackers import Tracker
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
 from snaketune.training.adapters import PrefixModel, attach, save_adapter, taken_from_base
@@ -43,6 +43,7 @@ from snaketune.training.rank_budget import budget_of
 from snaketune.training.recomputation import recompute
 from snaketune.training.schedule import Plan
 from snaketune.training.shared_prompts import obstacle
+from snaketune.training.tracking import TRACKING, start, trackers_of
 
 
 def save(
@@ -73,28 +74,6 @@ def gather(accelerator: Accelerator, values: dict[str, int]) -> list[dict[str, i
     """Return the values of every rank, in rank order, on every rank."""
     mine = torch.tensor(list(values.values()), dtype=torch.int64, device=accelerator.device).unsqueeze(0)
     return [dict(zip(values, row, strict=True)) for row in accelerator.gather(mine).tolist()]
-
-
-def live_log(directory: Path) -> Callable[[dict[str, Any]], None]:
-    """Return a function that logs a step with DVCLive."""
-    try:
-        from dvclive.live import Live
-    except ImportError:
-        raise errors.UserError(
-            "tracking: dvclive, but dvclive is not installed in this environment: pip install dvclive, or set tracking: none"
-        ) from None
-    live = None
-
-    def log(entry: dict[str, Any]) -> None:
-        nonlocal live
-        if live is None:
-            live = Live(str(directory), resume=entry["step"] > 1, save_dvc_exp=False, dvcyaml=None)
-        live.step = entry["step"]
-        for name in entry.keys() - {"step"}:
-            live.log_metric(name, entry[name])
-        live.sync()
-
-    return log
 
 
 def inputs_of(arguments: argparse.Namespace) -> list[Path]:
@@ -149,7 +128,12 @@ def main() -> None:
         work="directory for the checkpoints of an unfinished run",
     )
     parser.add_argument("--checkpoint-steps", type=int, default=100, help="steps between two checkpoints")
-    parser.add_argument("--live", type=Path, help="also log every step to this directory with DVCLive")
+    parser.add_argument(
+        "--track",
+        nargs="+",
+        default=[],
+        help=f"also log every step, to any of {', '.join(get_args(Tracker))}, below {TRACKING}/",
+    )
     arguments = parser.parse_args()
     recipe: TrainingParams = arguments.recipe
     out, work, inputs = arguments.output_directory, arguments.work, inputs_of(arguments)
@@ -161,11 +145,13 @@ def main() -> None:
     # DeepSpeed calls functions that torch has since renamed, at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     elements = count_elements(arguments.base_directory / "model.safetensors")
-    accelerator = accelerator_for(recipe, elements)
+    name = "/".join(out.parts[-4:])
+    accelerator = accelerator_for(recipe, elements, trackers_of(arguments.track, name))
     if accelerator.is_main_process:
         files.claim(work)
         for path in inputs:
             manifest.prove(path)
+    start(accelerator, recipe)
     rows, validation = (
         read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
     )
@@ -192,7 +178,6 @@ def main() -> None:
     if "neftune_noise_alpha" in recipe:
         activate_neftune(model, recipe["neftune_noise_alpha"])
     model.train()
-    name = "/".join(out.parts[-4:])
     if (reason := obstacle(model, recipe.get("share_prompts"))) and accelerator.is_main_process:
         print(f"[{name}] rows are padded, and what they begin with is computed for each: {reason}", flush=True)
     if budget := budget_of(model):
@@ -214,7 +199,6 @@ def main() -> None:
         smoothing=recipe.get("label_smoothing_factor", 0.0),
         patience=recipe.get("early_stopping_patience", math.inf),
         keep_best=recipe.get("load_best_model_at_end", False),
-        watch=live_log(arguments.live) if arguments.live and accelerator.is_main_process else None,
         interrupted=stop_notice(),
         budget=budget,
     )

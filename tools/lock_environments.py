@@ -15,7 +15,7 @@ from make_environment import pip_settings
 
 PYTHON = "3.11"
 # Each lock file, and the one whose versions it must keep.
-LOCKS = {"train": None, "export": None, "publish": None, "workflow": "train", "dev": "workflow"}
+LOCKS = {"train": None, "export": None, "publish": None, "workflow": "train", "track": "workflow", "dev": "track"}
 CONDA = ("train", "export", "publish", "workflow")
 # A torch wheel pins these itself, differently for CPU and CUDA.
 LEFT_TO_TORCH = re.compile(r"^(nvidia|cuda|triton)[-a-z0-9]*==")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from snaketune.config.base import Name, Share, Strict, optional
+from snaketune.config.trackers import Tracker
 
 # Conversion steps: an adapter's merging, and that into bases whose rounding counts.
 MERGED = "adapter-merged"
@@ -165,8 +166,10 @@ class Experiment(Strict):
     package: Package = Package()
     # Left out of every record: it changes no result.
     publish: Publish = Field(Publish(), exclude=True)
-    tracking: Literal["none", "dvclive"] = Field(
-        "none", description="dvclive logs every training step to work/live; it changes no result and re-runs nothing"
+    tracking: list[Tracker] = Field(
+        default_factory=list,
+        exclude=True,
+        description="programs that log every training step, below work/tracking; they change no result and re-run nothing",
     )
     keep_intermediates: bool = Field(True, description="false makes merged models and fp32 ONNX temporary")
     share_imports: bool = Field(

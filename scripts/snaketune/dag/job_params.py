@@ -182,9 +182,9 @@ class JobParams:
         gpus = int(resources.get("gpu") or 0)
         return f'python "$SNAKETUNE/scripts/on_gpu.py" {gpus} python' if gpus and GPUS in os.environ else "python"
 
-    def live_options(self, wildcards: Any) -> list[str]:
-        names = "/".join(str(value) for value in dict(wildcards).values())
-        return ["--live", f"work/live/{names}"] if self.matrix.experiment.tracking == "dvclive" else []
+    @property
+    def tracking(self) -> list[str]:
+        return ["--track", *self.matrix.experiment.tracking] if self.matrix.experiment.tracking else []
 
 
 def not_a_trigger(value: Any) -> Any:

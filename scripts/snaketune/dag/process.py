@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -15,6 +15,7 @@ from snakemake.jobs import GroupJob, Job
 from snakemake.logging import logger
 from snakemake.utils import update_config
 
+from snaketune.config import trackers
 from snaketune.core import gpus
 from snaketune.core.errors import UserError, is_users_mistake
 from snaketune.core.files import prefer_programs_of, read_yaml
@@ -32,12 +33,22 @@ def set_up(workflow: Any, root: Path) -> None:
     # Snakemake has no setting for this: it asks a failed job how often it may be tried.
     Job.restart_times = GroupJob.restart_times = property(_restarts)
     _count_gpus(workflow)
-    # Conda brings its own programs.
-    if not any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method):
+    if not _own_environments(workflow):
         prefer_programs_of(Path(sys.executable).parent)
         # Tests have servers of their own, of all scripts (dag/shared_imports.py).
         if forks := os.environ.get("SNAKETUNE_FORK_SERVER"):
             prefer_programs_of(Path(forks) / "bin")
+
+
+def _own_environments(workflow: Any) -> bool:
+    """Return True if jobs run in other environments than this one: conda's, with programs of their own."""
+    return any(str(method).endswith("conda") for method in workflow.deployment_settings.deployment_method)
+
+
+def check_trackers(workflow: Any, names: Sequence[str]) -> None:
+    """Raise a UserError, before anything is trained, if a tracker isn't installed where jobs run."""
+    if not _own_environments(workflow):
+        trackers.require(names)
 
 
 def runs_here(workflow: Any) -> bool:

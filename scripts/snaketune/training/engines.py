@@ -1,10 +1,12 @@
 """Execution engines: one process, DDP or DeepSpeed, each with its optimizer."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.tracking import GeneralTracker
 from bitsandbytes.optim.adamw import AdamW8bit
 from transformers.optimization import Adafactor
 
@@ -15,7 +17,7 @@ from snaketune.training.params import BUCKET_ELEMENTS, HALF, TrainingParams, com
 SCALING = ("ia3_l", "magnitude_vector")
 
 
-def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
+def accelerator_for(recipe: TrainingParams, elements: int, trackers: Sequence[GeneralTracker] = ()) -> Accelerator:
     """Return the Accelerator of a job; ``elements`` is the model's size, an upper bound for buckets.
 
     At 16 bits, matrix products run in them (autocast); trained weights stay fp32 with every engine,
@@ -36,7 +38,9 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
         )
     torch.backends.cuda.matmul.allow_tf32 = compute == "tf32"
     if recipe["engine"]["type"] != "deepspeed":
-        return Accelerator(cpu=cpu, mixed_precision=compute if compute in HALF else "no")
+        return Accelerator(
+            cpu=cpu, mixed_precision=compute if compute in HALF else "no", log_with=list(trackers) or None
+        )
     import deepspeed.ops
     from accelerate import DeepSpeedPlugin
 
@@ -69,7 +73,7 @@ def accelerator_for(recipe: TrainingParams, elements: int) -> Accelerator:
     }
     # Accelerator(cpu=True) silently ignores DeepSpeed, so the process group must exist before it.
     PartialState(cpu=cpu)
-    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config), log_with=list(trackers) or None)
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise RuntimeError(f"DeepSpeed was asked for, but accelerate runs {accelerator.distributed_type}")
     return accelerator

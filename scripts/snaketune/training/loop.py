@@ -31,7 +31,7 @@ class Fit:
     ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);
     ``skip_logits`` and ``smoothing`` are those of ``loss.answer_loss``. After so many validations without a lower loss as
     ``patience`` the run ends; ``keep_best`` has the weights of the lowest one in the end. ``interrupted`` says whether
-    this process was asked to stop; ``watch`` sees each logged step.
+    this process was asked to stop. The Accelerator's trackers, if it has any, are told each logged step.
     """
 
     accelerator: Accelerator
@@ -47,7 +47,6 @@ class Fit:
     smoothing: float = 0.0
     patience: float = math.inf
     keep_best: bool = False
-    watch: Callable[[dict[str, Any]], None] | None = None
     interrupted: Callable[[], bool] = lambda: False
     budget: RankBudget | None = None
     log: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -62,7 +61,10 @@ class Fit:
             UserError: the loss is not finite (the last good checkpoint stays), or a rank was
                 interrupted (all ranks have saved a checkpoint; only the first reports it).
         """
-        for step in range(self._resume(), len(self.plan.batches)):
+        first = self._resume()
+        for entry in self.log:
+            self._track(entry)
+        for step in range(first, len(self.plan.batches)):
             entry = self._timed_step(step)
             last = step + 1 == len(self.plan.batches)
             if validate and (last or (step + 1) % validate_every == 0):
@@ -70,8 +72,7 @@ class Fit:
                 if not math.isfinite(entry["validation_loss"]):
                     raise self._diverged(step, entry["validation_loss"])
             self.log.append(entry)
-            if self.watch:
-                self.watch(entry)
+            self._track(entry | {"tokens_per_second": entry["tokens"] / max(self.seconds, 1e-9)})
             validated = "validation_loss" in entry
             last = last or (validated and self._waited() >= self.patience)
             if last or (step + 1) % max(1, len(self.plan.batches) // 20) == 0:
@@ -227,6 +228,9 @@ class Fit:
                 f"[{self.name}] step {entry['step']}/{len(self.plan.batches)}  loss {entry['loss']:.3f}{validation}  {entry['tokens'] / max(self.seconds, 1e-9):,.0f} tokens/s  {left:.0f} s left",
                 flush=True,
             )
+
+    def _track(self, entry: dict[str, Any]) -> None:
+        self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, entry["step"])
 
     def _save(self, step: int) -> None:
         progress = {"log": self.log, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -181,9 +182,12 @@ def test_training_lowers_the_loss(whole: Fit) -> None:
 def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: Fit, tmp_path: Path) -> None:
     killed(fit(tmp_path), step)
     state = json.loads(next(tmp_path.glob("checkpoint-*/state.json")).read_text()) if step > 1 else None
-    resumed = fit(tmp_path)
+    resumed, tracker = fit(tmp_path), Mock()
+    resumed.accelerator.trackers = [tracker]
     resumed.run()
     assert_equal_weights(resumed, whole)
+    told = [(call.kwargs["step"], call.args[0]["loss"]) for call in tracker.log.call_args_list]
+    assert told == [(entry["step"], entry["loss"]) for entry in whole.log]
     assert resumed.log == whole.log
     if state:
         assert resumed.seconds > state["seconds"] > 0
