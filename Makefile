@@ -106,8 +106,8 @@ explain: setup ## FILE=results/...: show what made it and whether Snakemake woul
 chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export
 	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
 
-diff: setup ## A=results/runs/... B=...: show what differs between two runs; REVISION:results/runs/... names an older one
-	@.venv/bin/python tools/diff_runs.py $(A) $(B)
+diff: setup ## A=results/runs/... B=...: show what differs between two runs, also as a page; REVISION:results/runs/... names an older one
+	@.venv/bin/python tools/diff_runs.py $(A) $(B) $(if $(PAGE),--page $(PAGE))
 
 reproduce: setup ## RUN=results/runs/...: repeat a run in a clean directory and compare hashes
 	.venv/bin/python tools/reproduce.py $(RUN) $(CONFIG) $(ARGS)
