@@ -7,7 +7,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures estimates pin new plan verify explain chat diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures export-table estimates pin new plan verify explain chat diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -80,6 +80,10 @@ schemas: setup ## generate config/schemas/ from the typed models
 
 figures: setup ## write the measured tables of README.md and docs/ from the finished run
 	.venv/bin/python tools/write_figures.py
+
+export-table: setup ## run every precision of a real model, and write the table of docs/export.md; hours on two cores
+	.venv/bin/snakemake --configfile config/experiments/smollm2-exports.yaml
+	.venv/bin/python tools/write_exports.py
 
 estimates: setup ## measure the memory of training beside its estimates, and write the table of docs/scale.md
 	.venv/bin/python tools/measure_memory.py

@@ -1,4 +1,4 @@
-"""Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static) or int4 (weight-only)."""
+"""Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static), or weights alone in 8 or 4 bits."""
 
 import logging
 import shutil
@@ -51,6 +51,7 @@ METHODS: dict[str, Callable[[Path, dict[str, Any], Rows], onnx.ModelProto]] = {
     "dynamic-int8": quantize_dynamic_int8,
     "static-int8": int8.quantize,
     "weight-only-int4": int4.quantize,
+    "weight-only-int8": lambda source, options, rows: int4.quantize(source, options, rows, bits=8),
 }
 
 

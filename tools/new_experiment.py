@@ -238,7 +238,7 @@ def main() -> None:
         "scenarios": [name],
         "techniques": arguments.technique,
         "training": {"epochs": 1},
-        "precisions": ["fp32", "int8"],
+        "precisions": ["fp32", "int8-block"],
         "parity": {"gate": "warn"},
     }
     for written, content in zip(paths, (scenario, experiment), strict=True):

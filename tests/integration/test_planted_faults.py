@@ -47,6 +47,7 @@ QUANTIZED_FAULTS = {
     "int8 scale overflowed": "int8",
     "int8 weights saturated": "int8",
     "int4 scale of a block overflowed": "int4",
+    "int8 scale of a block overflowed": "int8-block",
     "int8 scale infinite": "int8",
     "fp16 weights overflowed": "fp16",
 }
@@ -75,12 +76,12 @@ def place(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Place:
     fp32 = control / "onnx/fp32"
     steps = [
         export(control / "merged", fp32),
-        *(quantize(fp32, name, control / "onnx" / name) for name in ("fp16", "int8", "int4")),
+        *(quantize(fp32, name, control / "onnx" / name) for name in ("fp16", "int8", "int8-block", "int4")),
         *(build(control / "merged", name, control / "onnx" / name) for name in ("genai-fp32", "genai-int4")),
         *(export(root / run / "merged", root / run / "onnx/fp32") for run in ("A transposed", "A and B swapped")),
         export(rope, root / "rope/onnx/fp32"),
         export(large, root / "large/onnx/fp32"),
-        *(build(root / "another seed/merged", name, root / "another seed/onnx" / name) for name in PRECISIONS[4:]),
+        *(build(root / "another seed/merged", name, root / "another seed/onnx" / name) for name in PRECISIONS[5:]),
         *(
             ["plant", fault, control / "onnx" / precision, root / "planted" / fault]
             for fault, precision in QUANTIZED_FAULTS.items()
@@ -132,7 +133,7 @@ def test_an_export_with_another_rope_is_caught_at_the_export(place: Place) -> No
     caught(place, "another rope", ["fp32"], "merged-onnx-fp32", "largest_logit_difference")
 
 
-@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[:3])
+@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[:4])
 def test_a_spoiled_weight_or_scale_is_caught_at_its_precision(place: Place, fault: str) -> None:
     precision = QUANTIZED_FAULTS[fault]
     shutil.copytree(place.root / "planted" / fault, place.beside(fault, precision))
@@ -140,7 +141,7 @@ def test_a_spoiled_weight_or_scale_is_caught_at_its_precision(place: Place, faul
     caught(place, fault, ["fp32", precision], f"onnx-fp32-{precision}", "kl_divergence")
 
 
-@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[3:])
+@pytest.mark.parametrize("fault", list(QUANTIZED_FAULTS)[4:])
 def test_what_isnt_a_number_is_refused_by_evaluation_and_by_the_gate_even_if_it_only_warns(
     place: Place, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

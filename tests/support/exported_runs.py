@@ -32,7 +32,7 @@ from support.random_models import FAMILIES, WITHOUT_GENAI, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-PRECISIONS = ["fp32", "fp16", "int8", "int4", "genai-fp32", "genai-int4"]
+PRECISIONS = ["fp32", "fp16", "int8", "int8-block", "int4", "genai-fp32", "genai-int4"]
 MATRIX = Recipes(SHIPPED | {"precisions": PRECISIONS}, ROOT)
 PARITY = MATRIX.parity_recipe("classification", "lora")
 # Of what ships as an adapter beside its base, which lora doesn't.

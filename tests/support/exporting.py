@@ -56,6 +56,9 @@ FAULTS: dict[str, Callable[[onnx.ModelProto], Any]] = {
     "int4 scale of a block overflowed": lambda model: change(
         model, first(model, "MatMulNBits", 2, "down_proj"), lambda scale: larger(scale, 1e6)
     ),
+    "int8 scale of a block overflowed": lambda model: change(
+        model, first(model, "MatMulNBits", 2, "down_proj"), lambda scale: larger(scale, 1e6)
+    ),
     "zero points swapped": lambda model: [
         change(model, node.input[3], lambda zeros: zeros >> 4 | zeros << 4)
         for node in model.graph.node

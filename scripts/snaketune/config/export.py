@@ -63,6 +63,14 @@ class WeightOnlyInt4(Strict):
         return self
 
 
+class WeightOnlyInt8(Strict):
+    """Rounded to nearest."""
+
+    block_size: BlockSize = 32
+    symmetric: bool = Field(True, description="no zero points")
+    accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
+
+
 class Genai(Strict):
     """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` are of int4 and int8."""
 
@@ -121,13 +129,19 @@ class Int4Export(Strict):
     options: WeightOnlyInt4 = WeightOnlyInt4()
 
 
+class Int8InBlocksExport(Strict):
+    description: str
+    method: Literal["weight-only-int8"]
+    options: WeightOnlyInt8 = WeightOnlyInt8()
+
+
 class GenaiExport(Strict):
     description: str
     method: Literal["genai"]
     options: Genai
 
 
-AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | GenaiExport
+AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | Int8InBlocksExport | GenaiExport
 
 
 class Export(RootModel[Annotated[AnyExport, Field(discriminator="method")]]):

@@ -12,7 +12,9 @@ from snaketune.core.files import read_yaml
 def is_weight_only(export: Any) -> bool:
     """Return True for the content of a file of config/exports/ whose linear layers become MatMulNBits."""
     method, options = export.get("method"), export.get("options") or {}
-    return method == "weight-only-int4" or (method == "genai" and options.get("weights") in ("int4", "int8"))
+    return method in ("weight-only-int4", "weight-only-int8") or (
+        method == "genai" and options.get("weights") in ("int4", "int8")
+    )
 
 
 def check_exported_bases(files: dict[str, Path], techniques: dict[str, Technique], precisions: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""4-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized."""
+"""4- or 8-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized."""
 
 import math
 from pathlib import Path
@@ -14,8 +14,8 @@ from snaketune.export import gptq
 from snaketune.export.graphs import initializers, linear_nodes, remove_unused, replace, tables
 
 
-def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> onnx.ModelProto:
-    """Return the model with every linear layer and the embedding table in 4 bits; only gptq reads ``rows``.
+def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray], bits: int = 4) -> onnx.ModelProto:
+    """Return the model with every linear layer and the embedding table in so many bits; only gptq reads ``rows``.
 
     A head that is tied to the table shares its copy.
 
@@ -24,10 +24,12 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
     """
     model = onnx.load(source)
     tied = _tied_head(model.graph)
-    if options["algorithm"] == "gptq":
+    algorithm = options.get("algorithm", "rtn")
+    if algorithm == "gptq":
         _quantize_gptq(model.graph, source, options, rows)
     else:
-        _check_blocks(model.graph, options)
+        if algorithm == "k-quant":
+            _check_blocks(model.graph, options["block_size"])
         searching = {
             "hqq": nbits.HQQWeightOnlyQuantConfig(block_size=options["block_size"]),
             "k-quant": nbits.KQuantWeightOnlyQuantConfig(),
@@ -37,20 +39,21 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
             block_size=options["block_size"],
             is_symmetric=options["symmetric"],
             accuracy_level=options["accuracy_level"],
-            algo_config=searching.get(options["algorithm"]),
+            bits=bits,
+            algo_config=searching.get(algorithm),
         )
         quantizer.process()
         model = quantizer.model.model
-    _quantize_table(model.graph, options, tied)
+    _quantize_table(model.graph, options, tied if algorithm != "hqq" else None, bits)
     if all(opset.domain != "com.microsoft" for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     remove_unused(model.graph)
     return model
 
 
-def _check_blocks(graph: onnx.GraphProto, options: dict[str, Any]) -> None:
-    held, block = initializers(graph), options["block_size"]
-    for node in linear_nodes(graph) if options["algorithm"] == "k-quant" else []:
+def _check_blocks(graph: onnx.GraphProto, block: int) -> None:
+    held = initializers(graph)
+    for node in linear_nodes(graph):
         width = held[node.input[1]].dims[0]
         if (blocks := math.ceil(width / block)) % 2:
             raise UserError(
@@ -104,38 +107,40 @@ def _tied_head(graph: onnx.GraphProto) -> str | None:
     return None
 
 
-def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str | None) -> None:
-    """Read the table's rows from 4-bit blocks: those of the tied head, or else rounded to nearest.
+def _quantize_table(graph: onnx.GraphProto, options: dict[str, Any], tied: str | None, bits: int) -> None:
+    """Read the table's rows from blocks: those of the tied head, or else rounded to nearest.
 
-    hqq has fractional zero points, which GatherBlockQuantized doesn't accept.
+    hqq has fractional zero points, which GatherBlockQuantized doesn't accept, so its head isn't shared.
     """
     held, block = initializers(graph), options["block_size"]
     for node in tables(graph):
         table = numpy_helper.to_array(held[node.input[0]])
         if table.shape[1] % block:
             continue
-        if tied and options["algorithm"] != "hqq":
+        if tied:
             head = next(other for other in graph.node if tied in other.output)
             parts = list(head.input[1:])
         else:
-            rounding = nbits.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=options["symmetric"])
+            rounding = nbits.DefaultWeightOnlyQuantConfig(
+                block_size=block, is_symmetric=options["symmetric"], bits=bits
+            )
             # The kernel ignores strides.
             packed = nbits.DefaultWeightOnlyQuantizer(rounding).qbits_block_quant(np.ascontiguousarray(table.T))
-            kinds = ("Q4", "scales", "zero_points")[: 2 if options["symmetric"] else 3]
+            kinds = (f"Q{bits}", "scales", "zero_points")[: 2 if options["symmetric"] else 3]
             parts = [f"{node.input[0]}_{kind}" for kind in kinds]
             graph.initializer.extend(map(numpy_helper.from_array, packed[: len(parts)], parts))
         shape = f"{node.name}_shape"
-        graph.initializer.append(numpy_helper.from_array(np.array([len(table), table.shape[1] // 2]), shape))
+        graph.initializer.append(numpy_helper.from_array(np.array([len(table), table.shape[1] * bits // 8]), shape))
         blocks = helper.make_node("Reshape", [parts[0], shape], [f"{node.name}_blocks"], f"{node.name}_reshape")
         gather = helper.make_node(
             "GatherBlockQuantized",
             [blocks.output[0], node.input[1], *parts[1:]],
             list(node.output),
-            f"{node.name}_Q4",
+            f"{node.name}_Q{bits}",
             domain="com.microsoft",
             gather_axis=0,
             quantize_axis=1,
             block_size=block,
-            bits=4,
+            bits=bits,
         )
         replace(graph, node, [blocks, gather])
