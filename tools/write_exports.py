@@ -13,11 +13,10 @@ from safetensors.numpy import load_file
 from snaketune.core import files, tables
 from snaketune.core.errors import UserError, run
 from snaketune.core.paths import run_path
+from snaketune.evaluation.metrics import summed
 from snaketune.evaluation.parity import compare_answers, compare_logits
-from snaketune.reporting.numbers import number
-from write_figures import replace_between
+from write_figures import write
 
-MARKER = "exports"
 SAMPLES, CONFIDENCE = 10_000, 0.95
 
 
@@ -30,7 +29,10 @@ def speed(directory: Path, backend: str) -> dict[str, Any]:
         where = f"batch {shape['batch']}, prompts of {shape['prompt_tokens']} tokens, medians of {found['rounds']} rounds by turns"
         rates = shape["decode_tokens_per_second"]["median"], shape["first_token_ms"]["median"]
     else:
-        found, where = files.read_json(directory / f"evaluation/{backend}.json"), "medians over test prompts"
+        found, where = (
+            files.read_json(directory / f"evaluation/{backend}.json"),
+            "medians at the evaluation, beside other jobs",
+        )
         rates = found["decode_tokens_per_second"], found["latency_p50_ms"]
     seen, threads = found["hardware"], found["threads"]
     how = f"{where}, {threads} thread{'s' * (threads > 1)} of {seen['processor']}, {seen['cores']} cores"
@@ -46,11 +48,8 @@ def form(directory: Path, backend: str, metric: str) -> dict[str, Any]:
     def probed(name: str) -> dict[str, Any]:
         return load_file(directory / f"evaluation/{name}.logits.safetensors")
 
-    found = {
-        "value": files.read_json(directory / f"evaluation/{backend}.json")["metrics"][metric],
-        **speed(directory, backend),
-    }
     rows = predicted(backend)
+    found = {"value": summed(rows)[metric], **speed(directory, backend)}
     found["perplexity"] = math.exp(sum(row["nll"] for row in rows) / sum(row["answer_tokens"] for row in rows))
     if backend == "torch":
         return found | {"n": len(rows)}
@@ -81,7 +80,7 @@ def table(results: Path, rows: list[tables.Row], techniques: list[str]) -> str:
             change = ["–", "–"]
             if backend != "torch":
                 low, high = one["metric_change_ci"]
-                change = [f"{one['metric_change']:+.3f} [{low:+.3f}, {high:+.3f}]", number(one["kl_divergence"], 4)]
+                change = [f"{one['metric_change']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{one['kl_divergence']:.4f}"]
             values = [f"{one['value']:.3f}" if name == metric else "–" for name in metrics]
             size = f"{one['bytes'] / whole:.3f}" if "bytes" in one else "–"
             figures = [f"{one['perplexity']:.3f}", size, f"{one['decode']:.1f}", f"{one['first']:.0f}"]
@@ -107,9 +106,7 @@ def main() -> None:
     if not summary.exists():
         raise UserError(f"{summary}: no finished run: run `snakemake` first, with the experiment's --configfile")
     written = table(arguments.results, tables.read(summary), arguments.techniques)
-    text = arguments.page.read_text(encoding="utf-8")
-    files.write_text(arguments.page, replace_between(text, MARKER, written))
-    print(f"{arguments.page}: {MARKER}")
+    write([arguments.page], {"exports": written})
 
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@ import re
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.measurements import run_script, save_evaluation, save_experiment, save_properties, table_recipe
 
 import summarize
+import write_exports
 import write_figures
 import write_report
 import write_technique_table
 from snaketune.core.errors import UserError
-from snaketune.core.files import read_json, write_json
+from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.core.paths import SUMMARY
 from snaketune.reporting.difference import Difference
 from snaketune.reporting.numbers import measured
@@ -226,6 +229,33 @@ def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_els
     assert line.endswith("| tiny; a processor, 2 cores; domain: perplexity (5,000 tokens) |")
     assert "test rows: domain 120; seeds 1" in text
     assert "a claim about the models in hand" in text
+
+
+def test_the_page_of_exports_compares_each_with_torch(tmp_path: Path) -> None:
+    results, text = tmp_path / "results", tmp_path / "export.md"
+    page(results, ["classification"], [1], ["fp32", "int8"])
+    directory = results / "runs/tiny/classification/lora/seed-1"
+    positions = np.array([2, 2])
+    for backend, moved in (("torch", 0), ("onnx-fp32", 0), ("onnx-int8", 1)):
+        logits = np.array([[moved, 0, 0]] * 4, np.float32)
+        evaluated = directory / f"evaluation/{backend}"
+        save_file({"logits": logits, "positions": positions}, f"{evaluated}.logits.safetensors")
+        answers = [row | {"nll": 1.0, "answer_tokens": 2} for row in read_jsonl(Path(f"{evaluated}.predictions.jsonl"))]
+        write_jsonl(Path(f"{evaluated}.predictions.jsonl"), answers)
+        figures = Path(f"{evaluated}.json")
+        write_json(figures, read_json(figures) | {"threads": 1, "hardware": {"processor": "one", "cores": 2}})
+    text.write_text("before\n<!-- exports -->\n<!-- /exports -->\n")
+    run_script(write_exports, "--results", results, "--page", text, "--techniques", "lora")
+    heads, _, torch, fp32, int8, _, told, *_ = text.read_text().splitlines()[2:]
+    assert heads.startswith("| scenario | technique | precision | accuracy | against torch | KL, nats | perplexity |")
+    assert torch.startswith("| classification | `lora` | torch | ")
+    assert torch.split(" | ")[4:6] == ["–", "–"]
+    assert fp32.split(" | ")[5] == "0.0000"
+    # Of (1/3, 1/3, 1/3) from softmax(1, 0, 0).
+    assert float(int8.split(" | ")[5]) == pytest.approx(np.log((np.e + 2) / 3) - 1 / 3, abs=1e-4)
+    assert "seed 1: n = 120 test rows; KL over 4 positions of 2 rows" in told
+    with pytest.raises(UserError, match="has no run of dora: choose others with --techniques"):
+        run_script(write_exports, "--results", results, "--page", text, "--techniques", "dora")
 
 
 def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path: Path) -> None:
