@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up everything they need; PYTHON=python3.12 chooses the Python.
 PYTHON ?= python3
 # EXPERIMENT=config/experiments/mine.yaml overlays that file on config/config.yaml.
+$(foreach one,$(EXPERIMENT),$(if $(wildcard $(one)),,$(error EXPERIMENT=$(one): no such file: give the path of a YAML file, such as config/experiments/smollm2.yaml)))
 CONFIG = $(if $(EXPERIMENT),--configfile $(EXPERIMENT))
 ALL = $(filter all,$(TESTS))
 TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt

@@ -11,11 +11,19 @@ import hashlib
 import os
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 UV = "uv==0.13.9"
 OLDEST = (3, 11)
+# Before an older Python meets what it can't import or define; it can parse this file.
+if sys.version_info < OLDEST:
+    sys.exit(
+        "error: Python {}.{} or newer is needed, this is {}: say which with `make demo PYTHON=python3.12`".format(
+            *OLDEST, sys.version.split()[0]
+        )
+    )
+
+from importlib import metadata  # noqa: E402
 
 
 def pip_settings(python: str) -> dict[str, str]:
@@ -101,10 +109,6 @@ def main() -> None:
     )
     parser.add_argument("command", nargs="*", help="a script and its arguments, after --")
     arguments = parser.parse_args()
-    if sys.version_info < OLDEST:
-        sys.exit(
-            f"error: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}: set PYTHON=python3.x"
-        )
     if arguments.unless and any(metadata.distributions(name=arguments.unless)):
         python = Path(sys.executable)
     else:

@@ -19,7 +19,7 @@ from snaketune.config.model import Model
 from snaketune.config.peft_methods import UNMERGED
 from snaketune.config.scenario import Scenario
 from snaketune.config.technique import Hosted, Technique
-from snaketune.config.validation import validated
+from snaketune.config.validation import path_advice, validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
 from snaketune.core.quantized import refuse_quantized, tensors
@@ -134,7 +134,7 @@ class Matrix:
         for name in names:
             place = f"config/{folder}/{name}.yaml"
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+                near = difflib.get_close_matches(name.lower(), known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
                 raise UserError(f"{folder}: there is no {kind} {name!r} ({place}); {hint}")
             content = read_yaml(known[name])
@@ -263,7 +263,7 @@ class Matrix:
             if "{" in path or "}" in path:
                 raise UserError(f"config/{key}: {path}: Snakemake takes braces for a wildcard: rename it")
             if not (self.root / path).is_file():
-                raise UserError(f"config/{key}: {path}: no such file; expected {expected}")
+                raise UserError(f"config/{key}: {path}: no such file; expected {expected}{path_advice(path)}")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

@@ -139,11 +139,19 @@ def check_options(method: str, given: dict[str, Any]) -> None:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             faults.append(f"{name}: unknown option of {method}; {OWN_LAYERS if name == 'target_modules' else hint}")
         elif name != "target_modules" and (fault := _misfit(known[name], value)):
-            faults.append(f"{name}: {fault} (found {value!r})")
+            faults.append(f"{name}: {fault} (found {value!r}){_as_number(value)}")
     if given.get("prompt_tuning_init") == "TEXT":
         faults.append("prompt_tuning_init: TEXT needs a tokenizer's path: use SAMPLE_VOCAB or RANDOM")
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def _as_number(value: Any) -> str:
+    """Return how to write a number that YAML reads as a text, such as 1e-4."""
+    try:
+        return f"; YAML reads it as a text: write {float(value)}" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
 
 
 def _misfit(kind: str, value: Any) -> str:

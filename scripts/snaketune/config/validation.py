@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
 
+from snaketune.config.base import EXPECTED
 from snaketune.core.errors import UserError
 
 
@@ -39,7 +40,32 @@ def _fault(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{key}: missing"
     found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{found}".removeprefix(": ")
+    message = EXPECTED.get(fault.get("ctx", {}).get("pattern"), fault["msg"].removeprefix("Value error, "))
+    if fault["type"] in ("dict_type", "model_type"):
+        message = "expected keys and values"
+    return f"{key}: {message}{found}{_advice(key, fault['type'], fault['input'])}".removeprefix(": ")
+
+
+def _advice(key: str, kind: str, found: Any) -> str:
+    """Return what to write instead, where YAML or the habits of other programs explain what was found."""
+    if kind == "list_type" and isinstance(found, str | int):
+        return f"; write [{found}]"
+    if kind == "string_type" and isinstance(found, bool):
+        return "; write it in quotes: YAML reads no, off, yes and on as false and true"
+    if kind == "string_type" and isinstance(found, int | float):
+        return "; write it in quotes, or YAML reads a number"
+    if kind == "string_pattern_mismatch" and key.startswith("models.") and "/" in found:
+        return f"; `make pin MODEL={found}` writes the file of a model of the hub"
+    return ""
+
+
+def path_advice(path: str) -> str:
+    """Return what to write instead of a path that a shell or a browser would understand."""
+    if path.startswith("~") or "$" in path:
+        return "; ~ and variables aren't replaced here: write the whole path"
+    if "://" in path:
+        return "; download it, and give the file's path"
+    return "; a pattern isn't searched for: list the files, each as {path: …}" if "*" in path else ""
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

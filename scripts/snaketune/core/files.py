@@ -15,6 +15,12 @@ from snaketune.core.errors import UserError
 
 _claims: list[TextIO] = []
 SCRATCH = (".part", ".export", ".quantize")
+# By what YAML's own message has in it.
+YAML_ADVICE = {
+    "\\t": "indent with spaces, not tabs",
+    "escape character": 'within "…" a \\ begins an escape: write the path with /',
+    "mapping values": "put a text that has a colon and a space in it in quotes",
+}
 
 
 def sha256(path: Path) -> str:
@@ -199,8 +205,10 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
+        problem = str(getattr(error, "problem", error))
+        advice = next((f"; {words}" for part, words in YAML_ADVICE.items() if part in problem), "")
         raise UserError(
-            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({getattr(error, 'problem', error)})"
+            f"{path}" + (f", line {mark.line + 1}" if mark else "") + f": not YAML ({problem}){advice}"
         ) from None
 
 

@@ -136,6 +136,9 @@ def _separated(path: Path, report: Report, delimiter: str) -> NumberedRows:
         flaws = [f"the header has the column {name!r} twice" for name in header if header.count(name) > 1]
         flaws += [] if header else ["the first line is empty, expected the names of the columns"]
         flaws += [f"column {n} of the header has no name" for n, name in enumerate(header, 1) if not name.strip()]
+        if len(header) == 1 and any(one in header[0] for one in ";,\t|"):
+            expected = "tabs" if delimiter == "\t" else "commas"
+            flaws.append(f"one column, named {header[0]!r}: save the file with {expected} between its columns")
         if flaws:
             report(":1", flaws[0])
             return
