@@ -8,7 +8,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas figures export-table estimates pin new plan verify explain chat diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -76,8 +76,12 @@ tune: setup ## train every technique at each learning rate of the grid; EXPERIME
 lock: setup-dev ## resolve envs/*/requirements.in again; UPGRADE=--upgrade takes newer versions
 	.venv/bin/python tools/lock_environments.py $(UPGRADE)
 
-schemas: setup ## generate config/schemas/ from the typed models
+schemas: setup ## generate config/schemas/ and docs/reference.md from the typed models
 	.venv/bin/python tools/write_schemas.py
+
+docs: setup-dev ## build the documents as a site that needs no network: work/site/docs/index.html
+	.venv/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -c docs . work/site
+	@echo "open work/site/docs/index.html"
 
 figures: setup ## write the measured tables of README.md and docs/ from the finished run
 	.venv/bin/python tools/write_figures.py

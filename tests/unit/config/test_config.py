@@ -22,7 +22,7 @@ from snaketune.core.files import read_yaml
 from snaketune.dag.job_params import JobParams
 from snaketune.dag.recipes import Recipes
 from snaketune.platforms.registry import SCHEMAS, read_matrix
-from write_schemas import KINDS, schema_text
+from write_schemas import KINDS, REFERENCE, reference_text, schema_text
 
 ROOT = Path(__file__).parents[3]
 CONFIG = read_yaml(ROOT / "config/config.yaml")
@@ -85,6 +85,7 @@ def test_every_yaml_file_names_its_schema_for_editors(path: Path) -> None:
 def test_the_schemas_are_those_of_the_typed_models() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "config/schemas").iterdir()}
     assert written == {f"{kind}.schema.json": schema_text(kind) for kind in KINDS}, "run `make schemas`"
+    assert (ROOT / REFERENCE).read_text(encoding="utf-8") == reference_text(), "run `make schemas`"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""The page docs/reference.md, every key of config/, from the schemas by which editors check these files."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+KINDS = {
+    "experiment": "An experiment: `config/config.yaml`, and what a `--configfile` lays over it",
+    "scenario": "A scenario: `config/scenarios/NAME.yaml`",
+    "model": "A model: `config/models/NAME.yaml`",
+    "technique": "A technique: `config/techniques/NAME.yaml`",
+    "export": "An export: `config/exports/NAME.yaml`",
+    "hosted-technique": "A technique that a service trains",
+    "kaito-technique": "A technique that KAITO trains",
+}
+OPENING = """# Every key
+
+For anyone who writes a file of `config/`: each key, what it may be, and what it is when left out. `make schemas` writes this page
+and the schemas in `config/schemas/`, by which an editor checks and completes these files. What the keys are for is in
+[Configuration](configuration.md). `NAME` in a key stands for a name of yours, `[]` for each of a list, and a word in brackets is the
+`type` or `method` that has the key.
+"""
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}  # fmt: skip
+
+
+def resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema in which a reference is replaced by what it names."""
+    if "$ref" not in schema:
+        return schema
+    return {**definitions[schema["$ref"].rpartition("/")[2]], **{key: schema[key] for key in schema if key != "$ref"}}
+
+
+def members(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the alternatives of a schema, but for null."""
+    schema = resolved(schema, definitions)
+    found = schema.get("anyOf") or schema.get("oneOf")
+    if not found:
+        return [] if schema.get("type") == "null" else [schema]
+    return [one for alternative in found for one in members(alternative, definitions)]
+
+
+def words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """Return what a value may be, such as `number > 0`."""
+    return " or ".join(dict.fromkeys(_words(one, definitions) for one in members(schema, definitions)))
+
+
+def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "const" in schema:
+        return f"`{shown(schema['const'])}`"
+    if "enum" in schema:
+        return ", ".join(f"`{shown(one)}`" for one in schema["enum"])
+    kind = schema.get("type", "any value")
+    if kind == "array":
+        return f"list of {words(schema.get('items', {}), definitions)}"
+    if kind == "object":
+        values = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
+        below = words(values, definitions) if isinstance(values, dict) else "any value"
+        return "keys" if "properties" in schema else f"NAME: {below}"
+    bounds = "".join(f" {sign} {schema[key]}" for key, sign in BOUNDS.items() if key in schema)
+    return {"string": "text", "boolean": "true or false"}.get(kind, kind) + bounds
+
+
+def shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def rows(schema: dict[str, Any], definitions: dict[str, Any], at: str = "", of: str = "") -> Iterator[tuple[str, ...]]:
+    """Yield key, possible values, default and meaning of each key of an object, and of the objects below it."""
+    for key, found in schema.get("properties", {}).items():
+        name, one = f"{at}{key}", resolved(found, definitions)
+        if "default" in one and one["default"] not in ({}, None, ""):
+            default = f"`{shown(one['default'])}`" if len(shown(one["default"])) < 60 else "its keys' own"
+        else:
+            default = "–" if key not in schema.get("required", []) else "must be given"
+        meaning = " ".join([of, one.get("description") or ""]).strip()
+        yield name, words(found, definitions), default, meaning
+        for inner, below in nested(found, definitions, name):
+            yield from rows(inner, definitions, f"{below}.", kind_of(inner) or of)
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """Return the `type` or `method` whose keys these are, in brackets, or nothing."""
+    kinds = [schema["properties"].get(key, {}).get("const") for key in ("type", "method")]
+    return next((f"({kind})" for kind in kinds if kind), "")
+
+
+def nested(schema: dict[str, Any], definitions: dict[str, Any], name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each kind of object that may stand at a key, and where its keys are."""
+    for one in members(schema, definitions):
+        if "properties" in one:
+            yield one, name
+        elif isinstance(values := one.get("additionalProperties"), dict):
+            yield from nested(values, definitions, f"{name}.NAME")
+        elif "items" in one:
+            yield from nested(one["items"], definitions, f"{name}[]")
+
+
+def table(schema: dict[str, Any]) -> str:
+    """Return a schema's keys as a table of Markdown."""
+    definitions = schema.get("$defs", {})
+    lines = ["| key | may be | left out | what it is |", "|---|---|---|---|"]
+    for top in members({key: schema[key] for key in schema if key != "$defs"}, definitions):
+        for cells in rows(top, definitions, of=kind_of(top)):
+            name, *others = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+            lines.append(f"| `{name}` | {' | '.join(others)} |")
+    return "\n".join(lines)
+
+
+def page(schemas: dict[str, dict[str, Any]]) -> str:
+    """Return the page, from the JSON Schema of each kind of file."""
+    parts = [OPENING]
+    for kind, title in KINDS.items():
+        parts.append(f"## {title}\n\n{table(schemas[kind])}\n")
+    return "\n".join(parts)
