@@ -8,7 +8,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat publish diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -114,6 +114,9 @@ explain: setup ## FILE=results/...: show what made it and whether Snakemake woul
 
 chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export
 	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
+
+publish: setup ## RUN=results/runs/... TO=folder: write its adapter, or with MERGED=1 the whole model, in the hub's layout; nothing is sent
+	@.venv/bin/python tools/publish_model.py $(RUN) $(TO) $(if $(MERGED),--merged) $(if $(BASE),--base $(BASE))
 
 diff: setup ## A=results/runs/... B=...: show what differs between two runs, also as a page; REVISION:results/runs/... names an older one
 	@.venv/bin/python tools/diff_runs.py $(A) $(B) $(if $(PAGE),--page $(PAGE))

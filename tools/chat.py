@@ -73,21 +73,6 @@ class Speaker:
         self.messages.append({"role": "assistant", "content": self.tokenizer.decode(made)})
 
 
-def cell_of(directory: Path) -> tuple[Path, paths.Cell]:
-    """Return results/ and the cell of a run's directory.
-
-    Raises:
-        UserError: it isn't one.
-    """
-    parts = directory.resolve().parts
-    if len(parts) < 6 or parts[-5] != "runs" or not parts[-1].startswith("seed-") or not directory.is_dir():
-        raise UserError(
-            f"{directory}: expected the directory of a run, results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N, that is there"
-        )
-    *_, model, scenario, technique, seed = parts
-    return Path(*parts[:-5]), (model, scenario, technique, int(seed.removeprefix("seed-")))
-
-
 def model_of(results: Path, cell: paths.Cell, backend: str) -> tuple[Path, Path | None]:
     """Return the model file of a run in one of its forms, and the prefix that it starts from.
 
@@ -135,7 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(all)")
     # Questions may follow an option.
     arguments = parser.parse_intermixed_args()
-    results, cell = cell_of(arguments.run)
+    results, cell = paths.cell_of(arguments.run)
     base = results / paths.BASE.format(model=cell[0])
     cells = [cell] if arguments.alone or cell[2] == UNTUNED else [(*cell[:2], UNTUNED, 0), cell]
     speakers = [

@@ -1,6 +1,9 @@
 """The directories of results, relative to results/."""
 
 from collections.abc import Collection
+from pathlib import Path
+
+from snaketune.core.errors import UserError
 
 Cell = tuple[str, str, str, int]
 
@@ -22,6 +25,21 @@ REPORT = "report.html"
 
 def run_path(model: str, scenario: str, technique: str, seed: int) -> str:
     return RUN.format(model=model, scenario=scenario, technique=technique, seed=seed)
+
+
+def cell_of(directory: Path) -> tuple[Path, Cell]:
+    """Return results/ and the cell of a run's directory.
+
+    Raises:
+        UserError: it isn't one.
+    """
+    parts = directory.resolve().parts
+    if len(parts) < 6 or parts[-5] != "runs" or not parts[-1].startswith("seed-") or not directory.is_dir():
+        raise UserError(
+            f"{directory}: expected the directory of a run, results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N, that is there"
+        )
+    *_, model, scenario, technique, seed = parts
+    return Path(*parts[:-5]), (model, scenario, technique, int(seed.removeprefix("seed-")))
 
 
 def weights_path(model: str, scenario: str, technique: str, seed: int) -> str:

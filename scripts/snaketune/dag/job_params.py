@@ -123,8 +123,9 @@ class JobParams:
 
     def package(self, wildcards: Any) -> str:
         cell = (wildcards.model, wildcards.scenario, wildcards.technique, int(wildcards.seed))
-        digests = {"template": file_digest(self.root / CARD), "program": file_digest(self.root / PROGRAM)}
-        return self.encode("package_model.py", **digests, **self.matrix.package_recipe(*cell))
+        template = {name: file_digest(self.root / name) for name in CARD}
+        program = file_digest(self.root / PROGRAM)
+        return self.encode("package_model.py", template=template, program=program, **self.matrix.package_recipe(*cell))
 
     def switchable_base(self, wildcards: Any) -> str:
         beside = [name for name, export in self.matrix.shipped.items() if export == wildcards.get("precision")]

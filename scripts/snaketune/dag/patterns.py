@@ -20,7 +20,8 @@ TUNING = f"{RESULTS}/tuning/{{model}}/{{scenario}}/{{technique}}/{{rate}}"
 SUMMARY = [f"{RESULTS}/{name}" for name in paths.SUMMARY]
 TABLE, REPORT = f"{RESULTS}/{paths.TABLE}", f"{RESULTS}/{paths.REPORT}"
 PLOTS = [f"{RESULTS}/{name}" for name in paths.PLOTS]
-CARD, PROGRAM = "report/model_card.md.j2", "report/run.py"
+CARD = ["report/model_card.md.j2", "report/card/facts.md.j2", "report/card/verdict.md.j2"]
+PROGRAM = "report/run.py"
 # The first is the whole page, which includes the others.
 PAGE = [
     "report/report.html.j2",

@@ -1,6 +1,7 @@
 """The content of a model card: every figure is read from a measured file, the template only words it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,19 @@ def hub_licence(*stated: str) -> str:
     return names.pop() if len(names) == 1 and names <= HUB_LICENCES else "other"
 
 
-def front_matter(recipe: PackageParams, row: tables.Row) -> str:
-    """Return the card's metadata for the Hugging Face Hub as YAML, with the measured metric of the shipped model."""
+def front_matter(
+    recipe: PackageParams, row: tables.Row, libraries: Sequence[str] = ("onnxruntime-genai", "onnx"), relation: str = ""
+) -> str:
+    """Return the card's metadata for the Hugging Face Hub as YAML, with the measured metric of the shipped model.
+
+    Args:
+        libraries: the one that loads it, then further tags.
+        relation: to the base model, where it isn't a fine-tuned or quantized one.
+    """
     model, scenario, technique = recipe["model"], recipe["scenario"], recipe["cell"][2]
     tuned = technique != UNTUNED
     licence = hub_licence(model["licence"], *([scenario["licence"]] if tuned else []))
-    tags = ["onnx", "onnxruntime-genai", "snaketune", "conversational", model["model_type"], recipe["precision"]]
+    tags = [*reversed(libraries), "snaketune", "conversational", model["model_type"], recipe["precision"]]
     measured = EvalResult(
         task_type="text-generation",
         dataset_type=scenario["hub"] or recipe["cell"][1],
@@ -48,10 +56,10 @@ def front_matter(recipe: PackageParams, row: tables.Row) -> str:
         license=licence,
         license_name="of-base-model-and-data" if licence == "other" else None,
         base_model=model["hub"],
-        base_model_relation=model["hub"] and ("finetune" if tuned else "quantized"),
+        base_model_relation=model["hub"] and (relation or ("finetune" if tuned else "quantized")),
         datasets=[scenario["hub"]] if tuned and scenario["hub"] else None,
         language=scenario["languages"] or None,
-        library_name="onnxruntime-genai",
+        library_name=libraries[0],
         pipeline_tag="text-generation",
         tags=[*tags, scenario["task"], *([technique] if tuned else [])],
         model_name="-".join(map(str, (*recipe["cell"], recipe["precision"]))),
@@ -115,36 +123,48 @@ def training_of(inputs: dict[str, Path]) -> dict[str, Any]:
     }
 
 
+def told(
+    recipe: PackageParams, comparison: dict[str, Any], row: dict[str, Any], inputs: dict[str, Path]
+) -> dict[str, Any]:
+    """Return what a card says of a run in any form; ``row`` is the form's in the summary."""
+    model, scenario, technique, seed = recipe["cell"]
+    tuned, gain = technique != UNTUNED, None
+    if tuned:
+        ends = (row["delta"], row["delta_ci_low"], row["delta_ci_high"])
+        gain = Difference(*ends, comparison["higher_is_better"], too_few(int(row["n"])))
+    return {
+        "recipe": recipe,
+        "name": " / ".join((model, scenario, technique, f"seed {seed}")),
+        "tuned": tuned,
+        "shipped": row,
+        "difference": gain,
+        "verdict": verdict(gain, comparison, technique, seed) if gain else None,
+        "of_technique": of_technique(comparison, technique) if tuned else None,
+        "comparison": comparison,
+        "seeds": comparison["seeds_of"][technique] if tuned else [],
+        "training": training_of(inputs) if tuned else None,
+        "card": files.read_json(inputs["data"].with_name("card.json")),
+    }
+
+
 def content(inputs: dict[str, Path], recipe: PackageParams) -> dict[str, Any]:
     """Return what the template shows, except the shipped files; ``inputs`` are the measured files by role."""
-    model, scenario, technique, seed = recipe["cell"]
+    model, scenario, *_ = recipe["cell"]
     backends = ("torch", backend_of(recipe["precision"]))
     rows = [summary_row(inputs["summary"], recipe, name) for name in backends]
     comparisons = files.read_json(inputs["comparisons"])
     comparison = next(one for one in comparisons if (one["model"], one["scenario"]) == (model, scenario))
     parity = files.read_json(inputs["parity"])
     steps = conversion_steps(parity, recipe["precision"], inputs["parity"])
-    tuned, shipped = technique != UNTUNED, rows[1]
-    gain = None
-    if tuned:
-        ends = (shipped["delta"], shipped["delta_ci_low"], shipped["delta_ci_high"])
-        gain = Difference(*ends, comparison["higher_is_better"], too_few(int(shipped["n"])))
+    shipped = rows[1]
     return {
-        "recipe": recipe,
+        **told(recipe, comparison, shipped, inputs),
         "front_matter": front_matter(recipe, shipped),
-        "name": " / ".join((model, scenario, technique, f"seed {seed}")),
-        "tuned": tuned,
         "rows": rows,
-        "difference": gain,
-        "verdict": verdict(gain, comparison, technique, seed) if gain else None,
-        "of_technique": of_technique(comparison, technique) if tuned else None,
-        "comparison": comparison,
         "gate": parity["gate"],
         "steps": steps,
         "over_budget": [line for line in parity["over_budget"] if line.partition(": ")[0] in steps],
         "without_budget": [step for step in steps if step in parity["without_budget"]],
-        "training": training_of(inputs) if tuned else None,
-        "card": files.read_json(inputs["data"].with_name("card.json")),
         "measured_on": files.read_json(inputs["evaluation"]),
         "context": files.read_json(inputs["export"].with_name("genai_config.json"))["model"]["context_length"],
     }

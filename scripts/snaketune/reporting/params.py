@@ -58,5 +58,5 @@ class PackageParams(TypedDict):
     scenario: dict[str, Any]
     technique: str
     confidence: float
-    template: str
+    template: dict[str, str]
     program: str
