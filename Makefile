@@ -8,10 +8,10 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat publish diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all smollm2 smollm2-table unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat publish diff reproduce restore prune clean
 
 help: ## list these targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: ## create .venv from the lock files
 	@$(SETUP) $(TOOLS)
@@ -57,6 +57,12 @@ bench: setup ## compare speed with TRL, torch and llama.cpp on a quiet machine, 
 bench-all: setup-dev bench ## the same, and tokens computed for the built-in scenarios, and the time of a call with nothing to do
 	.venv/bin/python benchmarks/workflow.py
 	.venv/bin/python benchmarks/table.py
+
+smollm2: setup ## PART=1/8: run a part of the experiment of seven techniques, two tasks and three seeds on SmolLM2, 75 minutes on two cores; without PART list the parts
+	.venv/bin/python tools/in_parts.py $(if $(PART),--run --part $(PART))
+
+smollm2-table: setup ## write README's table of SmolLM2 from the parts in benchmarks/smollm2; ARGS=… for those of another experiment
+	.venv/bin/python tools/in_parts.py --table $(ARGS)
 
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit
