@@ -1,22 +1,23 @@
 """The page docs/reference.md, every key of config/, from the schemas by which editors check these files."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 KINDS = {
-    "experiment": "An experiment: `config/config.yaml`, and what a `--configfile` lays over it",
-    "scenario": "A scenario: `config/scenarios/NAME.yaml`",
-    "model": "A model: `config/models/NAME.yaml`",
-    "technique": "A technique: `config/techniques/NAME.yaml`",
-    "export": "An export: `config/exports/NAME.yaml`",
+    "experiment": "An experiment",
+    "scenario": "A scenario",
+    "model": "A model",
+    "technique": "A technique",
+    "export": "An export",
     "hosted-technique": "A technique that a service trains",
     "kaito-technique": "A technique that KAITO trains",
 }
 OPENING = """# Every key
 
-For anyone who writes a file of `config/`: each key, what it may be, and what it is when left out. `make schemas` writes this page
-and the schemas in `config/schemas/`, by which an editor checks and completes these files. What the keys are for is in
+For anyone who writes a file of `config/`: each key, what it may be, and what it is if left out. `make schemas` writes this page and
+the schemas in `config/schemas/`, by which an editor checks and completes these files. What the keys are for is in
 [Configuration](configuration.md). `NAME` in a key stands for a name of yours, `[]` for each of a list, and a word in brackets is the
 `type` or `method` that has the key.
 """
@@ -68,12 +69,11 @@ def rows(schema: dict[str, Any], definitions: dict[str, Any], at: str = "", of: 
     """Yield key, possible values, default and meaning of each key of an object, and of the objects below it."""
     for key, found in schema.get("properties", {}).items():
         name, one = f"{at}{key}", resolved(found, definitions)
-        if "default" in one and one["default"] not in ({}, None, ""):
-            default = f"`{shown(one['default'])}`" if len(shown(one["default"])) < 60 else "its keys' own"
-        else:
-            default = "–" if key not in schema.get("required", []) else "must be given"
-        meaning = " ".join([of, one.get("description") or ""]).strip()
-        yield name, words(found, definitions), default, meaning
+        default = "" if key not in schema.get("required", []) else ", must be given"
+        if "default" in one and one["default"] not in ({}, [], None, "") and len(shown(one["default"])) < 40:
+            default = f"; if left out `{shown(one['default'])}`"
+        meaning = " ".join(["" if key == "description" else of, one.get("description") or ""]).strip()
+        yield name, *(cell.replace("|", "\\|") for cell in (words(found, definitions) + default, meaning))
         for inner, below in nested(found, definitions, name):
             yield from rows(inner, definitions, f"{below}.", kind_of(inner) or of)
 
@@ -95,20 +95,28 @@ def nested(schema: dict[str, Any], definitions: dict[str, Any], name: str) -> It
             yield from nested(one["items"], definitions, f"{name}[]")
 
 
-def table(schema: dict[str, Any]) -> str:
-    """Return a schema's keys as a table of Markdown."""
-    definitions = schema.get("$defs", {})
-    lines = ["| key | may be | left out | what it is |", "|---|---|---|---|"]
-    for top in members({key: schema[key] for key in schema if key != "$defs"}, definitions):
-        for cells in rows(top, definitions, of=kind_of(top)):
-            name, *others = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
-            lines.append(f"| `{name}` | {' | '.join(others)} |")
+def table(found: list[tuple[str, ...]], prefix: str = "") -> str:
+    """Return rows as a table of Markdown; names without the prefix."""
+    lines = ["| key | may be | what it is |", "|---|---|---|"]
+    for name, value, meaning in found:
+        lines.append(f"| `{name.removeprefix(prefix)}` | {value} | {meaning} |")
     return "\n".join(lines)
+
+
+def section(schema: dict[str, Any]) -> str:
+    """Return the tables of a kind of file: its own keys, then those below each of them."""
+    definitions = schema.get("$defs", {})
+    tops = members({key: schema[key] for key in schema if key != "$defs"}, definitions)
+    found = list(dict.fromkeys(cells for top in tops for cells in rows(top, definitions, of=kind_of(top))))
+    parts = [table([cells for cells in found if re.fullmatch(r"\w+", cells[0])])]
+    for key in dict.fromkeys(cells[0].split(".")[0] for cells in found if "." in cells[0]):
+        parts.append(f"### `{key}`\n\n{table([one for one in found if one[0].startswith(f'{key}.')], f'{key}.')}")
+    return "\n\n".join(parts)
 
 
 def page(schemas: dict[str, dict[str, Any]]) -> str:
     """Return the page, from the JSON Schema of each kind of file."""
-    parts = [OPENING]
-    for kind, title in KINDS.items():
-        parts.append(f"## {title}\n\n{table(schemas[kind])}\n")
-    return "\n".join(parts)
+    return (
+        "\n\n".join([OPENING.strip(), *(f"## {title}\n\n{section(schemas[kind])}" for kind, title in KINDS.items())])
+        + "\n"
+    )
