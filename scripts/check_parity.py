@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import ADAPTER_FILE
 from snaketune.core.precisions import backend_of
-from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
+from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, what_passes, without_nan
 
 
 def steps_of(run: Path, exports: list[Path], adapter_logits: Path | None, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +98,9 @@ def main() -> None:
         files.write_json(arguments.evidence, result)
         arguments.output.unlink(missing_ok=True)
         otherwise = "" if useless else ", raise its budget in the experiment's `parity:`, or set `gate: warn`"
+        passes = what_passes(steps, {*result["over_budget_hops"], *result["without_budget"]})
         raise errors.UserError(
-            f"{run}: parity is over budget: {'; '.join(wrong)}. Figures: {arguments.evidence}. Fix the export{otherwise}"
+            f"{run}: parity is over budget: {'; '.join(wrong)}. {passes} Figures: {arguments.evidence}. Fix the export{otherwise}"
         )
     arguments.evidence.unlink(missing_ok=True)
     files.write_json(arguments.output, result)

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.precisions import calibrates
-from snaketune.export import calibration, fp16, int4, int8, onnx_files
+from snaketune.export import auto, calibration, fp16, int4, int8, onnx_files
 from snaketune.export.graphs import check_known
 
 Rows = list[np.ndarray]
@@ -61,7 +61,7 @@ def main() -> None:
         "--calibration-directory",
         type=Path,
         nargs="?",
-        help="tokens of the training split, for static-int8 and gptq; other methods read none",
+        help="tokens of the training and validation split, for static-int8, gptq and auto; other methods read none",
     )
     arguments = parser.parse_args()
     recipe, source, out = arguments.recipe, arguments.model, arguments.output_directory
@@ -72,6 +72,7 @@ def main() -> None:
     files.need_space(out, 3 * weights, "quantization")
     inputs = [source.with_name("manifest.json")]
     rows: Rows = []
+    validation: auto.Answers = []
     if calibrates(recipe):
         if not arguments.calibration_directory:
             raise errors.UserError(
@@ -82,12 +83,19 @@ def main() -> None:
         manifest.prove(path)
     if calibrates(recipe):
         rows = calibration.calibration_rows(arguments.calibration_directory, recipe["options"]["calibration_rows"])
+    if recipe["method"] == "auto":
+        validation = auto.validation_rows(arguments.calibration_directory, recipe["options"]["validation_rows"])
     with files.scratch(out / ".quantize") as directory, temporary_files_in(directory):
         for name in layout.ONNX_FILES[:2]:
             shutil.copyfile(source.with_name(name), directory / name)
         if recipe["method"] != "float16":
             check_known(onnx.load(directory / source.name, load_external_data=False).graph)
-        onnx_files.save(METHODS[recipe["method"]](directory / source.name, recipe["options"], rows), out)
+        if recipe["method"] == "auto":
+            made, found = auto.quantize(directory / source.name, recipe["options"], rows, validation)
+            recipe = recipe | {"chosen": found}
+        else:
+            made = METHODS[recipe["method"]](directory / source.name, recipe["options"], rows)
+        onnx_files.save(made, out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)
     manifest.record(out, recipe, inputs, [out / name for name in layout.ONNX_FILES])

@@ -31,6 +31,20 @@ ROWS = [DRAWN.integers(3, 64, 12).astype(np.int32) for _ in range(8)]
 SHARES = {"fp16": 0.52, "int8": 0.28, "int8-block": 0.28, "int8-qdq": 0.28, "int8-qdq-pow2": 0.28, "int4": 0.17}
 
 
+def kl(most: float) -> dict[str, float]:
+    return {"kl_divergence": most}
+
+
+# From a budget that 4 bits meet to one that only fp32 does.
+AUTO: dict[str, dict[str, Any]] = {
+    "auto-wide": {"budget": kl(1.0), "algorithm": "rtn"},
+    "auto-some": {"budget": kl(0.01)},
+    "auto-narrow": {"budget": kl(2e-3)},
+    "auto-fp32": {"budget": kl(1e-9), "bits": [8, 32]},
+    "auto-answers": {"budget": {"lost_answers": 0.5}, "bits": [4], "algorithm": "hqq", "accuracy_level": 0},
+}
+
+
 def in_export(*command: object, given: str = "", seed: str = "1") -> str:
     done = in_export_environment(*command, given=given, seed=seed)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -75,7 +89,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     in_export("scripts/export_onnx.py", "--recipe", "{}", *paths)
     place.tokens.mkdir()
     write_rows(place.tokens / "train.safetensors", Rows(ROWS, [np.ones(len(row), bool) for row in ROWS]))
-    manifest.record(place.tokens, {}, [], [place.tokens / "train.safetensors"])
+    validation = Rows(ROWS * 2, [np.arange(len(row)) > 8 for row in ROWS * 2])
+    write_rows(place.tokens / "validation.safetensors", validation)
+    manifest.record(place.tokens, {}, [], [place.tokens / f"{split}.safetensors" for split in ("train", "validation")])
     return place
 
 
@@ -93,6 +109,16 @@ def told(place: Place) -> dict[str, Any]:
     runs["no rows"] = place.argv("no-rows", recipe_of("int8-qdq"))
     runs["half written"] = place.argv("half-written", recipe_of("int8"), source="cut")
     runs["of gemms"] = place.argv("of-gemms", recipe_of("int8"), source="gemms")
+    few = place.root / "few"
+    few.mkdir()
+    for split in ("train", "validation"):
+        write_rows(few / f"{split}.safetensors", Rows(ROWS[:3], [np.ones(len(row), bool) for row in ROWS[:3]]))
+    manifest.record(few, {}, [], [few / f"{split}.safetensors" for split in ("train", "validation")])
+    runs |= {
+        name: place.argv(name, recipe_of("auto", **options), tokens=place.tokens) for name, options in AUTO.items()
+    }
+    runs["over budget"] = place.argv("over-budget", recipe_of("auto", budget=kl(1e-9)), tokens=place.tokens)
+    runs["few rows"] = place.argv("few-rows", recipe_of("auto"), tokens=few)
     asked = {
         "runs": runs,
         "gemms": [str(place.root / "fp32"), str(place.root / "gemms")],
@@ -125,6 +151,8 @@ def test_a_quantized_model_is_near_its_parent_and_proven(name: str, place: Place
         ("odd", ["k-quant packs", "1 blocks of 32 in its 32 inputs", "choose a block_size"]),
         ("no rows", ["static-int8 needs training rows", "--calibration-directory"]),
         ("half written", ["model.onnx_data has changed since it was made", "run snakemake"]),
+        ("over budget", ["no choice of bits is within the budget of kl_divergence 1e-09: the least loss is", "down 8"]),
+        ("few rows", ["validation.safetensors: 3 rows with an answer", "at least 8", "have more validation rows"]),
         ("of gemms", ["most weights of this model are read by Gemm", "choose fp32, fp16 or a genai precision"]),
     ],
 )
@@ -139,11 +167,43 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not list((place.root / name.replace(" ", "-")).glob("*"))
 
 
+def test_auto_is_the_smallest_within_its_budget(place: Place, told: dict[str, Any]) -> None:
+    sizes = []
+    for name, options in AUTO.items():
+        assert told["runs"][name][0] == 0, told["runs"][name]
+        chosen = manifest.read(place.root / name / "manifest.json")["recipe"]["chosen"]
+        [(loss, most)] = options["budget"].items()
+        assert chosen["proven"][loss]["mean"] <= chosen["proven"][loss]["upper"] <= most
+        assert (
+            set(chosen["bits"]) == set(chosen["sensitivity"]) == {"table_and_head", "attention", "gate_and_up", "down"}
+        )
+        sizes.append((place.root / name / "model.onnx_data").stat().st_size)
+        parent, child = log_softmax(place.logits("fp32")), log_softmax(place.logits(name))
+        assert (np.exp(parent) * (parent - child)).sum(-1).mean() < 0.1
+        print(name, chosen, sizes[-1])
+    assert sizes[:4] == sorted(sizes[:4])
+    bits = [
+        set(manifest.read(place.root / name / "manifest.json")["recipe"]["chosen"]["bits"].values()) for name in AUTO
+    ]
+    assert bits[0] == {4}
+    assert bits[1] | bits[2] == {4, 8}
+    assert bits[3:] == [{32}, {4}]
+
+
+def test_more_bits_of_a_kind_lose_less(place: Place, told: dict[str, Any]) -> None:
+    sensitivity = manifest.read(place.root / "auto-some/manifest.json")["recipe"]["chosen"]["sensitivity"]
+    for of in sensitivity.values():
+        assert 0 < of["8"]["kl_divergence"]["mean"] < of["4"]["kl_divergence"]["mean"]
+
+
 def test_two_runs_give_the_same_bytes(place: Place, told: dict[str, Any]) -> None:
     names = ["int8-qdq", "int8-qdq-pow2", "int4-gptq", "fp16"]
     runs = {name: place.argv(f"again/{name}", recipe_of(name), tokens=place.tokens) for name in names}
+    runs["auto-some"] = place.argv("again/auto-some", recipe_of("auto", **AUTO["auto-some"]), tokens=place.tokens)
     in_export("tests/support/quantizing.py", given=json.dumps({"runs": runs}), seed="2")
-    for name in names:
+    chosen = [manifest.read(place.root / one / "auto-some/manifest.json")["recipe"] for one in (".", "again")]
+    assert chosen[0] == chosen[1]
+    for name in [*names, "auto-some"]:
         assert place.bytes(name) == place.bytes(f"again/{name}")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, RootModel, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, RootModel, model_validator
 
 from snaketune.config.base import Strict
 
@@ -71,6 +71,41 @@ class WeightOnlyInt8(Strict):
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
 
 
+class LossBudget(Strict):
+    """One of them; the upper end of its 95 % interval has to be within."""
+
+    kl_divergence: PositiveFloat | None = Field(None, description="from fp32 over answer tokens, in nats")
+    lost_answers: PositiveFloat | None = Field(
+        None, description="share of rows whose answer are fp32's likeliest tokens, less that share of the choice"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> "LossBudget":
+        if (self.kl_divergence is None) == (self.lost_answers is None):
+            raise ValueError("give either kl_divergence or lost_answers")
+        return self
+
+    def of_parity(self) -> dict[str, float]:
+        """Return what the parity gate allows on test rows."""
+        if self.kl_divergence:
+            return {"kl_divergence": self.kl_divergence}
+        return {"smallest_metric_change": -(self.lost_answers or 0)}
+
+
+class Auto(WeightOnlyInt4):
+    """Bits of each kind of layer, chosen on validation rows; the keys of `weight-only-int4` say how 4 bits are rounded."""
+
+    budget: LossBudget = LossBudget(kl_divergence=0.02)
+    bits: list[Literal[4, 8, 32]] = Field([4, 8], min_length=1, description="to choose from; 32 is fp32")
+    algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
+        "gptq", description="of 4 bits; 8 bits are rounded to nearest"
+    )
+    symmetric: bool = Field(False, description="no zero points at 4 bits; at 8 bits there are none")
+    validation_rows: PositiveInt = Field(
+        128, description="of the validation split, the first, whose answers are compared"
+    )
+
+
 class Genai(Strict):
     """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` are of int4 and int8."""
 
@@ -135,13 +170,19 @@ class Int8InBlocksExport(Strict):
     options: WeightOnlyInt8 = WeightOnlyInt8()
 
 
+class AutoExport(Strict):
+    description: str
+    method: Literal["auto"]
+    options: Auto = Auto()
+
+
 class GenaiExport(Strict):
     description: str
     method: Literal["genai"]
     options: Genai
 
 
-AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | Int8InBlocksExport | GenaiExport
+AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | Int8InBlocksExport | AutoExport | GenaiExport
 
 
 class Export(RootModel[Annotated[AnyExport, Field(discriminator="method")]]):

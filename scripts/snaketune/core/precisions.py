@@ -27,5 +27,5 @@ def files_read(package: bool) -> tuple[str, ...]:
 
 
 def calibrates(recipe: dict[str, Any]) -> bool:
-    """Return True if a method needs training rows."""
-    return recipe["method"] == "static-int8" or recipe["options"].get("algorithm") == "gptq"
+    """Return True if a method needs rows of a scenario."""
+    return recipe["method"] in ("static-int8", "auto") or recipe["options"].get("algorithm") == "gptq"

@@ -109,6 +109,8 @@ class Inputs:
         if wildcards.precision in self.matrix.calibrated:
             tokens = TRAINING.format(model=wildcards.model, scenario=wildcards.run.split("/")[1])
             calibration = [f"{tokens}/manifest.json", ancient(f"{tokens}/train.safetensors")]
+            if self.matrix.exports[wildcards.precision].method == "auto":
+                calibration.append(ancient(f"{tokens}/validation.safetensors"))
         return {
             "fp32": f"{directory}/manifest.json",
             "model": ancient(files_in(directory, ONNX_FILES)),

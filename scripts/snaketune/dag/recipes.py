@@ -119,8 +119,13 @@ class Recipes(Cells):
         return self.exports[precision].model_dump(exclude={"description"})
 
     def parity_recipe(self, scenario: str, technique: str) -> dict[str, Any]:
-        """Return the budgets of a run; a base of another precision than fp32 may have its own for merging."""
+        """Return the budgets of a run; a base of another precision than fp32 may have its own for merging.
+
+        Bits chosen within a budget are held to it, unless the experiment has another.
+        """
         parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
+        chosen = {f"onnx-fp32-{name}": one.options for name, one in self.exports.items() if one.method == "auto"}
+        parity["budgets"] = {step: one.budget.of_parity() for step, one in chosen.items()} | parity["budgets"]
         base = "" if technique == "base" else self.techniques[technique].base_precision
         own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)
         parity["budgets"] |= {MERGED: own} if own is not None else {}

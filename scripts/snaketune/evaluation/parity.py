@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,3 +101,26 @@ def over_budget(step: str, found: dict[str, Any], budget: dict[str, float]) -> l
         if name in found and not (found[name] >= limit if least else found[name] <= limit):
             wrong.append(f"{step}: {name} is {found[name]:.3g}, expected at {'least' if least else 'most'} {limit:g}")
     return wrong
+
+
+def what_passes(steps: dict[str, Any], failed: Collection[str]) -> str:
+    """Return a sentence on what each failed export of a run costs, and which of its other precisions are within budget.
+
+    Args:
+        failed: steps over their budget or without one.
+    """
+
+    def cost(step: str) -> str:
+        found, name = steps[step], step.removeprefix("onnx-fp32-")
+        return f"{name} ({found['metric_change']:+.3f} at {found['share_of_fp32_bytes']:.2f} of the fp32 bytes)"
+
+    # No export can be closer to the trained model than the form that it was exported from.
+    exports = (
+        [] if {"adapter-merged", "merged-onnx-fp32"} & {*failed} else [s for s in steps if s.startswith("onnx-fp32-")]
+    )
+    over = [cost(step) for step in exports if step in failed]
+    if not over:
+        return ""
+    kept = [cost(step) for step in sorted(exports, key=lambda one: steps[one]["bytes"]) if step not in failed]
+    names = "; ".join(kept) or "none; list `auto` in `precisions`, which looks for the smallest within a budget"
+    return f"Change of the metric: {'; '.join(over)}. Within their budget: {names}."

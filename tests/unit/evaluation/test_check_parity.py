@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, without_nan
+from snaketune.evaluation.parity import broken, compare_answers, compare_logits, over_budget, what_passes, without_nan
 
 LOGITS = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
 POSITIONS = [4, 4, 4, 3, 1]
@@ -63,6 +63,32 @@ def test_a_figure_at_its_budget_passes_and_so_does_one_that_was_not_measured() -
     """A plain text has no prompt, and an unmerged adapter no answers."""
     budget = {"kl_divergence": 0.1, "smallest_greedy_agreement": 0.9, "smallest_prompt_agreement": 1.0}
     assert over_budget("hop", {"kl_divergence": 0.1, "greedy_agreement": 0.9}, budget) == []
+
+
+STEPS: dict[str, Any] = {
+    "merged-onnx-fp32": {},
+    "onnx-fp32-int4": {"metric_change": -0.19, "share_of_fp32_bytes": 0.131, "bytes": 1},
+    "onnx-fp32-int8": {"metric_change": 0.004, "share_of_fp32_bytes": 0.254, "bytes": 3},
+    "onnx-fp32-auto": {"metric_change": -0.006, "share_of_fp32_bytes": 0.226, "bytes": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        (["merged-onnx-fp32", "onnx-fp32-int4"], ""),
+        ([], ""),
+        (
+            ["onnx-fp32-int4"],
+            "int4 (-0.190 at 0.13 of the fp32 bytes). Within their budget: auto (-0.006 at 0.23 of the fp32 bytes); int8 (+0.004",
+        ),
+        (list(STEPS)[1:], "Within their budget: none; list `auto` in `precisions`"),
+    ],
+)
+def test_a_failed_export_ends_with_what_would_pass(failed: list[str], words: str) -> None:
+    found = what_passes(STEPS, failed)
+    assert words in found
+    assert bool(found) == bool(words)
 
 
 def predicted(nll: list[float], right: list[int]) -> list[dict[str, Any]]:
