@@ -118,8 +118,8 @@ verify: setup ## verify the hash of every result, from the raw data to the repor
 explain: setup ## FILE=results/...: show what made it and whether Snakemake would make it again
 	@.venv/bin/python tools/explain.py $(FILE) $(CONFIG)
 
-chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export
-	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
+chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export, PAGE=1 on a page
+	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(if $(PAGE),--page) $(ARGS)
 
 publish: setup ## RUN=results/runs/... TO=folder: write its adapter, or with MERGED=1 the whole model, in the hub's layout; nothing is sent
 	@.venv/bin/python tools/publish_model.py $(RUN) $(TO) $(if $(MERGED),--merged) $(if $(BASE),--base $(BASE))

@@ -1,6 +1,6 @@
 """Chat with the model of a run, beside the untuned one: as trained (torch), or any of its exports.
 
-A question that is typed is put into the scenario's prompt, as in training; --raw asks it as it is.
+In the terminal, or with --page on a page of this machine. A question that is typed is put into the scenario's prompt, as in training; --raw asks it as it is.
 Each turn is answered greedily, as the evaluation does.
 """
 
@@ -19,6 +19,7 @@ import snaketune  # noqa: F401 (first: the hub's library reads, when it is impor
 import numpy as np
 from transformers import AutoTokenizer
 
+from chat_page import Chat, server
 from snaketune.config.scenario import Scenario
 from snaketune.config.templates import template_fields
 from snaketune.config.validation import validated
@@ -107,6 +108,13 @@ def prompt_of(scenario: str) -> str:
     return template.replace("{" + next(iter(fields)) + "}", "{}") if len(fields) == 1 else "{}"
 
 
+def show_page(chat: Chat, title: str, port: int) -> None:
+    """Serve the page until Ctrl-C."""
+    with server(chat, title, port) as page:
+        print(f"http://127.0.0.1:{page.server_port}/ answers until Ctrl-C, on this machine only", flush=True)
+        page.serve_forever()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N")
@@ -114,12 +122,16 @@ def main() -> None:
     parser.add_argument(
         "--backend", default="torch", help="torch, or an export such as int4 or genai-int4 (%(default)s)"
     )
+    parser.add_argument("--page", action="store_true", help="on a page, side by side, instead of in the terminal")
+    parser.add_argument("--port", type=int, default=0, help="of the page (one that is free)")
     parser.add_argument("--alone", action="store_true", help="without the untuned model beside it")
     parser.add_argument("--raw", action="store_true", help="ask as typed, without the scenario's prompt")
     parser.add_argument("--new-tokens", type=int, default=256, help="most tokens of an answer (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(all)")
     # Questions may follow an option.
     arguments = parser.parse_intermixed_args()
+    if arguments.page and arguments.question:
+        parser.error("questions are typed on the page: leave them out, or leave out --page")
     results, cell = paths.cell_of(arguments.run)
     base = results / paths.BASE.format(model=cell[0])
     cells = [cell] if arguments.alone or cell[2] == UNTUNED else [(*cell[:2], UNTUNED, 0), cell]
@@ -133,6 +145,13 @@ def main() -> None:
         for one in cells
     ]
     template = "{}" if arguments.raw else prompt_of(cell[1])
+    if arguments.page:
+        show_page(
+            Chat(speakers, template.format, arguments.new_tokens),
+            f"{'/'.join(map(str, cell))}, {arguments.backend}",
+            arguments.port,
+        )
+        return
     if not arguments.question and sys.stdin.isatty():
         print("Type one question per line, an empty line for a new conversation; end with Ctrl-D.", file=sys.stderr)
     for line in arguments.question or map(str.strip, sys.stdin):
