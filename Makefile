@@ -54,8 +54,9 @@ bench: setup ## compare speed with TRL, torch and llama.cpp on a quiet machine, 
 	.venv/bin/python benchmarks/exports.py --rounds 5 --run-directory work/benchmarks/exports-smollm2 --model-directory results/models/smollm2-135m-instruct/base --output benchmarks/exports-smollm2.json
 	.venv/bin/python benchmarks/table.py
 
-bench-all: setup-dev bench ## the same, and tokens computed for the built-in scenarios, and the time of a call with nothing to do
+bench-all: setup-dev bench demo ## the same, and what the workflow costs: tokens computed, a call with nothing to do, the default matrix beside other programs
 	.venv/bin/python benchmarks/workflow.py
+	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py
 
 smollm2: setup ## PART=1/8: run a part of the experiment of seven techniques, two tasks and three seeds on SmolLM2, 75 minutes on two cores; without PART list the parts

@@ -64,7 +64,7 @@ def workflow(found: dict[str, Any]) -> list[str]:
         for name, one in of.items()
     )
     return [
-        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} s, trivial rules over the same files in {call['trivial_seconds']:.1f} s."
+        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} CPU seconds, trivial rules over the same files in {call['trivial_seconds']:.1f}."
     ]
 
 

@@ -73,7 +73,7 @@ def tokens() -> dict[str, Any]:
 
 
 def no_op() -> dict[str, float]:
-    """Return seconds of a call with nothing to do, and of one with trivial rules."""
+    """Return CPU seconds of a call with nothing to do, and of one with trivial rules: medians of three by turns."""
     shown = ran(sys.executable, "-m", "pytest", "-s", "-m", "soak", NO_OP)
     ours, trivial = re.findall(r"ours ([\d.]+) s, trivial ([\d.]+) s", shown)[0]
     return {"seconds": float(ours), "trivial_seconds": float(trivial)}
