@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,7 +36,7 @@ class Chat:
         for speaker in self.speakers:
             speaker.messages.clear()
 
-    def told(self, question: str) -> Iterator[dict[str, Any]]:
+    def told(self, question: str) -> Generator[dict[str, Any], None, None]:
         """Yield the answers piece by piece, those of all models in turn; a question that nobody waits for isn't remembered."""
         before = [len(speaker.messages) for speaker in self.speakers]
         left = {n: speaker.answer(self.ask(question), self.new_tokens) for n, speaker in enumerate(self.speakers)}
@@ -92,9 +92,8 @@ def server(chat: Chat, title: str, port: int) -> ThreadingHTTPServer:
 
         def _of_this_page(self) -> bool:
             """Refuse other names of this machine: a site may give its own name this address."""
-            return self.headers.get("Host") in {
-                f"{host}:{self.server.server_port}" for host in ("127.0.0.1", "localhost")
-            }  # type: ignore[attr-defined]
+            host, _, port = self.headers.get("Host", "").rpartition(":")
+            return host in ("127.0.0.1", "localhost") and port == str(self.connection.getsockname()[1])
 
         def _begin(self, status: HTTPStatus, kind: str) -> None:
             self.send_response(status)
