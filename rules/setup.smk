@@ -40,7 +40,13 @@ from snaketune.dag.targets import Targets, required
 from snaketune.platforms.kaito import jobs as kaito_jobs
 from snaketune.platforms.registry import read_matrix
 
-if Path("config/config.yaml").is_file() or workflow.overwrite_configfiles:
+OWN = [path for path in [Path("config/config.yaml")] if path.is_file()]
+try:
+    process.check_config_files(OWN)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+if OWN or workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 

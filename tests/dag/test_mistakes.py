@@ -12,9 +12,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 import yaml
+from snakemake.cli import main
 from support.experiments import UNTRAINED
 from support.workspace import REPOSITORY, Workspace
 
@@ -142,6 +144,20 @@ CALLED = {
         ["--configfile", "config/techniques/lora.yaml"],
         r"config/config\.yaml \(or your --configfile\):\n  description: unknown key",
     ),
+    "a file that isn't there": (
+        ["--configfile", "config/experiments/missing.yaml"],
+        r"error: --configfile config/experiments/missing\.yaml: no such file",
+    ),
+    "a file that isn't YAML": (
+        ["--configfile", "Makefile"],
+        "error: --configfile Makefile: not YAML, .*; indent with spaces",
+    ),
+    "a target after --configfile": (
+        ["--configfile", "config/experiments/smollm2.yaml", "package"],
+        "error: --configfile package: no such file; a target stands before --configfile",
+    ),
+    "a point in --config": (["--config", "training.epochs=2"], r"training\.epochs=2: .* 'training=\{epochs: 1\}'"),
+    "no value in --config": (["--config", "seeds"], "error: --config seeds: expected a key .* and its value"),
     "a target misspelt": (["results/sumary.csv"], r"MissingRuleException:\n.*results/sumary\.csv"),
 }
 
@@ -207,16 +223,23 @@ def test_a_mistaken_call_is_one_message_and_writes_nothing(
     finished: Workspace, arguments: list[str], says: str
 ) -> None:
     before = sorted((finished.path / "results").rglob("*"))
-    shown = finished.forked("--cores", "1", *arguments)
+    own = [] if "--configfile" in arguments else ["--configfile", finished.experiment]
+    call = ["snakemake", *own, "--cores", "1", *arguments]
+
+    def called() -> None:
+        # profiles/default looks at the call itself.
+        with patch.object(sys, "argv", call):
+            main(call[1:])
+
+    shown = finished.in_fork(called)
     text = shown.stdout + shown.stderr
     assert shown.returncode == 1
-    assert re.search(says, text), text
+    assert re.search(says, text, re.DOTALL), text
     assert "Traceback" not in text
     assert sorted((finished.path / "results").rglob("*")) == before
 
 
 def test_make_names_an_experiment_that_is_not_there() -> None:
-    # Of plain Snakemake such a file, and a key with a point in --config, are a traceback whose last line says so.
     ran = subprocess.run(
         ["make", "demo", "EXPERIMENT=mine.yaml"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

@@ -139,6 +139,8 @@ class Workspace:
             call()
         except SystemExit as ended:
             code = ended.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
         except BaseException:
             traceback.print_exc()
             code = 1
