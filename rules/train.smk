@@ -11,6 +11,7 @@ rule train_adapter:
         weights=ancient(inputs.trained_on_files),
         tokens=f"{TRAINING}/manifest.json",
         rows=ancient(files_in(TRAINING, TRAINING_FILES)),
+        start=ancient(inputs.started_from),
     output:
         weights=files_in(f"{RUN}/adapter", ADAPTER_FILES),
         curve=f"{RUN}/train.jsonl",
@@ -51,6 +52,7 @@ rule train_adapter:
             --recipe {params.recipe:q} \
             --base-directory {params.base:q} \
             --tokens-directory {params.tokens:q} \
+            --start-from {input.start:q} \
             --output-directory {params.directory:q} \
             --work {params.work:q} \
             --checkpoint-steps {params.checkpoint_steps} \

@@ -23,6 +23,7 @@ from transformers.integrations.neftune import activate_neftune
 from snaketune.config.trackers import Tracker
 from snaketune.core import cli, errors, files, manifest
 from snaketune.data.tokens import Rows, read_rows
+from snaketune.export.runtime_adapters.files import check_base
 from snaketune.training.adapters import PrefixModel, attach, save_adapter, taken_from_base
 from snaketune.training.base_model import load_base
 from snaketune.training.batches import plan_batches
@@ -134,6 +135,7 @@ def main() -> None:
         default=[],
         help=f"also log every step, to any of {', '.join(get_args(Tracker))}, below {TRACKING}/",
     )
+    parser.add_argument("--start-from", type=Path, nargs="*", default=[], help="files of an adapter to go on from")
     arguments = parser.parse_args()
     recipe: TrainingParams = arguments.recipe
     out, work, inputs = arguments.output_directory, arguments.work, inputs_of(arguments)
@@ -151,6 +153,9 @@ def main() -> None:
         files.claim(work)
         for path in inputs:
             manifest.prove(path)
+    going_on = arguments.start_from[0].parent if arguments.start_from else None
+    if going_on and (going_on.parent / "manifest.json").exists():
+        check_base(arguments.base_directory, going_on.parent / "manifest.json")
     start(accelerator, recipe)
     rows, validation = (
         read_rows(arguments.tokens_directory / f"{split}.safetensors") for split in ("train", "validation")
@@ -165,7 +170,7 @@ def main() -> None:
     # --- Attach: the adapter, if any, and the optimizer ---
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
-        model = attach(model, recipe["adapter"], len(plan.batches), recipe.get("light_dora", True))
+        model = attach(model, recipe["adapter"], len(plan.batches), recipe.get("light_dora", True), going_on)
         taken = taken_from_base(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:

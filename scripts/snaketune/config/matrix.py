@@ -18,6 +18,7 @@ from snaketune.config.exported_bases import check_exported_bases
 from snaketune.config.model import Model
 from snaketune.config.peft_methods import UNMERGED
 from snaketune.config.scenario import Scenario
+from snaketune.config.started_adapters import check_start
 from snaketune.config.technique import Hosted, Technique
 from snaketune.config.validation import path_advice, validated
 from snaketune.core.errors import UserError
@@ -91,6 +92,13 @@ class Matrix:
         self._check_files()
         self._check_targets()
         self._check_precision()
+        for (model, one), (name, technique) in product(self.models.items(), self.techniques.items()):
+            if technique.start_from:
+                place, adapter = (
+                    f"config/techniques/{name}.yaml: start_from",
+                    self.technique_recipe(model, name)["adapter"],
+                )
+                check_start(place, root, technique.start_from, adapter, {model: one})
         check_exported_bases(self._files("exports"), self.techniques, self.exports)
         for platform in platforms:
             platform.check(self)

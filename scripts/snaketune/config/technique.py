@@ -24,7 +24,7 @@ SCHEDULES: dict[str, set[str]] = {
 # Keys of a technique, and of an experiment's `training`, that other trainers than train.py don't get.
 OF_THE_LOOP = {
     "lr_scheduler_type", "lr_scheduler_kwargs", "loraplus_lr_ratio", "neftune_noise_alpha", "max_steps", "eval_steps",
-    "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor",
+    "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor", "start_from",
 }  # fmt: skip
 # Each turns off what train.py computes faster than peft and transformers do, with the same result up to rounding.
 FAST_PATHS = {"share_prompts", "light_dora", "skip_logits"}
@@ -80,6 +80,10 @@ class Technique(Strict):
     neftune_noise_alpha: PositiveFloat | None = optional(
         None,
         "noise on the embeddings in training (NEFTune, arXiv 2310.05914, which takes 5 to 15); rows are then padded",
+    )
+    start_from: str | None = optional(
+        None,
+        "directory of an adapter of the same base, method and options, such as results/runs/…/adapter: training goes on from its weights",
     )
     max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
     micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
@@ -145,6 +149,11 @@ class Technique(Strict):
             )
         if self.loraplus_lr_ratio and not isinstance(self.adapter, Lora):
             raise ValueError("loraplus_lr_ratio needs an adapter of type: lora, whose B it speeds up")
+        if self.start_from and (self.adapter is None or prefix or pissa):
+            own = "all weights are trained" if self.adapter is None else "a prefix" if prefix else "pissa"
+            raise ValueError(
+                f"start_from goes on from an adapter beside an unchanged base, which {own} has not: leave it out"
+            )
         if self.neftune_noise_alpha and self.share_prompts:
             raise ValueError(
                 "share_prompts: true would give all rows the same noise of neftune_noise_alpha: leave one out"

@@ -6,6 +6,7 @@ from typing import Any
 from snakemake.io import ancient
 
 from snaketune.config.corpora import DOCUMENTATION
+from snaketune.config.started_adapters import start_files
 from snaketune.core.layout import (
     ADAPTER_FILE,
     ADAPTER_FILES,
@@ -74,6 +75,14 @@ class Inputs:
 
     def trained_on_files(self, wildcards: Any) -> list[str]:
         return files_in(str(Path(self.trained_on(wildcards)).parent), MODEL_FILES)
+
+    def started_from(self, wildcards: Any) -> list[str]:
+        return self.start_of(wildcards.technique)
+
+    def start_of(self, technique: str) -> list[str]:
+        """Return the files of the adapter that a technique goes on from, if any."""
+        start = self.matrix.techniques[technique].start_from
+        return start_files(start) if start else []
 
     def trained_on_weights(self, wildcards: Any) -> str:
         return self.trained_on_files(wildcards)[0]

@@ -89,12 +89,18 @@ class JobParams:
 
     def training(self, wildcards: Any) -> str:
         recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, int(wildcards.seed))
-        return self.encode("train.py", **recipe)
+        return self.encode("train.py", **recipe, **self._start(wildcards.technique))
+
+    def _start(self, technique: str) -> dict[str, Any]:
+        """Return the hashes of the adapter that training goes on from."""
+        digests = self._digests_of(Inputs(self.matrix).start_of(technique))
+        return {"start_digests": digests} if digests else {}
 
     def training_at_rate(self, wildcards: Any) -> str:
         """Return the parameters of a training of the learning-rate grid, with the first seed."""
         seed, rate = self.matrix.experiment.seeds[0], float(wildcards.rate)
-        return self.encode("train.py", **self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate))
+        recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate)
+        return self.encode("train.py", **recipe, **self._start(wildcards.technique))
 
     def property_run(self, wildcards: Any) -> str:
         return self.encode("train.py", **self.matrix.property_recipe(wildcards.technique, int(wildcards.ranks)))

@@ -16,7 +16,7 @@ LARGE, LARGE_ROW = "Phi-3-mini", 512
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
 # What only matters to a run that is validated.
-OF_WHOLE_RUNS = {"max_steps", "eval_steps", "load_best_model_at_end", "early_stopping_patience"}
+OF_WHOLE_RUNS = {"max_steps", "eval_steps", "load_best_model_at_end", "early_stopping_patience", "start_from"}
 
 
 class Recipes(Cells):

@@ -70,10 +70,19 @@ class PrefixModel(PeftModelForCausalLM):
         )
 
 
-def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0, light_dora: bool = True) -> Any:
-    """Return the model with a new, untrained adapter; a UserError if peft doesn't take its options, or not with this model.
+def attach(
+    model: PreTrainedModel,
+    adapter: AdapterParams,
+    steps: int = 0,
+    light_dora: bool = True,
+    start: Path | None = None,
+) -> Any:
+    """Return the model with a new adapter, untrained or with the weights of that in ``start``.
 
     AdaLoRA plans its ranks for ``steps`` of training. Without ``light_dora``, DoRA is computed by peft.
+
+    Raises:
+        UserError: peft doesn't take the adapter's options, or not with this model; or those in ``start`` don't fit it.
     """
     check_targets(model, adapter)
     kind = PeftType("PREFIX_TUNING" if adapter["type"] == "prefix" else adapter["type"].upper())
@@ -83,6 +92,15 @@ def attach(model: PreTrainedModel, adapter: AdapterParams, steps: int = 0, light
         if config.is_prompt_learning:
             return PrefixModel(model, config)
         attached = get_peft_model(model, config)
+        if start:
+            found = attached.load_adapter(str(start), "default", is_trainable=True)
+            if found.unexpected_keys:
+                raise UserError(f"{start}: this model has no {found.unexpected_keys[0]}: it is an adapter of another")
+    except RuntimeError as error:
+        if start and "size mismatch" in str(error):
+            shapes = str(error).splitlines()[-1].strip()
+            raise UserError(f"{start}: an adapter of another base or rank: {shapes}") from error
+        raise
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"adapter.options: peft's {adapter['type']} doesn't fit this model: {error}") from error
     if adapter["options"].get("init_lora_weights") == "pissa":

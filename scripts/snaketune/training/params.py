@@ -60,6 +60,8 @@ class TrainingParams(TypedDict):
     lr_scheduler_kwargs: NotRequired[dict[str, float]]
     loraplus_lr_ratio: NotRequired[float]
     neftune_noise_alpha: NotRequired[float]
+    start_from: NotRequired[str]
+    start_digests: NotRequired[dict[str, str]]
     epochs: int
     max_steps: NotRequired[int]
     eval_steps: NotRequired[int]
