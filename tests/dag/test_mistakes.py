@@ -164,6 +164,7 @@ CALLED = {
 # The test of a mistake that is proven elsewhere; of bad data, the case.
 PROVEN = {
     "a machine": {
+        "no compiler": "tests/unit/training/test_techniques.py::test_deepspeed_trains_without_a_compiler_and_a_home",
         "no file that can be written in the home directory": "tests/dag/test_bad_input.py::test_a_mistake_in_the_users_file_even_without_a_home",
         "no space left": "tests/unit/core/test_files.py::test_a_full_disk_and_no_other_failure_is_one_clear_message",
         "too little space for a training": "tests/unit/core/test_files.py::test_missing_space_is_told_before_any_work",
@@ -193,7 +194,8 @@ def test_there_are_forty_of_more_than_six_kinds() -> None:
     for names in PROVEN.values():
         for name, place in names.items():
             path, _, function = place.partition("::")
-            assert f"def {function}(" if function else f"- name: {name}\n" in (REPOSITORY / path).read_text(), place
+            wanted = f"def {function}(" if function else f"- name: {name}\n"
+            assert wanted in (REPOSITORY / path).read_text(encoding="utf-8"), place
 
 
 @pytest.mark.parametrize(

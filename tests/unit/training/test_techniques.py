@@ -1,6 +1,9 @@
 """Each technique: it learns, it saves what it trained, and its model beside or merged into the base is the same."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +283,24 @@ def test_a_run_of_a_few_steps_measures_and_keeps_no_weights(tmp_path: Path) -> N
     assert resources["trainable_parameters"] == 20 * 2 * 2 * 16
     assert len(curve(tmp_path)) == 3
     assert resources["ranks"][0]["gradient_bytes"] == 4 * resources["trainable_parameters"]
+
+
+def test_deepspeed_trains_without_a_compiler_and_a_home(tmp_path: Path) -> None:
+    """Its own AdamW and its communication would be compiled on first use, into the home directory."""
+    write_inputs(tmp_path)
+    # A PATH without a compiler, and a home below a file, where nothing can be written.
+    here = {"PATH": str(Path(sys.executable).parent), "HOME": str(tmp_path / "base/manifest.json")}
+    recipe = recipe_of("deepspeed", steps=2, keep_weights=False)
+    ran = subprocess.run(
+        [sys.executable, "scripts/launch.py", "--ranks", "1", *command(tmp_path, tmp_path, recipe)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in ("CC", "CXX")} | here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(curve(tmp_path)) == 2
 
 
 def test_fast_paths_change_no_loss_and_are_off_by_a_key_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
