@@ -78,7 +78,7 @@ check: setup-dev ## check formatting, types, imports and lint
 	@for one in export hosted kaito; do .venv/bin/snakemake --lint --configfile config/experiments/$$one.yaml || exit 1; done
 
 tune: setup ## train every technique at each learning rate of the grid; EXPERIMENT=… tunes yours
-	.venv/bin/snakemake tune --configfile $(EXPERIMENT) config/experiments/tune.yaml
+	.venv/bin/snakemake tune --configfile config/experiments/tune.yaml $(EXPERIMENT)
 
 lock: setup-dev ## resolve envs/*/requirements.in again; UPGRADE=--upgrade takes newer versions
 	.venv/bin/python tools/lock_environments.py $(UPGRADE)
