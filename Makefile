@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # EXPERIMENT=config/experiments/mine.yaml overlays that file on config/config.yaml.
 $(foreach one,$(EXPERIMENT),$(if $(wildcard $(one)),,$(error EXPERIMENT=$(one): no such file: give the path of a YAML file, such as config/experiments/smollm2.yaml)))
+# $(call needed,RUN,example): the variable, without which a target can't do anything.
+needed = $(or $($(1)),$(error $(1) is missing: make $@ $(1)=$(2)))
 CONFIG = $(if $(EXPERIMENT),--configfile $(EXPERIMENT))
 ALL = $(filter all,$(TESTS))
 TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
@@ -105,10 +107,10 @@ more-seeds: setup ## train further seeds of the techniques that the finished run
 	.venv/bin/snakemake --configfile $(EXPERIMENT) config/more-seeds.yaml
 
 pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
-	@.venv/bin/python tools/pin.py $(MODEL) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
+	@.venv/bin/python tools/pin.py $(call needed,MODEL,owner/name) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
 
 new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; DIR=… for a project elsewhere
-	@.venv/bin/python tools/new_experiment.py $(DATA) $(if $(DIR),--directory $(DIR)) $(ARGS)
+	@.venv/bin/python tools/new_experiment.py "$(call needed,DATA,my.csv)" $(if $(DIR),--directory "$(DIR)") $(ARGS)
 
 plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24 --resources gpu=1" asks for another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)
@@ -117,19 +119,19 @@ verify: setup ## verify the hash of every result, from the raw data to the repor
 	@.venv/bin/python tools/verify.py
 
 explain: setup ## FILE=results/...: show what made it and whether Snakemake would make it again
-	@.venv/bin/python tools/explain.py $(FILE) $(CONFIG)
+	@.venv/bin/python tools/explain.py "$(call needed,FILE,results/summary.csv)" $(CONFIG)
 
 chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export, PAGE=1 on a page
-	@.venv/bin/python tools/chat.py $(RUN) $(if $(BACKEND),--backend $(BACKEND)) $(if $(PAGE),--page) $(ARGS)
+	@.venv/bin/python tools/chat.py $(call needed,RUN,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) $(if $(BACKEND),--backend $(BACKEND)) $(if $(PAGE),--page) $(ARGS)
 
 publish: setup ## RUN=results/runs/... TO=folder: write its adapter, or with MERGED=1 the whole model, in the hub's layout; nothing is sent
-	@.venv/bin/python tools/publish_model.py $(RUN) $(TO) $(if $(MERGED),--merged) $(if $(BASE),--base $(BASE))
+	@.venv/bin/python tools/publish_model.py $(call needed,RUN,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) "$(call needed,TO,folder)" $(if $(MERGED),--merged) $(if $(BASE),--base $(BASE))
 
 diff: setup ## A=results/runs/... B=...: show what differs between two runs, also as a page; REVISION:results/runs/... names an older one
-	@.venv/bin/python tools/diff_runs.py $(A) $(B) $(if $(PAGE),--page $(PAGE))
+	@.venv/bin/python tools/diff_runs.py $(call needed,A,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) $(call needed,B,results/runs/MODEL/SCENARIO/ANOTHER/seed-1) $(if $(PAGE),--page $(PAGE))
 
 reproduce: setup ## RUN=results/runs/...: repeat a run in a clean directory and compare hashes
-	.venv/bin/python tools/reproduce.py $(RUN) $(CONFIG) $(ARGS)
+	.venv/bin/python tools/reproduce.py $(call needed,RUN,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) $(CONFIG) $(ARGS)
 
 restore: setup ## restore and verify the results in dvc.lock; ARGS=--force overwrites local ones
 	@.venv/bin/python tools/restore.py $(ARGS)

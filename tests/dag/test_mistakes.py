@@ -241,13 +241,20 @@ def test_a_mistaken_call_is_one_message_and_writes_nothing(
     assert sorted((finished.path / "results").rglob("*")) == before
 
 
-def test_make_names_an_experiment_that_is_not_there() -> None:
-    ran = subprocess.run(
-        ["make", "demo", "EXPERIMENT=mine.yaml"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("demo EXPERIMENT=mine.yaml", "EXPERIMENT=mine.yaml: no such file: give the path of a YAML file"),
+        ("new", "DATA is missing: make new DATA=my.csv"),
+        ("chat", "RUN is missing: make chat RUN=results/runs/MODEL/"),
+        ("diff A=results", "B is missing: make diff B=results/runs/MODEL/"),
+    ],
+)
+def test_make_says_what_is_missing(words: str, says: str) -> None:
+    call = ["make", *words.split(), "--dry-run"]
+    ran = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert "EXPERIMENT=mine.yaml: no such file: give the path of a YAML file" in ran.stderr
-    assert ran.stdout == ""
+    assert says in ran.stderr
 
 
 def test_an_old_python_is_told_which_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
