@@ -81,7 +81,7 @@ rule quantize_onnx:
 
 rule build_genai:
     input:
-        unpack(inputs.weights_to_export),
+        unpack(inputs.weights_to_build),
     output:
         model=files_in(f"{EXPORTS}/{{precision}}", GENAI_FILES),
         manifest=f"{EXPORTS}/{{precision}}/manifest.json",
@@ -101,6 +101,7 @@ rule build_genai:
     params:
         recipe=job_params.genai,
         merged=subpath(input.merged, parent=True),
+        calibration=lambda wildcards, input: [str(Path(path).parent) for path in input.calibration[:1]],
         directory=subpath(output.manifest, parent=True),
     message:
         "Building {wildcards.precision} of {wildcards.model}{wildcards.run} for onnxruntime-genai"
@@ -110,6 +111,7 @@ rule build_genai:
             "$SNAKETUNE/scripts/build_genai.py" \
             --recipe {params.recipe:q} \
             --model-directory {params.merged:q} \
+            --calibration-directory {params.calibration:q} \
             --output-directory {params.directory:q} \
             &> {log:q}
         """

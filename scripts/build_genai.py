@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import numpy as np
 import onnx
 import onnxruntime_genai
 import transformers
+from onnx import numpy_helper
 
 from snaketune.core import cli, errors, files, layout, manifest
-from snaketune.export import onnx_files
+from snaketune.export import auto, calibration, onnx_files
+from snaketune.export.graphs import initializers
 from snaketune.export.legacy_config import link_model, with_older_keys
 
 
@@ -95,8 +98,28 @@ def try_token(package: Path) -> None:
     onnxruntime_genai.Generator(model, parameters).append_tokens(np.zeros(1, np.int32))
 
 
-def build(model: Path, out: Path, options: dict[str, Any]) -> None:
-    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``; a UserError if it can't be."""
+def make_known(package: Path) -> None:
+    """Give the cache its width, and a head that multiplies with the transposed table a weight of its own, for quantizers."""
+    model = onnx.load(package / "model.onnx")
+    width = files.read_json(package / "genai_config.json")["model"]["decoder"]["head_size"]
+    for cache in (one for one in model.graph.input if one.name.startswith("past_key_values")):
+        cache.type.tensor_type.shape.dim[3].dim_value = width
+    held = initializers(model.graph)
+    for node in [one for one in model.graph.node if one.op_type == "Transpose" and one.input[0] in held]:
+        weight = np.ascontiguousarray(numpy_helper.to_array(held[node.input[0]]).T)
+        model.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
+        model.graph.node.remove(node)
+    onnx_files.save(model, package)
+
+
+def build(
+    model: Path, out: Path, options: dict[str, Any], choose: Callable[[Path], onnx.ModelProto] | None = None
+) -> None:
+    """Write ``out/model.onnx``, ``out/model.onnx_data`` and ``out/genai_config.json``; a UserError if it can't be.
+
+    Args:
+        choose: quantizes the graph that was built.
+    """
     tokenizer = files.read_json(model / "tokenizer_config.json")
     if not tokenizer.get("chat_template"):
         raise errors.UserError(
@@ -117,6 +140,10 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
             raise errors.UserError(
                 f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Choose another model, other options, or no genai precision"
             ) from error
+        if choose:
+            make_known(built)
+            onnx_files.save(choose(built / "model.onnx"), built)
+            try_token(built)
         graph = onnx.load(built / "model.onnx")
         # The builder adds the commit of whatever repository its environment is in: bytes would differ with ours.
         graph.producer_version = graph.producer_version.partition("+")[0]
@@ -125,25 +152,43 @@ def build(model: Path, out: Path, options: dict[str, Any]) -> None:
         # The builder would add to the end tokens; and the package answers as it was evaluated, likeliest token first.
         settings["model"]["eos_token_id"] = files.read_json(model / "generation_config.json")["eos_token_id"]
         settings["search"]["do_sample"] = False
-        if options["spin_microseconds"]:
+        if options.get("spin_microseconds"):
             session = settings["model"]["decoder"]["session_options"]
             session["session.intra_op.spin_duration_us"] = str(options["spin_microseconds"])
         files.write_json(out / "genai_config.json", settings)
 
 
 def main() -> None:
-    arguments = cli.job_parser(
-        __doc__, "method, options", "--output-directory", model_directory="merged/ of the run"
-    ).parse_args()
-    model, out = arguments.model_directory, arguments.output_directory
+    parser = cli.job_parser(__doc__, "method, options", "--output-directory", model_directory="merged/ of the run")
+    parser.add_argument(
+        "--calibration-directory",
+        type=Path,
+        nargs="?",
+        help="tokens of the training and validation split, for genai-auto",
+    )
+    arguments = parser.parse_args()
+    model, out, recipe = arguments.model_directory, arguments.output_directory, arguments.recipe
 
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     files.need_space(out, 2 * weights, "the genai export")
     manifest.prove(model / "manifest.json")
-    build(model, out, arguments.recipe["options"])
+    rows, rows_proof = calibration.proven_rows(recipe, arguments.calibration_directory)
+    chosen: dict[str, Any] = {}
+    if recipe["method"] == "genai-auto":
+        validation = auto.validation_rows(arguments.calibration_directory, recipe["options"]["validation_rows"])
+
+        def choose(source: Path) -> onnx.ModelProto:
+            made, chosen["chosen"] = auto.quantize(source, recipe["options"], rows, validation)
+            return made
+
+        build(model, out, {"weights": "fp32"}, choose)
+    else:
+        build(model, out, recipe["options"])
     for name in layout.TOKENIZER_FILES:
         shutil.copyfile(model / name, out / name)
-    manifest.record(out, arguments.recipe, [model / "manifest.json"], [out / name for name in layout.GENAI_FILES])
+    manifest.record(
+        out, recipe | chosen, [model / "manifest.json", *rows_proof], [out / name for name in layout.GENAI_FILES]
+    )
     print(f"{out}: {(out / 'model.onnx_data').stat().st_size / weights:.3f} of the merged bytes")
 
 

@@ -14,7 +14,6 @@ import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from snaketune.core import cli, errors, files, layout, manifest
-from snaketune.core.precisions import calibrates
 from snaketune.export import auto, calibration, fp16, int4, int8, onnx_files
 from snaketune.export.graphs import check_known
 
@@ -70,19 +69,10 @@ def main() -> None:
 
     weights = source.with_name("model.onnx_data").stat().st_size
     files.need_space(out, 3 * weights, "quantization")
-    inputs = [source.with_name("manifest.json")]
-    rows: Rows = []
+    proof = source.with_name("manifest.json")
+    manifest.prove(proof)
+    rows, rows_proof = calibration.proven_rows(recipe, arguments.calibration_directory)
     validation: auto.Answers = []
-    if calibrates(recipe):
-        if not arguments.calibration_directory:
-            raise errors.UserError(
-                f"{recipe['method']} needs training rows: give --calibration-directory results/tokens/MODEL/SCENARIO/training"
-            )
-        inputs.append(arguments.calibration_directory / "manifest.json")
-    for path in inputs:
-        manifest.prove(path)
-    if calibrates(recipe):
-        rows = calibration.calibration_rows(arguments.calibration_directory, recipe["options"]["calibration_rows"])
     if recipe["method"] == "auto":
         validation = auto.validation_rows(arguments.calibration_directory, recipe["options"]["validation_rows"])
     with files.scratch(out / ".quantize") as directory, temporary_files_in(directory):
@@ -98,7 +88,7 @@ def main() -> None:
         onnx_files.save(made, out)
     for name in layout.MODEL_FILES[1:]:
         shutil.copyfile(source.parent / name, out / name)
-    manifest.record(out, recipe, inputs, [out / name for name in layout.ONNX_FILES])
+    manifest.record(out, recipe, [proof, *rows_proof], [out / name for name in layout.ONNX_FILES])
     print(f"{out}: {(out / 'model.onnx_data').stat().st_size / weights:.2f} of the fp32 bytes")
 
 

@@ -299,8 +299,13 @@ def test_another_precision_runs_only_its_own_jobs(edited: Workspace) -> None:
 
 
 def test_a_genai_precision_is_built_from_the_merged_model_and_never_from_a_prefix(edited: Workspace) -> None:
-    edited.edit(edited.experiment, "- int4", "- int4\n- genai-int4")
-    jobs = {f"{rule} {t} genai-int4" for t in ("base", "lora", "full") for rule in ("build_genai", "evaluate_genai")}
+    edited.edit(edited.experiment, "- int4", "- int4\n- genai-int4\n- genai-auto")
+    jobs = {
+        f"{rule} {technique} {precision}"
+        for technique in ("base", "lora", "full")
+        for precision in ("genai-int4", "genai-auto")
+        for rule in ("build_genai", "evaluate_genai")
+    }
     assert edited.pending() == jobs | PARITY | END
     edited.edit(edited.experiment, "- lora", "- peft-prefix")
     assert not {job for job in edited.pending() if "prefix genai" in job}

@@ -274,7 +274,7 @@ def test_the_proof_of_a_run(base: Base, exported: dict[str, Path], tmp_path: Pat
 def test_onnxruntime_genai_switches_to_the_same_files(
     base: Base, exported: dict[str, Path], expected: dict[str | None, np.ndarray], tmp_path: Path
 ) -> None:
-    recipe = json.dumps({"options": Genai(weights="fp32").model_dump()})
+    recipe = json.dumps({"method": "genai", "options": Genai(weights="fp32").model_dump()})
     merged = ("--model-directory", base.directory, "--output-directory", tmp_path / "built")
     in_export("scripts/build_genai.py", "--recipe", recipe, *merged)
     base.make_switchable(tmp_path / "built", tmp_path / "switchable")

@@ -21,14 +21,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import evaluate
 from fetch_model import settle_tokens
-from snaketune.config.export import Genai
+from snaketune.config.export import Auto, Genai, LossBudget
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import GENAI_FILES, MODEL_FILES
 from snaketune.core.manifest import record
 from snaketune.data.chat_template import CHAT_TEMPLATE, END, PAD
 from snaketune.data.settled_template import settled_template
 from snaketune.data.tokens import Rows, write_rows
-from snaketune.inference.decoding import answer_nll, candidate_likelihoods, generate
+from snaketune.inference.decoding import answer_nll, candidate_likelihoods, generate, log_softmax
 
 ROOT = Path(__file__).resolve().parents[2]
 FP32 = Genai(weights="fp32").model_dump()
@@ -37,16 +37,19 @@ MIXED = {**INT4, "mixed_precision": "last_matmul:int8"}
 WORDS = "<|user|>\nName it: naïve 10 €\n<|end|>\n<|assistant|>\n"
 
 
-def build(model: Path, out: Path, options: dict[str, Any], seed: str = "") -> subprocess.CompletedProcess[str]:
-    places = ("--model-directory", model, "--output-directory", out)
-    recipe = json.dumps({"options": options})
+def build(
+    model: Path, out: Path, options: dict[str, Any], seed: str = "", tokens: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    places = ["--model-directory", model, "--output-directory", out]
+    places += ["--calibration-directory", tokens] if tokens else []
+    recipe = json.dumps({"method": "genai-auto" if tokens else "genai", "options": options})
     return in_export_environment("scripts/build_genai.py", "--recipe", recipe, *places, seed=seed)
 
 
-def built(model: Path, out: Path, options: dict[str, Any]) -> Any:
+def built(model: Path, out: Path, options: dict[str, Any], tokens: Path | None = None) -> Any:
     from snaketune.inference.genai_backend import GenaiBackend
 
-    done = build(model, out, options)
+    done = build(model, out, options, tokens=tokens)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1, done.stdout
     assert {path.name for path in out.iterdir()} == {*GENAI_FILES, "manifest.json", "provenance.json"}
@@ -105,6 +108,26 @@ def test_four_bits_stay_near_and_prompts_are_those_of_our_tokenizer(family: tupl
             json.dumps(messages), template_str=known.chat_template, add_generation_prompt=True
         )
         assert rendered == known.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"], indirect=True)
+def test_bits_chosen_within_a_budget_run_in_the_package(family: tuple[Path, Path]) -> None:
+    from snaketune.inference.torch_backend import TorchBackend
+
+    model, directory = family
+    tokens, names = directory / "tokens", ("train.safetensors", "validation.safetensors")
+    for name in names:
+        write_rows(tokens / name, rows_of([30] * 8))
+    record(tokens, {}, [], [tokens / name for name in names])
+    options = Auto(budget=LossBudget(kl_divergence=1.0)).model_dump()
+    backend = built(model, directory / "genai-auto", options, tokens)
+    chosen = read_json(directory / "genai-auto/manifest.json")["recipe"]["chosen"]
+    assert chosen["bits"] == dict.fromkeys(("table_and_head", "attention", "gate_and_up", "down"), 4)
+    assert chosen["proven"]["kl_divergence"]["upper"] <= 1.0
+    ids = rows_of([30]).ids[0][None]
+    torch_backend = TorchBackend(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32))
+    expected, found = (log_softmax(one.forward(ids, None, 30)[0]) for one in (torch_backend, backend))
+    assert 0 < (np.exp(expected) * (expected - found)).sum(-1).mean() < 0.1
 
 
 def test_a_package_stops_where_its_template_ends_an_answer(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of a random Phi-3 that onnxruntime-genai's builder made."""
     directory = tmp_path_factory.mktemp("shipping")
     where = ("--model-directory", merged(directory / "merged"), "--output-directory", directory / "genai")
-    recipe = json.dumps({"options": Genai(weights="int4").model_dump()})
+    recipe = json.dumps({"method": "genai", "options": Genai(weights="int4").model_dump()})
     built = in_export_environment("scripts/build_genai.py", "--recipe", recipe, *where)
     assert built.returncode == 0, built.stderr
     run = packages.save_run(directory / "results", directory / "genai")

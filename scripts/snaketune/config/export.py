@@ -176,13 +176,28 @@ class AutoExport(Strict):
     options: Auto = Auto()
 
 
+class GenaiAutoExport(Strict):
+    description: str
+    method: Literal["genai-auto"]
+    options: Auto = Auto()
+
+
 class GenaiExport(Strict):
     description: str
     method: Literal["genai"]
     options: Genai
 
 
-AnyExport = Float16Export | Int8Export | StaticInt8Export | Int4Export | Int8InBlocksExport | AutoExport | GenaiExport
+AnyExport = (
+    Float16Export
+    | Int8Export
+    | StaticInt8Export
+    | Int4Export
+    | Int8InBlocksExport
+    | AutoExport
+    | GenaiExport
+    | GenaiAutoExport
+)
 
 
 class Export(RootModel[Annotated[AnyExport, Field(discriminator="method")]]):

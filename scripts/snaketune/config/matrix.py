@@ -106,7 +106,7 @@ class Matrix:
     @property
     def genai(self) -> list[str]:
         """Precisions that onnxruntime-genai builds and runs."""
-        return [name for name, export in self.exports.items() if export.method == "genai"]
+        return [name for name, export in self.exports.items() if export.method in ("genai", "genai-auto")]
 
     @property
     def packaged(self) -> str | None:
@@ -196,9 +196,9 @@ class Matrix:
         for name, export in self.exports.items():
             if name in ("adapter", "fp32"):
                 raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
-            if name.startswith("genai-") != (export.method == "genai"):
+            if name.startswith("genai-") != export.method.startswith("genai"):
                 raise UserError(
-                    f"config/exports/{name}.yaml: exports of the method genai, and no others, have a name that begins with genai-: it is the name of what runs them"
+                    f"config/exports/{name}.yaml: exports of the methods genai and genai-auto, and no others, have a name that begins with genai-: it is the name of what runs them"
                 )
 
     @cached_property

@@ -28,4 +28,4 @@ def files_read(package: bool) -> tuple[str, ...]:
 
 def calibrates(recipe: dict[str, Any]) -> bool:
     """Return True if a method needs rows of a scenario."""
-    return recipe["method"] in ("static-int8", "auto") or recipe["options"].get("algorithm") == "gptq"
+    return recipe["method"] in ("static-int8", "auto", "genai-auto") or recipe["options"].get("algorithm") == "gptq"

@@ -6,6 +6,7 @@ from typing import Any
 from snakemake.io import ancient
 
 from snaketune.config.corpora import DOCUMENTATION
+from snaketune.config.export import Auto
 from snaketune.config.started_adapters import start_files
 from snaketune.core.layout import (
     ADAPTER_FILE,
@@ -107,24 +108,35 @@ class Inputs:
 
     def weights_to_export(self, wildcards: Any) -> dict[str, Any]:
         """Return a merged model, or the base for an export of the untuned model."""
-        directory = f"{RESULTS}/{{tree}}/{{model}}{{run}}/merged" if wildcards.run else BASE
+        return self._weights(wildcards.run)
+
+    def _weights(self, run: str) -> dict[str, Any]:
+        directory = f"{RESULTS}/{{tree}}/{{model}}{{run}}/merged" if run else BASE
         return {"merged": f"{directory}/manifest.json", "model": ancient(files_in(directory, MODEL_FILES))}
 
     def fp32_to_quantize(self, wildcards: Any) -> dict[str, Any]:
         """Return the fp32 export of the same weights; training rows too if scales are found on them."""
         untuned = wildcards.run.endswith("/base/seed-0")
         directory = f"{MODEL}/onnx/fp32" if untuned else f"{EXPORTS}/fp32"
-        calibration: list[str] = []
-        if wildcards.precision in self.matrix.calibrated:
-            tokens = TRAINING.format(model=wildcards.model, scenario=wildcards.run.split("/")[1])
-            calibration = [f"{tokens}/manifest.json", ancient(f"{tokens}/train.safetensors")]
-            if self.matrix.exports[wildcards.precision].method == "auto":
-                calibration.append(ancient(f"{tokens}/validation.safetensors"))
         return {
             "fp32": f"{directory}/manifest.json",
             "model": ancient(files_in(directory, ONNX_FILES)),
-            "calibration": calibration,
+            "calibration": self._calibration(wildcards),
         }
+
+    def weights_to_build(self, wildcards: Any) -> dict[str, Any]:
+        """Return what a genai export is made from: a merged model or the base, and rows if its bits are chosen on them."""
+        run = "" if wildcards.run.endswith("/base/seed-0") else wildcards.run
+        return {**self._weights(run), "calibration": self._calibration(wildcards)}
+
+    def _calibration(self, wildcards: Any) -> list[str]:
+        if wildcards.precision not in self.matrix.calibrated:
+            return []
+        tokens = TRAINING.format(model=wildcards.model, scenario=wildcards.run.split("/")[1])
+        calibration = [f"{tokens}/manifest.json", ancient(f"{tokens}/train.safetensors")]
+        if isinstance(self.matrix.exports[wildcards.precision].options, Auto):
+            calibration.append(ancient(f"{tokens}/validation.safetensors"))
+        return calibration
 
     def untuned_export(self, wildcards: Any) -> dict[str, Any]:
         """Return the export of the base that a prefix is added to."""

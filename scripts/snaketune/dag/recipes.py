@@ -5,6 +5,7 @@ from typing import Any
 from snaketune.config.claims import REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.experiment import MERGED, MERGED_INTO, SHIPPED
+from snaketune.config.export import Auto
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
@@ -124,7 +125,9 @@ class Recipes(Cells):
         Bits chosen within a budget are held to it, unless the experiment has another.
         """
         parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
-        chosen = {f"onnx-fp32-{name}": one.options for name, one in self.exports.items() if one.method == "auto"}
+        chosen = {
+            f"onnx-fp32-{name}": one.options for name, one in self.exports.items() if isinstance(one.options, Auto)
+        }
         parity["budgets"] = {step: one.budget.of_parity() for step, one in chosen.items()} | parity["budgets"]
         base = "" if technique == "base" else self.techniques[technique].base_precision
         own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)

@@ -1,13 +1,16 @@
 """Calibration: training rows as inputs of an exported decoder, and the ranges that they cause."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
+from snaketune.core import manifest
 from snaketune.core.errors import UserError
+from snaketune.core.precisions import calibrates
 from snaketune.data.tokens import read_rows
 
 METHODS = {
@@ -24,6 +27,23 @@ def calibration_rows(directory: Path, count: int) -> list[np.ndarray]:
     if not rows:
         raise UserError(f"{path}: no rows to calibrate on; expected at least one with a token")
     return rows
+
+
+def proven_rows(recipe: dict[str, Any], directory: Path | None) -> tuple[list[np.ndarray], list[Path]]:
+    """Return the training rows that a method needs, and the manifest that proves them; neither if it needs none.
+
+    Raises:
+        UserError: no ``directory`` is given, or its files have changed.
+    """
+    if not calibrates(recipe):
+        return [], []
+    if not directory:
+        raise UserError(
+            f"{recipe['method']} needs training rows: give --calibration-directory results/tokens/MODEL/SCENARIO/training"
+        )
+    proof = directory / "manifest.json"
+    manifest.prove(proof)
+    return calibration_rows(directory, recipe["options"]["calibration_rows"]), [proof]
 
 
 class Feeds(CalibrationDataReader):
