@@ -15,6 +15,7 @@ if EXPERIMENT.properties:
             rows=ancient(files_in(TRAINING.format(**MEASURED), TRAINING_FILES)),
             before=inputs.round_before,
             others=ancient(inputs.others_before),
+            start=[],
         output:
             curve=f"{PROPERTIES}/train.jsonl",
             resources=f"{PROPERTIES}/resources.json",
