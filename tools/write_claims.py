@@ -1,0 +1,143 @@
+"""Write the table of docs/claims.md: what papers claim, beside what was measured here by the same definition.
+
+Every figure is computed from files of the checkout: one seed of SmolLM2-135M in benchmarks/smollm2-one-seed, and the
+sizes that papers give for their models.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from in_parts import ROOT, Parts
+from snaketune.config.technique import Technique
+from snaketune.config.validation import validated
+from snaketune.core import errors, files
+from snaketune.dag.estimates import adapter_parameters, targets
+from snaketune.dag.shape import Shape
+from snaketune.reporting.comparison import compare, judge
+from snaketune.reporting.difference import difference
+from snaketune.reporting.numbers import measured
+from snaketune.reporting.params import SummaryParams
+from snaketune.reporting.results import Results, state_bytes
+from write_figures import replace_between
+
+MODEL, SCENARIO = "smollm2-135m-instruct", "classification"
+HEADS = ("claim", "source", "its scale", "measured here", "95 % interval", "verdict")
+# GPT-3: 96 layers of width 12,288, of which LoRA at rank 4 changed queries and values.
+GPT3 = Shape(12288, 96, 49152, 96, 96, 50257, 2048, True)
+Row = tuple[str, str, str, str, str, str]
+
+
+class Measured:
+    """One seed of every technique on SmolLM2."""
+
+    def __init__(self, directory: Path):
+        parts = Parts(ROOT / "config/experiments/smollm2.yaml", ROOT / "benchmarks/smollm2-one-seed")
+        self.matrix = parts.matrix
+        cells = [list(cell) for cell in parts.restore(directory)]
+        self.results = Results(directory, cast("SummaryParams", self.matrix.summary_recipe() | {"cells": cells}))
+        self.compared = compare(self.results, MODEL, SCENARIO)
+        self.shape = Shape.of(self.matrix.models[MODEL].sizes)
+
+    def cell(self, technique: str) -> list[Any]:
+        return [MODEL, SCENARIO, technique, 0 if technique == "base" else 1]
+
+    def spent(self, technique: str) -> Any:
+        return self.results.resources(self.cell(technique))
+
+    def states(self, technique: str) -> int:
+        """Return the bytes of weights, gradients and optimizer states of the fullest rank."""
+        return max(map(state_bytes, self.spent(technique)["ranks"]))
+
+    def kept(self, technique: str, backend: str = "torch") -> int:
+        return self.results.artifact_bytes(self.cell(technique), backend)
+
+    def parameters(self, technique: str) -> int:
+        place = ROOT / f"config/techniques/{technique}.yaml"
+        recipe = validated(Technique, files.read_yaml(place), place).recipe(self.matrix.families[MODEL])
+        return adapter_parameters(self.shape, recipe["adapter"])
+
+    def gap(self, a: str, b: str) -> tuple[str, str]:
+        """Return a − b in accuracy with its interval, which holds for all pairs of techniques at once."""
+        found = difference(self.compared, a, b)
+        return measured(found.value, True), f"[{measured(found.low, True)}, {measured(found.high, True)}]"
+
+    def loss(self, technique: str, backend: str) -> tuple[str, str]:
+        """Return what an export loses in accuracy, with its paired interval over test rows."""
+        cell, results = self.cell(technique), self.results
+        systems = {name: [results.statistics(cell, name)] for name in (backend, "torch")}
+        (pair,) = judge(results.metric[SCENARIO], systems, results.samples, results.confidence)[1]
+        return measured(pair.difference, True), f"[{measured(pair.ci_low, True)}, {measured(pair.ci_high, True)}]"
+
+    def bits(self) -> tuple[float, float]:
+        """Return the bits that QLoRA holds of each quantized weight, and those of them that are bitsandbytes' two tables of each layer.
+
+        They are all bytes without those of embeddings, norms and the adapter. A table has 16 or 256 numbers.
+        """
+        held = self.spent("qlora")["ranks"][0]["weight_bytes"]
+        whole = self.spent("full")["total_parameters"]
+        changed = targets(self.shape, self.matrix.technique_recipe(MODEL, "qlora")["adapter"])
+        linear = self.shape.layers * sum(inputs * outputs for inputs, outputs in changed)
+        own = held - 4 * (whole - linear + self.spent("qlora")["trainable_parameters"])
+        return 8 * own / linear, 32 * (16 + 256) * self.shape.layers * len(changed) / linear
+
+
+NOT = "not at this scale"
+EXACT = "exact"
+
+
+def rows(of: Measured) -> list[Row]:
+    """Return the table's lines."""
+    full, lora = of.spent("full"), of.spent("lora")
+    gpt3 = adapter_parameters(GPT3, {"type": "lora", "options": {"r": 4, "target_modules": ["q_proj", "v_proj"]}})
+    share = full["trainable_parameters"] / lora["trainable_parameters"]
+    states = of.states("full") / of.states("lora")
+    zero = of.states("zero3") / of.states("deepspeed")
+    kept, int4 = of.kept("full") / of.kept("lora"), of.kept("full", "onnx-fp32") / of.kept("full", "onnx-int4")
+    vera, ia3 = of.parameters("lora") / of.parameters("peft-vera"), of.spent("peft-ia3")
+    qlora = of.states("lora") / of.states("qlora")
+    dora = of.spent("dora")["trainable_parameters"] / lora["trainable_parameters"] - 1
+    bits, tables = of.bits()
+    seed = "no difference shown; one seed, " + NOT
+    return [
+        ("LoRA trains 10,000 times fewer parameters", "arXiv 2106.09685", "GPT-3 175B, rank 4 on queries and values", f"{175e9 / gpt3:,.0f} times by our count for that model; {share:,.0f} times on SmolLM2, rank 8 on all linear layers", EXACT, "holds there; less on a small model"),
+        ("LoRA: 3 times less GPU memory", "arXiv 2106.09685", "GPT-3 175B with Adam", f"weights, gradients and optimizer states: {states:.2f} times less", EXACT, "holds for states"),
+        ("LoRA's checkpoint is 10,000 times smaller", "arXiv 2106.09685", "GPT-3 175B: 350 GB to 35 MB", f"{kept:,.0f} times: {of.kept('full') / 1e6:,.0f} to {of.kept('lora') / 1e6:.1f} MB", EXACT, "as for parameters"),
+        ("LoRA on par with or better than full fine-tuning", "arXiv 2106.09685", "RoBERTa, DeBERTa, GPT-2, GPT-3", f"accuracy {of.gap('lora', 'full')[0]} of LoRA over full", of.gap("lora", "full")[1], seed),
+        ("LoRA adds no latency: it is merged", "arXiv 2106.09685", "any", f"merged and exported to ONNX: accuracy {of.loss('lora', 'onnx-fp32')[0]}", of.loss("lora", "onnx-fp32")[1], "holds"),
+        ("QLoRA: NF4 with double quantization takes 4.127 bits of a weight", "arXiv 2305.14314", "any", f"{bits:.3f} bits of each quantized weight held, of which {tables:.3f} are tables of each layer", EXACT, "holds" if abs(bits - tables - 4.127) < 0.001 else "differs"),
+        ("QLoRA: 65B in 48 GB instead of 780", "arXiv 2305.14314", "LLaMA 65B on a GPU", f"states {qlora:.2f} times smaller than LoRA's in fp32; embeddings stay in fp32, which is much of a small model", EXACT, NOT),
+        ("QLoRA matches 16-bit fine-tuning", "arXiv 2305.14314", "LLaMA 7B to 65B", f"accuracy {of.gap('qlora', 'lora')[0]} of QLoRA over LoRA in fp32", of.gap("qlora", "lora")[1], seed + "; this base lies on a 4-bit grid"),
+        ("DoRA consistently outperforms LoRA", "arXiv 2402.09353", "LLaMA 7B to 13B: +1.0 to +4.4 points of 100", f"accuracy {of.gap('dora', 'lora')[0]} of DoRA over LoRA", of.gap("dora", "lora")[1], seed),
+        ("DoRA trains hardly more than LoRA", "arXiv 2402.09353", "LLaMA 7B: 0.84 % of all, LoRA 0.83 %", f"{100 * dora:.1f} % more than LoRA of the same rank, 8", EXACT, "holds: a magnitude for each output; the smaller the rank, the larger its share"),
+        ("(IA)³ trains 0.01 % of the parameters", "arXiv 2205.05638", "T0 3B", f"{100 * ia3['trainable_parameters'] / full['trainable_parameters']:.2f} %", EXACT, "holds there; the share falls with width"),
+        ("(IA)³ is stronger than full fine-tuning with few examples", "arXiv 2205.05638", "T0 3B, few-shot", f"accuracy {of.gap('peft-ia3', 'full')[0]} of (IA)³ over full", of.gap("peft-ia3", "full")[1], seed + " nor few-shot"),
+        ("VeRA trains 10 times fewer parameters than LoRA", "arXiv 2310.11454, v1", "RoBERTa, GPT-2, LLaMA 7B", f"{vera:.1f} times: rank 256 beside LoRA's rank 8", EXACT, "holds"),
+        ("VeRA performs as LoRA", "arXiv 2310.11454", "GLUE, E2E, LLaMA 7B and 13B", "not in this experiment", "–", "not measured"),
+        ("PiSSA converges faster than LoRA and ends better", "arXiv 2404.02948", "184M to 70B", "not in this experiment; LoRA's parameters and shapes, so equally many", "–", "not measured"),
+        ("rsLoRA: higher ranks learn more", "arXiv 2312.03732", "LLaMA 2 7B, ranks to 2,048", "not in this experiment", "–", "not measured"),
+        ("ZeRO-3 divides model states by the number of ranks", "arXiv 1910.02054", "to 400 GPUs", f"a rank of 2 holds {zero:.3f} of what DeepSpeed holds on one; 1, 2 and 4 ranks within 0.1 % of the formulas ([Scale](scale.md))", EXACT, "holds"),
+        ("ZeRO-1 and ZeRO-2: 4 and 8 times less", "arXiv 1910.02054", "mixed precision with Adam, 16 bytes a weight, many ranks", "in fp32 DeepSpeed holds 20 bytes a weight, with a second copy of it: by the same formulas at most 2.5 and 5 times less", EXACT, "another definition"),
+        ("ZeRO computes the same updates", "arXiv 1910.02054", "any", f"accuracy {of.gap('zero3', 'full')[0]} of ZeRO-3 over full", of.gap("zero3", "full")[1], "holds"),
+        ("ONNX Runtime's int4 weights", "MatMulNBits, blocks of 32", "any", f"ONNX file {int4:.1f} times smaller than in fp32", EXACT, "holds"),
+        ("int4 keeps quality", "model cards of Phi-3-mini", "3.8B", f"accuracy {of.loss('full', 'onnx-int4')[0]} of full's int4, {of.loss('lora', 'onnx-int4')[0]} of LoRA's", f"{of.loss('full', 'onnx-int4')[1]}, {of.loss('lora', 'onnx-int4')[1]}", "not at 135M with round to nearest: it loses"),
+        ("int4 is up to 10 times faster than PyTorch", "model card of Phi-3-mini-4k-instruct-onnx", "A100", "on CPUs: [Speed](speed.md)", "–", NOT),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/claims.md", help="(%(default)s)")
+    page = parser.parse_args().page
+    with tempfile.TemporaryDirectory() as directory:
+        lines = [HEADS, ["---"] * len(HEADS), *rows(Measured(Path(directory)))]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    files.write_text(page, replace_between(page.read_text(encoding="utf-8"), "claims", table))
+
+
+if __name__ == "__main__":
+    errors.run(main)
