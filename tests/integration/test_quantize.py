@@ -15,7 +15,7 @@ from support import integers
 from support.export_environment import in_export_environment
 from support.models import tiny_phi3
 
-from snaketune.config.export import Export, WeightOnlyInt4
+from snaketune.config.export import Auto, Export, LossBudget, WeightOnlyInt4
 from snaketune.core import manifest
 from snaketune.core.layout import MODEL_FILES, ONNX_FILES
 from snaketune.data.tokens import Rows, write_rows
@@ -266,5 +266,12 @@ def test_a_scale_that_is_no_power_of_two() -> None:
     ],
 )
 def test_what_an_algorithm_cannot(options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValidationError, match=expected):
-        WeightOnlyInt4(**options)
+    for kind in (WeightOnlyInt4, Auto):
+        with pytest.raises(ValidationError, match=expected):
+            kind(**{"symmetric": True, "accuracy_level": 4} | options)
+
+
+@pytest.mark.parametrize("budget", [{}, {"kl_divergence": 0.1, "lost_answers": 0.1}])
+def test_a_budget_is_of_one_loss(budget: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="give either kl_divergence or lost_answers"):
+        LossBudget(**budget)
