@@ -180,7 +180,6 @@ def test_auto_is_the_smallest_within_its_budget(place: Place, told: dict[str, An
         sizes.append((place.root / name / "model.onnx_data").stat().st_size)
         parent, child = log_softmax(place.logits("fp32")), log_softmax(place.logits(name))
         assert (np.exp(parent) * (parent - child)).sum(-1).mean() < 0.1
-        print(name, chosen, sizes[-1])
     assert sizes[:4] == sorted(sizes[:4])
     bits = [
         set(manifest.read(place.root / name / "manifest.json")["recipe"]["chosen"]["bits"].values()) for name in AUTO
