@@ -47,10 +47,10 @@ def write_inputs(directory: Path) -> None:
         manifest.record(made, {}, [], sorted(made.iterdir()))
 
 
-def recipe_of(technique: str, **changes: Any) -> dict[str, Any]:
+def recipe_of(technique: str, family: str = "phi3", **changes: Any) -> dict[str, Any]:
     """The recipe of a shipped technique at a rate that this model learns at."""
     content = read_yaml(REPOSITORY / f"config/techniques/{technique}.yaml")
-    recipe: dict[str, Any] = validated(Technique, content, technique).recipe("phi3")
+    recipe: dict[str, Any] = validated(Technique, content, technique).recipe(family)
     return recipe | TRAINING | {"learning_rate": 0.003, "micro_batch_rows": 3} | changes
 
 
