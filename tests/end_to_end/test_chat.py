@@ -1,8 +1,12 @@
 """A run's model can be asked something, in any form that it has."""
 
+import json
+import subprocess
+import urllib.request
+
 import pytest
 from support.experiments import RUNS
-from support.workspace import Workspace
+from support.workspace import Workspace, python
 
 LORA = f"{RUNS}/lora/seed-1"
 
@@ -34,3 +38,17 @@ def test_what_isnt_there_is_named(finished: Workspace, arguments: tuple[str, ...
     ran = finished.script("chat.py", *arguments, "?")
     assert ran.returncode == 1
     assert message in ran.stderr
+
+
+def test_the_page_answers_as_the_terminal_does(finished: Workspace) -> None:
+    asked = [LORA, "--new-tokens", "3"]
+    command = [python(), "tools/chat.py", *asked, "--page"]
+    with subprocess.Popen(command, cwd=finished.path, stdout=subprocess.PIPE, text=True) as ran:
+        assert ran.stdout
+        url, *_ = ran.stdout.readline().split()
+        body, json_type = json.dumps({"question": "Sum the elements."}).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{url}ask", body, json_type), timeout=60) as answer:  # noqa: S310
+            told = [json.loads(line) for line in answer]
+        ran.terminate()
+    texts = ["".join(one["piece"] for one in told if one["speaker"] == number) for number in (0, 1)]
+    assert finished.told("chat.py", *asked, "Sum the elements.") == "untuned: {}\nlora: {}\n".format(*texts)
