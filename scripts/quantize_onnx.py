@@ -22,6 +22,8 @@ Rows = list[np.ndarray]
 
 def quantize_dynamic_int8(source: Path, options: dict[str, Any], _: Rows) -> onnx.ModelProto:
     """Quantize to 8-bit weights, and activations at run time; 7 bits with a scale for each output, as in int8."""
+    if options["outliers_in_blocks"] and "MatMul" in options["op_types"]:
+        onnx_files.save(int8.wide_inputs_in_blocks(onnx.load(source)), source.parent)
     made = source.with_name("quantized.onnx")
     quantize_dynamic(
         source,

@@ -25,6 +25,8 @@ from snaketune.inference.onnx_backend import OnnxBackend
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["fp16", "int8", "int8-block", "int8-qdq", "int8-qdq-pow2", "int4", "int4-hqq", "int4-gptq", "int4-k-quant"]
+# How near to fp32 a model comes whose down_proj has an outlier among its inputs.
+OUTLIERS: dict[str, dict[str, Any]] = {"int8": {}, "int8-block": {}, "int8, one scale": {"outliers_in_blocks": False}}
 DRAWN = np.random.default_rng(1)
 ROWS = [DRAWN.integers(3, 64, 12).astype(np.int32) for _ in range(8)]
 # Of the fp32 bytes, where norms, scales and odd sizes weigh more than in a real model.
@@ -119,8 +121,14 @@ def told(place: Place) -> dict[str, Any]:
     }
     runs["over budget"] = place.argv("over-budget", recipe_of("auto", budget=kl(1e-9)), tokens=place.tokens)
     runs["few rows"] = place.argv("few-rows", recipe_of("auto"), tokens=few)
+    for name, options in OUTLIERS.items():
+        precision = name.partition(",")[0]
+        runs[f"outliers/{name}"] = place.argv(
+            f"outliers/{name}", recipe_of(precision, **options), source="outliers/fp32"
+        )
     asked = {
         "runs": runs,
+        "outliers": str(place.root / "outliers/fp32"),
         "gemms": [str(place.root / "fp32"), str(place.root / "gemms")],
         "layers": [str(place.root / "int8-qdq-pow2/model.onnx"), str(place.tokens)],
     }
@@ -129,13 +137,22 @@ def told(place: Place) -> dict[str, Any]:
     return found
 
 
+def divergence(place: Place, name: str, source: str = "fp32") -> float:
+    parent, child = log_softmax(place.logits(source)), log_softmax(place.logits(name))
+    return float((np.exp(parent) * (parent - child)).sum(-1).mean())
+
+
+def test_an_outlier_costs_its_own_block_only(place: Place, told: dict[str, Any]) -> None:
+    assert [told["runs"][f"outliers/{name}"][0] for name in OUTLIERS] == [0, 0, 0]
+    blocks, int8_block, tensor = (divergence(place, f"outliers/{name}", "outliers/fp32") for name in OUTLIERS)
+    # Of two blocks, one is lost.
+    assert tensor > 2 * max(blocks, int8_block)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_quantized_model_is_near_its_parent_and_proven(name: str, place: Place, told: dict[str, Any]) -> None:
     assert told["runs"][name][0] == 0, told["runs"][name]
-    parent, child = log_softmax(place.logits("fp32")), log_softmax(place.logits(name))
-    divergence = float((np.exp(parent) * (parent - child)).sum(-1).mean())
-    assert divergence < (1e-5 if name == "fp16" else 0.01 if name.startswith("int8") else 0.05)
-    assert divergence > 0
+    assert 0 < divergence(place, name) < (1e-5 if name == "fp16" else 0.01 if name.startswith("int8") else 0.05)
     manifest.prove(place.root / name / "manifest.json")
     inputs = set(manifest.read(place.root / name / "manifest.json")["inputs"])
     reads = name in ("int8-qdq", "int8-qdq-pow2", "int4-gptq")

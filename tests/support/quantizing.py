@@ -40,6 +40,22 @@ def gemms(source: Path, target: Path) -> None:
     manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
 
 
+def outliers(source: Path, target: Path) -> None:
+    """A copy of a model that computes the same, with an outlier among the inputs of each down_proj."""
+    shutil.copytree(source, target)
+    model = onnx.load(target / "model.onnx")
+    held = initializers(model.graph)
+    for node in linear_nodes(model.graph):
+        weight = numpy_helper.to_array(held[node.input[1]]).copy()
+        if "gate_up_proj" in node.name:
+            weight[:, -1] *= 1000
+        if "down_proj" in node.name:
+            weight[-1] /= 1000
+        held[node.input[1]].CopyFrom(numpy_helper.from_array(weight, node.input[1]))
+    onnx_files.save(model, target)
+    manifest.record(target, {}, [], [target / "model.onnx", target / "model.onnx_data"])
+
+
 def layers(path: Path, tokens: Path) -> dict[str, Any]:
     """Each quantized linear layer alone: ONNX Runtime's bits against those of integers.linear."""
     model = onnx.load(path)
@@ -127,6 +143,7 @@ def main() -> None:
     told: dict[str, Any] = {}
     if "gemms" in asked:
         gemms(*map(Path, asked["gemms"]))
+        outliers(Path(asked["gemms"][0]), Path(asked["outliers"]))
     told["runs"] = {name: run("quantize_onnx.py", *argv) for name, argv in asked["runs"].items()}
     if "layers" in asked:
         path, tokens = map(Path, asked["layers"])

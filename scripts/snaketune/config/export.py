@@ -21,6 +21,10 @@ class DynamicInt8(Strict):
     per_channel: bool = Field(
         True, description="a scale for each output of a weight, in 7 bits: kernels without VNNI saturate with 8"
     )
+    outliers_in_blocks: bool = Field(
+        True,
+        description="down_proj, whose inputs have outliers, in blocks of 32 with a scale for each, weights and inputs",
+    )
 
 
 class StaticInt8(Strict):

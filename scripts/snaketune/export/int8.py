@@ -4,6 +4,7 @@ Only matrix products with a constant weight and the embedding table are quantize
 attention, whose operands vary most, and everything in between stay in fp32.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import onnx
 from onnx import numpy_helper, version_converter
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from snaketune.core.errors import UserError
 from snaketune.export.calibration import METHODS, observed_ranges
-from snaketune.export.graphs import initializers, linear_nodes
+from snaketune.export.graphs import initializers, linear_nodes, tables
 from snaketune.export.power_of_two import OPSET, power_of_two_at_least
 
 
@@ -67,6 +69,26 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray]) -> o
         onnx.checker.check_model(made)
         check_power_of_two(quantized)
     return quantized
+
+
+def wide_inputs_in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the layers that read more than the hidden state, such as down_proj, in 8-bit blocks.
+
+    Their inputs are products and have outliers: with one scale for a whole tensor, they were nearly all of SmolLM2's loss.
+    """
+    held = initializers(model.graph)
+    hidden = min((held[table.input[0]].dims[1] for table in tables(model.graph)), default=math.inf)
+    wide = {node.name for node in linear_nodes(model.graph) if held[node.input[1]].dims[0] > hidden}
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        bits=8,
+        block_size=32,
+        is_symmetric=True,
+        accuracy_level=4,
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in wide],
+    )
+    quantizer.process()
+    return quantizer.model.model
 
 
 def _shifts(graph: onnx.GraphProto, ranges: TensorsData) -> dict[str, list[dict[str, Any]]]:
