@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 # Processor minutes of a training of 100,000 tokens and of an evaluation of 1,000 short rows, rounded up.
 TRAINING = {"peft-ia3": 8, "lora": 12, "full": 12, "dora": 16, "deepspeed": 21, "zero3": 21, "qlora": 25}
 EVALUATION, EXPORTS = 5, 15
+# Keys of a training's recipe that follow from files, not from the experiment.
+UNSAID = ("code", "environment", "start_digests")
 
 
 class Parts:
@@ -111,7 +113,7 @@ class Parts:
             if cell[2] == UNTUNED:
                 continue
             manifest = files.read_json(results / run_path(*cell) / "manifest.json")
-            made = {key: value for key, value in manifest["recipe"].items() if key not in ("code", "environment")}
+            made = {key: value for key, value in manifest["recipe"].items() if key not in UNSAID}
             asked = self.matrix.training_recipe(cell[0], cell[2], cell[3])
             changed = sorted(key for key in made.keys() | asked.keys() if made.get(key) != asked.get(key))
             changed += sorted(name for name, sha in manifest["inputs"].items() if inputs.setdefault(name, sha) != sha)

@@ -28,7 +28,7 @@ def check_start(place: str, root: Path, start: str, adapter: dict[str, Any], mod
         if not (root / path).is_file():
             raise UserError(f"{place}: {path}: no such file; expected the directory of an adapter, as peft writes it")
     there = read_json(root / start / "adapter_config.json")
-    differ = {"type": (there["peft_type"].lower(), adapter["type"])}
+    differ = {"type": (str(there.get("peft_type")).lower(), adapter["type"])}
     if len(set(differ["type"])) == 1:
         differ = {
             name: (there[name], value)

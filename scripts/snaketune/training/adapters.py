@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, PeftModelForCausalLM, PeftType, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from snaketune.core import files
@@ -93,7 +94,10 @@ def attach(
             return PrefixModel(model, config)
         attached = get_peft_model(model, config)
         if start:
-            found = attached.load_adapter(str(start), "default", is_trainable=True)
+            try:
+                found = attached.load_adapter(str(start), "default", is_trainable=True)
+            except SafetensorError as error:
+                raise UserError(f"{start}: adapter_model.safetensors is damaged: {error}") from error
             if found.unexpected_keys:
                 raise UserError(f"{start}: this model has no {found.unexpected_keys[0]}: it is an adapter of another")
     except RuntimeError as error:

@@ -31,7 +31,10 @@ def parts(tmp_path: Path) -> Parts:
     for _, scenario, technique, seed in found.cells[1:]:
         path = results / f"runs/phi3-1m/{scenario}/{technique}/seed-{seed}/manifest.json"
         recipe = found.matrix.training_recipe("phi3-1m", technique, seed)
-        write_json(path, {**read_json(path), "recipe": {**recipe, "code": str(seed)}, "inputs": {"base": "a"}})
+        write_json(
+            path,
+            {**read_json(path), "recipe": {**recipe, "code": str(seed), "start_digests": {}}, "inputs": {"base": "a"}},
+        )
     return found
 
 

@@ -43,6 +43,11 @@ def test_training_goes_on_from_an_adapter_of_the_same_base(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"an adapter of another base or rank: .*size mismatch"):
         wider = {**still, "adapter": {"type": "lora", "options": {**still["adapter"]["options"], "r": 4}}}
         trained(tmp_path, tmp_path / "wider", wider, "--start-from", *files)
+    damaged = tmp_path / "damaged/adapter_model.safetensors"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"x")
+    with pytest.raises(UserError, match=r"adapter_model.safetensors is damaged"):
+        trained(tmp_path, tmp_path / "none", still, "--start-from", damaged)
     # The same shapes, other weights.
     tiny_phi3(128, initializer_range=0.2).save_pretrained(tmp_path / "base")
     manifest.record(
