@@ -265,6 +265,7 @@ NEEDS = {
     "export": Need(700e6, 5, 45, 10),
     "quantize": Need(400e6, 4, 30, 20),
     "genai": Need(900e6, 4, 45, 20),
+    "auto": Need(1500e6, 5, 45, 60),
     "parity": Need(500e6, 0, 20),
     "benchmark": Need(1200e6, 3, 60, 60),
 }

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 from snakemake.exceptions import WorkflowError
 
+from snaketune.config.export import Auto
 from snaketune.config.technique import Technique
 from snaketune.core.layout import SPLITS
 from snaketune.dag import devices, estimates
-from snaketune.dag.estimates import NEEDS, megabytes, minutes
+from snaketune.dag.estimates import NEEDS, Need, megabytes, minutes
 from snaketune.dag.fitting import fitting
 from snaketune.dag.patterns import BASE, DATA, TRAINING
 from snaketune.dag.recipes import Recipes
@@ -66,17 +67,22 @@ class JobResources:
         """Return the megabytes of a job of a kind of NEEDS."""
 
         def needed(wildcards: Any, attempt: int) -> int:
-            constant = NEEDS[kind].bytes(self._parameters(wildcards))
+            constant = self._need(kind, wildcards).bytes(self._parameters(wildcards))
             if kind == "torch" and self.evaluation_gpus(wildcards):
                 constant = devices.evaluation_host_bytes(self._parameters(wildcards))
             return rising(megabytes(constant + self._held(kind, wildcards.get("scenario"))), attempt)
 
         return needed
 
+    def _need(self, kind: str, wildcards: Any) -> Need:
+        """Return what a kind of job needs; an export whose bits are chosen is evaluated for each choice."""
+        export = self.matrix.exports.get(wildcards.get("precision", "")) if kind in ("quantize", "genai") else None
+        return NEEDS["auto" if export and isinstance(export.options, Auto) else kind]
+
     def minutes(self, kind: str) -> Callable[..., int]:
         def needed(wildcards: Any, attempt: int) -> int:
             faster = devices.GPU_FASTER if kind == "torch" and self.evaluation_gpus(wildcards) else 1
-            return longer(minutes(NEEDS[kind].seconds(self._parameters(wildcards) // faster)), attempt)
+            return longer(minutes(self._need(kind, wildcards).seconds(self._parameters(wildcards) // faster)), attempt)
 
         return needed
 

@@ -76,6 +76,15 @@ def test_a_run_that_can_not_be_merged_ends_with_its_adapter_beside_the_base(tmp_
     assert read["adapter"] == [f"{patterns.RUN}/adapter/adapter_model.safetensors"]
 
 
+def test_an_export_whose_bits_are_chosen_has_more_memory_and_time_and_the_budget_as_its_gate() -> None:
+    found = matrix(precisions=["fp32", "int4-gptq", "auto"])
+    needs = JobResources(found, None)
+    for need in (needs.memory("quantize"), needs.minutes("quantize")):
+        other, chosen = (need(cell("lora", precision=name), 1) for name in ("int4-gptq", "auto"))
+        assert other < chosen
+    assert found.parity_recipe("classification", "lora")["budgets"]["onnx-fp32-auto"] == {"kl_divergence": 0.02}
+
+
 def test_targets_leave_out_what_an_experiment_has_not() -> None:
     assert Targets(matrix(precisions=[])).parities() == []
     assert Targets(matrix(precisions=["fp32"])).packages() == []
