@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core.core_schema import ValidationInfo
 
 from snaketune.config import peft_methods
-from snaketune.config.base import Share, Strict
+from snaketune.config.base import Share, Strict, optional
 
 # The linear layers of a block by transformers' model_type, in the order in which they compute.
 LINEAR_LAYERS = {
@@ -42,6 +42,10 @@ class LoraOptions(Strict):
     use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
     init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
         True, description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)"
+    )
+    modules_to_save: Names | None = optional(
+        None,
+        "modules that are trained whole, by the ends of their names: norm is every norm; lm_head only where it is not tied to the embeddings",
     )
 
 

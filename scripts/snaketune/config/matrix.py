@@ -230,6 +230,11 @@ class Matrix:
                 modules = {key.split(".")[-2] for key, _, size in found if key.endswith(".weight") and len(size) == 2}
             for name in self.techniques:
                 options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
+                tied = {"embed_tokens", "lm_head"} & set(options.get("modules_to_save", []))
+                if tied and model.sizes.get("tie_word_embeddings"):
+                    raise UserError(
+                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {min(tied)} of {model_name} shares its weights with the other end of the model: train all weights, or leave it out"
+                    )
                 targets = options.get("target_modules") or []
                 if isinstance(targets, str):
                     # peft_methods.OTHER_TARGETS: no linear layers.

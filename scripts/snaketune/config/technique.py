@@ -131,6 +131,9 @@ class Technique(Strict):
             )
         if base != "fp32" and pissa and not self.export:
             raise ValueError(f"init_lora_weights: pissa changes the base's weights, which {base} can't hold: use fp32")
+        whole = isinstance(self.adapter, Lora) and self.adapter.options.modules_to_save
+        if whole and (base != "fp32" or deepspeed or pissa):
+            raise ValueError("modules_to_save needs base_precision: fp32, engine.type: torch and no pissa")
         if base == "int8" and isinstance(self.adapter, Lora) and self.adapter.options.use_dora:
             raise ValueError("use_dora can't be trained on base_precision int8: use nf4 or 16 bits")
         if base in ("bf16", "fp16", "int8") and deepspeed:

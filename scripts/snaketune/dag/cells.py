@@ -60,7 +60,7 @@ class Cells(Matrix):
     def switched(self) -> list[str]:
         """Techniques whose adapter can be switched at run time: those with low-rank factors or scales of a layer's ends.
 
-        A quantized base has other weights, and an adapter that keeps only the seed of its projections can't be exported.
+        A quantized base has other weights, and an adapter that keeps only the seed of its projections, or has whole modules, can't be exported.
         """
         return [
             name
@@ -68,6 +68,7 @@ class Cells(Matrix):
             if isinstance(technique.adapter, Lora | Ia3 | Vera)
             and technique.base_precision == "fp32"
             and getattr(technique.adapter.options, "save_projection", True)
+            and not getattr(technique.adapter.options, "modules_to_save", None)
         ]
 
     @property

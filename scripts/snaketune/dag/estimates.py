@@ -60,8 +60,13 @@ def adapter_parameters(shape: Shape, adapter: dict[str, Any]) -> int:
         return shape.layers * sum(options["r"] + outputs for _, outputs in found)
     if kind != "lora":
         return _most_parameters(shape, adapter)
-    dora = bool(options.get("use_dora"))
-    return shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
+    dora, more = bool(options.get("use_dora")), 0
+    whole = dict.fromkeys(("embed_tokens", "lm_head"), shape.vocabulary * shape.hidden)
+    for name in options.get("modules_to_save", ()):
+        # A layer of each block, or norms: peft takes all whose names end so, at most four of a block.
+        layers = shape.layers * math.prod(shape.linears.get(name, (4, shape.hidden)))
+        more += whole.get(name, layers + shape.hidden)
+    return more + shape.layers * sum(options["r"] * (inputs + outputs) + dora * outputs for inputs, outputs in found)
 
 
 def _most_parameters(shape: Shape, adapter: dict[str, Any]) -> int:

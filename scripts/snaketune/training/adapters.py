@@ -19,6 +19,11 @@ from snaketune.training.prefix import Layer
 
 def check_targets(model: PreTrainedModel, adapter: AdapterParams) -> None:
     """Raise a UserError if a target module of the adapter matches no linear layer of the model."""
+    every = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    if unknown := [
+        name for name in adapter["options"].get("modules_to_save", []) if not any(one.endswith(name) for one in every)
+    ]:
+        raise UserError(f"modules_to_save: this model has no {unknown[0]}")
     targets = adapter["options"].get("target_modules") or []
     if isinstance(targets, str):
         return

@@ -49,10 +49,11 @@ def is_quantized(precision: str) -> bool:
 def is_streamable(base: Path, adapter: Path) -> bool:
     """Return True if transformers takes each weight of the base's file as it is, under its own name, and ties only equal ones.
 
-    False too if the adapter changes the embedding table or the head, of which peft saves a copy with it, or more of a
+    False too if the adapter changes the embedding table, the head or whole modules, of which peft saves a copy with it, or more of a
     model than the layers of LoRA, (IA)³ and VeRA: other methods may read base weights when they are loaded.
     """
-    if read_json(adapter / "adapter_config.json")["peft_type"] not in ("LORA", "IA3", "VERA", "PREFIX_TUNING"):
+    config = read_json(adapter / "adapter_config.json")
+    if config["peft_type"] not in ("LORA", "IA3", "VERA", "PREFIX_TUNING") or config.get("modules_to_save"):
         return False
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as tensors:
         if any(layer in name for name in tensors.keys() for layer in EMBEDDING_LAYER_NAMES):  # noqa: SIM118

@@ -259,6 +259,7 @@ def test_states_are_counted_from_shapes(name: str, base: Path, tmp_path: Path) -
     [
         ("peft-prefix", {"base_precision": "nf4"}, "can't be trained on base_precision nf4"),
         ("qlora", {"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
+        ("qlora", {"modules_to_save": ["norm"]}, "modules_to_save needs base_precision: fp32"),
         ("lora", {"init_lora_weights": "olora"}, "init_lora_weights"),
         ("lora", {"init_lora_weights": False}, "init_lora_weights"),
         ("peft-prefix", {"encoder_hidden_size": 8}, "needs prefix_projection: true"),

@@ -180,6 +180,8 @@ class KaitoTechnique(Technique):
         options = self.adapter.options
         if options.init_lora_weights is not True:
             raise ValueError("adapter.options.init_lora_weights must be true: KAITO has no other initialization")
+        if options.modules_to_save:
+            raise ValueError("leave out adapter.options.modules_to_save: KAITO doesn't get it")
         if not float(options.lora_alpha).is_integer():
             raise ValueError("adapter.options.lora_alpha must be a whole number for KAITO")
         if self.engine.type != "torch" or self.world_size != 1:

@@ -70,8 +70,8 @@ def refusal(recipe: dict[str, Any], layers: set[str] | None = None) -> str | Non
     if adapter is None or adapter["type"] != "lora":
         return f"it trains {adapter['type'] if adapter else 'all weights'}; Olive's passes train {', '.join(PASSES)}"
     options, nf4 = adapter["options"], recipe["base_precision"] == "nf4"
-    if options["use_rslora"] or options["init_lora_weights"] is not True:
-        return "Olive has no option for use_rslora and init_lora_weights"
+    if options["use_rslora"] or options["init_lora_weights"] is not True or "modules_to_save" in options:
+        return "Olive has no option for use_rslora, init_lora_weights and modules_to_save"
     if nf4 and options["use_dora"]:
         return "Olive's QLoRA can't train DoRA"
     if nf4 and layers and set(options["target_modules"]) != layers:
