@@ -64,14 +64,14 @@ def workflow(found: dict[str, Any]) -> list[str]:
         for name, one in of.items()
     )
     return [
-        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} CPU seconds, trivial rules over the same files in {call['trivial_seconds']:.1f}."
+        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} CPU seconds, trivial rules over the same files in {call['trivial_seconds']:.1f} (`benchmarks/workflow.json`, at {found['commit']})."
     ]
 
 
 def matrix(found: dict[str, Any]) -> list[str]:
     """Say what the default matrix takes beside a shell loop of other programs."""
     return [
-        f"{', '.join(found['techniques'])} of the default experiment, from base and tokens to exports and evaluations: {found['seconds']:,.0f} s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs {found['peers_seconds']:,.0f} s: {found['ratio']:.2f}."
+        f"{', '.join(found['techniques'])} of the default experiment, from base and tokens to exports and evaluations: {found['seconds']:,.0f} s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs {found['peers_seconds']:,.0f} s: {found['ratio']:.2f} (`benchmarks/peers.json`, at {found['commit']})."
     ]
 
 

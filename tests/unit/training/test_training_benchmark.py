@@ -85,8 +85,16 @@ def test_the_table_says_what_was_left_out_and_where_it_was_measured(
     (tmp_path / "training.json").write_text(json.dumps({"sizes": {"2.6M": one}}))
     tokens = {"qa": {"shared": 0.8, "padded": 1.04, "least": 0.73}}
     call = {"seconds": 3.24, "trivial_seconds": 2.5}
-    (tmp_path / "workflow.json").write_text(json.dumps({"computed_over_trained": tokens, "no_op": call}))
-    taken = {"techniques": ["full", "lora"], "seconds": 300.4, "peers_seconds": 1200.0, "ratio": 0.25}
+    (tmp_path / "workflow.json").write_text(
+        json.dumps({"computed_over_trained": tokens, "no_op": call, "commit": "c0ffee"})
+    )
+    taken = {
+        "techniques": ["full", "lora"],
+        "seconds": 300.4,
+        "peers_seconds": 1200.0,
+        "ratio": 0.25,
+        "commit": "c0ffee",
+    }
     (tmp_path / "peers.json").write_text(json.dumps(taken))
     readme = tmp_path / "README.md"
     places = "".join(f"<!-- {one} -->\n<!-- /{one} -->\n" for one in ("speed-costs", "speed-workflow", "speed-peers"))
@@ -98,8 +106,11 @@ def test_the_table_says_what_was_left_out_and_where_it_was_measured(
     assert "`benchmarks/training.json`, at c0ffee: A (avx2), threads: 1; torch 2." in written
     assert "| 2.6M | short | 0.60 [0.50, 0.70] | – | – | – |" in written
     assert "`qa` 0.80 (padded 1.04, all rows in one batch 0.73). The finished" in written
-    assert "in 3.2 CPU seconds, trivial rules over the same files in 2.5." in written
+    assert (
+        "in 3.2 CPU seconds, trivial rules over the same files in 2.5 (`benchmarks/workflow.json`, at c0ffee)."
+        in written
+    )
     assert "full, lora of the default experiment" in written
-    assert "300 s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs 1,200 s: 0.25." in written
+    assert "300 s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs 1,200 s: 0.25 (`" in written
     assert "old" not in written
     assert written.endswith("<!-- /speed -->\nafter\n")
