@@ -153,6 +153,7 @@ def main() -> None:
         files.claim(work)
         for path in inputs:
             manifest.prove(path)
+        manifest.prove_sources(recipe.get("start_digests", {}))
     going_on = arguments.start_from[0].parent if arguments.start_from else None
     if going_on and (going_on.parent / "manifest.json").exists():
         check_base(arguments.base_directory, going_on.parent / "manifest.json")

@@ -40,6 +40,9 @@ def test_training_goes_on_from_an_adapter_of_the_same_base(tmp_path: Path) -> No
     assert all((again[name] - tensor).abs().max() < 1e-6 for name, tensor in first.items())
     assert max(tensor.abs().max() for name, tensor in first.items() if "lora_B" in name) > 1e-3
 
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors has changed since the job was planned"):
+        planned = {**still, "start_digests": {str(files[1]): "0" * 64}}
+        trained(tmp_path, tmp_path / "changed", planned, "--start-from", *files)
     with pytest.raises(UserError, match=r"an adapter of another base or rank: .*size mismatch"):
         wider = {**still, "adapter": {"type": "lora", "options": {**still["adapter"]["options"], "r": 4}}}
         trained(tmp_path, tmp_path / "wider", wider, "--start-from", *files)
