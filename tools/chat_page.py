@@ -69,12 +69,13 @@ def server(chat: Chat, title: str, port: int) -> ThreadingHTTPServer:
 
         def do_POST(self) -> None:
             # JSON can't be sent from another site's page without asking first, and nobody answers that.
-            length = int(self.headers.get("Content-Length") or 0)
-            if not self._of_this_page() or self.headers.get("Content-Type") != "application/json" or length > LONGEST:
+            length = self.headers.get("Content-Length") or "0"
+            allowed = self._of_this_page() and self.headers.get("Content-Type") == "application/json"
+            if not allowed or not length.isdecimal() or int(length) > LONGEST:
                 self.send_error(HTTPStatus.FORBIDDEN)
                 return
             try:
-                question = str(json.loads(self.rfile.read(length)).get("question", ""))
+                question = str(json.loads(self.rfile.read(int(length))).get("question", ""))
             except (ValueError, AttributeError):
                 self.send_error(HTTPStatus.BAD_REQUEST, "expected an object of JSON")
                 return
@@ -112,5 +113,6 @@ def server(chat: Chat, title: str, port: int) -> ThreadingHTTPServer:
 
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; give another one") from None
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "expected a number from 0 to 65535"
+        raise UserError(f"--port {port}: {reason}; give another one") from None

@@ -73,6 +73,7 @@ def test_the_answers_come_in_turn_and_are_remembered(chat: Chat, port: int) -> N
     [
         ({"question": "a"}, {"Content-Type": "text/plain"}),
         ([], JSON),
+        ({"question": "a"}, {**JSON, "Content-Length": "-1"}),
         ({"question": "a"}, {**JSON, "Host": "evil.example"}),
         (None, {"Host": "evil.example:80"}),
     ],
@@ -83,9 +84,10 @@ def test_another_site_is_refused(chat: Chat, port: int, body: Any, headers: dict
     assert chat.speakers[0].messages == []
 
 
-def test_a_port_that_is_taken_is_named(chat: Chat, port: int) -> None:
-    with pytest.raises(UserError, match=f"--port {port}: "):
-        server(chat, "", port)
+def test_a_port_that_is_taken_or_none_is_named(chat: Chat, port: int) -> None:
+    for taken in (port, 70000):
+        with pytest.raises(UserError, match=f"--port {taken}: .*; give another one"):
+            server(chat, "", taken)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed")
