@@ -16,6 +16,8 @@ from snaketune.dag.shape import UNKNOWN
 LARGE, LARGE_ROW = "Phi-3-mini", 512
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
 
+# What a package's own tokenizer and loop are held to, beside its loss.
+OF_PACKAGES = {"smallest_prompt_agreement": 1.0, "smallest_stop_agreement": 1.0}
 # What only matters to a run that is validated.
 OF_WHOLE_RUNS = {"max_steps", "eval_steps", "load_best_model_at_end", "early_stopping_patience", "start_from"}
 
@@ -126,9 +128,11 @@ class Recipes(Cells):
         """
         parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
         chosen = {
-            f"onnx-fp32-{name}": one.options for name, one in self.exports.items() if isinstance(one.options, Auto)
+            f"onnx-fp32-{name}": one.options.budget.of_parity() | (OF_PACKAGES if name in self.genai else {})
+            for name, one in self.exports.items()
+            if isinstance(one.options, Auto)
         }
-        parity["budgets"] = {step: one.budget.of_parity() for step, one in chosen.items()} | parity["budgets"]
+        parity["budgets"] = chosen | parity["budgets"]
         base = "" if technique == "base" else self.techniques[technique].base_precision
         own = {precision: parity["budgets"].pop(step, None) for precision, step in MERGED_INTO.items()}.get(base)
         parity["budgets"] |= {MERGED: own} if own is not None else {}

@@ -326,6 +326,15 @@ def test_merging_into_16_bits_has_a_budget_of_its_own(tmp_path: Path) -> None:
         assert "adapter-merged-bf16" not in budgets
 
 
+def test_bits_within_a_budget_are_held_to_it_and_a_package_to_its_prompts() -> None:
+    config = read_yaml(ROOT / "config/config.yaml") | {"precisions": ["fp32", "auto", "genai-auto"]}
+    budgets = Recipes(config, ROOT).parity_recipe("classification", "lora")["budgets"]
+    assert budgets["onnx-fp32-auto"] == {"kl_divergence": 0.02}
+    of_package = Recipes(config, ROOT).experiment.parity.budgets["onnx-fp32-genai-int4"]
+    for name in ("smallest_prompt_agreement", "smallest_stop_agreement"):
+        assert budgets["onnx-fp32-genai-auto"][name] == getattr(of_package, name)
+
+
 def test_memory_is_estimated_for_every_key() -> None:
     def needed(**changes: Any) -> Any:
         return training_memory(recipe_of("lora", micro_batch_rows=1, **changes), UNKNOWN, 512)
