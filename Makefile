@@ -61,7 +61,7 @@ bench-all: setup-dev bench demo ## the same, and what the workflow costs: tokens
 	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py
 
-smollm2: setup ## PART=1/8: run a part of the experiment of seven techniques, two tasks and three seeds on SmolLM2, 75 minutes on two cores; without PART list the parts
+smollm2: setup ## PART=1/8: run a part of the experiment of seven techniques, two tasks and three seeds on SmolLM2, 80 minutes on two cores; without PART list the parts
 	.venv/bin/python tools/in_parts.py $(if $(PART),--run --part $(PART))
 
 smollm2-table: setup ## write README's table of SmolLM2 from the parts in benchmarks/smollm2; ARGS=… for those of another experiment

@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 # Processor minutes of a training of 100,000 tokens and of an evaluation of 1,000 short rows, rounded up.
 TRAINING = {"peft-ia3": 8, "lora": 12, "full": 12, "dora": 16, "deepspeed": 21, "zero3": 21, "qlora": 25}
 EVALUATION, EXPORTS = 5, 15
+# Counted with its tokenizer.
+TRAINING_TOKENS = {"areas-1000": 102_194, "qa": 127_686}
 # Keys of a training's recipe that follow from files, not from the experiment.
 UNSAID = ("code", "environment", "start_digests")
 
@@ -58,14 +60,15 @@ class Parts:
 
     def minutes(self, cell: Cell) -> float:
         """Return how long a run is expected to take on two cores."""
-        training = 0 if cell[2] == UNTUNED else TRAINING.get(cell[2], max(TRAINING.values()))
+        training = 0.0 if cell[2] == UNTUNED else TRAINING.get(cell[2], max(TRAINING.values()))
+        training *= TRAINING_TOKENS.get(cell[1], 100_000) / 100_000
         return (training + EVALUATION + EXPORTS * (len(self.backends(cell)) > 1)) / 2
 
     def part(self, wanted: int, count: int) -> list[Cell]:
         """Return the runs of a part: cut where so many minutes have passed, so that whole seeds come one after another."""
         total, passed, found = sum(map(self.minutes, self.cells)), 0.0, []
         for cell in sorted(self.cells, key=lambda one: one[3]):
-            if int(passed * count / total) + 1 == wanted:
+            if int((passed + self.minutes(cell) / 2) * count / total) + 1 == wanted:
                 found.append(cell)
             passed += self.minutes(cell)
         return found
