@@ -35,7 +35,7 @@ TRL: dict[str, dict[str, Any]] = {
     "trl-packed-bf16": {**PACKED, "bf16": True},
 }
 # Rows of a batch and of an epoch.
-SIZES = {"tiny-phi3": (16, 64), "phi3-36m": (16, 32), "smollm2-135m-instruct": (8, 16)}
+SIZES = {"tiny-phi3": (16, 64), "phi3-36m": (16, 32), "smollm2-135m-instruct": (8, 8)}
 STEPS = 2
 
 
@@ -91,13 +91,14 @@ def missing(kept: dict[str, Any], arms: list[str], rounds: int) -> bool:
 
 
 def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: int, ends: float, path: Path) -> None:
-    """Measure what is missing of so many rounds, none begun after ``ends``; an arm over its cap is left out from then on."""
+    """Measure what is missing of so many rounds, none begun after ``ends``; an arm that fails or is over its cap is left out from then on."""
     kinds = kept["asked"]["kinds"]
 
     def one(arm: str, kind: str) -> dict[str, float] | None:
         try:
             return servers[arm].ask("turn", kind)
-        except turns.TooSlow as error:
+        except errors.UserError as error:
+            # Too slow, or killed for lack of memory.
             kept["left_out"][arm] = str(error)
             print(f"left out: {error}")
             servers.pop(arm).stop()
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=known, choices=known, help="all by default")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of each system (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=15, help="no round of a size begins later (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=10, help="no round of a size begins later (%(default)s)")
     parser.add_argument("--cap", type=float, default=120, help="seconds that a turn may take (%(default)s)")
     parser.add_argument("--work", type=Path, default=turns.ROOT / "work/benchmarks/training", help="(%(default)s)")
     parser.add_argument("--output", type=Path, default=turns.ROOT / "benchmarks/training.json", help="(%(default)s)")

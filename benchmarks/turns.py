@@ -40,10 +40,6 @@ def add_packages(*requirements: Path) -> None:
     sys.path.append(str(packages_of(*requirements)))
 
 
-class TooSlow(UserError):
-    """A system gave no answer in the time that it was given."""
-
-
 class Turns(Server):
     """A system in a process of its own, which is ended if an answer takes longer than ``cap`` seconds."""
 
@@ -56,7 +52,7 @@ class Turns(Server):
     def _answer(self) -> Any:
         if not self.connection.poll(self.cap):
             self.stop()
-            raise TooSlow(f"{self.system}: no answer within {self.cap:g} s")
+            raise UserError(f"{self.system}: no answer within {self.cap:g} s")
         return super()._answer()
 
 
