@@ -230,10 +230,12 @@ class Matrix:
                 modules = {key.split(".")[-2] for key, _, size in found if key.endswith(".weight") and len(size) == 2}
             for name in self.techniques:
                 options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
-                tied = {"embed_tokens", "lm_head"} & set(options.get("modules_to_save", []))
+                # As peft finds them.
+                ends = tuple(options.get("modules_to_save", []))
+                tied = [one for one in ("embed_tokens", "lm_head") if one.endswith(ends)]
                 if tied and model.sizes.get("tie_word_embeddings"):
                     raise UserError(
-                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {min(tied)} of {model_name} shares its weights with the other end of the model: train all weights, or leave it out"
+                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {tied[0]} of {model_name} shares its weights with the other end of the model: train all weights, or leave it out"
                     )
                 targets = options.get("target_modules") or []
                 if isinstance(targets, str):

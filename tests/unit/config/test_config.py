@@ -328,7 +328,7 @@ def test_what_only_linux_can_train_is_left_out_elsewhere_with_one_sentence(monke
             r"mine\.yaml: .*: q_proj, .* match no module of phi3",
         ),
         (
-            {"techniques/mine": peft("lora", modules_to_save=["norm", "lm_head"])},
+            {"techniques/mine": peft("lora", modules_to_save=["norm", "head"])},
             r"mine\.yaml: adapter\.options\.modules_to_save: lm_head of phi3-1m shares its weights with the other end",
         ),
         (
