@@ -7,13 +7,13 @@ seed's models are exported too. Minutes are expected from measurements with Smol
 
 import argparse
 import io
+import itertools
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -126,6 +126,17 @@ class Parts:
                 )
         return there
 
+    def check_exports(self, results: Path, cells: list[Cell]) -> None:
+        """Raise a UserError if an export of restored runs was made by another recipe than its file in config/exports/ says."""
+        for cell, name in itertools.product(cells, self.matrix.exports):
+            path = results / export_path(*cell, precision=name, calibrated=self.matrix.calibrated) / "manifest.json"
+            made = files.read_json(path)["recipe"] if backend_of(name) in self.backends(cell) else {}
+            asked = self.matrix.export_recipe(name)
+            if changed := sorted(key for key in made.keys() & asked.keys() if made[key] != asked[key]):
+                raise UserError(
+                    f"{self.archive(cell)}: its {name} was made with another {', '.join(changed)} than config/exports/{name}.yaml says: delete it and run its part again"
+                )
+
 
 def part_of(text: str) -> tuple[int, int]:
     """Read k/n."""
@@ -170,11 +181,12 @@ def table(parts: Parts, count: int) -> str:
         there = parts.restore(Path(directory))
         if not there:
             raise UserError(f"{parts.directory}: no part of {parts.experiment} is there: run one first")
+        parts.check_exports(Path(directory), there)
         cells = [list(cell) for cell in there]
         results = Results(Path(directory), cast("SummaryParams", parts.matrix.summary_recipe() | {"cells": cells}))
         blocks = [
             of_scenario(results, model, scenario, {cell: parts.backends(cell) for cell in own})
-            for (model, scenario), own in groupby(there, lambda cell: cell[:2])
+            for (model, scenario), own in itertools.groupby(there, lambda cell: cell[:2])
         ]
     if len(there) < len(parts.cells):
         missing = {k: [one for one in parts.part(k, count) if one not in there] for k in range(1, count + 1)}

@@ -87,3 +87,19 @@ def test_a_run_of_another_recipe_or_other_inputs_is_refused(
         parts.keep(cell, results)
     with pytest.raises(UserError, match=f"lora.2.tar.xz: made with another .*{named}.* run its part again"):
         table(parts, 2)
+
+
+def test_an_export_of_another_recipe_is_refused(parts: Parts) -> None:
+    results = parts.experiment.parent / "results"
+    path = results / "runs/phi3-1m/classification/lora/seed-1/onnx/int8/manifest.json"
+    recipe = parts.matrix.export_recipe("int8")
+    for options in (recipe["options"], recipe["options"] | {"per_channel": False}):
+        write_json(path, read_json(path) | {"recipe": {**recipe, "options": options, "code": "1"}})
+        for cell in parts.cells:
+            parts.keep(cell, results)
+        if options == recipe["options"]:
+            table(parts, 2)
+    with pytest.raises(
+        UserError, match=r"lora\.1\.tar\.xz: its int8 was made with another options than config/exports"
+    ):
+        table(parts, 2)
