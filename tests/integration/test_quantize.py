@@ -1,5 +1,6 @@
 """Every quantization method on a real export of a tiny model, and what a power-of-two export claims."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ AUTO: dict[str, dict[str, Any]] = {
     "auto-some": {"budget": kl(0.01)},
     "auto-narrow": {"budget": kl(2e-3)},
     "auto-fp32": {"budget": kl(1e-9), "bits": [8, 32]},
-    "auto-answers": {"budget": {"lost_answers": 0.5}, "bits": [4], "algorithm": "hqq", "accuracy_level": 0},
+    "auto-answers": {"budget": {"lost_answers": 0.7}, "bits": [4], "algorithm": "hqq", "accuracy_level": 0},
 }
 
 
@@ -62,7 +63,7 @@ def recipe_of(name: str, **options: Any) -> dict[str, Any]:
 
 class Place:
     def __init__(self, root: Path):
-        self.root, self.tokens = root, root / "training"
+        self.root, self.tokens, self.answered = root, root / "training", root / "answered"
 
     def argv(self, out: str, recipe: dict[str, Any], source: str = "fp32", tokens: Path | None = None) -> list[str]:
         given = ["--calibration-directory", str(tokens)] if tokens else ["--calibration-directory"]
@@ -71,6 +72,13 @@ class Place:
 
     def logits(self, name: str) -> np.ndarray:
         return probe_logits(OnnxBackend(self.root / name / "model.onnx", 1), ROWS, 6)
+
+    def right_answers(self) -> list[np.ndarray]:
+        """Return the rows, each with the last three tokens that fp32 finds likeliest."""
+        backend, rows = OnnxBackend(self.root / "fp32/model.onnx", 1), np.array(ROWS)
+        for row, n in itertools.product(rows, range(9, rows.shape[1])):
+            row[n] = backend.forward(row[None, :n].astype(np.int64), None, 1)[0][0, -1].argmax()
+        return list(rows)
 
     def bytes(self, name: str) -> list[bytes]:
         return [(self.root / name / file).read_bytes() for file in ONNX_FILES[:2]]
@@ -94,6 +102,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     validation = Rows(ROWS * 2, [np.arange(len(row)) > 8 for row in ROWS * 2])
     write_rows(place.tokens / "validation.safetensors", validation)
     manifest.record(place.tokens, {}, [], [place.tokens / f"{split}.safetensors" for split in ("train", "validation")])
+    write_rows(place.answered / "train.safetensors", Rows(ROWS, [np.ones(len(row), bool) for row in ROWS]))
+    write_rows(place.answered / "validation.safetensors", Rows(place.right_answers(), validation.answers[: len(ROWS)]))
+    manifest.record(place.answered, {}, [], sorted(place.answered.iterdir()))
     return place
 
 
@@ -116,9 +127,10 @@ def told(place: Place) -> dict[str, Any]:
     for split in ("train", "validation"):
         write_rows(few / f"{split}.safetensors", Rows(ROWS[:3], [np.ones(len(row), bool) for row in ROWS[:3]]))
     manifest.record(few, {}, [], [few / f"{split}.safetensors" for split in ("train", "validation")])
-    runs |= {
-        name: place.argv(name, recipe_of("auto", **options), tokens=place.tokens) for name, options in AUTO.items()
-    }
+    for name, options in AUTO.items():
+        tokens = place.answered if "lost_answers" in options["budget"] else place.tokens
+        runs[name] = place.argv(name, recipe_of("auto", **options), tokens=tokens)
+    runs["no answers"] = place.argv("no-answers", recipe_of("auto", **AUTO["auto-answers"]), tokens=place.tokens)
     runs["over budget"] = place.argv("over-budget", recipe_of("auto", budget=kl(1e-9)), tokens=place.tokens)
     runs["few rows"] = place.argv("few-rows", recipe_of("auto"), tokens=few)
     for name, options in OUTLIERS.items():
@@ -169,6 +181,7 @@ def test_a_quantized_model_is_near_its_parent_and_proven(name: str, place: Place
         ("no rows", ["static-int8 needs training rows", "--calibration-directory"]),
         ("half written", ["model.onnx_data has changed since it was made", "run snakemake"]),
         ("over budget", ["no choice of bits is within the budget of kl_divergence 1e-09: the least loss is", "down 8"]),
+        ("no answers", ["lost_answers: fp32 has the answers of 0 of 16 validation rows", "give kl_divergence"]),
         ("few rows", ["validation.safetensors: 3 rows with an answer", "at least 8", "have more validation rows"]),
         ("of gemms", ["most weights of this model are read by Gemm", "choose fp32, fp16 or a genai precision"]),
     ],

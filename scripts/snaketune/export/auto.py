@@ -66,6 +66,7 @@ class Judge:
     def __init__(self, source: Path, rows: Answers):
         self.source, self.rows = source, rows
         self.parent = list(self._logits(source))
+        self.right = [self._is_right(i, logits) for i, logits in enumerate(self.parent)]
         drawn = np.random.default_rng(SEED)
         self.draws = drawn.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=DRAWS).astype(np.float64)
 
@@ -82,9 +83,8 @@ class Judge:
         apart, places, lost = (np.zeros(len(self.rows)) for _ in range(3))
         for i, (child, parent) in enumerate(zip(self._logits(path), self.parent, strict=True)):
             p, q = log_probabilities(parent), log_probabilities(child)
-            ids, answer = self.rows[i]
-            apart[i], places[i] = (np.exp(p) * (p - q)).sum(), len(answer)
-            lost[i] = float((p.argmax(-1) == ids[answer]).all()) - float((q.argmax(-1) == ids[answer]).all())
+            apart[i], places[i] = (np.exp(p) * (p - q)).sum(), len(p)
+            lost[i] = float(self.right[i]) - float(self._is_right(i, child))
         found: Loss = {}
         for name, over, count in zip(LOSSES, (apart, lost), (places, np.ones(len(lost))), strict=True):
             drawn = np.quantile(self.draws @ over / (self.draws @ count), (1 + CONFIDENCE) / 2)
@@ -94,6 +94,10 @@ class Judge:
                 (rounded(mean), rounded(max(drawn, mean))) if np.isfinite(over).all() else (math.inf, math.inf)
             )
         return found
+
+    def _is_right(self, row: int, logits: np.ndarray) -> bool:
+        ids, answer = self.rows[row]
+        return bool((logits.argmax(-1) == ids[answer]).all())
 
     def _logits(self, path: Path) -> Iterator[np.ndarray]:
         """Yield the logits that choose the answer tokens of each row: (tokens, vocabulary)."""
@@ -125,16 +129,22 @@ def quantize(
         rows: training rows, which only gptq reads.
 
     Raises:
-        UserError: no choice of bits is within the budget; names the one that loses least.
+        UserError: no choice of bits is within the budget; names the one that loses least. Or fp32 has too few answers
+            that could be lost.
     """
+    judge = Judge(source, validation)
+    [(name, budget)] = ((name, options["budget"][name]) for name in LOSSES if options["budget"][name] is not None)
+    if name == "lost_answers" and sum(judge.right) < LEAST_ROWS:
+        raise UserError(
+            f"lost_answers: fp32 has the answers of {sum(judge.right)} of {len(validation)} validation rows, and a loss of answers is proven on at least {LEAST_ROWS}: give kl_divergence in `budget` instead, or raise `validation_rows`"
+        )
     at_8_bits = options | {"algorithm": "rtn", "symmetric": True}
     copies = {
         bits: int4.quantize(source, options if bits == 4 else at_8_bits, rows, bits)
         for bits in options["bits"]
         if bits != 32
     }
-    mixed, judge = MixedBits(source, copies), Judge(source, validation)
-    [(name, budget)] = ((name, options["budget"][name]) for name in LOSSES if options["budget"][name] is not None)
+    mixed = MixedBits(source, copies)
     kinds = [kind for kind in KINDS if kind in mixed.kinds.values()]
     fp32 = weight_bytes(mixed.model({}))
     single, saved = dict[str, dict[int, Loss]](), dict[str, dict[int, int]]()
