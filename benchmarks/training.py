@@ -96,7 +96,9 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
 
     def one(arm: str, kind: str) -> dict[str, float] | None:
         try:
-            return servers[arm].ask("turn", kind)
+            taken = servers[arm].ask("turn", kind)
+            servers[arm].ask("trim")
+            return taken
         except errors.UserError as error:
             # Too slow, or killed for lack of memory.
             kept["left_out"][arm] = str(error)

@@ -47,7 +47,7 @@ class Chat:
                         del left[n]
                     else:
                         yield {"speaker": n, "piece": piece}
-        except UserError as error:
+        except (UserError, RuntimeError) as error:
             yield {"error": f"{error}: begin a new conversation"}
         finally:
             if left:

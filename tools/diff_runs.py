@@ -89,7 +89,7 @@ def compared(runs: run_pair.Runs, labels: tuple[str, str]) -> Row:
     records = [run_manifest(run) for run in runs]
     made = [manifest.read(path) for path in records]
     where = [files.read_json(path.with_name("provenance.json")) for path in records]
-    results, (scenario, other) = runs[0].parents[4], (run.parents[1].name for run in runs)
+    (results, (_, scenario, *_)), (_, (_, other, *_)) = map(paths.cell_of, runs)
     if scenario != other:
         raise UserError(f"the runs are of different scenarios, {scenario} and {other}: give two runs of one scenario")
     resolved = files.read_yaml(results / "params.yaml")

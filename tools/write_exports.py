@@ -74,6 +74,8 @@ def table(results: Path, rows: list[tables.Row], techniques: list[str]) -> str:
         metric = next(row["metric"] for row in rows if row["scenario"] == cell[1])
         backends = [path.stem for path in (directory / "evaluation").glob("*.json")]
         found = {backend: form(directory, backend, metric) for backend in backends}
+        if "onnx-fp32" not in found:
+            raise UserError(f"{directory}: sizes are compared with fp32, which it lacks: list fp32 under `precisions`")
         whole = found["onnx-fp32"]["bytes"]
         for backend, one in sorted(found.items(), key=lambda item: -item[1].get("bytes", math.inf)):
             name = "torch" if backend == "torch" else f"`{backend.removeprefix('onnx-')}`"

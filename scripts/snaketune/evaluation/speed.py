@@ -125,17 +125,23 @@ class Server:
         try:
             answer = self.connection.recv()
         except EOFError:
-            raise UserError(
-                f"{self.system}: its process died, perhaps for lack of memory: look into the log, or leave a precision out"
-            ) from None
+            raise self._died() from None
         if isinstance(answer, UserError):
             raise UserError(f"{self.system}: {answer}")
         return answer
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Return the result of a method of `PythonLoop`."""
-        self.connection.send((method, arguments))
+        try:
+            self.connection.send((method, arguments))
+        except BrokenPipeError:
+            raise self._died() from None
         return self._answer()
+
+    def _died(self) -> UserError:
+        return UserError(
+            f"{self.system}: its process died, perhaps for lack of memory: look into the log, or leave a precision out"
+        )
 
     def stop(self) -> None:
         self.process.terminate()

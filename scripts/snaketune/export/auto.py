@@ -87,8 +87,11 @@ class Judge:
             lost[i] = float(self.right[i]) - float(self._is_right(i, child))
         found: Loss = {}
         for name, over, count in zip(LOSSES, (apart, lost), (places, np.ones(len(lost))), strict=True):
-            drawn = np.quantile(self.draws @ over / (self.draws @ count), (1 + CONFIDENCE) / 2)
+            drawn = float(np.quantile(self.draws @ over / (self.draws @ count), (1 + CONFIDENCE) / 2))
             mean = over.sum() / count.sum()
+            if not lost.any() and name == "lost_answers":
+                # Resampling rows that all agree shows no spread: the rule of three (Hanley and Lippman-Hand 1983).
+                drawn = 3 / len(lost)
             # Not a number is over every budget.
             found[name] = (
                 (rounded(mean), rounded(max(drawn, mean))) if np.isfinite(over).all() else (math.inf, math.inf)
@@ -103,6 +106,8 @@ class Judge:
         """Yield the logits that choose the answer tokens of each row: (tokens, vocabulary)."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # What the job asks for; sums of several threads differ in the last digits too.
+        options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(path, load_external_data=False).graph
         feeds = Feeds(graph, [ids for ids, _ in self.rows])
@@ -116,7 +121,7 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def rounded(value: float) -> float:
-    """Return three digits: sums of several threads differ after some more."""
+    """Return three digits: sums of other processors differ after some more."""
     return float(f"{value:.3g}")
 
 

@@ -30,6 +30,8 @@ def second_moments(source: Path, names: dict[str, int], rows: list[np.ndarray]) 
     onnx.save(model, observed)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # What the job asks for; sums of several threads differ in the last digits, and so would weights.
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(observed, options, providers=["CPUExecutionProvider"])
     for group in _groups(names):
         moments = {name: np.zeros((names[name], names[name])) for name in group}
