@@ -2,7 +2,7 @@
 
 For each technique that TRL can train, the loop trains and merges with TRL and peft, exports with optimum-cli, quantizes with
 optimum-cli and ONNX Runtime's own program, and evaluates all four forms with our evaluate.py: one process after the other, each with
-all cores, but evaluate.py with the experiment's one thread. Ours is a call of Snakemake in a directory that has the base and the tokens, as the loop does, and nothing else; it also
+all cores. Ours is a call of Snakemake in a directory that has the base and the tokens, as the loop does, and nothing else; it also
 checks the parity of every conversion and writes the report. Both get the recipes of the default experiment.
 """
 
@@ -151,7 +151,7 @@ def main() -> None:
     shutil.rmtree(peers, ignore_errors=True)
     seconds = cold(ours, {"techniques": arguments.techniques, **short})
     print(f"ours: {seconds:.0f} s", flush=True)
-    loop = Loop(peers, ours / "results", matrix.evaluation_recipe(SCENARIO))
+    loop = Loop(peers, ours / "results", matrix.evaluation_recipe(SCENARIO) | {"threads": os.cpu_count()})
     taken = {name: loop.run(name, recipes.get(name)) for name in ("base", *recipes)}
     total = sum(sum(each.values()) for each in taken.values())
     found = {"techniques": arguments.techniques, **steps, "seconds": seconds, "peers_seconds": total}
