@@ -11,12 +11,13 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from snaketune.data.tokens import read_rows  # first: it turns telemetry off
+
+# isort: split
 import numpy as np
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, AutoPeftModelForCausalLM, PeftType
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-from snaketune.data.tokens import read_rows
 
 
 def trained(recipe: dict[str, Any], base: Path, tokens: Path, out: Path) -> None:
