@@ -175,7 +175,7 @@ class Fit:
 
     def _loss(self, numbers: list[int], shared: bool) -> torch.Tensor:
         batch = collate(self.rows, numbers, self.pad, self.accelerator.device, shared)
-        return answer_loss(self.model, *batch, self.smoothing, self.skip_logits)
+        return answer_loss(self.model, *batch, smoothing=self.smoothing, skip_logits=self.skip_logits)
 
     def _out_of_memory(self, step: int) -> UserError:
         """Save what was learned before a step and return a message that names a micro-batch which fits.
