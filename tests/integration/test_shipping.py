@@ -196,7 +196,7 @@ def test_the_workflow_packages_every_run_that_ends_with_one_model(packaged: Work
         assert done("sha256sum", "--quiet", "-c", "SHA256SUMS", cwd=path).returncode == 0
         assert read_json(path / "manifest.json")["recipe"]["precision"] == "genai-int4"
     assert "Nothing to be done" in workspace.run("-n", "package")
-    workspace.edit("report/model_card.md.j2", "## Limits", "## What was not measured")
+    workspace.edit("report/card/facts.md.j2", "## Limits", "## What was not measured")
     planned = {rule for rule, due in workspace.plans("package").values() if due}
     assert planned == {"package_model"}
     # A prefix can't be merged into one model.
