@@ -8,7 +8,7 @@ from typing import Any
 
 from snaketune.core import manifest
 
-PACKAGES = {"torch", "transformers", "onnxruntime", "onnxruntime-genai", "numpy", "llama_cpp_python"}
+PACKAGES = {"torch", "transformers", "peft", "trl", "onnxruntime", "onnxruntime-genai", "numpy", "llama_cpp_python"}
 INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm"}
 
 
