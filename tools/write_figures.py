@@ -57,7 +57,10 @@ def quality(rows: Rows, confidence: float) -> str:
 
 
 def shares(benchmarks: Path, rows: Rows) -> str:
-    """Return a table of each step's share of the processor time of all jobs of these rows' experiment."""
+    """Return a table of each step's share of the time of all jobs of these rows' experiment.
+
+    Their processor time isn't summed: it is sampled twice a minute, so that of 35 seconds 15 may be counted.
+    """
     spent: dict[str, float] = defaultdict(float)
     names = {row[key] for row in rows for key in ("model", "scenario", "technique", "backend")}
     names |= {f"seed-{row['seed']}" for row in rows} | {row["backend"].removeprefix("onnx-") for row in rows}
@@ -69,15 +72,13 @@ def shares(benchmarks: Path, rows: Rows) -> str:
             continue
         step = next((name for name, kinds in STEPS.items() if kind in kinds), None)
         if step:
-            spent[step] += sum(
-                float(row["cpu_time"]) for row in tables.read(path, "\t") if row["cpu_time"] not in ("NA", "-")
-            )
+            spent[step] += sum(float(row["s"]) for row in tables.read(path, "\t"))
     if not spent:
         raise UserError(f"{benchmarks}: no benchmark of a finished run: run `make demo` first")
     total = sum(spent.values())
     return "\n".join(
         [
-            "| step | share of the processor time |",
+            "| step | share of the time of all jobs |",
             "|---|---|",
             *(f"| {step} | {100 * spent[step] / total:.0f} % |" for step in STEPS),
         ]

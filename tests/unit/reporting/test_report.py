@@ -266,7 +266,7 @@ def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path:
     for job in jobs:
         path = tmp_path / f"benchmarks/{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("cpu_time\n1\n")
+        path.write_text("s\n1\n")
     readme = tmp_path / "README.md"
     readme.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("shares-tiny", "published")))
     shares = re.findall(r"\| (\d+) %", write_readme(tmp_path, readme))
