@@ -31,7 +31,7 @@ from snaketune.provenance.snakemake_records import configfiles, dry_run, nothing
 from snaketune.reporting.params import SummaryParams
 from snaketune.reporting.results import UNTUNED, Results
 from snaketune.reporting.seeds_table import of_scenario
-from write_figures import replace_between
+from write_figures import write
 
 ROOT = Path(__file__).parents[1]
 # Processor minutes of a training of 100,000 tokens and of an evaluation of 1,000 short rows, rounded up.
@@ -211,8 +211,7 @@ def main() -> None:
     if arguments.run:
         run(parts, parts.part(wanted, count), arguments.options)
     if arguments.table:
-        written = replace_between(arguments.page.read_text(encoding="utf-8"), "smollm2", table(parts, count))
-        files.write_text(arguments.page, written)
+        write([arguments.page], {"smollm2": table(parts, count)})
     if not (arguments.run or arguments.table):
         print("\n".join(listed(parts, count)))
 

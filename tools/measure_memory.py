@@ -51,7 +51,7 @@ from snaketune.training.memory import count_elements, held_tensors, limit_thread
 from snaketune.training.params import TrainingParams
 from snaketune.training.recomputation import recompute
 from snaketune.training.schedule import Plan
-from write_figures import replace_between
+from write_figures import write
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 MODELS = {"36M": "phi3-36m", "135M": "smollm2-135m-instruct", "0.6B": "qwen3-0.6b"}
@@ -301,8 +301,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs/scale.md", help="(%(default)s)")
     arguments = parser.parse_args()
     written = table(measure(arguments.output))
-    page = arguments.page.read_text(encoding="utf-8")
-    files.write_text(arguments.page, replace_between(page, "estimates", written))
+    write([arguments.page], {"estimates": written})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from snaketune.reporting.difference import difference
 from snaketune.reporting.numbers import measured
 from snaketune.reporting.params import SummaryParams
 from snaketune.reporting.results import Results, state_bytes
-from write_figures import replace_between
+from write_figures import write
 
 MODEL, SCENARIO = "smollm2-135m-instruct", "classification"
 HEADS = ("claim", "source", "its scale", "measured here", "95 % interval", "verdict")
@@ -137,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         lines = [HEADS, ["---"] * len(HEADS), *rows(Measured(Path(directory)))]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    files.write_text(page, replace_between(page.read_text(encoding="utf-8"), "claims", table))
+    write([page], {"claims": table})
 
 
 if __name__ == "__main__":
