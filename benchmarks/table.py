@@ -18,7 +18,7 @@ from snaketune.core import errors, files
 def training(results: dict[str, Any]) -> list[str]:
     """Return a table with a line for each model and kind of rows."""
     lines = [
-        "| training | rows | ours, tokens a CPU second | over TRL tuned by hand | the same, fp32 | over TRL's defaults |",
+        "| training | rows | ours, tokens per CPU second | speed-up over hand-tuned TRL | the same in fp32 | over TRL's defaults |",
         "|---|---|---|---|---|---|",
     ]
     for size, one in results["sizes"].items():
@@ -34,7 +34,7 @@ def training(results: dict[str, Any]) -> list[str]:
     least = min(one["rounds"] for one in results["sizes"].values())
     lines += [
         "",
-        f"LoRA r 8 on every linear layer; medians of {least} or more rounds by turns, with the least and the most. Losses on equal batches, fp32, differ by at most {worst:.0e}.",
+        f"LoRA r 8 on every linear layer; medians of at least {least} interleaved rounds, with minimum and maximum. On equal batches in fp32, losses differ by at most {worst:.0e}.",
     ]
     for size, one in results["sizes"].items():
         lines += [f"{size}: {reason}." for reason in one["left_out"].values()]
@@ -44,7 +44,7 @@ def training(results: dict[str, Any]) -> list[str]:
 def costs(results: dict[str, Any]) -> list[str]:
     """Return a table of what DoRA costs over LoRA, and of how much of `linear`'s peak the loop reaches."""
     lines = [
-        "| training | rows | share of `linear`'s peak, fp32 | bf16 | DoRA's time over LoRA's | bytes kept for its backward pass |",
+        "| training | rows | share of `linear`'s peak, fp32 | bf16 | DoRA's time over LoRA's | its bytes kept for backward, over LoRA's |",
         "|---|---|---|---|---|---|",
     ]
     for size, one in results["sizes"].items():
@@ -64,14 +64,14 @@ def workflow(found: dict[str, Any]) -> list[str]:
         for name, one in of.items()
     )
     return [
-        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. The finished default experiment is found to be up to date in {call['seconds']:.1f} CPU seconds, trivial rules over the same files in {call['trivial_seconds']:.1f} (`benchmarks/workflow.json`, at {found['commit']})."
+        f"Tokens computed over tokens trained, SmolLM2, batches of 8: {named}. Finding the finished default experiment up to date takes {call['seconds']:.1f} CPU seconds; trivial rules over the same files take {call['trivial_seconds']:.1f} (`benchmarks/workflow.json`, at {found['commit']})."
     ]
 
 
 def matrix(found: dict[str, Any]) -> list[str]:
     """Say what the default matrix takes beside a shell loop of other programs."""
     return [
-        f"{', '.join(found['techniques'])} of the default experiment, from base and tokens to exports and evaluations: {found['seconds']:,.0f} s, a shell loop of TRL, optimum-cli and ONNX Runtime's programs {found['peers_seconds']:,.0f} s: {found['ratio']:.2f} (`benchmarks/peers.json`, at {found['commit']})."
+        f"{', '.join(found['techniques'])} of the default experiment, from base and tokens to exports and evaluations: {found['seconds']:,.0f} s; a shell loop of TRL, optimum-cli and ONNX Runtime's programs: {found['peers_seconds']:,.0f} s; ratio {found['ratio']:.2f} (`benchmarks/peers.json`, at {found['commit']})."
     ]
 
 
