@@ -8,6 +8,8 @@ expression inside a message stays, because it can fail or have an effect.
 
 import ast
 import hashlib
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import copy
@@ -91,10 +93,12 @@ def _one_by_one(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
 
 @cache
 class _Modules:
-    """The digests of the modules below ``root``, each parsed once."""
+    """The digests of the modules below ``root``, all read at once, and each parsed once."""
 
     def __init__(self, root: Path):
         self.root = root
+        found = (Path(directory, name) for directory, _, names in os.walk(root, followlinks=True) for name in names)
+        self.sources = {path: path.read_bytes() for path in sorted(found) if path.suffix == ".py" and path.is_file()}
         self.bodies: dict[Path, str] = {}
         self.imported_modules: dict[Path, set[str]] = {}
 
@@ -103,12 +107,12 @@ class _Modules:
         if not all(part.isidentifier() for part in name.split(".")):
             return None
         stem = self.root.joinpath(*name.split("."))
-        return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
+        return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path in self.sources), None)
 
     def digest(self, path: Path) -> str:
         """A module together with the code of the packages above it, which runs first."""
         packages = (parent / "__init__.py" for parent in path.parents if self.root in parent.parents)
-        ran = {self._body(package) for package in packages if package != path and package.is_file()}
+        ran = {self._body(package) for package in packages if package != path and package in self.sources}
         empty = _hash(_canonical(ast.parse("")))
         return _hash([self._body(path), *sorted(ran - {empty})])
 
@@ -116,7 +120,7 @@ class _Modules:
         if path not in self.bodies:
             self.bodies[path] = ""  # while its imports are followed
             try:
-                reduced = _Reduced(ast.parse(path.read_text(encoding="utf-8")), path, self)
+                reduced = _Reduced(ast.parse(self.sources[path].decode()), path, self)
             except BaseException:
                 del self.bodies[path]
                 raise
@@ -250,9 +254,15 @@ class _Reduced(ast.NodeTransformer):
 def code_digest(script: Path, root: Path | None = None) -> str:
     """Digest of a script and of the modules below ``root`` that it imports, transitively.
 
-    Modules are looked for in the script's directory unless ``root`` is given. Files are read once per process.
+    Modules are looked for in the script's directory unless ``root`` is given. Files are read once per process, all at once.
 
     Raises:
         UserError: an import can't be followed, or modules import each other in a circle.
     """
     return _Modules(root or script.parent).digest(script)
+
+
+def code_state(root: Path) -> str:
+    """SHA-256 of all that the digests of scripts below ``root`` follow from: its modules, and how this Python parses."""
+    sources = _Modules(root).sources
+    return _hash([sys.version, *((path.relative_to(root).as_posix(), source) for path, source in sources.items())])

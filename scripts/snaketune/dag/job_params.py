@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.tasks import TASKS
-from snaketune.core.digest import code_digest
-from snaketune.core.file_digests import FileDigests, file_digest, lock_digest
+from snaketune.core.file_digests import CodeDigests, FileDigests, file_digest, lock_digest
 from snaketune.core.gpus import GPUS
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.patterns import CARD, PAGE, PROGRAM
@@ -23,6 +22,7 @@ class JobParams:
         self.matrix, self.root = matrix, root
         self.probe = matrix.experiment.parity.probe.model_dump()
         self._digests = FileDigests(Path("work/digests.json"))
+        self._code = CodeDigests(root / "scripts", Path("work/code-digests.json"))
 
     def encode(self, script: str, environment: str = "train", **values: Any) -> str:
         """Return parameters with digests of the script's code and of its environment's lock file.
@@ -31,7 +31,7 @@ class JobParams:
         swapped between two of them would go unseen.
         """
         digests = {
-            "code": code_digest(self.root / "scripts" / script),
+            "code": self._code.of(self.root / "scripts" / script),
             "environment": lock_digest(self.root / "envs" / environment / "requirements.txt"),
         }
         return json.dumps(values | digests, sort_keys=True)
@@ -55,7 +55,7 @@ class JobParams:
             "prepare_data.py",
             scenario=found,
             source_digests=self._digests_of(source.paths),
-            corpus_code=code_digest(path, self.root / "scripts") if source.builtin else None,
+            corpus_code=self._code.of(path) if source.builtin else None,
         )
 
     def tokens(self, wildcards: Any) -> str:

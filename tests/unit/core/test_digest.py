@@ -1,6 +1,7 @@
 """The digest of code changes with what code does, and with nothing else."""
 
 import ast
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.core.digest import code_digest
+from snaketune.core.digest import _Modules, code_digest
 from snaketune.core.errors import UserError
+from snaketune.core.file_digests import CodeDigests
 
 REPOSITORY = Path(__file__).parents[3]
 SCRIPTS = REPOSITORY / "scripts"
@@ -158,6 +160,44 @@ def test_a_change_in_an_imported_module_changes_it(name: str) -> None:
 def test_a_comment_or_a_module_that_is_not_imported_leaves_it_equal() -> None:
     commented = {name: text + "# more\n" for name, text in MODULES.items()}
     assert digest(commented | {"stranger.py": "VALUE = 2\n"}) == digest(MODULES)
+
+
+def kept(root: Path) -> str:
+    """The digest of main.py as another call of Snakemake finds it."""
+    _Modules.cache_clear()
+    return CodeDigests(root, root / "kept/digests.json").of(root / "main.py")
+
+
+@pytest.mark.parametrize(
+    "name", ["main.py", "indirect.py", "package/__init__.py", "package/named.py", "direct/__init__.py"]
+)
+def test_a_kept_digest_is_that_of_the_code_as_it_is_now(tmp_path: Path, name: str) -> None:
+    (tmp_path / "package").mkdir()
+    for one, text in MODULES.items():
+        (tmp_path / one).write_text(text)
+    before, changed = kept(tmp_path), tmp_path / name
+    changed.parent.mkdir(exist_ok=True)
+    times, text = changed.stat() if changed.exists() else None, MODULES.get(name, "")
+    changed.write_text(text.replace("1", "2") if "1" in text else text + "MORE = 1\n")
+    if times:
+        os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert kept(tmp_path) == code_digest(tmp_path / "main.py") != before
+    changed.write_text(text) if times else changed.unlink()
+    assert kept(tmp_path) == before
+
+
+def test_unchanged_code_is_not_followed_again_and_a_spoiled_memory_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "main.py").write_text("import other\n")
+    (tmp_path / "other.py").write_text("VALUE = 1\n")
+    before = kept(tmp_path)
+    (tmp_path / "kept/digests.json").write_text("{")
+    assert kept(tmp_path) == before
+    monkeypatch.setattr("snaketune.core.digest.code_digest", lambda *_: "followed again")
+    assert kept(tmp_path) == before
+    monkeypatch.setattr("sys.version", "another Python")
+    assert kept(tmp_path) == "followed again"
 
 
 USE = "import json\n{}\nprint(files.read(layout.NAMES), SIZE, width)\n"
