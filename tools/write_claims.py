@@ -86,7 +86,7 @@ class Measured:
         return 8 * own / linear, 32 * (16 + 256) * self.shape.layers * len(changed) / linear
 
 
-NOT = "not at this scale"
+NOT = "not testable at this scale"
 EXACT = "exact"
 
 
@@ -103,29 +103,29 @@ def rows(of: Measured) -> list[Row]:
     qlora = of.states("lora") / of.states("qlora")
     dora = of.spent("dora")["trainable_parameters"] / lora["trainable_parameters"] - 1
     bits, tables = of.bits()
-    seed = "no difference shown; one seed, " + NOT
+    seed = "no difference shown; one seed, far smaller model"
     return [
-        ("LoRA trains 10,000 times fewer parameters", "arXiv 2106.09685", "GPT-3 175B, rank 4 on queries and values", f"{175e9 / gpt3:,.0f} times by our count for that model; {share:,.0f} times on SmolLM2, rank 8 on all linear layers", EXACT, "holds there; less on a small model"),
+        ("LoRA trains 10,000 times fewer parameters", "arXiv 2106.09685", "GPT-3 175B, rank 4 on queries and values", f"{175e9 / gpt3:,.0f} times fewer by our count for that model; {share:,.0f} times fewer on SmolLM2, rank 8 on all linear layers", EXACT, "holds there; less on a small model"),
         ("LoRA: 3 times less GPU memory", "arXiv 2106.09685", "GPT-3 175B with Adam", f"weights, gradients and optimizer states: {states:.2f} times less", EXACT, "holds for states"),
         ("LoRA's checkpoint is 10,000 times smaller", "arXiv 2106.09685", "GPT-3 175B: 350 GB to 35 MB", f"{kept:,.0f} times: {of.kept('full') / 1e6:,.0f} to {of.kept('lora') / 1e6:.1f} MB", EXACT, "as for parameters"),
-        ("LoRA on par with or better than full fine-tuning", "arXiv 2106.09685", "RoBERTa, DeBERTa, GPT-2, GPT-3", f"accuracy {of.gap('lora', 'full')[0]} of LoRA over full", of.gap("lora", "full")[1], seed),
-        ("LoRA adds no latency: it is merged", "arXiv 2106.09685", "any", f"merged, its ONNX file is {merged:.4f} times as large as that of full: no layer is added", EXACT, "holds"),
-        ("QLoRA: NF4 with double quantization takes 4.127 bits of a weight", "arXiv 2305.14314", "any", f"{bits:.3f} bits of each quantized weight held, of which {tables:.3f} are tables of each layer", EXACT, "holds" if abs(bits - tables - 4.127) < 0.001 else "differs"),
-        ("QLoRA: 65B in 48 GB instead of 780", "arXiv 2305.14314", "LLaMA 65B on a GPU", f"states {qlora:.2f} times smaller than LoRA's in fp32; embeddings stay in fp32, which is much of a small model", EXACT, NOT),
-        ("QLoRA matches 16-bit fine-tuning", "arXiv 2305.14314", "LLaMA 7B to 65B", f"accuracy {of.gap('qlora', 'lora')[0]} of QLoRA over LoRA in fp32", of.gap("qlora", "lora")[1], seed + "; this base lies on a 4-bit grid"),
-        ("DoRA consistently outperforms LoRA", "arXiv 2402.09353", "LLaMA 7B to 13B: +1.0 to +4.4 points of 100", f"accuracy {of.gap('dora', 'lora')[0]} of DoRA over LoRA", of.gap("dora", "lora")[1], seed),
-        ("DoRA trains hardly more than LoRA", "arXiv 2402.09353", "LLaMA 7B: 0.84 % of all, LoRA 0.83 %", f"{100 * dora:.1f} % more than LoRA of the same rank, 8", EXACT, "holds: a magnitude for each output; the smaller the rank, the larger its share"),
+        ("LoRA on par with or better than full fine-tuning", "arXiv 2106.09685", "RoBERTa, DeBERTa, GPT-2, GPT-3", f"LoRA vs. full: accuracy {of.gap('lora', 'full')[0]}", of.gap("lora", "full")[1], seed),
+        ("LoRA adds no latency: it is merged", "arXiv 2106.09685", "any", f"after merging, its ONNX file is {merged:.4f} times the size of full's: no layer is added", EXACT, "holds"),
+        ("QLoRA: NF4 with double quantization takes 4.127 bits per weight", "arXiv 2305.14314", "any", f"{bits:.3f} bits held per quantized weight, of which {tables:.3f} are per-layer tables", EXACT, "holds" if abs(bits - tables - 4.127) < 0.001 else "differs"),
+        ("QLoRA: 65B in 48 GB instead of 780", "arXiv 2305.14314", "LLaMA 65B on a GPU", f"states {qlora:.2f} times smaller than LoRA's in fp32; embeddings stay in fp32, a large share of a small model", EXACT, NOT),
+        ("QLoRA matches 16-bit fine-tuning", "arXiv 2305.14314", "LLaMA 7B to 65B", f"QLoRA vs. LoRA in fp32: accuracy {of.gap('qlora', 'lora')[0]}", of.gap("qlora", "lora")[1], seed + "; this base lies on a 4-bit grid"),
+        ("DoRA consistently outperforms LoRA", "arXiv 2402.09353", "LLaMA 7B to 13B: +1.0 to +4.4 percentage points", f"DoRA vs. LoRA: accuracy {of.gap('dora', 'lora')[0]}", of.gap("dora", "lora")[1], seed),
+        ("DoRA trains barely more parameters than LoRA", "arXiv 2402.09353", "LLaMA 7B: 0.84 % of all parameters, LoRA 0.83 %", f"{100 * dora:.1f} % more than LoRA of the same rank, 8", EXACT, "holds: one magnitude per output; the smaller the rank, the larger its share"),
         ("(IA)³ trains 0.01 % of the parameters", "arXiv 2205.05638", "T0 3B", f"{100 * ia3['trainable_parameters'] / full['trainable_parameters']:.2f} %", EXACT, "holds there; the share falls with width"),
-        ("(IA)³ is stronger than full fine-tuning with few examples", "arXiv 2205.05638", "T0 3B, few-shot", f"accuracy {of.gap('peft-ia3', 'full')[0]} of (IA)³ over full", of.gap("peft-ia3", "full")[1], seed + " nor few-shot"),
-        ("VeRA trains 10 times fewer parameters than LoRA", "arXiv 2310.11454, v1", "RoBERTa, GPT-2, LLaMA 7B", f"{vera:.1f} times: rank 256 beside LoRA's rank 8", EXACT, "holds"),
-        ("VeRA performs as LoRA", "arXiv 2310.11454", "GLUE, E2E, LLaMA 7B and 13B", "not in this experiment", "–", "not measured"),
-        ("PiSSA converges faster than LoRA and ends better", "arXiv 2404.02948", "184M to 70B", "not in this experiment; LoRA's parameters and shapes, so equally many", "–", "not measured"),
+        ("(IA)³ is stronger than full fine-tuning with few examples", "arXiv 2205.05638", "T0 3B, few-shot", f"(IA)³ vs. full: accuracy {of.gap('peft-ia3', 'full')[0]}", of.gap("peft-ia3", "full")[1], seed + ", not few-shot"),
+        ("VeRA trains 10 times fewer parameters than LoRA", "arXiv 2310.11454, v1", "RoBERTa, GPT-2, LLaMA 7B", f"{vera:.1f} times: rank 256 against LoRA's rank 8", EXACT, "holds"),
+        ("VeRA performs on par with LoRA", "arXiv 2310.11454", "GLUE, E2E, LLaMA 7B and 13B", "not in this experiment", "–", "not measured"),
+        ("PiSSA converges faster than LoRA and ends better", "arXiv 2404.02948", "184M to 70B", "not in this experiment; same parameter shapes as LoRA, so the same count", "–", "not measured"),
         ("rsLoRA: higher ranks learn more", "arXiv 2312.03732", "LLaMA 2 7B, ranks to 2,048", "not in this experiment", "–", "not measured"),
-        ("ZeRO-3 divides model states by the number of ranks", "arXiv 1910.02054", "to 400 GPUs", f"a rank of 2 holds {zero:.3f} of what DeepSpeed holds on one; 1, 2 and 4 ranks within 0.1 % of the formulas ([Scale](scale.md))", EXACT, "holds"),
-        ("ZeRO-1 and ZeRO-2: 4 and 8 times less", "arXiv 1910.02054", "mixed precision with Adam, 16 bytes a weight, many ranks", "in fp32 DeepSpeed holds 20 bytes a weight, with a second copy of it: by the same formulas at most 2.5 and 5 times less", EXACT, "another definition"),
-        ("ZeRO computes the same updates", "arXiv 1910.02054", "any", f"accuracy {of.gap('zero3', 'full')[0]} of ZeRO-3 over full", of.gap("zero3", "full")[1], "holds"),
+        ("ZeRO-3 divides model states by the number of ranks", "arXiv 1910.02054", "to 400 GPUs", f"each of 2 ranks holds {zero:.3f} times what DeepSpeed holds on one; 1, 2 and 4 ranks within 0.1 % of the formulas ([Scale](scale.md))", EXACT, "holds"),
+        ("ZeRO-1 and ZeRO-2: 4 and 8 times less", "arXiv 1910.02054", "mixed precision with Adam, 16 bytes per weight, many ranks", "in fp32 DeepSpeed holds 20 bytes per weight, including a second copy of the weight: by the same formulas, at most 2.5 and 5 times less", EXACT, "another definition"),
+        ("ZeRO computes the same updates", "arXiv 1910.02054", "any", f"ZeRO-3 vs. full: accuracy {of.gap('zero3', 'full')[0]}", of.gap("zero3", "full")[1], "holds"),
         ("ONNX Runtime's int4 weights", "MatMulNBits, blocks of 32", "any", f"ONNX file {int4:.1f} times smaller than in fp32", EXACT, "holds"),
-        ("int4 keeps quality", "model cards of Phi-3-mini", "3.8B", f"accuracy {of.loss('full', 'onnx-int4')[0]} of full's int4, {of.loss('lora', 'onnx-int4')[0]} of LoRA's", f"{of.loss('full', 'onnx-int4')[1]}, {of.loss('lora', 'onnx-int4')[1]}", "not at 135M with round to nearest: it loses"),
+        ("int4 keeps quality", "model cards of Phi-3-mini", "3.8B", f"int4 vs. torch: accuracy {of.loss('full', 'onnx-int4')[0]} for full, {of.loss('lora', 'onnx-int4')[0]} for LoRA", f"{of.loss('full', 'onnx-int4')[1]}, {of.loss('lora', 'onnx-int4')[1]}", "not at 135M with round-to-nearest: accuracy drops"),
         ("int4 is up to 10 times faster than PyTorch", "model card of Phi-3-mini-4k-instruct-onnx", "A100", "on CPUs: [Speed](speed.md)", "–", NOT),
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ def test_the_page_is_what_the_command_writes(tmp_path: Path) -> None:
     again = shutil.copy(page, tmp_path / "claims.md")
     run_script(write_claims, "--page", again)
     assert again.read_text() == page.read_text()
-    assert "4.144 bits of each quantized weight held, of which 0.017" in page.read_text()
+    assert "4.144 bits held per quantized weight, of which 0.017" in page.read_text()
 
 
 def test_a_page_without_the_markers_is_one_message(tmp_path: Path) -> None:
