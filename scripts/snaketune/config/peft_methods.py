@@ -16,14 +16,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 # Those with a model of their own in config/adapter.py, by peft's name.
 OWN = {"lora": "lora", "ia3": "ia3", "vera": "vera", "prefix_tuning": "prefix"}
 REFUSED = {
-    "adaption_prompt": "it replaces the attention of a few families, whose cache it doesn't keep",
-    "cartridge": "it starts from the keys and values of a text, and is distilled on questions about it",
-    "cpt": "it starts from the tokens of a context, of each of which it needs the kind",
-    "lily": "its router averages over a batch, so what it makes of a row depends on the rows and the padding beside it",
-    "multitask_prompt_tuning": "it needs a task id with each row",
-    "poly": "it needs a task id with each row",
-    "shadow": "it runs a second network beside the base, with a cache of its own",
-    "xlora": "it mixes trained LoRA adapters, which it needs first",
+    "adaption_prompt": "it replaces the attention of a few model families and doesn't support their cache",
+    "cartridge": "it starts from the keys and values of a text and is distilled on questions about it",
+    "cpt": "it starts from the tokens of a context and needs the type of each",
+    "lily": "its router averages over a batch, so a row's result depends on the other rows and on padding",
+    "multitask_prompt_tuning": "it needs a task id for each row",
+    "poly": "it needs a task id for each row",
+    "shadow": "it runs a second network next to the base, with its own cache",
+    "xlora": "it mixes LoRA adapters that must be trained first",
 }
 # Their trained embeddings stand before each text: what the base makes of them is the prefix that a run starts from.
 EMBEDDED = ("prompt_tuning", "p_tuning")
