@@ -16,9 +16,9 @@ KINDS = {
 }
 OPENING = """# Every key
 
-For anyone who writes a file of `config/`: each key, what it may be, and what it is if left out. `make schemas` writes this page and
-the schemas in `config/schemas/`, by which an editor checks and completes these files. What the keys are for is in
-[Configuration](configuration.md). `NAME` in a key stands for a name of yours, `[]` for each of a list, and a word in brackets is the
+For anyone who writes a file in `config/`: every key, its values and its default. `make schemas` writes this page and
+the schemas in `config/schemas/`, with which editors check and complete these files. [Configuration](configuration.md) explains what
+the keys are for. In a key, `NAME` stands for a name that you choose and `[]` for each item of a list; a word in parentheses is the
 `type` or `method` that has the key.
 """
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}  # fmt: skip
@@ -69,9 +69,9 @@ def rows(schema: dict[str, Any], definitions: dict[str, Any], at: str = "", of: 
     """Yield key, possible values, default and meaning of each key of an object, and of the objects below it."""
     for key, found in schema.get("properties", {}).items():
         name, one = f"{at}{key}", resolved(found, definitions)
-        default = "" if key not in schema.get("required", []) else ", must be given"
+        default = "" if key not in schema.get("required", []) else ", required"
         if "default" in one and one["default"] not in ({}, [], None, "") and len(shown(one["default"])) < 40:
-            default = f"; if left out `{shown(one['default'])}`"
+            default = f"; default `{shown(one['default'])}`"
         meaning = " ".join(["" if key == "description" else of, one.get("description") or ""]).strip()
         yield name, *(cell.replace("|", "\\|") for cell in (words(found, definitions) + default, meaning))
         for inner, below in nested(found, definitions, name):
@@ -97,7 +97,7 @@ def nested(schema: dict[str, Any], definitions: dict[str, Any], name: str) -> It
 
 def table(found: list[tuple[str, ...]], prefix: str = "") -> str:
     """Return rows as a table of Markdown; names without the prefix."""
-    lines = ["| key | may be | what it is |", "|---|---|---|"]
+    lines = ["| key | value | meaning |", "|---|---|---|"]
     for name, value, meaning in found:
         lines.append(f"| `{name.removeprefix(prefix)}` | {value} | {meaning} |")
     return "\n".join(lines)

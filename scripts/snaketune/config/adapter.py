@@ -30,29 +30,30 @@ ALL_LINEAR: Literal["all-linear"] = "all-linear"
 Names = Annotated[list[str], Field(min_length=1)]
 # A technique says which layers it changes; what that is in a model is in the recipe of each job.
 Targets = Literal["all-linear"] | Names | dict[str, Names]
-TARGETS = "all-linear, or the names of linear layers, each of which must exist, or such a list for each model_type"
+TARGETS = "all-linear, or a list of linear layers, each of which must exist, or one such list per model_type"
 
 
 class LoraOptions(Strict):
     r: PositiveInt = Field(8, description="rank: higher trains more parameters")
-    lora_alpha: PositiveFloat = Field(16, description="scale of the update is lora_alpha / r")
+    lora_alpha: PositiveFloat = Field(16, description="the update is scaled by lora_alpha / r")
     lora_dropout: Share = 0.0
     target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
     use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
-    use_rslora: bool = Field(False, description="scale of the update is lora_alpha / sqrt(r) (arXiv 2312.03732)")
+    use_rslora: bool = Field(False, description="scale the update by lora_alpha / sqrt(r) (arXiv 2312.03732)")
     init_lora_weights: Literal[True, "gaussian", "pissa"] = Field(
-        True, description="true starts from no update; pissa trains the principal singular vectors (arXiv 2404.02948)"
+        True,
+        description="true starts with a zero update; pissa trains the principal singular vectors (arXiv 2404.02948)",
     )
     modules_to_save: Names | None = optional(
         None,
-        "modules that are trained whole, by the ends of their names: norm is every norm; lm_head only where it is not tied to the embeddings",
+        "modules that are fully trained, given by the ends of their names: norm is every norm; lm_head only if it isn't tied to the embeddings",
     )
 
 
 class Ia3Options(Strict):
-    target_modules: Targets = Field(ALL_LINEAR, description=f"what rescales its outputs: {TARGETS}")
+    target_modules: Targets = Field(ALL_LINEAR, description=f"layers whose outputs are rescaled: {TARGETS}")
     feedforward_modules: list[str] = Field(
-        default_factory=list, description="those of them whose inputs are rescaled instead"
+        default_factory=list, description="those of target_modules whose inputs are rescaled instead"
     )
 
     @model_validator(mode="after")
@@ -66,19 +67,23 @@ class Ia3Options(Strict):
 class VeraOptions(Strict):
     r: PositiveInt = Field(256, description="rank of the shared random projections: higher trains more parameters")
     target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
-    d_initial: PositiveFloat = Field(0.1, description="first value of the factors between the two projections")
+    d_initial: PositiveFloat = Field(0.1, description="initial value of the factors between the two projections")
     projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
     vera_dropout: Share = 0.0
     save_projection: bool = Field(
-        True, description="false keeps only their seed in the adapter: smaller, but bound to torch's generator"
+        True, description="false stores only their seed in the adapter: smaller, but tied to torch's generator"
     )
 
 
 class PrefixOptions(Strict):
-    num_virtual_tokens: PositiveInt = Field(20, description="trained keys and values before the text, in each layer")
-    prefix_projection: bool = Field(False, description="train the prefix through a two-layer network, then drop that")
+    num_virtual_tokens: PositiveInt = Field(
+        20, description="number of trained keys and values before the text, in each layer"
+    )
+    prefix_projection: bool = Field(
+        False, description="train the prefix through a two-layer network that is then dropped"
+    )
     encoder_hidden_size: PositiveInt | None = Field(
-        None, description="width of that network; none takes the width of the keys"
+        None, description="width of that network; by default the width of the keys"
     )
 
     @model_validator(mode="after")
@@ -112,10 +117,10 @@ class Other(Strict):
     """Any other method of peft, whose options are peft's own."""
 
     type: str = Field(
-        description="peft's name of the method: docs/techniques.md lists all",
+        description="peft's name of the method; docs/techniques.md lists all",
         json_schema_extra={"not": {"enum": [*peft_methods.OWN.values()]}},
     )
-    options: dict[str, Any] = Field(description="those of the method's configuration class in peft")
+    options: dict[str, Any] = Field(description="fields of the method's configuration class in peft")
 
     @field_validator("type")
     @classmethod

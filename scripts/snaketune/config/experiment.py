@@ -17,38 +17,40 @@ Seed = Annotated[int, Field(ge=1)]
 
 
 class Training(Strict):
-    """Equal for every technique: data order, tokens and batch can't favour one."""
+    """The same for every technique, so that data order, tokens and batch size favour none."""
 
     epochs: PositiveInt = 3
-    max_steps: PositiveInt | None = optional(None, "global batches, instead of epochs")
-    eval_steps: PositiveInt | None = optional(None, "steps between two validations; an epoch where not given")
+    max_steps: PositiveInt | None = optional(None, "number of global batches, instead of epochs")
+    eval_steps: PositiveInt | None = optional(None, "steps between validations; by default one epoch")
     load_best_model_at_end: bool = optional(
         False, "keep the weights with the lowest validation loss instead of the last ones"
     )
     early_stopping_patience: PositiveInt | None = optional(
-        None, "end after so many validations without a lower loss; techniques may then train unequally long"
+        None,
+        "stop after this many validations without a lower loss; techniques may then train for different numbers of steps",
     )
     label_smoothing_factor: float = optional(
-        0.0, "share of the target spread evenly over the vocabulary in training; validation has none", ge=0, lt=1
+        0.0, "share of the target spread evenly over the vocabulary in training, not in validation", ge=0, lt=1
     )
     batch_rows: PositiveInt = 16
     compute_precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32",
-        description="of matrix products in training, unless the technique's base has 16 bits; trained weights stay fp32; tf32 and fp16 need a GPU",
+        description="precision of matrix products in training, unless the technique's base has 16 bits; trained weights stay fp32; tf32 and fp16 need a GPU",
     )
     checkpoint_steps: PositiveInt = 100
 
 
 class Evaluation(Strict):
     device: Literal["auto", "cpu", "cuda"] = optional(
-        "auto", "of merged models; auto takes a GPU if torch sees one; exports run on the CPU"
+        "auto", "where merged models are evaluated; auto uses a GPU if torch sees one; exports run on the CPU"
     )
     precision: Literal["fp32", "bf16", "fp16"] = optional(
-        "fp32", "that merged models are rounded to and run at; exports are compared with fp32 alone"
+        "fp32",
+        "precision to which merged models are rounded and in which they run; exports are compared with fp32 only",
     )
     share_prompts: bool = optional(
         True,
-        "compute once what test rows begin with, and rows and candidate answers together; false shares and pads nothing",
+        "compute shared beginnings of test rows once, and rows and candidate answers together; false turns both off",
     )
     threads: PositiveInt = 1
     speed_prompts: PositiveInt = 15
@@ -71,10 +73,10 @@ class Budget(Strict):
     )
     smallest_metric_change: float | None = None
     smallest_prompt_agreement: Share | None = Field(
-        None, description="prompts that a genai package's own tokenizer turns into the tokens trained on"
+        None, description="share of prompts that a genai package's own tokenizer turns into the tokens trained on"
     )
     smallest_stop_agreement: Share | None = Field(
-        None, description="prompts after which a genai package, run by its own loop, stops where the evaluation does"
+        None, description="share of prompts after which a genai package's own loop stops where the evaluation does"
     )
 
 
@@ -83,27 +85,27 @@ class Parity(Strict):
     probe: Probe = Probe()
     budgets: dict[str, Budget] = Field(
         default_factory=dict,
-        description="of each conversion step: adapter-merged, adapter-merged-bf16, adapter-shipped, merged-onnx-fp32, onnx-fp32-int8, …",
+        description="allowed loss of each conversion step: adapter-merged, adapter-merged-bf16, adapter-shipped, merged-onnx-fp32, onnx-fp32-int8, …",
     )
 
 
 class Corpus(Strict):
-    libraries: dict[str, str] = Field(description="distribution: package whose docstrings are read")
+    libraries: dict[str, str] = Field(description="PyPI distribution, and the package in it whose docstrings are read")
     exclude: list[str] = Field(
-        default_factory=list, description="parts of module names left out, with dots on both sides"
+        default_factory=list, description="parts of module names to leave out, with dots on both sides"
     )
 
 
 class Properties(Strict):
-    """Short runs of equal work, alone on the machine, of `full` and the techniques of the published table."""
+    """Short runs of equal work, with no other job running, of `full` and the techniques of the published table."""
 
     model: Name
     scenario: Name
     steps: PositiveInt = Field(4, description="global batches of each run")
     ranks: list[PositiveInt] = Field(
-        [1, 2, 4], min_length=2, description="ranks to share a model over, each twice the last"
+        [1, 2, 4], min_length=2, description="numbers of ranks to share a model over, each twice the one before"
     )
-    rounds: PositiveInt = Field(3, description="times that each technique is run at its own number of ranks")
+    rounds: PositiveInt = Field(3, description="how often each technique is run with its own number of ranks")
 
     @model_validator(mode="after")
     def _ranks_double(self) -> "Properties":
@@ -113,72 +115,74 @@ class Properties(Strict):
 
 
 class Benchmark(Strict):
-    """Measure how fast each form of each run's model generates, taking turns, alone on the machine."""
+    """Measure how fast each form of each run's model generates, in interleaved rounds, with no other job running."""
 
     prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
     batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
     new_tokens: Annotated[int, Field(ge=2)] = 32
-    rounds: int = Field(3, ge=2, description="times that each is measured at each prompt length and batch size")
+    rounds: int = Field(3, ge=2, description="how often each form is measured at each prompt length and batch size")
     threads: PositiveInt = 1
 
 
 class Package(Strict):
     """What `snakemake package` ships of each run."""
 
-    precision: Name = Field("genai-int4", description="a genai precision of the experiment's")
+    precision: Name = Field("genai-int4", description="one of the experiment's genai precisions")
 
 
 class Publish(Strict):
-    """Consent to send data to other platforms, and how to wait for them; it changes no result."""
+    """Consent to send data to other platforms, and how to wait for them; changes no result."""
 
-    confirm: bool = Field(False, description="true lets hosted techniques send the rows and spend money")
+    confirm: bool = Field(False, description="true allows hosted techniques to send the rows and spend money")
     poll_seconds: PositiveFloat = 30
-    requests_at_once: PositiveInt = Field(4, description="questions of an evaluation under way")
+    requests_at_once: PositiveInt = Field(4, description="concurrent requests of an evaluation")
 
 
 class Experiment(Strict):
-    """What makes the matrix: models × scenarios × techniques × seeds, and export precisions."""
+    """The matrix of runs: models × scenarios × techniques × seeds, and export precisions."""
 
-    models: list[Name] = Field(description="none where every technique is hosted: those name their own")
+    models: list[Name] = Field(description="empty if every technique is hosted: those name their own models")
     scenarios: list[Name] = Field(min_length=1)
     techniques: list[Name] = Field(min_length=1)
     seeds: list[Seed] = Field(min_length=1)
     more_seeds: dict[Name, dict[Name, dict[Name, list[Seed]]]] = Field(
         default_factory=dict,
-        description="further seeds of some runs, by model, scenario and technique; `make more-seeds` writes them",
+        description="additional seeds of some runs, by model, scenario and technique; `make more-seeds` writes them",
         exclude_if=lambda found: not found,
     )
     ranks: dict[Name, PositiveInt] = Field(
-        default_factory=dict, description="ranks of some techniques on this machine, in place of their `world_size`"
+        default_factory=dict, description="number of ranks per technique on this machine, overriding its `world_size`"
     )
     threads: dict[Name, PositiveInt] = Field(
         default_factory=dict,
         exclude_if=lambda found: not found,
-        description="threads of each rank of some techniques, in place of their own `threads`",
+        description="threads per rank for each technique, overriding its own `threads`",
     )
-    precisions: list[Name] = Field(description="fp32 and what it is quantized to; none exports nothing")
+    precisions: list[Name] = Field(
+        description="the exports: fp32 and those made from it; an empty list exports nothing"
+    )
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     parity: Parity = Parity()
     corpus: Corpus
-    properties: Properties | None = Field(None, description="measure cost, memory and sharing over ranks too")
-    benchmark: Benchmark | None = Field(None, description="measure the speed of every export of every run too")
+    properties: Properties | None = Field(None, description="also measure cost, memory and sharding over ranks")
+    benchmark: Benchmark | None = Field(None, description="also measure the speed of every export of every run")
     package: Package = Package()
     # Left out of every record: it changes no result.
     publish: Publish = Field(Publish(), exclude=True)
     tracking: list[Tracker] = Field(
         default_factory=list,
         exclude=True,
-        description="programs that log every training step, below work/tracking; they change no result and re-run nothing",
+        description="experiment trackers that log every training step below work/tracking; they change no result and re-run nothing",
     )
-    keep_intermediates: bool = Field(True, description="false makes merged models and fp32 ONNX temporary")
+    keep_intermediates: bool = Field(True, description="false deletes merged models and fp32 ONNX after use")
     share_imports: bool = Field(
         True,
         exclude=True,
-        description="false lets each job of this machine import torch and the rest by itself; it changes no result",
+        description="false makes each local job import torch and other libraries itself; changes no result",
     )
     learning_rate_grid: list[PositiveFloat] = Field(
-        default_factory=list, description="the target `tune` trains every technique at each of these"
+        default_factory=list, description="learning rates at which `make tune` trains every technique"
     )
 
     def seeds_of(self, model: str, scenario: str, technique: str) -> list[int]:

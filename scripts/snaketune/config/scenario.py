@@ -22,25 +22,28 @@ class Part(Strict):
 
     path: str = Field(min_length=1)
     weight: PositiveFloat | None = Field(
-        None, description="rows drawn of it, in proportion to the other files'; all rows, where no file has one"
+        None,
+        description="share of rows drawn from this file, relative to the other files' weights; without weights, all rows of all files",
     )
 
 
 class Source(Strict):
     """Exactly one of builtin, path or hub."""
 
-    builtin: CorpusName | None = Field(None, description="a corpus that is on every machine")
-    options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the built-in corpus")
+    builtin: CorpusName | None = Field(None, description="a corpus that needs no download")
+    options: dict[str, Any] = Field(
+        default_factory=dict, validate_default=True, description="options of the built-in corpus"
+    )
     path: str | dict[Literal["train", "validation", "test"], str] | list[Part] | None = Field(
         None,
         min_length=1,
-        description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text a line), one for each split, or a list of files to mix",
+        description="your JSONL (or NDJSON), JSON, CSV, TSV, Parquet or text file (one text per line), one such file per split, or a list of files to mix",
     )
-    hub: HubName | None = Field(None, description="owner/name of a dataset on the hub")
+    hub: HubName | None = Field(None, description="owner/name of a dataset on the Hugging Face Hub")
     revision: Commit | None = Field(None, description="commit of the dataset")
-    configuration: str | None = Field(None, description="of the dataset, where it has several")
+    configuration: str | None = Field(None, description="name of the dataset's configuration, if it has several")
     splits: dict[Literal["train", "validation", "test"], str] = Field(
-        default={"train": "train"}, description="our split: the hub's, such as train[:2000]"
+        default={"train": "train"}, description="the Hub's split for each of ours, such as train[:2000]"
     )
     columns: Columns = Columns()
 
@@ -98,23 +101,25 @@ class SplitShares(Strict):
 class NearDuplicates(Strict):
     # Below these the bands of MinHash, of three rows each, would let many pairs escape.
     threshold: float = Field(
-        0.6, ge=0.5, le=1, description="Jaccard similarity of word trigrams from which two texts are near-duplicates"
+        0.6, ge=0.5, le=1, description="Jaccard similarity of word trigrams at which two texts are near-duplicates"
     )
-    permutations: int = Field(64, ge=32, description="of MinHash; more let fewer pairs escape")
+    permutations: int = Field(64, ge=32, description="permutations of MinHash; with more, fewer pairs are missed")
 
 
 class DataBudgets(Strict):
-    """Shares over which the data gate fails, or marks with `gate: warn`."""
+    """Shares above which the data gate fails or, with `gate: warn`, flags the run."""
 
-    duplicates: Share = Field(0.3, description="rows dropped because a kept row is like them")
-    leaks: Share = Field(0.01, description="validation and test rows that are like a training row or of its group")
+    duplicates: Share = Field(0.3, description="rows dropped as duplicates or near-duplicates of a kept row")
+    leaks: Share = Field(0.01, description="validation and test rows that duplicate a training row or share its group")
     empty: Share = Field(0.0, description="rows without text or answer")
-    truncated: Share = Field(0.01, description="answer tokens that max_tokens, or max_new_tokens, cuts off")
+    truncated: Share = Field(0.01, description="answer tokens cut off by max_tokens or max_new_tokens")
     personal: Share = Field(
-        0.01, description="rows with an address, a number of a phone, a card or an account, or a secret key"
+        0.01, description="rows with an e-mail address, a phone, card or account number, or a secret key"
     )
-    majority: Share = Field(0.95, description="test rows with the commonest label")
-    labels: Share = Field(0.0, description="rows with a label that looks like another: spaces, invisible characters")
+    majority: Share = Field(0.95, description="test rows with the most common label")
+    labels: Share = Field(
+        0.0, description="rows with a label that differs from another only in spaces or invisible characters"
+    )
 
 
 class Scenario(Strict):
@@ -124,7 +129,7 @@ class Scenario(Strict):
     source: Source
     prompt: str = Field("", description="the user's message, with the task's fields in braces; each task has a default")
     answer: str = Field("", description="the assistant's message")
-    rows: SplitRows | None = Field(None, description="at most so many of each split")
+    rows: SplitRows | None = Field(None, description="maximum number of rows in each split")
     rows_per_label: SplitRows | None = None
     split: SplitShares = SplitShares()
     near_duplicates: NearDuplicates = NearDuplicates()
@@ -132,14 +137,14 @@ class Scenario(Strict):
     budgets: DataBudgets = DataBudgets()
     phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]] = Field(
         default=["US"],
-        description="ISO codes of the regions whose phone numbers count as personal data also without an international prefix",
+        description="ISO codes of regions whose phone numbers count as personal data even without an international prefix",
     )
-    max_tokens: PositiveInt = Field(512, description="longer rows are cut")
+    max_tokens: PositiveInt = Field(512, description="longer rows are truncated; plain texts are split")
     max_new_tokens: PositiveInt | None = Field(
-        None, description="of a generated answer; as many as the longest reference has, where not given"
+        None, description="maximum length of a generated answer; by default that of the longest reference"
     )
-    metrics: list[str] = Field(default_factory=list, description="the task's, where none are given")
-    primary_metric: str = Field("", description="the first of metrics, where not given")
+    metrics: list[str] = Field(default_factory=list, description="by default those of the task")
+    primary_metric: str = Field("", description="decides comparisons; by default the first of metrics")
 
     @model_validator(mode="before")
     @classmethod

@@ -41,7 +41,9 @@ class Columns(Strict):
     """Names of the columns in your data; `a.b` reaches into a nested object."""
 
     id: str | None = None
-    group: str | None = Field(None, description="rows of one group stay in one split; the text itself where not given")
+    group: str | None = Field(
+        None, description="rows of one group stay in one split; by default rows with the same text"
+    )
     split: str | None = Field(None, description="a column that holds train, validation or test")
     text: str | None = None
     label: str | None = None

@@ -37,9 +37,9 @@ else:
 class Engine(Strict):
     type: Literal["torch", "deepspeed"] = "torch"
     zero_stage: Literal[0, 1, 2, 3] = Field(
-        0, description="what ZeRO shards over the ranks: 1 optimizer states, 2 gradients too, 3 weights too"
+        0, description="what ZeRO shards over the ranks: 1 optimizer states, 2 also gradients, 3 also weights"
     )
-    offload: Literal["none", "cpu"] = Field("none", description="where the optimizer lives")
+    offload: Literal["none", "cpu"] = Field("none", description="cpu keeps the optimizer states in host memory")
 
     @model_validator(mode="after")
     def _zero_needs_deepspeed(self) -> "Engine":
@@ -52,64 +52,69 @@ class Technique(Strict):
     """One point on the three axes adapter, base precision and engine."""
 
     description: str
-    adapter: Adapter | None = Field(None, description="none trains all weights")
+    adapter: Adapter | None = Field(None, description="without an adapter, all weights are trained")
     base_precision: str = Field(
         "fp32",
         pattern=r"^(fp32|bf16|fp16|int8|nf4|export:[\w-]+)$",
-        description="of the frozen weights below an adapter; 16 bits are computed in too, and merged into; export:int4 trains on the numbers of that weight-only export, which is shipped once, with each run's adapter beside it",
+        description="precision of the frozen weights under an adapter; a 16-bit base also computes and is merged in its format; export:int4 trains on the weights of that weight-only export, which is shipped once, with an adapter per run",
     )
     engine: Engine = Engine()
-    world_size: PositiveInt = Field(1, description="ranks; the global batch and so the result don't depend on it")
-    threads: PositiveInt = Field(1, description="threads of each rank")
+    world_size: PositiveInt = Field(
+        1, description="number of ranks; the global batch, and so the result, doesn't depend on it"
+    )
+    threads: PositiveInt = Field(1, description="threads per rank")
     learning_rate: PositiveFloat | dict[str, PositiveFloat] = Field(
-        description="one number, or one for each model with `default` for the others"
+        description="one number, or one per model and a `default` for the others"
     )
     weight_decay: float = Field(
-        0.0, ge=0, description="of matrices: norms, biases, factors of (IA)³ and magnitudes of DoRA have none"
+        0.0, ge=0, description="applied to matrices, not to norms, biases, (IA)³'s factors or DoRA's magnitudes"
     )
-    warmup_share: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    warmup_share: Share = Field(0.05, description="share of steps in which the learning rate rises")
     lr_scheduler_type: ScheduleName | None = optional(
-        None, "a schedule of transformers, after the warm-up; left out, a cosine to a tenth of the rate"
+        None, "a transformers schedule after the warm-up; by default a cosine to a tenth of the rate"
     )
     lr_scheduler_kwargs: dict[str, float] = Field(
-        default_factory=dict, exclude_if=lambda found: not found, description="its options, such as num_cycles"
+        default_factory=dict,
+        exclude_if=lambda found: not found,
+        description="options of that schedule, such as num_cycles",
     )
     loraplus_lr_ratio: PositiveFloat | None = optional(
-        None, "learning rate of LoRA's B over A's (LoRA+, arXiv 2402.12354, which takes 16)"
+        None, "ratio of the learning rate of LoRA's B to that of A (LoRA+, arXiv 2402.12354, which uses 16)"
     )
     neftune_noise_alpha: PositiveFloat | None = optional(
         None,
-        "noise on the embeddings in training (NEFTune, arXiv 2310.05914, which takes 5 to 15); rows are then padded",
+        "noise on the embeddings in training (NEFTune, arXiv 2310.05914, which uses 5 to 15); rows are then padded",
     )
     start_from: str | None = optional(
         None,
-        "directory of an adapter of the same base, method and options, such as results/runs/…/adapter: training goes on from its weights",
+        "directory of an adapter with the same base, method and options, such as results/runs/…/adapter, whose weights training starts from",
     )
-    max_grad_norm: float = Field(1.0, ge=0, description="0 doesn't clip")
-    micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on a rank; more is faster")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0 turns it off")
+    micro_batch_rows: PositiveInt = Field(16, description="rows in memory at once on each rank; more is faster")
     micro_batch_tokens: PositiveInt | None = optional(
-        None, "also the most tokens computed at once, padding included; a longer row is alone"
+        None, "also limits the tokens computed at once, padding included; a longer row gets its own micro-batch"
     )
     share_prompts: bool | None = optional(
         None,
-        "compute once what rows of a micro-batch begin with, and no padding; left out, that is so on a CPU and without dropout, whose mask rows would share",
+        "compute shared beginnings of the rows in a micro-batch once, without padding; by default true on a CPU without dropout, because rows would share its mask",
     )
     light_dora: bool = optional(
-        True, "compute DoRA at LoRA's cost where there is no dropout; false takes peft's own layers"
+        True, "compute DoRA at LoRA's cost if there is no dropout; false uses peft's own layers"
     )
     skip_logits: bool = optional(
         True,
-        "compute logits only where an answer's token is predicted, in chunks where they are many; false computes all at once",
+        "compute logits only where an answer token is predicted, in chunks if there are many; false computes all at once",
     )
     stream_merge: bool = optional(
-        True, "merge one weight at a time where the base's file allows; false has the whole model in memory"
+        True, "merge one weight at a time if the base's file allows; false loads the whole model"
     )
     gradient_checkpointing: bool | Literal["feed-forward"] = optional(
         False,
-        "compute again what the backward pass needs, instead of keeping it: all of a block, or only products of the feed-forward layer",
+        "recompute activations for the backward pass instead of storing them: of whole blocks (true), or only products of the feed-forward layers",
     )
     optimizer: Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "adafactor"] = optional(
-        "adamw", "8bit: bitsandbytes' (arXiv 2110.02861), paged into the host's memory where the GPU's is short"
+        "adamw",
+        "8bit variants are bitsandbytes' (arXiv 2110.02861); paged moves states to host memory when GPU memory runs short",
     )
 
     @model_validator(mode="after")

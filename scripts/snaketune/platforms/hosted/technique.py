@@ -17,14 +17,16 @@ class AzureMl(Strict):
     """An Azure ML job of `type: finetuning` without compute; workspace and credential come from the environment."""
 
     type: Literal["azure-ml"]
-    model: Name = Field(description="name in the registry azureml, such as Phi-4-mini-instruct")
-    version: str = Field("1", pattern=r"^[A-Za-z0-9._-]+$", description="of the model in the registry")
-    region: str = Field(description="of the workspace; each model is offered in some regions only")
-    unlisted: bool = Field(False, description="send the job even if model or region isn't in the list of offers here")
-    endpoint: Name | None = Field(
-        None, description="a serverless endpoint of the tuned model, for the evaluation; not evaluated if not given"
+    model: Name = Field(description="name in the azureml registry, such as Phi-4-mini-instruct")
+    version: str = Field("1", pattern=r"^[A-Za-z0-9._-]+$", description="the model's version in the registry")
+    region: str = Field(description="the workspace's region; each model is offered in some regions only")
+    unlisted: bool = Field(
+        False, description="submit the job even if the model or region isn't in snaketune's list of offers"
     )
-    untuned_endpoint: Name | None = Field(None, description="a serverless endpoint of the base model, to compare with")
+    endpoint: Name | None = Field(
+        None, description="a serverless endpoint of the tuned model; without it, the model isn't evaluated"
+    )
+    untuned_endpoint: Name | None = Field(None, description="a serverless endpoint of the base model, for comparison")
 
     @model_validator(mode="after")
     def _offered(self) -> "AzureMl":
@@ -51,11 +53,11 @@ class OpenAiCompatible(Strict):
     )
     model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?$")
     training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = Field(
-        None, description="Azure's trainingType: where it trains and at which price"
+        None, description="Azure's trainingType, which determines where it trains and the price"
     )
-    deployment: Name | None = Field(None, description="deployment of the tuned model; its own name if not given")
+    deployment: Name | None = Field(None, description="deployment of the tuned model; by default the model's name")
     untuned_deployment: Name | None = Field(None, description="deployment of the base model")
-    untuned: bool = Field(False, description="evaluate the base model too, to compare with")
+    untuned: bool = Field(False, description="also evaluate the base model, for comparison")
     answer_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
         "max_completion_tokens", description="the service's name for the token limit of an answer"
     )
@@ -64,10 +66,10 @@ class OpenAiCompatible(Strict):
 class Limits(Strict):
     """Limits of the service; the SDKs don't check them."""
 
-    least_rows: PositiveInt = Field(10, description="of the training file")
+    least_rows: PositiveInt = Field(10, description="fewest rows of the training file")
     most_rows: PositiveInt | None = None
-    most_bytes: PositiveInt = Field(512 * 1024 * 1024, description="of a file")
-    most_row_characters: PositiveInt | None = Field(None, description="of all messages of a row")
+    most_bytes: PositiveInt = Field(512 * 1024 * 1024, description="largest size of a file")
+    most_row_characters: PositiveInt | None = Field(None, description="most characters in all messages of a row")
 
 
 class Price(Strict):
@@ -83,13 +85,13 @@ class HostedTechnique(Strict):
     description: str
     service: Annotated[AzureMl | OpenAiCompatible, Field(discriminator="type")]
     hyperparameters: dict[str, str | int | float] = Field(
-        default_factory=dict, description="hyper-parameters of the service; epochs come from the experiment"
+        default_factory=dict, description="the service's hyperparameters; epochs come from the experiment"
     )
     limits: Limits = Limits()
     characters_per_token: PositiveFloat = Field(
-        4.0, description="a rough figure for the model's tokenizer, for the estimate"
+        4.0, description="rough figure for the model's tokenizer, used for estimates"
     )
-    price: Price | None = Field(None, description="without it only tokens are estimated")
+    price: Price | None = Field(None, description="without it, only tokens are estimated")
     attempt: PositiveInt = Field(
         1, description="a job is submitted once; raise this to submit it again after a failure"
     )

@@ -94,7 +94,7 @@ def _reachable(url: str) -> str:
 VolumeTemplate = Annotated[
     dict[str, Any],
     _checked_as(VolumeSource),
-    Field(description="a volume of Kubernetes, such as persistentVolumeClaim: {claimName: …}"),
+    Field(description="a Kubernetes volume, such as persistentVolumeClaim: {claimName: …}"),
 ]
 ImageTemplate = Annotated[str, _checked_as(Image)]
 
@@ -109,12 +109,12 @@ class Volume(Strict):
 class Data(Strict):
     """How train.jsonl reaches the cluster: exactly one of volume, url and image."""
 
-    volume: Volume | None = Field(None, description="train.jsonl is written there, in a folder of its own")
+    volume: Volume | None = Field(None, description="train.jsonl is written there, in its own folder")
     url: Annotated[str, AfterValidator(_reachable)] | None = Field(
-        None, description="where you upload train.jsonl of the run; {name} is the Workspace's name"
+        None, description="where you upload the run's train.jsonl; {name} is the Workspace's name"
     )
     image: ImageTemplate | None = Field(None, description="an image that you built with train.jsonl in /data")
-    pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
+    pull_secrets: list[DnsName] = Field(default_factory=list, description="secrets for pulling image")
 
     @model_validator(mode="after")
     def _one(self) -> "Data":
@@ -128,8 +128,8 @@ class Destination(Strict):
 
     volume: VolumeTemplate | None = None
     image: ImageTemplate | None = Field(None, description="pushed by KAITO; unpack its files into path afterwards")
-    push_secret: DnsName | None = Field(None, description="of image")
-    path: str = Field(min_length=1, description="where the files of the volume or image are on this machine")
+    push_secret: DnsName | None = Field(None, description="secret for pushing image")
+    path: str = Field(min_length=1, description="where this machine has the files of the volume or image")
 
     @model_validator(mode="after")
     def _one(self) -> "Destination":
@@ -143,16 +143,16 @@ class Destination(Strict):
 class Nodes(Strict):
     """The nodes of the cluster to use."""
 
-    context: str | None = Field(None, description="context of your kubeconfig; the current one if not given")
+    context: str | None = Field(None, description="context of your kubeconfig; by default the current one")
     namespace: DnsLabel = "default"
     instance_type: Instance | None = Field(
-        None, description="what KAITO provisions; without it your own nodes are selected by labels"
+        None, description="instance type that KAITO provisions; without it, your own nodes are selected by labels"
     )
     labels: Annotated[dict[LabelKey, LabelValue], AfterValidator(_own_label)] = Field(
-        min_length=1, description="of the nodes"
+        min_length=1, description="labels of the nodes"
     )
     preset: Literal[tuple(PRESETS)] | None = Field(  # type: ignore[valid-type]
-        None, description="KAITO's name of the model; derived from the model's hub repository if not given"
+        None, description="KAITO's name for the model; by default derived from the model's Hub repository"
     )
 
 
@@ -160,9 +160,9 @@ class Kaito(Nodes):
     """A Workspace that tunes: https://kaito-project.github.io/kaito/docs/tuning."""
 
     type: Literal["kaito"]
-    gpus: PositiveInt = Field(1, description="GPUs of the instance: the global batch is split over them")
+    gpus: PositiveInt = Field(1, description="GPUs of the instance, among which the global batch is split")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the base model: float32 as in local runs, or bfloat16 for half the memory"
+        "float32", description="data type of the base model: float32 as in local runs, or bfloat16 for half the memory"
     )
     data: Data
     output: Destination
@@ -213,11 +213,11 @@ class Serving(Nodes):
     image: ImageTemplate | None = Field(
         None, description="an image that you built with the adapter in /data; {name} is the Workspace's name"
     )
-    pull_secrets: list[DnsName] = Field(default_factory=list, description="of image")
+    pull_secrets: list[DnsName] = Field(default_factory=list, description="secrets for pulling image")
     volume: Volume | None = Field(None, description="the adapter is copied there")
     # The operator reads a decimal number; Python writes smaller ones with an exponent.
     strength: float | None = Field(
-        None, ge=0.0001, le=1, description="share of the adapter; needs runtime: transformers"
+        None, ge=0.0001, le=1, description="strength of the adapter; needs runtime: transformers"
     )
 
     @model_validator(mode="after")
