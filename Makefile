@@ -18,7 +18,7 @@ help: ## list these targets
 setup: ## create .venv from the lock files
 	@$(SETUP) $(TOOLS)
 
-setup-dev: ## the same, plus what tests and checks need
+setup-dev: ## create .venv with what tests and checks need
 	@$(SETUP) $(TOOLS) $(DEV)
 
 demo: setup ## run the default experiment, from data to report; EXPERIMENT=config/experiments/mine.yaml runs yours
@@ -56,15 +56,15 @@ bench: setup ## compare speed with TRL, torch and llama.cpp on a quiet machine, 
 	.venv/bin/python benchmarks/exports.py --rounds 5 --run-directory work/benchmarks/exports-smollm2 --model-directory results/models/smollm2-135m-instruct/base --output benchmarks/exports-smollm2.json
 	.venv/bin/python benchmarks/table.py
 
-bench-all: setup-dev bench demo ## the same, and what the workflow costs: tokens computed, a call with nothing to do, the default matrix beside other programs
+bench-all: setup-dev bench demo ## the same, plus the workflow's own cost: tokens computed, a no-op call, the default matrix against other programs
 	.venv/bin/python benchmarks/workflow.py
 	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py
 
-smollm2: setup ## PART=1/8: run a part of the experiment of seven techniques, two tasks and three seeds on SmolLM2, 80 minutes on two cores; without PART list the parts
+smollm2: setup ## PART=1/8: run one part of the SmolLM2 experiment (seven techniques, two tasks, three seeds), 80 minutes on two cores; without PART, list the parts
 	.venv/bin/python tools/in_parts.py $(if $(PART),--run --part $(PART))
 
-smollm2-table: setup ## write README's table of SmolLM2 from the parts in benchmarks/smollm2; ARGS=… for those of another experiment
+smollm2-table: setup ## write the README's SmolLM2 table from the parts in benchmarks/smollm2; ARGS=… for another experiment
 	.venv/bin/python tools/in_parts.py --table $(ARGS)
 
 unit: setup-dev ## run the fast tests only
@@ -88,46 +88,46 @@ lock: setup-dev ## resolve envs/*/requirements.in again; UPGRADE=--upgrade takes
 schemas: setup ## generate config/schemas/ and docs/reference.md from the typed models
 	.venv/bin/python tools/write_schemas.py
 
-docs: setup-dev ## build the documents as a site that needs no network: work/site/docs/index.html
+docs: setup-dev ## build the documents as an offline site: work/site/docs/index.html
 	.venv/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going -c docs . work/site
 	@echo "open work/site/docs/index.html"
 
 figures: setup ## write the measured tables of README.md and docs/ from the finished run
 	.venv/bin/python tools/write_figures.py
 
-export-table: setup ## run every precision of a real model, and write the table of docs/export.md; hours on two cores
+export-table: setup ## measure every precision of a real model and write the table in docs/export.md; hours on two cores
 	.venv/bin/snakemake --configfile config/experiments/smollm2-exports.yaml
 	.venv/bin/python tools/write_exports.py
 
-estimates: setup ## measure the memory of training beside its estimates, and write the table of docs/scale.md
+estimates: setup ## measure training memory against its estimates and write the table in docs/scale.md
 	.venv/bin/python tools/measure_memory.py
 
-more-seeds: setup ## train further seeds of the techniques that the finished run left undecided, and only those; ADD=2 seeds each
+more-seeds: setup ## train additional seeds only of techniques that the finished run left undecided; ADD=2 seeds each
 	.venv/bin/python tools/more_seeds.py $(if $(ADD),--add $(ADD))
 	.venv/bin/snakemake --configfile $(EXPERIMENT) config/more-seeds.yaml
 
-pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model of the hub, with its commit and sizes; NAME=… names it
+pin: setup ## MODEL=owner/name: write config/models/NAME.yaml for a model on the Hugging Face Hub, with its commit and sizes; NAME=… names the file
 	@.venv/bin/python tools/pin.py $(call needed,MODEL,owner/name) $(if $(NAME),--name $(NAME)) $(if $(REVISION),--revision $(REVISION))
 
-new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; DIR=… for a project elsewhere
+new: setup ## DATA=my.csv: write an experiment for a file of rows and show what it needs; DIR=… for a separate project directory
 	@.venv/bin/python tools/new_experiment.py "$(call needed,DATA,my.csv)" $(if $(DIR),--directory "$(DIR)") $(ARGS)
 
-plan: setup ## show what the pending jobs would request, and what doesn't fit; ARGS=--forceall shows all, ARGS="--gpu-memory 24 --resources gpu=1" asks for another machine
+plan: setup ## show what pending jobs would request and what doesn't fit; ARGS=--forceall includes finished jobs, ARGS="--gpu-memory 24 --resources gpu=1" describes another machine
 	@.venv/bin/python tools/plan_resources.py $(CONFIG) $(ARGS)
 
 verify: setup ## verify the hash of every result, from the raw data to the report
 	@.venv/bin/python tools/verify.py
 
-explain: setup ## FILE=results/...: show what made it and whether Snakemake would make it again
+explain: setup ## FILE=results/...: show what made it and whether Snakemake would remake it
 	@.venv/bin/python tools/explain.py "$(call needed,FILE,results/summary.csv)" $(CONFIG)
 
-chat: setup ## RUN=results/runs/...: ask its model, and the untuned one beside it; BACKEND=genai-int4 asks an export, PAGE=1 on a page
+chat: setup ## RUN=results/runs/...: chat with its model and the untuned one; BACKEND=genai-int4 uses an export, PAGE=1 a local web page
 	@.venv/bin/python tools/chat.py $(call needed,RUN,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) $(if $(BACKEND),--backend $(BACKEND)) $(if $(PAGE),--page) $(ARGS)
 
-publish: setup ## RUN=results/runs/... TO=folder: write its adapter, or with MERGED=1 the whole model, in the hub's layout; nothing is sent
+publish: setup ## RUN=results/runs/... TO=folder: write its adapter, or with MERGED=1 the whole model, in the Hugging Face Hub's layout; nothing is sent
 	@.venv/bin/python tools/publish_model.py $(call needed,RUN,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) "$(call needed,TO,folder)" $(if $(MERGED),--merged) $(if $(BASE),--base $(BASE))
 
-diff: setup ## A=results/runs/... B=...: show what differs between two runs, also as a page; REVISION:results/runs/... names an older one
+diff: setup ## A=results/runs/... B=...: show the differences between two runs, also as a page; REVISION:results/runs/... is a run of another commit
 	@.venv/bin/python tools/diff_runs.py $(call needed,A,results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1) $(call needed,B,results/runs/MODEL/SCENARIO/ANOTHER/seed-1) $(if $(PAGE),--page $(PAGE))
 
 reproduce: setup ## RUN=results/runs/...: repeat a run in a clean directory and compare hashes
@@ -136,8 +136,8 @@ reproduce: setup ## RUN=results/runs/...: repeat a run in a clean directory and 
 restore: setup ## restore and verify the results in dvc.lock; ARGS=--force overwrites local ones
 	@.venv/bin/python tools/restore.py $(ARGS)
 
-prune: setup ## list results that the last run no longer lists; ARGS=--delete removes them
+prune: setup ## list results that the last run no longer includes; ARGS=--delete removes them
 	@.venv/bin/python tools/prune.py $(ARGS)
 
-clean: ## remove checkpoints of unfinished runs and evidence of failed gates, but no results
+clean: ## remove checkpoints of unfinished runs and evidence of failed gates, not results
 	rm -rf work/training work/tuning work/pretraining work/reproduce work/parity

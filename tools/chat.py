@@ -1,7 +1,7 @@
-"""Chat with the model of a run, beside the untuned one: as trained (torch), or any of its exports.
+"""Chat with a run's model and the untuned one: as trained (torch), or any of its exports.
 
-In the terminal, or with --page on a page of this machine. A question that is typed is put into the scenario's prompt, as in training; --raw asks it as it is.
-Each turn is answered greedily, as the evaluation does.
+In the terminal, or with --page on a local web page. Questions are inserted into the scenario's prompt, as in training; --raw sends
+them unchanged. Answers are decoded greedily, as in evaluation.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def model_of(results: Path, cell: paths.Cell, backend: str) -> tuple[Path, Path 
     forms = {name: path for name, path in forms.items() if path.is_file()}
     chosen = backend.removeprefix("onnx-")
     if chosen not in forms:
-        raise UserError(f"{here}: there is no {backend}; there are {', '.join(forms) or 'no models: run snakemake'}")
+        raise UserError(f"{here}: there is no {backend}; available: {', '.join(forms) or 'none: run snakemake'}")
     if not starts:
         return forms[chosen], None
     # Every export has a copy beside it.
@@ -111,27 +111,33 @@ def prompt_of(scenario: str) -> str:
 def show_page(chat: Chat, title: str, port: int) -> None:
     """Serve the page until Ctrl-C."""
     with server(chat, title, port) as page:
-        print(f"http://127.0.0.1:{page.server_port}/ answers until Ctrl-C, on this machine only", flush=True)
+        print(f"http://127.0.0.1:{page.server_port}/ (this machine only; Ctrl-C ends it)", flush=True)
         page.serve_forever()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N")
-    parser.add_argument("question", nargs="*", help="asked at once, one after the other; else typed line by line")
+    parser.add_argument(
+        "question",
+        nargs="*",
+        help="questions to ask, in order; without any, they are read line by line from standard input",
+    )
     parser.add_argument(
         "--backend", default="torch", help="torch, or an export such as int4 or genai-int4 (%(default)s)"
     )
-    parser.add_argument("--page", action="store_true", help="on a page, side by side, instead of in the terminal")
-    parser.add_argument("--port", type=int, default=0, help="of the page (one that is free)")
-    parser.add_argument("--alone", action="store_true", help="without the untuned model beside it")
-    parser.add_argument("--raw", action="store_true", help="ask as typed, without the scenario's prompt")
-    parser.add_argument("--new-tokens", type=int, default=256, help="most tokens of an answer (%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(all)")
+    parser.add_argument(
+        "--page", action="store_true", help="answer side by side on a local web page instead of in the terminal"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
+    parser.add_argument("--alone", action="store_true", help="without the untuned model")
+    parser.add_argument("--raw", action="store_true", help="send questions unchanged, without the scenario's prompt")
+    parser.add_argument("--new-tokens", type=int, default=256, help="maximum tokens per answer (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(default: all)")
     # Questions may follow an option.
     arguments = parser.parse_intermixed_args()
     if arguments.page and arguments.question:
-        parser.error("questions are typed on the page: leave them out, or leave out --page")
+        parser.error("questions are typed on the page: give either questions or --page")
     results, cell = paths.cell_of(arguments.run)
     base = results / paths.BASE.format(model=cell[0])
     cells = [cell] if arguments.alone or cell[2] == UNTUNED else [(*cell[:2], UNTUNED, 0), cell]
@@ -153,7 +159,7 @@ def main() -> None:
         )
         return
     if not arguments.question and sys.stdin.isatty():
-        print("Type one question per line, an empty line for a new conversation; end with Ctrl-D.", file=sys.stderr)
+        print("Type one question per line; an empty line starts a new conversation; Ctrl-D ends.", file=sys.stderr)
     for line in arguments.question or map(str.strip, sys.stdin):
         for speaker in speakers:
             if not line:

@@ -48,7 +48,7 @@ class Chat:
                     else:
                         yield {"speaker": n, "piece": piece}
         except (UserError, RuntimeError) as error:
-            yield {"error": f"{error}: begin a new conversation"}
+            yield {"error": f"{error}: start a new conversation"}
         finally:
             if left:
                 for speaker, kept in zip(self.speakers, before, strict=True):

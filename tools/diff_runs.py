@@ -1,8 +1,8 @@
 """Compare two runs: their recipes, inputs, environments, costs, metrics, loss curves and answers.
 
 A run is a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1, or REVISION:DIRECTORY
-for one of a git revision whose results DVC has. Two whole experiments are `results` and REVISION:results.
-Prints what differs, and writes a page that shows it.
+for a git revision whose results are in DVC. To compare whole experiments, give `results` and REVISION:results.
+Prints the differences and writes them to a page.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def locate(name: str, scratch: Path) -> Path:
 
     revision, _, directory = name.partition(":")
     if Path(directory).is_absolute() or ".." in Path(directory).parts:
-        raise UserError(f"{name}: give the directory as the repository names it, results/runs/…")
+        raise UserError(f"{name}: give the directory relative to the repository, results/runs/…")
     try:
         dvc = DVCFileSystem(rev=revision)
         names = [path for path in dvc.find(directory) if not path.endswith(HEAVY)]
@@ -95,7 +95,7 @@ def compared(runs: run_pair.Runs, labels: tuple[str, str]) -> Row:
     resolved = files.read_yaml(results / "params.yaml")
     if scenario not in resolved["scenarios"]:
         raise UserError(
-            f"scenario {scenario} is not in {results}/params.yaml, which is of the last experiment: run its experiment again"
+            f"scenario {scenario} is not in {results}/params.yaml, the record of the last experiment: run its experiment again"
         )
     metric, options = resolved["scenarios"][scenario]["primary_metric"], resolved["experiment"]["evaluation"]
     samples, confidence = options["bootstrap_samples"], options["confidence"]
@@ -171,7 +171,7 @@ def main() -> None:
         "short": short,
     }
     files.write_text(arguments.page, render(TEMPLATE, True, content))
-    print(f"\nthe same as a page: {arguments.page}")
+    print(f"\nalso written as a page: {arguments.page}")
 
 
 if __name__ == "__main__":

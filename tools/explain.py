@@ -80,10 +80,10 @@ def main() -> None:
     print(yaml.safe_dump(origin(path), sort_keys=False, allow_unicode=True, width=100))
     found = reasons(dry_run(*configfiles(arguments.configfile), "--", str(path)))
     if found:
-        print(f"Snakemake would run {len(found)} job{'s' if len(found) > 1 else ''} to make it again:")
+        print(f"Snakemake would run {len(found)} job{'s' if len(found) > 1 else ''} to remake it:")
         print("\n".join(f"- {line}" for line in found))
     else:
-        print("Snakemake would not make it again: its recipe, code, environment and inputs are unchanged")
+        print("Snakemake would not remake it: its recipe, code, environment and inputs are unchanged")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def part_of(text: str) -> tuple[int, int]:
     """Read k/n."""
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"PART={text}: expected a part and how many there are, such as 1/8, up to 8/8")
+        raise UserError(f"PART={text}: expected a part and the number of parts, such as 1/8, up to 8/8")
     return int(found[1]), int(found[2])
 
 
@@ -172,7 +172,9 @@ def run(parts: Parts, cells: list[Cell], options: list[str]) -> None:
         parts.keep(cell)
     print(f"{parts.directory}: kept {len(done)} of {len(cells)} runs")
     if failed:
-        raise UserError("not every run is finished: the same command goes on; logs/ says what failed")
+        raise UserError(
+            "not every run is finished: see logs/ for what failed, and run the same command again to continue"
+        )
 
 
 def table(parts: Parts, count: int) -> str:
@@ -180,7 +182,7 @@ def table(parts: Parts, count: int) -> str:
     with tempfile.TemporaryDirectory() as directory:
         there = parts.restore(Path(directory))
         if not there:
-            raise UserError(f"{parts.directory}: no part of {parts.experiment} is there: run one first")
+            raise UserError(f"{parts.directory}: no part of {parts.experiment} has been run: run one first")
         parts.check_exports(Path(directory), there)
         cells = [list(cell) for cell in there]
         results = Results(Path(directory), cast("SummaryParams", parts.matrix.summary_recipe() | {"cells": cells}))
@@ -200,9 +202,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", type=Path, default=ROOT / "config/experiments/smollm2-table.yaml")
     parser.add_argument("--directory", type=Path, default=Path("benchmarks/smollm2"), help="(%(default)s)")
-    parser.add_argument("--part", default="1/8", help="k/n; without --run only n counts")
-    parser.add_argument("--run", action="store_true", help="run the part, then keep what it measured")
-    parser.add_argument("--table", action="store_true", help="write the table of what is there into --page")
+    parser.add_argument("--part", default="1/8", help="k/n; without --run only n is used")
+    parser.add_argument("--run", action="store_true", help="run the part, then store its results")
+    parser.add_argument("--table", action="store_true", help="write the table of the parts run so far into --page")
     parser.add_argument("--page", type=Path, default=Path("README.md"), help="(%(default)s)")
     parser.add_argument("options", nargs="*", help="for Snakemake, after --, such as --cores 2")
     arguments = parser.parse_args()

@@ -47,10 +47,10 @@ def main() -> None:
     files.write_text(arguments.output, HEADER + yaml.safe_dump({"more_seeds": found}, sort_keys=False))
     for one in comparisons:
         pairs = {by: ", ".join("/".join(pair) for pair in one["undecided"][by]) for by in ("seeds", "rows")}
-        print(f"{one['model']} {one['scenario']}: to decide by more seeds: {pairs['seeds'] or 'nothing'}")
+        print(f"{one['model']} {one['scenario']}: decidable with more seeds: {pairs['seeds'] or 'nothing'}")
         if pairs["rows"]:
-            print(f"  only by more test rows: {pairs['rows']}")
-    print(f"{arguments.output}: give it to Snakemake beside your experiment, as `make more-seeds` does")
+            print(f"  only with more test rows: {pairs['rows']}")
+    print(f"{arguments.output}: pass it to Snakemake together with your experiment, as `make more-seeds` does")
 
 
 if __name__ == "__main__":

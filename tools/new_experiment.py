@@ -1,7 +1,7 @@
-"""Start an experiment of your own: look at a file of rows, write its scenario and experiment, and show the plan.
+"""Start your own experiment: inspect a file of rows, write its scenario and experiment, and show the plan.
 
-The file is read as docs/data.md says. The task and the columns are guessed from it, and what was chosen is said with
-its reason; --task and --columns choose otherwise. Nothing is written unless every row can be read.
+The file is read as described in docs/data.md. The task and the columns are inferred from it, and the choice is shown with
+its reason; --task and --columns override it. Nothing is written unless every row can be read.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def guess(rows: list[Row]) -> Guess:
         text = "text" if form else longest[0]
         return Guess("language-modeling", {} if form else {"text": text}, f"{text} is its only text")
     raise UserError(
-        f"{rows[0].where}: the columns {', '.join(first)} could be several things: choose with --task, and --columns such as text={next(iter(first))}; docs/data.md lists the keys of each task"
+        f"{rows[0].where}: can't infer the task from the columns {', '.join(first)}: give --task, and --columns such as text={next(iter(first))}; docs/data.md lists the keys of each task"
     )
 
 
@@ -147,7 +147,7 @@ def scenario_of(path: str, guessed: Guess, rows: list[Row]) -> tuple[dict[str, A
     said = [
         f"{len(rows):,} rows of {', '.join(rows[0].content)}",
         f"task {guessed.task}: {guessed.reason}",
-        f"{least:,} to {longest:,} characters, half of them up to {median:,}; letters: {scripts_of(texts)}",
+        f"{least:,} to {longest:,} characters, median {median:,}; scripts: {scripts_of(texts)}",
     ]
     labels = collections.Counter(label for example in examples for label in task.labels(example.fields))
     if labels:
@@ -156,14 +156,14 @@ def scenario_of(path: str, guessed: Guess, rows: list[Row]) -> tuple[dict[str, A
     if guessed.task == "classification" and len(labels) <= LISTED:
         listed = re.sub(r"([{}])", r"\1\1", ", ".join(sorted(labels)))
         content["prompt"] = f"Answer with one of these: {listed}.\n{{text}}"
-        said.append("the prompt lists the labels, so that the untuned model has a chance too")
+        said.append("the prompt lists the labels, to give the untuned model a fair chance")
     if (tokens := most / CHARACTERS_PER_TOKEN) > checked["max_tokens"]:
         content["max_tokens"] = min(2048, -(-int(tokens) // 256) * 256)
         said.append(f"long rows: max_tokens {content['max_tokens']:,} instead of {checked['max_tokens']:,}")
     if len(rows) > sum(FIRST.values()):
         content["rows"] = FIRST
         said.append(
-            f"a first answer from {FIRST['train']:,} training rows: take `rows` out of the scenario for all of them"
+            f"limited to {FIRST['train']:,} training rows for a first run: remove `rows` from the scenario to use all"
         )
     validated(Scenario, content, path)
     return content, said
@@ -197,38 +197,47 @@ def start(project: Path, experiment: Path, tokens: str, at_once: bool) -> None:
     snakemake = [sys.executable, "-m", "snakemake", *arguments]
     if failed := subprocess.run([*snakemake, "--", f"{tokens}/manifest.json"], check=False).returncode:
         sys.exit(failed)
-    print("\nWhat the rest needs at most on this machine:", flush=True)
+    print("\nThe most that the remaining jobs need on this machine:", flush=True)
     subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *arguments], check=True)
-    print(f"\nStart it, now or later, with\n  snakemake {' '.join(arguments)}", flush=True)
+    print(f"\nStart it now or later with\n  snakemake {' '.join(arguments)}", flush=True)
     if at_once or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):
         os.execv(sys.executable, snakemake)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="JSONL, JSON, CSV, TSV, Parquet or text, one file")
-    parser.add_argument("--name", help="of the scenario and the experiment; the file's name by default")
+    parser.add_argument("data", type=Path, help="one file: JSONL, JSON, CSV, TSV, Parquet or text")
+    parser.add_argument("--name", help="name of the scenario and experiment (default: the file's name)")
     parser.add_argument(
-        "--directory", type=Path, default=Path(), help="of the project, which needn't be the checkout; here by default"
+        "--directory",
+        type=Path,
+        default=Path(),
+        help="project directory, which needn't be the checkout (default: the current one)",
     )
-    parser.add_argument("--task", choices=TASKS, help="instead of the guess")
-    parser.add_argument("--columns", nargs="+", default=[], metavar="KEY=NAME", help="such as text=body label=team")
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="of config/models/ (%(default)s)")
-    parser.add_argument("--technique", nargs="+", default=["lora"], help="of config/techniques/ (%(default)s)")
+    parser.add_argument("--task", choices=TASKS, help="instead of the inferred one")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="KEY=NAME",
+        help="which column holds which field, such as text=body label=team",
+    )
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="a file in config/models/ (%(default)s)")
+    parser.add_argument("--technique", nargs="+", default=["lora"], help="files in config/techniques/ (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace a scenario or experiment of that name")
-    parser.add_argument("--run", action="store_true", help="start it without asking")
+    parser.add_argument("--run", action="store_true", help="start the run without asking")
     arguments = parser.parse_args()
     name = arguments.name or re.sub(r"[^a-z0-9]+", "-", arguments.data.name.partition(".")[0].lower()).strip("-")
     project, columns = arguments.directory.resolve(), columns_of(arguments.columns)
     paths = [project / f"config/{kind}/{name}.yaml" for kind in ("scenarios", "experiments")]
     taken = [path for path in paths if path.exists() and not arguments.force]
     if taken:
-        raise UserError(f"{taken[0]} is there already: choose another --name, or --force replaces it")
+        raise UserError(f"{taken[0]} already exists: choose another --name, or replace it with --force")
 
     faults = Faults()
     rows = list(read_rows({"hub": None, "path": str(arguments.data)}, faults))  # type: ignore[typeddict-item]
     faults.stop()
-    guessed = Guess(arguments.task, columns, "as you say") if arguments.task else guess(rows)
+    guessed = Guess(arguments.task, columns, "as given") if arguments.task else guess(rows)
     guessed = guessed._replace(columns=guessed.columns | columns)
     data = arguments.data.resolve()
     path = str(data.relative_to(project)) if data.is_relative_to(project) else str(data)
@@ -246,7 +255,7 @@ def main() -> None:
     print(f"{arguments.data}:", *said, sep="\n  ")
     print("Written:", *paths, sep="\n  ")
     print(
-        "`gate: warn` marks an export that loses quality instead of ending the run.\n\nChecking the rows:", flush=True
+        "`gate: warn` flags an export that loses quality instead of failing the run.\n\nChecking the rows:", flush=True
     )
     start(project, paths[1], TRAINING.format(model=arguments.model, scenario=name), arguments.run)
 

@@ -76,8 +76,8 @@ def text(content: dict[str, Any], old: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hub", metavar="OWNER/NAME")
-    parser.add_argument("--name", help="of the file; the repository's name in small letters if not given")
-    parser.add_argument("--revision", default="main", help="a branch, tag or commit instead of the newest commit")
+    parser.add_argument("--name", help="name of the file (default: the repository's name in lower case)")
+    parser.add_argument("--revision", default="main", help="a branch, tag or commit (default: the newest commit)")
     arguments = parser.parse_args()
     name = arguments.name or arguments.hub.rsplit("/", 1)[-1].lower()
     path = Path("config/models") / f"{name}.yaml"

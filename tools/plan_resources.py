@@ -1,8 +1,8 @@
-"""Show what the pending jobs would need, before any is submitted or anything is downloaded: a line per rule and technique.
+"""Show what the pending jobs would need, before anything is submitted or downloaded: one line per rule and technique.
 
-Nothing runs and nothing is written. Memory and minutes are those of one job, disk is that of all; they are upper
-bounds as long as rows are not tokenized or a model is not fetched. Below the table: what doesn't fit, and with
-which settings it would.
+Nothing runs and nothing is written. Memory and minutes are per job, disk is for all jobs; they are upper
+bounds until rows are tokenized and models fetched. Below the table: what doesn't fit, and which
+settings would make it fit.
 """
 
 import argparse
@@ -179,7 +179,7 @@ def settings(job: Job, limit: float) -> str:
     own = 0 if job.gpus else SNAKEMAKES
     found = JobResources.read.fitting(job.wildcards, (limit - own) * 1e6)
     if not found:
-        return "No setting makes it fit: take a smaller model or technique, or another machine."
+        return "No setting makes it fit: use a smaller model or technique, or another machine."
     change, needed = found
     keys = ", ".join(f"`{key}: {str(value).lower()}`" for key, value in change.items())
     return f"With {keys} in config/techniques/{job.technique}.yaml it takes {gigabytes(needed / 1e6 + own)} GB."
@@ -206,17 +206,17 @@ def too_large(jobs: list[Job], machine: Machine) -> list[str]:
             asked = gigabytes(getattr(job, kind))
             if trains(job.rule) and (kind == "gpu_memory") == bool(job.gpus):
                 found.append(
-                    f"Training {job.technique} of {job.model} needs {asked} GB of {what}, and there are {gigabytes(limit)}. {settings(job, limit)}"
+                    f"Training {job.technique} of {job.model} needs {asked} GB of {what}; {gigabytes(limit)} are available. {settings(job, limit)}"
                 )
             else:
                 others.append(f"{job.rule} of {job.model or 'the results'} {asked} GB")
         if others:
             found.append(
-                f"More {what} than the {gigabytes(limit)} GB that there are: {', '.join(others)}. Run these steps on a larger machine, or take a smaller model."
+                f"More {what} than the {gigabytes(limit)} GB available: {', '.join(others)}. Run these steps on a larger machine, or use a smaller model."
             )
     if (needed := disk(jobs)) > machine.disk:
         found.append(
-            f"All files take {gigabytes(needed)} GB of disk, and {gigabytes(machine.disk)} are free. Fewer `precisions` or techniques take less, and `keep_intermediates: false` deletes merged models and fp32 exports after use."
+            f"All files take {gigabytes(needed)} GB of disk; {gigabytes(machine.disk)} are free. Fewer `precisions` or techniques take less, and `keep_intermediates: false` deletes merged models and fp32 exports after use."
         )
     return found
 
@@ -227,8 +227,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Every other argument is passed to Snakemake: targets, --configfile, --profile, --forceall, --resources gpu=1.",
     )
-    for name, what in (("memory", "memory of a machine"), ("gpu-memory", "memory of a GPU"), ("disk", "free disk")):
-        parser.add_argument(f"--{name}", type=float, metavar="GB", help=f"{what}; this machine's, where jobs run here")
+    for name, what in (
+        ("memory", "memory of the machine"),
+        ("gpu-memory", "memory of each GPU"),
+        ("disk", "free disk"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=float, metavar="GB", help=f"{what} (default: this machine's, if jobs run here)"
+        )
     given, arguments = parser.parse_known_args()
     found, status = pending(arguments)
     # A rule that only collects files requests nothing.
@@ -240,11 +246,13 @@ def main() -> None:
         return
     if given.gpu_memory and not JobResources.read.counts_gpus:
         raise UserError(
-            "--gpu-memory, but no job gets a GPU: add --resources gpu=1 (how many there are), or a profile that counts them"
+            "--gpu-memory is given, but no job gets a GPU: add --resources gpu=1 (the number of GPUs), or a profile that counts them"
         )
     print(table(jobs))
-    print("\nMemory and minutes are the largest of a step's jobs; a retry requests more. Disk is that of all its jobs.")
-    print("Minutes are time limits, at least twice what a job should take; hours are computed from them.")
+    print(
+        "\nMemory and minutes are those of a step's largest job; retries request more. Disk is the total of its jobs."
+    )
+    print("Minutes are time limits, at least twice the expected time; hours are computed from them.")
     if large := too_large(jobs, Machine.of(given)):
         print("", *large, sep="\n")
 

@@ -1,6 +1,6 @@
-"""Write a run's adapter, or its merged model, as a repository in the hub's layout: weights, tokenizer and model card.
+"""Write a run's adapter or merged model in the Hugging Face Hub's layout: weights, tokenizer and model card.
 
-Nothing is sent anywhere: `hf upload OWNER/NAME FOLDER` does that.
+Nothing is sent; `hf upload OWNER/NAME FOLDER` does that.
 """
 
 import argparse
@@ -42,11 +42,13 @@ def base_of(model: dict[str, Any], given: str | None) -> dict[str, str]:
     if given:
         name, _, revision = given.partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or not re.fullmatch("[0-9a-f]{40}", revision):
-            raise UserError(f"--base {given}: expected OWNER/NAME@COMMIT, with the 40 digits of a commit on the hub")
+            raise UserError(
+                f"--base {given}: expected OWNER/NAME@COMMIT, with the 40-digit hash of a commit on the Hub"
+            )
         return {"name": name, "revision": revision}
     if not model["hub"] or model.get("gguf"):
         raise UserError(
-            "an adapter needs its base model, and this one isn't on the hub in the form that was trained: publish the merged model (MERGED=1), or name the base that has the same weights (BASE=OWNER/NAME@COMMIT)"
+            "an adapter needs its base model, which isn't on the Hub in the form that was trained on: publish the merged model (MERGED=1), or name a base with the same weights (BASE=OWNER/NAME@COMMIT)"
         )
     return {"name": model["hub"], "revision": model["revision"]}
 
@@ -62,7 +64,7 @@ def recipe_of(results: Path, cell: paths.Cell, form: str) -> tuple[PackageParams
     for kind, name in (("models", model), ("scenarios", scenario), ("techniques", technique)):
         if name not in known[kind]:
             raise UserError(
-                f"{results}/params.yaml, of the last experiment, has no {name} among its {kind}: run this run's experiment again"
+                f"{results}/params.yaml, the record of the last experiment, has no {name} in its {kind}: run this run's experiment again"
             )
     described, data, tuned = known["models"][model], known["scenarios"][scenario], known["techniques"][technique]
     source = data["source"]
@@ -124,7 +126,7 @@ def sources_of(results: Path, cell: paths.Cell, merged: bool) -> list[Path]:
     if merged:
         weights = results / paths.weights_path(*cell)
         if not (weights / layout.MODEL_FILES[0]).is_file():
-            raise UserError(f"{weights}: there is no merged model: ask for it with `snakemake {weights}/manifest.json`")
+            raise UserError(f"{weights}: there is no merged model: make it with `snakemake {weights}/manifest.json`")
         manifest.prove(weights / "manifest.json", *layout.MODEL_FILES)
         return [weights / name for name in layout.MODEL_FILES]
     manifest.prove(run / "manifest.json", *(f"adapter/{name}" for name in layout.ADAPTER_FILES))
@@ -144,7 +146,7 @@ def check_private(directory: Path) -> None:
             found = [f"the path {place}" for place in sorted(here) if place in text]
             found += [f"a {kind} ({shown})" for kind, _, shown in personal_data(text) if kind == KINDS[2]]
             if found:
-                raise UserError(f"{path.name} would hold {found[0]}: take it out of the descriptions in config/")
+                raise UserError(f"{path.name} would contain {found[0]}: remove it from the descriptions in config/")
 
 
 def main() -> None:

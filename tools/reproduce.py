@@ -46,7 +46,7 @@ def check_current(runs: list[Path], configuration: list[str]) -> None:
     if not nothing_to_do(dry_run(*configuration, "--", *targets)):
         commit = files.read_json(run_manifest(runs[0]).with_name("provenance.json"))["commit"]
         raise UserError(
-            f"this checkout would make {', '.join(map(str, runs))} differently than it was made (`make explain FILE={targets[0]}` says why): check out the commit that made it ({commit}), or run snakemake first"
+            f"this checkout would make {', '.join(map(str, runs))} differently now (`make explain FILE={targets[0]}` says why): check out the commit that made it ({commit}), or run snakemake first"
         )
 
 
@@ -93,7 +93,9 @@ def compare(run: Path, again: Path, tolerance: float) -> bool:
         one_way, other_way = (files.read_json(base / "evaluation" / path.name)["metrics"] for base in (run, again))
         for name, value in other_way.items():
             within = abs(quality_change(name, one_way[name], value)) <= tolerance
-            print(f"  {path.stem} {name}: {one_way[name]:.4f} → {value:.4f}{'' if within else ', which is too much'}")
+            print(
+                f"  {path.stem} {name}: {one_way[name]:.4f} → {value:.4f}{'' if within else ', which is outside the tolerance'}"
+            )
             equal &= within
     return equal
 
@@ -102,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N")
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays config/config.yaml")
-    parser.add_argument("--whole", action="store_true", help="make the data and the base model again too")
+    parser.add_argument("--whole", action="store_true", help="also remake the data and the base model")
     parser.add_argument(
         "--tolerance",
         type=float,

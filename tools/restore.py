@@ -50,11 +50,11 @@ def git(*arguments: str) -> str:
 def check_workplace() -> None:
     """Raise a UserError if restoring could mix two states."""
     if not Path("dvc.lock").exists():
-        raise UserError("there is no dvc.lock, because this commit recorded no run: `dvc repro` records one")
+        raise UserError("there is no dvc.lock: this commit has no recorded run; `dvc repro` records one")
     changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise UserError(
-            f"{len(changed)} files have uncommitted changes ({changed[0][3:]} first), but dvc.lock describes the commit: commit or stash them, then restore"
+            f"{len(changed)} files have uncommitted changes (such as {changed[0][3:]}), but dvc.lock describes the commit: commit or stash them, then restore"
         )
     manifest_chain.check_unlocked()
 
@@ -100,7 +100,7 @@ def check_cache(expected: dict[Path, str], cache: Path) -> None:
     objects = {object_path(cache, md5): (md5, path) for path, md5 in expected.items()}
     if missing := next((path for path in objects if not path.exists()), None):
         raise UserError(
-            f"{objects[missing][1]} is neither in DVC's cache nor in the remote: run `dvc push` where it was made"
+            f"{objects[missing][1]} is neither in DVC's cache nor in the remote: run `dvc push` on the machine that made it"
         )
     if corrupt := differing({path: md5 for path, (md5, _) in objects.items()}):
         raise UserError(
@@ -115,14 +115,14 @@ def check_local(expected: dict[Path, str], outs: list[dict[str, Any]]) -> None:
     foreign = sorted({*(path for path in here if path not in expected), *differing(expected)})
     if foreign:
         raise UserError(
-            f"{len(foreign)} local files differ from dvc.lock, {foreign[0]} first, and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit has recorded them, run tools/restore.py --force"
+            f"{len(foreign)} local files differ from dvc.lock (such as {foreign[0]}) and would be overwritten: move {roots[0]} and .snakemake/metadata away, or, if another commit recorded them, run tools/restore.py --force"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--force", action="store_true", help="overwrite local results that differ")
-    parser.add_argument("--remote", help="name of the DVC remote, if it is not the default one")
+    parser.add_argument("--remote", help="name of the DVC remote (default: DVC's default remote)")
     arguments = parser.parse_args()
 
     check_workplace()

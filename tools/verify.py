@@ -1,7 +1,7 @@
 """Verify the hash of every result, from the raw data to the report.
 
-A manifest has the hashes of its files and of its inputs, and results/manifest.json those of every other
-manifest. If a file is missing or has changed, the exit code is 1 and each one is named.
+A manifest has the hashes of its files and inputs, and results/manifest.json those of all other
+manifests. Missing or changed files are listed, and the exit code is then 1.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     for path, expected, by in found:
         if fault := manifest.fault_of(path, expected, digests.__getitem__):
             wrong += 1
-            print(f"{fault}; {by} names it", file=sys.stderr)
+            print(f"{fault} (listed in {by})", file=sys.stderr)
     if alone := manifest_chain.unnamed(results, found):
         print(f"{len(alone)} files belong to no current run, for example {alone[0]} (`make prune` lists them)")
     if wrong:

@@ -59,7 +59,7 @@ def test_the_plan_of_a_finished_experiment_and_of_a_mistake(finished: Workspace,
     nothing = planned(finished)
     assert (nothing.returncode, nothing.stdout) == (0, "Nothing to do.\n")
     ignored = planned(finished, "--forceall", "--gpu-memory", "24")
-    assert (ignored.returncode, "error: --gpu-memory, but no job gets a GPU" in ignored.stderr) == (1, True)
+    assert (ignored.returncode, "error: --gpu-memory is given, but no job gets a GPU" in ignored.stderr) == (1, True)
     edited.edit(edited.experiment, "- lora", "- lorra")
     mistaken = planned(edited)
     assert mistaken.returncode != 0
@@ -75,10 +75,10 @@ def test_a_plan_of_several_families_says_what_does_not_fit_before_a_download(edi
     assert told.returncode == 0, told.stderr
     _, _, large = told.stdout.split("\n\n")
     for words in (
-        "Training full of phi-4 needs {n} GB of memory on a GPU, and there are 60.0. No setting makes it fit",
+        "Training full of phi-4 needs {n} GB of memory on a GPU; 60.0 are available. No setting makes it fit",
         "Training lora of phi-4 needs {n} .* With `.*` in config/techniques/lora.yaml it takes {n} GB.",
-        "More memory than the 70.0 GB that there are: .*export_onnx of phi-4 {n} GB",
-        "All files take {n} GB of disk, and 200.0 are free.",
+        "More memory than the 70.0 GB available: .*export_onnx of phi-4 {n} GB",
+        "All files take {n} GB of disk; 200.0 are free.",
     ):
         assert re.search(words.format(n=r"[\d.]+"), large), words
     assert "export_onnx of qwen3" not in large

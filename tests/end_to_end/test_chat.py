@@ -31,7 +31,7 @@ def test_a_run_answers(finished: Workspace, arguments: tuple[str, ...], speakers
     ("arguments", "message"),
     [
         ((RUNS,), "expected the directory of a run"),
-        ((LORA, "--backend", "genai-int4"), "there is no genai-int4; there are torch, fp32, int4, int8"),
+        ((LORA, "--backend", "genai-int4"), "there is no genai-int4; available: torch, fp32, int4, int8"),
     ],
 )
 def test_what_isnt_there_is_named(finished: Workspace, arguments: tuple[str, ...], message: str) -> None:

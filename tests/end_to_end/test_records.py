@@ -120,7 +120,12 @@ def test_edited_test_rows_train_nothing_once_they_are_tokenized(copy: Workspace)
 def test_explain_says_what_made_a_file_and_why_it_would_be_made_again(finished: Workspace) -> None:
     asked = (f"{LORA}/adapter/adapter_model.safetensors", "--configfile", finished.experiment)
     shown = finished.told("explain.py", *asked)
-    for part in ("by rule: train_adapter", "lora_alpha: 16", "envs/train/requirements.txt", "Snakemake would not make"):
+    for part in (
+        "by rule: train_adapter",
+        "lora_alpha: 16",
+        "envs/train/requirements.txt",
+        "Snakemake would not remake",
+    ):
         assert part in shown
     with lower_rank(finished):
         shown = finished.told("explain.py", *asked)
@@ -147,7 +152,7 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
         assert part in shown
     for other, message in (
         *((name, "is no finished run") for name in ("results/runs", "results", "README.md", "nowhere/seed-1")),
-        (f"HEAD:{finished.path}/{LORA}", "the repository names"),
+        (f"HEAD:{finished.path}/{LORA}", "relative to the repository"),
         ("none:results", "DVC"),
     ):
         assert message in refusal_of(finished.script("diff_runs.py", LORA, other))
@@ -215,4 +220,4 @@ def test_what_is_not_reproduced_is_said(
 def test_a_run_that_this_checkout_would_make_otherwise_is_not_reproduced(finished: Workspace) -> None:
     with lower_rank(finished):
         shown = finished.script("reproduce.py", LORA, "--configfile", finished.experiment)
-    assert "differently than it was made" in refusal_of(shown)
+    assert "differently now" in refusal_of(shown)

@@ -106,9 +106,9 @@ def test_what_must_not_be_published_is_refused(project: Path, publish: Any, tmp_
     params = project / "results/params.yaml"
     text = params.read_text()
     for old, new, message in (
-        ("hub: owner/small", "hub: null", "isn't on the hub"),
-        ("A small model.", f"Trained in {project}.", "README.md would hold the path"),
-        ("A small model.", "AKIAIOSFODNN7EXAMPLE", "README.md would hold a secret key"),
+        ("hub: owner/small", "hub: null", "isn't on the Hub"),
+        ("A small model.", f"Trained in {project}.", "README.md would contain the path"),
+        ("A small model.", "AKIAIOSFODNN7EXAMPLE", "README.md would contain a secret key"),
         ("base_precision: fp32", "base_precision: export:int4", "which peft can't load"),
     ):
         params.write_text(text.replace(old, new))

@@ -72,7 +72,7 @@ def test_long_and_many_rows_are_limited_at_first(tmp_path: Path) -> None:
 
 def test_what_fits_nothing_or_cant_be_read_is_refused(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "rows.jsonl", {"left": f"{LONG} {{n}}", "right": f"{LONG} {{n}}"})
-    with pytest.raises(UserError, match=r"rows.jsonl:1: the columns left, right could be several things"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: can't infer the task from the columns left, right"):
         guess(rows)
     with pytest.raises(UserError, match="--columns body: expected KEY=NAME"):
         columns_of(["body"])

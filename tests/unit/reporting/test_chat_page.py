@@ -62,7 +62,7 @@ def test_the_answers_come_in_turn_and_are_remembered(chat: Chat, port: int) -> N
     assert [len(one.messages) for one in chat.speakers] == [2, 2]
     sent(port, "/ask", {"question": "a b"}, JSON)
     # What one of them can't take, none remembers.
-    assert "too long: begin a new conversation" in pieces(sent(port, "/ask", {"question": "a"}, JSON)[1])[-1]["error"]
+    assert "too long: start a new conversation" in pieces(sent(port, "/ask", {"question": "a"}, JSON)[1])[-1]["error"]
     assert [len(one.messages) for one in chat.speakers] == [4, 4]
     sent(port, "/new", {}, JSON)
     assert [one.messages for one in chat.speakers] == [[], []]

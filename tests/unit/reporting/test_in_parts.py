@@ -54,7 +54,7 @@ def test_a_part_that_there_is_not_gets_one_message(text: str) -> None:
 
 def test_the_table_is_made_from_the_runs_that_are_there_and_names_the_missing(parts: Parts) -> None:
     results = parts.experiment.parent / "results"
-    with pytest.raises(UserError, match=r"no part of .* is there: run one first"):
+    with pytest.raises(UserError, match=r"no part of .* has been run: run one first"):
         table(parts, 2)
     one = {cell for k in (1, 2) for cell in parts.part(k, 3)}
     for cell in one:
