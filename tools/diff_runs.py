@@ -159,10 +159,13 @@ def main() -> None:
         if len(parts) > 1:
             print(f"\n{part['title']}")
         show(part)
+    scope = run_pair.scope(sum(len(part["metrics"]) for part in parts), parts[0]["confidence"])
+    print(f"\n{scope}")
     numbered = list(enumerate(parts, start=1))
     content = {
         "names": names,
         "parts": parts,
+        "scope": scope,
         "data": {
             "plots": {f"{name}-{n}": spec for n, part in numbered for name, spec in part["plots"].items()},
             "answers": {n: part["answers"] for n, part in numbered if part["answers"]},

@@ -44,7 +44,7 @@ for (const table of all("table.sortable")) {
 const text = { labelColor: "var(--muted, #555)", titleColor: "var(--text, #222)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500 };
 const config = {
   background: "transparent", font: "system-ui, sans-serif", view: { stroke: null }, text: { color: "var(--text, #222)" },
-  axis: { ...text, gridColor: "var(--line, #ddd)", domainColor: "var(--line, #ddd)", tickColor: "var(--line, #ddd)", labelOverlap: true },
+  axis: { ...text, gridColor: "var(--line, #ddd)", domainColor: "var(--line, #ddd)", tickColor: "var(--line, #ddd)", labelOverlap: true, labelFlush: false },
   legend: { ...text, labelColor: "var(--text, #222)", labelLimit: 180 },
 };
 // Labels go where they hide no point; Vega-Lite has no way to ask Vega for that.
@@ -59,7 +59,12 @@ const labelled = (spec) => {
   place(spec.marks);
   return spec;
 };
-const draw = async (place, spec) => (await vegaEmbed(place, spec, { actions: false, renderer: "svg", config, patch: labelled })).view;
+const fluid = [];
+const draw = async (place, spec) => {
+  const { view } = await vegaEmbed(place, spec, { actions: false, renderer: "svg", config, patch: labelled });
+  if (spec.width === "container") fluid.push(view);
+  return view;
+};
 
 // The first screen's plot: which scenario, against which cost.
 const chosen = (name) => one(`[name=${name}]:checked`)?.value;
@@ -144,5 +149,12 @@ const explore = async (box, number) => {
   document.documentElement.dataset.ready = "";
 })();
 const closed = [];
-addEventListener("beforeprint", () => all("details:not([open], .long)").forEach((part) => { closed.push(part); part.open = true; }));
-addEventListener("afterprint", () => closed.splice(0).forEach((part) => { part.open = false; }));
+addEventListener("beforeprint", () => {
+  all("details:not([open], .long)").forEach((part) => { closed.push(part); part.open = true; });
+  // As wide as a sheet, so that a print shows their texts in the size of others.
+  fluid.forEach((view) => view.width(640).run());
+});
+addEventListener("afterprint", () => {
+  closed.splice(0).forEach((part) => { part.open = false; });
+  dispatchEvent(new Event("resize"));
+});

@@ -34,18 +34,21 @@ def caveats(comparison: Row) -> list[str]:
     if comparison["too_few"]:
         return [f"{comparison['n']} test rows are too few: a verdict needs at least 20."]
     found = [scope(comparison)]
-    if len(equals := comparison["equals"]) > 1:
-        found.append(f"Not told apart: {', '.join(equals)}.")
     if worse := comparison["not_better_than_base"]:
         found.append(f"Not shown to be better than the untuned model: {', '.join(worse)}.")
-    chosen = comparison["chosen_on_validation"]
-    same = chosen["technique"] == comparison["recommended"]
+    return [*found, on_validation(comparison)]
+
+
+def on_validation(comparison: Row) -> str:
+    """Return what one would have chosen without a look at the test rows, and how that compares."""
+    chosen, recommended = comparison["chosen_on_validation"], comparison["recommended"]
+    told = f"The validation loss alone, before any test row was seen, chooses {chosen['technique']}"
+    if chosen["technique"] == recommended:
+        return f"{told}, too."
+    if recommended and chosen["technique"] in comparison["equals"]:
+        return f"{told}: one of those not told apart, of which {recommended} is recommended for its cost."
     result = "better" if chosen["better_than_base"] else "not shown to be better"
-    found.append(
-        f"Chosen by validation loss, before any test row was seen: {chosen['technique']}"
-        + (", too." if same else f". On the test rows it is {result} than the untuned model.")
-    )
-    return found
+    return f"{told}: on the test rows it is {result} than the untuned model{', but worse than the best' if recommended else ''}."
 
 
 def would_decide(comparison: Row) -> list[str]:
@@ -112,7 +115,11 @@ def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]
             "value": measured(gain.value, True),
             "note": f"{measured(gain.low, True)} to {measured(gain.high, True)}",
         },
-        {"name": "peak memory", "value": f"{mib(best['peak_memory_bytes'])} MiB", "note": "of the largest rank"},
+        {
+            "name": "peak memory",
+            "value": f"{mib(best['peak_memory_bytes'])} MiB",
+            "note": "of the training process" if ranks == 1 else "of the largest rank",
+        },
         {
             "name": "training time",
             "value": "–" if best["seconds"] is None else f"{best['seconds']:,.0f} s",
@@ -122,7 +129,7 @@ def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]
     kept = {"name": "kept weights", "value": f"{mib(best['artifact_bytes'])} MiB", "note": "adapter or model"}
     if ship and ship["row"]:
         row = ship["row"]
-        change = f"{comparison['metric']} {measured(row['value'])}, {measured(ship['parent']['value'])} before"
+        change = f"{comparison['metric']} {measured(row['value'])}; before export {measured(ship['parent']['value'])}"
         kept = {
             "name": f"shipped as {ship['choice']['precision']}",
             "value": f"{mib(row['artifact_bytes'])} MiB",

@@ -10,6 +10,8 @@ PALETTE = (
     *("#a0703c", "#7b8a1e", "#6b7d95", "#5f64d9", "#b0841a", "#12897c", "#b84a6b"),
 )
 MOST_POINTS = 150
+# A legend no wider than its plot; a name takes up to some 170 pixels.
+COLUMNS = {"expr": "max(1, floor(width / 170))"}
 
 
 def colours(techniques: list[str]) -> dict[str, str]:
@@ -20,7 +22,7 @@ def colours(techniques: list[str]) -> dict[str, str]:
 def coloured(found: Rows, legend: bool = True) -> Spec:
     """Return the encoding of techniques by their colour, with a legend that a click filters by."""
     scale = {"domain": [row["technique"] for row in found], "range": [row["colour"] for row in found]}
-    how = {"title": None, "orient": "top", "columns": 5, "symbolType": "circle", "symbolStrokeWidth": 0}
+    how = {"title": None, "orient": "top", "columns": COLUMNS, "symbolType": "circle", "symbolStrokeWidth": 0}
     return {"field": "technique", "type": "nominal", "scale": scale, "legend": how if legend else None}
 
 
@@ -39,7 +41,8 @@ def differences(found: Rows, metric: str, higher: bool) -> Spec:
     ]
     better = f"{'right' if higher else 'left'} of 0 is better"
     y = {"field": "technique", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
-    x = {"type": "quantitative", "title": f"difference in {metric} from untuned ({better})"}
+    title = [f"difference in {metric} from untuned", f"({better})"]
+    x = {"type": "quantitative", "title": title, "axis": {"tickCount": 5}}
     told = [{"field": name, "type": "quantitative", "format": "+.4~r"} for name in ("value", "low", "high")]
     shared = {
         "y": y,
@@ -172,7 +175,7 @@ def timeline(jobs: Rows) -> Spec:
                 "type": "nominal",
                 "scale": {"range": list(PALETTE)},
                 "sort": None,
-                "legend": {"title": None, "orient": "top", "columns": 5},
+                "legend": {"title": None, "orient": "top", "columns": COLUMNS},
             },
             "tooltip": tips,
         },

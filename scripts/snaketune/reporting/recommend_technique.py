@@ -82,5 +82,5 @@ def recommend(
         reason = f"it beats the untuned model and every other {OF[claim]}, each by a paired interval that excludes zero"
     if len(equals) > 1:
         left, why = cheapest([name for name in equals if name in gained], cost)
-        reason = f"no difference shown between {', '.join(equals)}; of those that beat the untuned model {why}"
+        reason = f"no difference shown between {', '.join(equals)}; of those that beat the untuned model take {left[0]}: {why}"
     return {"recommended": left[0] if left else None, "equals": equals, "ties": left[1:], "reason": reason}

@@ -40,8 +40,14 @@ def metric_row(runs: Runs, backend: str, metric: str, samples: int, confidence: 
     ends = percentiles(second - first, confidence)
     low, high = few_rows.difference_interval(metric, statistics[1], statistics[0], ends, confidence)
     found = Difference(values[1] - values[0], low, high, metric not in LOWER_IS_BETTER, too_few(rows))
-    words = {"better": "the second is better", "worse": "the first is better"}
+    words = {"better": "B is better", "worse": "A is better"}
     return row | {"n": rows, "difference": found, "verdict": words.get(found.verdict, found.verdict)}
+
+
+def scope(comparisons: int, confidence: float) -> str:
+    """Say what the verdicts of so many comparisons are about."""
+    alone = f" Each interval holds on its own, not all {comparisons} at once." if comparisons > 1 else ""
+    return f"A verdict is about the two models, on rows like the test rows, by a paired {100 * confidence:g} % interval; it isn't about their techniques.{alone}"
 
 
 def backends_of(runs: Runs) -> list[str]:

@@ -47,8 +47,9 @@ def test_two_runs_are_told_and_shown(
 ) -> None:
     monkeypatch.chdir(project)
     text = told(monkeypatch, capsys, f"{RUNS}/lora/seed-1", f"other/{RUNS}/lora/seed-1")
-    for part in ("adapter.r: 5 → 8", "inputs: equal", "n = 120: the second is better", "work/diff.html"):
+    for part in ("adapter.r: 5 → 8", "inputs: equal", "n = 120: B is better", "work/diff.html"):
         assert part in text
+    assert "it isn't about their techniques.\n" in text
 
 
 def test_every_run_that_two_experiments_share_has_a_part(
@@ -59,7 +60,10 @@ def test_every_run_that_two_experiments_share_has_a_part(
     assert [line for line in text.splitlines() if line.startswith("tiny/")] == [
         f"tiny/classification/{run}" for run in ("base/seed-0", "full/seed-1", "lora/seed-1")
     ]
-    assert (project / "all.html").read_text().count('<h2 id="part-') == 3
+    page = (project / "all.html").read_text()
+    assert page.count('<h2 id="part-') == 3
+    for said in (text, page):
+        assert "Each interval holds on its own, not all 3 at once." in said
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_report import page
+from test_report import SKILLS, page
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed")
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't install
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scenarios, one with labels and one without answers, with exports and the published table."""
     results = tmp_path_factory.mktemp("results")
-    page(results, ["classification", "domain"], [1, 2], ["fp32", "int8"], rounds=3)
+    skills = {**SKILLS, "peft-prefix": 0.5, "deepspeed": 0.7}
+    page(results, ["classification", "domain"], [1, 2], ["fp32", "int8"], skills, rounds=3)
     return results
 
 
@@ -101,7 +102,18 @@ def test_a_print_is_light_and_leaves_out_what_only_a_screen_can_do(opened: Page)
     opened.emulate_media(media="print", color_scheme="dark")
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not opened.locator(".controls").first.is_visible()
+    # A table's heading is repeated on each sheet, and plots are no wider than one.
+    assert opened.locator("table.sortable th button").first.evaluate("e => getComputedStyle(e).display") == "contents"
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert max(opened.locator(".plot svg").evaluate_all("all => all.map((svg) => svg.width.baseVal.value)")) <= 660
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
     opened.emulate_media(media="screen")
+
+
+def test_a_narrow_window_cuts_no_legend_off(opened: Page) -> None:
+    opened.set_viewport_size({"width": 400, "height": 800})
+    inside = "all => all.every((legend) => legend.getBoundingClientRect().right <= innerWidth)"
+    opened.wait_for_function(f"({inside})([...document.querySelectorAll('.role-legend')])", timeout=5000)
 
 
 def test_five_thousand_rows_open_within_a_second(browser: Browser, tmp_path: Path) -> None:

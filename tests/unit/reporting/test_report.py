@@ -18,6 +18,7 @@ import write_technique_table
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_jsonl, write_json, write_jsonl
 from snaketune.core.paths import SUMMARY
+from snaketune.reporting.decision import on_validation
 from snaketune.reporting.difference import Difference
 from snaketune.reporting.numbers import measured
 from snaketune.reporting.plots import colours
@@ -116,9 +117,11 @@ def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Pa
     assert told["full", "deepspeed"] == ["no difference shown", "models in hand", "more test rows"]
     assert told["full", "lora"] == ["not decided: one seed", "models in hand", "more seeds"]
     assert told["untuned", "lora"] == ["lora is better", "models in hand", "–"]
-    assert "recommended of the models in hand" in text
+    assert "recommended of these trained models" in text
     assert '<p class="headline">full</p>' in text
-    assert "Not told apart: full, deepspeed." in text
+    assert (
+        "No difference shown between full, deepspeed; of those that beat the untuned model take full: all hold" in text
+    )
     assert "More seeds would decide 2 comparisons (full and lora, deepspeed and lora)" in text
     text = page(tmp_path / "b", ["domain"], [1, 2, 3], skills={"base": 0.3, "full": 0.8, "lora": 0.5})
     told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
@@ -160,10 +163,25 @@ def test_exports_are_told_by_run_and_backend(tmp_path: Path) -> None:
 
 
 def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: Path) -> None:
-    text = page(tmp_path, ["qa"], [1])
-    assert "before any test row was seen: full, too." in text
+    text = page(tmp_path, ["qa"], [1], ["fp32", "int8"])
+    assert "before any test row was seen, chooses full, too." in text
+    assert re.search(r"<dt>shipped as (fp32|int8)</dt>[^;]+; before export [0-9.]+<", text)
     text = page(tmp_path / "b", ["qa"], [1], skills={"base": 0.3, "peft-ia3": 0.31})
-    assert "On the test rows it is not shown to be better than the untuned model" in text
+    assert "chooses peft-ia3: on the test rows it is not shown to be better than the untuned model." in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"equals": ["full", "zero3"]}, "one of those not told apart, of which full is recommended for its cost."),
+        ({"equals": ["full"]}, "on the test rows it is better than the untuned model, but worse than the best."),
+    ],
+)
+def test_another_choice_on_validation_is_set_against_the_recommendation(
+    changed: dict[str, list[str]], told: str
+) -> None:
+    chosen = {"technique": "zero3", "better_than_base": True}
+    assert on_validation({"recommended": "full", "chosen_on_validation": chosen, **changed}).endswith(f"zero3: {told}")
 
 
 def test_data_without_labels_tell_their_gate(domain: Path, classification: Path) -> None:
