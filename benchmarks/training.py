@@ -106,11 +106,9 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
             servers.pop(arm).stop()
             return None
 
+    # The first turn imports what is imported late. Memory is given back after each, so one kind of rows is enough.
     for arm in list(servers):
-        # The first turn of each kind allocates buffers, and imports what is imported late.
-        for kind in kinds:
-            if arm in servers:
-                one(arm, kind)
+        one(arm, kinds[0])
     for number, order in enumerate(speed.in_turns(list(servers), rounds)):
         if number and time.monotonic() > ends:
             print(f"{number} of {rounds} rounds fit in --minutes: call it again for more")
@@ -205,7 +203,6 @@ def measured(size: str, arms: list[str], arguments: argparse.Namespace, commit: 
     kept = turns.kept(path, {**asked, "kinds": list(KINDS), "hardware": machine.hardware()})
     arms = [arm for arm in arms if arm not in kept["left_out"]]
     path.parent.mkdir(parents=True, exist_ok=True)
-    ends = time.monotonic() + 60 * arguments.minutes
     servers: dict[str, turns.Turns] = {}
     try:
         for arm in arms if missing(kept, arms, arguments.rounds) else []:
@@ -214,7 +211,7 @@ def measured(size: str, arms: list[str], arguments: argparse.Namespace, commit: 
         kept["differences"] = compared(servers, list(KINDS)) or kept["differences"]
         turns.refuse_unequal(kept["differences"])
         if servers:
-            take_turns(servers, kept, arguments.rounds, ends, path)
+            take_turns(servers, kept, arguments.rounds, time.monotonic() + 60 * arguments.minutes, path)
             kept["costs"] = costs(servers, kept)
     finally:
         for server in servers.values():

@@ -57,9 +57,14 @@ class Turns(Server):
 
 
 def provenance() -> dict[str, Any]:
-    """Return hardware, versions and the commit of a measurement."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """Return hardware, versions and the commit of a measurement; "-dirty" if more than figures and pages has changed."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=False).stdout
+
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!benchmarks/*.json", ":!*.md").strip():
+        commit += "-dirty"
     return {"hardware": machine.hardware(), "versions": machine.versions(), "commit": commit or None}
 
 
