@@ -133,15 +133,15 @@ def test_it_keeps_little_more_than_lora(family: str, tmp_path: Path) -> None:
 
 
 def test_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured 0.8 of peft's time."""
+    """Few tokens, of which weights' norms take most: measured 0.7 of peft's time."""
     for key, value in {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}.items():
         monkeypatch.setitem(WIDE, key, value)
-    rows = Rows([DRAW.integers(3, 64, 40).astype(np.int32) for _ in range(6)], [np.arange(40) > 30] * 6)
-    batch = collate(rows, list(range(6)), 0, torch.device("cpu"), True)
+    rows = Rows([DRAW.integers(3, 64, 20).astype(np.int32) for _ in range(2)], [np.arange(20) > 15] * 2)
+    batch = collate(rows, [0, 1], 0, torch.device("cpu"), True)
     models = {light: model_of("llama", tmp_path / "base", "fp32", False, light) for light in (True, False)}
     times: dict[bool, list[float]] = {light: [] for light in models}
-    for light in [*models] * 5:
+    for light in [*models] * 10:
         started = time.process_time()
         answer_loss(models[light], *batch).backward()
         times[light].append(time.process_time() - started)
-    assert min(times[True]) < 0.93 * min(times[False])
+    assert min(times[True]) < 0.9 * min(times[False])
