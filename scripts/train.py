@@ -171,7 +171,8 @@ def main() -> None:
     # --- Attach: the adapter, if any, and the optimizer ---
     taken: dict[str, torch.Tensor] = {}
     if recipe["adapter"]:
-        model = attach(model, recipe["adapter"], len(plan.batches), recipe.get("light_dora", True), going_on)
+        light = recipe.get("light_dora", True), going_on, recipe.get("light_lora", True)
+        model = attach(model, recipe["adapter"], len(plan.batches), *light)
         taken = taken_from_base(model, recipe["adapter"])
         trainable, total = model.get_nb_trainable_parameters()
     else:

@@ -27,7 +27,7 @@ OF_THE_LOOP = {
     "load_best_model_at_end", "early_stopping_patience", "label_smoothing_factor", "start_from",
 }  # fmt: skip
 # Each turns off what train.py computes faster than peft and transformers do, with the same result up to rounding.
-FAST_PATHS = {"share_prompts", "light_dora", "skip_logits"}
+FAST_PATHS = {"share_prompts", "light_lora", "light_dora", "skip_logits"}
 if TYPE_CHECKING:
     ScheduleName = str
 else:
@@ -98,6 +98,7 @@ class Technique(Strict):
         None,
         "compute shared beginnings of the rows in a micro-batch once, without padding; by default true on a CPU without dropout, because rows would share its mask",
     )
+    light_lora: bool = optional(True, "multiply the few outputs of LoRA's A by its factor instead of the many of B; false uses peft's own layers")
     light_dora: bool = optional(
         True, "compute DoRA at LoRA's cost if there is no dropout; false uses peft's own layers"
     )

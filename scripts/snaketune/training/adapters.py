@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from snaketune.core import files
 from snaketune.core.errors import UserError
+from snaketune.training import dora, lora
 from snaketune.training.base_model import dtype_of, load_base
-from snaketune.training.dora import lighten
 from snaketune.training.params import HALF, AdapterParams
 from snaketune.training.prefix import Layer
 
@@ -82,10 +82,11 @@ def attach(
     steps: int = 0,
     light_dora: bool = True,
     start: Path | None = None,
+    light_lora: bool = True,
 ) -> Any:
     """Return the model with a new adapter, untrained or with the weights of that in ``start``.
 
-    AdaLoRA plans its ranks for ``steps`` of training. Without ``light_dora``, DoRA is computed by peft.
+    AdaLoRA plans its ranks for ``steps`` of training. Without ``light_dora`` or ``light_lora``, peft computes such layers.
 
     Raises:
         UserError: peft doesn't take the adapter's options, or not with this model; or those in ``start`` don't fit it.
@@ -115,7 +116,9 @@ def attach(
     if adapter["options"].get("init_lora_weights") == "pissa":
         _fix_signs(attached)
     if light_dora:
-        lighten(attached)
+        dora.lighten(attached)
+    if light_lora:
+        lora.lighten(attached)
     return attached
 
 

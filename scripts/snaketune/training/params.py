@@ -53,6 +53,7 @@ class TrainingParams(TypedDict):
     micro_batch_tokens: NotRequired[int]
     gradient_checkpointing: NotRequired[bool | str]
     share_prompts: NotRequired[bool]
+    light_lora: NotRequired[bool]
     light_dora: NotRequired[bool]
     skip_logits: NotRequired[bool]
     optimizer: NotRequired[str]

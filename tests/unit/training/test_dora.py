@@ -43,7 +43,7 @@ def model_of(family: str, base: Path, precision: str, recomputed: Any, light: bo
     recompute(model, recomputed)
     torch.manual_seed(2)
     options = {"r": 4, "lora_alpha": 6, "use_dora": True, "target_modules": LINEAR_LAYERS[family], **options}
-    tuned = attach(model, {"type": "lora", "options": options}, light_dora=light).train()
+    tuned = attach(model, {"type": "lora", "options": options}, light_dora=light, light_lora=light).train()
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -58,6 +58,18 @@ def learned(model: Any, computed: torch.dtype = torch.float32) -> tuple[float, d
         loss = answer_loss(model, *INPUTS)
     loss.backward()
     return loss.item(), {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+
+
+def assert_alike(model: Any, pefts: Any, tolerance: float) -> None:
+    """Compare the loss and the gradients of two models."""
+    (found, gradients), (expected, theirs) = learned(model), learned(pefts)
+    assert found == pytest.approx(expected, rel=tolerance, abs=0)
+    assert gradients.keys() == theirs.keys()
+    # Scores of a random model are almost equal, so that gradients of what makes them are differences of larger numbers.
+    largest = max(float(gradient.norm()) for gradient in theirs.values())
+    for name, gradient in theirs.items():
+        allowed = tolerance * (float(gradient.norm()) + largest / 100)
+        assert float((gradients[name] - gradient).norm()) <= allowed, name
 
 
 def variants(model: Any) -> set[type]:
@@ -85,17 +97,9 @@ def test_it_learns_what_pefts_own_does(
     arguments = family, tmp_path / "base", precision, recomputed
     model = model_of(*arguments, **options)
     assert variants(model) == {LightDora}
-    found, gradients = learned(model)
     pefts = model_of(*arguments, light=False, **options)
     assert variants(pefts) == {DoraLinearVariant}
-    expected, theirs = learned(pefts)
-    assert found == pytest.approx(expected, rel=tolerance, abs=0)
-    assert gradients.keys() == theirs.keys()
-    # Scores of a random model are almost equal, so that gradients of what makes them are differences of larger numbers.
-    largest = max(float(gradient.norm()) for gradient in theirs.values())
-    for name, gradient in theirs.items():
-        allowed = tolerance * (float(gradient.norm()) + largest / 100)
-        assert float((gradients[name] - gradient).norm()) <= allowed, name
+    assert_alike(model, pefts, tolerance)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])

@@ -35,6 +35,7 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import collate
 from snaketune.training.dora import LightDora
 from snaketune.training.engines import accelerator_for, optimizer_for
+from snaketune.training.lora import LightLora
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import model_state_bytes
 from snaketune.training.prefix import read_prefix, write_prefix
@@ -315,6 +316,7 @@ def test_fast_paths_change_no_loss_and_are_off_by_a_key_each(tmp_path: Path, mon
         # What the second run mustn't use.
         monkeypatch.delattr(loss, "_chunked_loss", raising=False)
         monkeypatch.setattr(LightDora, "forward", None)
+        monkeypatch.setattr(LightLora, "forward", None)
     fast, plain = curves
     assert fast[-1]["computed_tokens"] < fast[-1]["tokens"] < plain[-1]["computed_tokens"]
     for key in ("loss", "validation_loss"):
