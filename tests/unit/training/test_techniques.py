@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from support.measurements import run_script
 from support.merges import assert_merged_alike
 from support.trained import ROWS, Trained, logits
-from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of, write_inputs
+from support.training_runs import TECHNIQUES, command, curve, killed, recipe_of, weights, write_inputs
 
 import train
 from snaketune.config.matrix import technique_model
@@ -323,6 +323,27 @@ def test_fast_paths_change_no_loss_and_are_off_by_a_key_each(tmp_path: Path, mon
         assert [one[key] for one in fast if key in one] == pytest.approx(
             [one[key] for one in plain if key in one], 1e-5
         )
+
+
+@pytest.mark.parametrize("name", ["full", "dora", "qlora"])
+def test_no_training_reads_memory_that_it_has_not_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path)
+    limit, saved = train.limit_threads, []
+
+    def limit_and_fill(threads: int) -> None:
+        limit(threads)
+        # With NaN.
+        torch.utils.deterministic.fill_uninitialized_memory = True
+
+    for filled in False, True:
+        monkeypatch.setattr(train, "limit_threads", limit_and_fill if filled else limit)
+        _, *options = command(tmp_path, tmp_path / str(filled), recipe_of(name, epochs=1))
+        run_script(train, *options)
+        assert torch.utils.deterministic.fill_uninitialized_memory is filled
+        saved.append(weights(tmp_path / str(filled)))
+    assert saved[0] == saved[1]
 
 
 def test_each_technique_that_is_tried_on_a_gpu_is_trained_by_train_py() -> None:
