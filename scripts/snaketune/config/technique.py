@@ -98,7 +98,10 @@ class Technique(Strict):
         None,
         "compute shared beginnings of the rows in a micro-batch once, without padding; by default true on a CPU without dropout, because rows would share its mask",
     )
-    light_lora: bool = optional(True, "multiply the few outputs of LoRA's A by its factor instead of the many of B; false uses peft's own layers")
+    light_lora: bool = optional(
+        True,
+        "multiply the few outputs of LoRA's A by its factor instead of the many of B; false uses peft's own layers",
+    )
     light_dora: bool = optional(
         True, "compute DoRA at LoRA's cost if there is no dropout; false uses peft's own layers"
     )

@@ -36,7 +36,7 @@ def limit_threads(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Deterministic mode also fills each new tensor with NaN, which changes nothing that is written before it is read:
     # 3 % of a step of a model with 36 million parameters.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def return_freed_memory() -> None:
