@@ -95,9 +95,13 @@ docs: setup-dev ## build the documents as an offline site: work/site/docs/index.
 figures: setup ## write the measured tables of README.md and docs/ from the finished run
 	.venv/bin/python tools/write_figures.py
 
-export-table: setup ## measure every precision of a real model and write the table in docs/export.md; hours on two cores
-	.venv/bin/snakemake --configfile config/experiments/smollm2-exports.yaml
-	.venv/bin/python tools/write_exports.py
+# The runs of config/experiments/smollm2-exports.yaml; $(call of_runs,RUNS,FILE): a file of each.
+EXPORT_RUNS = $(foreach one,classification qa-500,$(addprefix $(one)/,full lora lora-int4))
+of_runs = $(patsubst %,results/runs/smollm2-135m-instruct/%/seed-1/$(2),$(1))
+MEASURED = $(or $(PART),$(EXPORT_RUNS))
+export-table: setup ## measure every precision of a real model and write the tables in docs/export.md: PART=training, then each run, such as PART=classification/full; five hours on two cores without PART
+	.venv/bin/snakemake $(if $(filter training,$(PART)),$(call of_runs,$(EXPORT_RUNS),manifest.json),$(call of_runs,$(MEASURED),parity.json) $(call of_runs,$(filter-out %-int4,$(MEASURED)),benchmark.json)) --configfile config/experiments/smollm2-exports.yaml
+	$(if $(filter training,$(PART)),,.venv/bin/python tools/write_exports.py)
 
 estimates: setup ## measure training memory against its estimates and write the table in docs/scale.md
 	.venv/bin/python tools/measure_memory.py

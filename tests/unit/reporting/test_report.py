@@ -1,5 +1,6 @@
 """The page shows what was measured, calls no difference that its interval doesn't show, and stands alone."""
 
+import itertools
 import json
 import re
 from html import unescape
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support.measurements import run_script, save_evaluation, save_experiment, save_properties, table_recipe
+from support.measurements import MIB, run_script, save_evaluation, save_experiment, save_properties, table_recipe
 
 import summarize
 import write_exports
@@ -249,31 +250,62 @@ def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_els
     assert "a claim about the models in hand" in text
 
 
-def test_the_page_of_exports_compares_each_with_torch(tmp_path: Path) -> None:
-    results, text = tmp_path / "results", tmp_path / "export.md"
-    page(results, ["classification"], [1], ["fp32", "int8"])
-    directory = results / "runs/tiny/classification/lora/seed-1"
-    positions = np.array([2, 2])
-    for backend, moved in (("torch", 0), ("onnx-fp32", 0), ("onnx-int8", 1)):
-        logits = np.array([[moved, 0, 0]] * 4, np.float32)
-        evaluated = directory / f"evaluation/{backend}"
-        save_file({"logits": logits, "positions": positions}, f"{evaluated}.logits.safetensors")
+EXPORTS = """
+models: [phi3-1m]
+techniques: [full, lora, lora-int4]
+precisions: [fp32, int8, int4, auto]
+evaluation: {bootstrap_samples: 500, confidence: 0.9}
+"""
+
+
+def test_the_page_of_exports_compares_each_with_torch_and_with_the_goals(tmp_path: Path) -> None:
+    results, text, experiment = tmp_path / "results", tmp_path / "export.md", tmp_path / "exports.yaml"
+    experiment.write_text(EXPORTS)
+    skills = {"lora": 0.5, "lora-int4": 0.9}
+    save_experiment(results, skills, ["classification"], [1], ["fp32", "int8", "int4", "auto"])
+    (results / "runs/tiny").rename(results / "runs/phi3-1m")
+    for technique, backend in itertools.product(skills, ("torch", "onnx-fp32", "onnx-int8", "onnx-int4", "onnx-auto")):
+        evaluated = results / f"runs/phi3-1m/classification/{technique}/seed-1/evaluation/{backend}"
+        logits = np.array([[float(backend == "onnx-int8"), 0, 0]] * 4, np.float32)
+        save_file({"logits": logits, "positions": np.array([2, 2])}, f"{evaluated}.logits.safetensors")
         answers = [row | {"nll": 1.0, "answer_tokens": 2} for row in read_jsonl(Path(f"{evaluated}.predictions.jsonl"))]
         write_jsonl(Path(f"{evaluated}.predictions.jsonl"), answers)
         figures = Path(f"{evaluated}.json")
         write_json(figures, read_json(figures) | {"threads": 1, "hardware": {"processor": "one", "cores": 2}})
-    text.write_text("before\n<!-- exports -->\n<!-- /exports -->\n")
-    run_script(write_exports, "--results", results, "--page", text, "--techniques", "lora")
-    heads, _, torch, fp32, int8, _, told, *_ = text.read_text().splitlines()[2:]
+    loss = {"kl_divergence": {"mean": 0.01, "upper": 0.02}}
+    chosen = {
+        "bits": {"down": 8},
+        "sensitivity": {"down": {"4": loss, "8": loss}},
+        "predicted": {"kl_divergence": 0.01},
+    }
+    manifest = {"files": {"model.onnx_data": {"bytes": MIB}}, "recipe": {"chosen": chosen | {"proven": loss, "tried": 2, "validation_rows": 9}}}  # fmt: skip
+    write_json(results / "runs/phi3-1m/classification/lora/seed-1/onnx/auto/manifest.json", manifest)
+    write_json(results / "models/phi3-1m/switchable/int4/manifest.json", manifest)
+    text.write_text("before\n<!-- exports -->\n<!-- /exports -->\n<!-- kinds -->\n<!-- /kinds -->\n")
+    run_script(write_exports, "--results", results, "--page", text, "--experiment", experiment)
+    heads, _, torch, *lines = text.read_text().splitlines()[2:]
     assert heads.startswith("| scenario | technique | precision | accuracy | against torch | KL, nats | perplexity |")
     assert torch.startswith("| classification | `lora` | torch | ")
     assert torch.split(" | ")[4:6] == ["–", "–"]
-    assert fp32.split(" | ")[5] == "0.0000"
+    of = {tuple(line.split(" | ")[1:3]): line.split(" | ") for line in lines if line.startswith("| classification")}
+    assert of["`lora`", "`fp32`"][5] == "0.0000"
     # Of (1/3, 1/3, 1/3) from softmax(1, 0, 0).
-    assert float(int8.split(" | ")[5]) == pytest.approx(np.log((np.e + 2) / 3) - 1 / 3, abs=1e-4)
+    assert float(of["`lora`", "`int8`"][5]) == pytest.approx(np.log((np.e + 2) / 3) - 1 / 3, abs=1e-4)
+    assert ("`lora-int4`", "`int8`") not in of
+    # The adapter and the base that it is for, of a fp32 export of 2 MiB.
+    assert of["`lora-int4`", "`int4`"][7] == "1.500"
+    told = next(line for line in lines if "test rows" in line)
     assert "seed 1: n = 120 test rows; KL over 4 positions of 2 rows" in told
-    with pytest.raises(UserError, match="has no run of dora: choose others with --techniques"):
-        run_script(write_exports, "--results", results, "--page", text, "--techniques", "dora")
+    assert "90 % paired bootstrap intervals" in told
+    assert "**Not complete**: classification/full aren't finished." in told
+    reached = {line.split(" | ")[0]: line for line in lines if line.endswith(("| yes |", "| **no** |"))}
+    verdicts = {goal.strip("| "): line.split(" | ")[-1] for goal, line in reached.items()}
+    assert verdicts[write_exports.SHIPPED_AS_TRAINED[0]] == "yes |"
+    assert verdicts[write_exports.SHIPPED_AHEAD[0]] == "yes |"
+    assert verdicts[write_exports.AUTO_BYTES[0]] == "**no** |"
+    assert "| classification | `lora` | down | 0.0100, 0.0200 | 0.0100, 0.0200 | 8 |" in lines
+    with pytest.raises(UserError, match="is finished: make one first, `make export-table"):
+        run_script(write_exports, "--results", tmp_path, "--page", text, "--experiment", experiment)
 
 
 def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path: Path) -> None:
