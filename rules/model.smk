@@ -110,8 +110,9 @@ rule fetch_model:
     params:
         recipe=job_params.fetched_model,
         directory=subpath(output.manifest, parent=True),
+        download=not_a_trigger(job_params.download),
     message:
-        "Fetching {wildcards.model}"
+        "Fetching {wildcards.model}{params.download}"
     shell:
         """
         python "$SNAKETUNE/scripts/fetch_model.py" \

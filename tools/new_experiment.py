@@ -18,12 +18,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from snaketune.config.model import Model
 from snaketune.config.scenario import Scenario
 from snaketune.config.tasks import Columns
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError, run
-from snaketune.core.files import write_text
-from snaketune.dag.patterns import TRAINING
+from snaketune.core.files import read_yaml, write_text
+from snaketune.dag.patterns import BASE, TRAINING
 from snaketune.data.formats import ALIASES, Format
 from snaketune.data.normalize import Normalizer, get
 from snaketune.data.raw_rows import Faults, Row
@@ -190,6 +191,17 @@ def columns_of(given: list[str]) -> dict[str, str]:
     return pairs
 
 
+def download(project: Path, model: str) -> str:
+    """Say what checking the rows downloads first: the model, unless it is there already."""
+    path = next(
+        (one for one in (root / f"config/models/{model}.yaml" for root in (project, ROOT)) if one.exists()), None
+    )
+    if not path or (project / BASE.format(model=model) / "manifest.json").exists():
+        return ""
+    found = validated(Model, read_yaml(path), str(path)).download
+    return f", which downloads the model first ({found})" if found else ""
+
+
 def start(project: Path, experiment: Path, tokens: str, at_once: bool) -> None:
     """Check the rows, show what the experiment needs, and start it if the user says so."""
     os.chdir(project)
@@ -254,9 +266,8 @@ def main() -> None:
         write_text(written, yaml_of(content))
     print(f"{arguments.data}:", *said, sep="\n  ")
     print("Written:", *paths, sep="\n  ")
-    print(
-        "`gate: warn` flags an export that loses quality instead of failing the run.\n\nChecking the rows:", flush=True
-    )
+    print("`gate: warn` flags an export that loses quality instead of failing the run.\n")
+    print(f"Checking the rows{download(project, arguments.model)}:", flush=True)
     start(project, paths[1], TRAINING.format(model=arguments.model, scenario=name), arguments.run)
 
 

