@@ -30,7 +30,7 @@ rule export_switchable_base:
         export=subpath(input.export, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Making {wildcards.model} take adapters at run time"
+        "Building {wildcards.model} for switchable adapters"
     shell:
         """
         python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
@@ -59,7 +59,7 @@ use rule export_switchable_base as export_switchable_genai with:
     wildcard_constraints:
         precision=one_of(MATRIX.switchable[1:]),
     message:
-        "Making {wildcards.precision} of {wildcards.model} take adapters at run time"
+        "Building {wildcards.precision} of {wildcards.model} for switchable adapters"
 
 
 rule export_adapter:

@@ -106,7 +106,7 @@ rule write_plots:
     params:
         recipe=job_params.encode("write_plots.py", cells=[cell for cell in MATRIX.cells if cell[2] != "base"]),
     message:
-        "Writing the tables that `dvc plots` draws"
+        "Writing the tables for `dvc plots`"
     shell:
         """
         python "$SNAKETUNE/scripts/write_plots.py" \

@@ -32,7 +32,7 @@ rule dequantize_base:
         base=subpath(input.base, parent=True),
         directory=subpath(output.manifest, parent=True),
     message:
-        "Writing the numbers of {wildcards.precision} of {wildcards.model} to train on"
+        "Dequantizing {wildcards.precision} of {wildcards.model} to train on"
     shell:
         """
         python "$SNAKETUNE/scripts/make_environment.py" --lock "$SNAKETUNE/envs/export/requirements.txt" --unless optimum-onnx -- \
@@ -61,7 +61,7 @@ use rule export_switchable_base as export_quantized_base with:
     wildcard_constraints:
         precision=one_of(set(MATRIX.shipped.values()) - set(MATRIX.genai)),
     message:
-        "Making {wildcards.precision} of {wildcards.model} take adapters at run time"
+        "Building {wildcards.precision} of {wildcards.model} for switchable adapters"
 
 
 use rule export_quantized_base as export_quantized_genai with:

@@ -102,10 +102,10 @@ def main() -> None:
     parser.add_argument(
         "--directory",
         type=Path,
-        help="where; without it, work/environments/NAME-DIGEST of the checkout, or where that is only read, here",
+        help="target directory (default: work/environments/NAME-DIGEST of the checkout or, if that is read-only, of the current directory)",
     )
     parser.add_argument(
-        "--unless", metavar="PACKAGE", help="use this very Python where it has the package, as it does with conda"
+        "--unless", metavar="PACKAGE", help="use the running Python if it has this package, as with conda"
     )
     parser.add_argument("command", nargs="*", help="a script and its arguments, after --")
     arguments = parser.parse_args()

@@ -135,7 +135,7 @@ def check_vocabulary(rows: Rows, tokenizer: PreTrainedTokenizerBase, base: Path)
     largest = max((int(ids.max()) for ids in rows.ids), default=0)
     if size is not None and largest >= size:
         raise UserError(
-            f"{base}: the tokenizer writes {tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, but the model has embeddings for {size} tokens, 0 to {size - 1} (`vocab_size` of its config.json): take the tokenizer that belongs to the model, or enlarge the embeddings (resize_token_embeddings in transformers) and give that model as `path:`"
+            f"{base}: the tokenizer writes {tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, but the model has embeddings for {size} tokens, 0 to {size - 1} (`vocab_size` of its config.json): use the tokenizer that belongs to the model, or enlarge the embeddings (resize_token_embeddings in transformers) and give that model as `path:`"
         )
 
 
@@ -153,7 +153,7 @@ def decoding(
         candidates[label] = ids[answer_start(np.array(answers)) :]
         if twin := next((one for one in candidates if one != label and candidates[one] == candidates[label]), None):
             raise UserError(
-                f"{data.name}: the labels {twin!r} and {label!r} have the same tokens with this model: name them otherwise"
+                f"{data.name}: the labels {twin!r} and {label!r} have the same tokens with this model: rename one"
             )
     training = [row["reference"] for row in files.read_jsonl(data / "train.jsonl")] if novelty else []
     ends = files.read_json(base / "generation_config.json").get("eos_token_id", [])

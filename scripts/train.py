@@ -135,7 +135,7 @@ def main() -> None:
         default=[],
         help=f"also log every step, to any of {', '.join(get_args(Tracker))}, below {TRACKING}/",
     )
-    parser.add_argument("--start-from", type=Path, nargs="*", default=[], help="files of an adapter to go on from")
+    parser.add_argument("--start-from", type=Path, nargs="*", default=[], help="files of an adapter to start from")
     arguments = parser.parse_args()
     recipe: TrainingParams = arguments.recipe
     out, work, inputs = arguments.output_directory, arguments.work, inputs_of(arguments)
@@ -186,7 +186,7 @@ def main() -> None:
         activate_neftune(model, recipe["neftune_noise_alpha"])
     model.train()
     if (reason := obstacle(model, recipe.get("share_prompts"))) and accelerator.is_main_process:
-        print(f"[{name}] rows are padded, and what they begin with is computed for each: {reason}", flush=True)
+        print(f"[{name}] rows are padded, and shared prompts are computed once per row: {reason}", flush=True)
     if budget := budget_of(model):
         accelerator.register_for_checkpointing(budget)
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))

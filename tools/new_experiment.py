@@ -220,20 +220,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="one file: JSONL, JSON, CSV, TSV, Parquet or text")
     parser.add_argument("--name", help="name of the scenario and experiment (default: the file's name)")
-    parser.add_argument(
-        "--directory",
-        type=Path,
-        default=Path(),
-        help="project directory, which needn't be the checkout (default: the current one)",
-    )
+    parser.add_argument("--directory", type=Path, default=Path(), help="of the project (default: the current one)")
     parser.add_argument("--task", choices=TASKS, help="instead of the inferred one")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        default=[],
-        metavar="KEY=NAME",
-        help="which column holds which field, such as text=body label=team",
-    )
+    parser.add_argument("--columns", nargs="+", default=[], metavar="KEY=NAME", help="such as text=body label=team")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a file in config/models/ (%(default)s)")
     parser.add_argument("--technique", nargs="+", default=["lora"], help="files in config/techniques/ (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace a scenario or experiment of that name")

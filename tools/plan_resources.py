@@ -227,14 +227,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Every other argument is passed to Snakemake: targets, --configfile, --profile, --forceall, --resources gpu=1.",
     )
-    for name, what in (
-        ("memory", "memory of the machine"),
-        ("gpu-memory", "memory of each GPU"),
-        ("disk", "free disk"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=float, metavar="GB", help=f"{what} (default: this machine's, if jobs run here)"
-        )
+    for name, what in (("memory", "host memory"), ("gpu-memory", "memory of each GPU"), ("disk", "free disk")):
+        parser.add_argument(f"--{name}", type=float, metavar="GB", help=f"{what}; by default this machine's")
     given, arguments = parser.parse_known_args()
     found, status = pending(arguments)
     # A rule that only collects files requests nothing.
@@ -249,9 +243,7 @@ def main() -> None:
             "--gpu-memory is given, but no job gets a GPU: add --resources gpu=1 (the number of GPUs), or a profile that counts them"
         )
     print(table(jobs))
-    print(
-        "\nMemory and minutes are those of a step's largest job; retries request more. Disk is the total of its jobs."
-    )
+    print("\nMemory and minutes are those of a step's largest job; retries request more. Disk is for all its jobs.")
     print("Minutes are time limits, at least twice the expected time; hours are computed from them.")
     if large := too_large(jobs, Machine.of(given)):
         print("", *large, sep="\n")

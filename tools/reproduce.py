@@ -40,7 +40,7 @@ def check_current(runs: list[Path], configuration: list[str]) -> None:
     for run in runs:
         if not last_file(run).is_file():
             raise UserError(
-                f"{run} is no finished run: give directories such as results/runs/MODEL/SCENARIO/NAME/seed-1"
+                f"{run} isn't a finished run: give directories such as results/runs/MODEL/SCENARIO/NAME/seed-1"
             )
     targets = [last_file(run).as_posix() for run in runs]
     if not nothing_to_do(dry_run(*configuration, "--", *targets)):

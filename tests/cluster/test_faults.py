@@ -57,7 +57,7 @@ def test_a_directory_that_nodes_do_not_see(cluster: Cluster, runs: Runs) -> None
     command = ["unshare", "--mount", "sh", "-c", inside, "sh", *words, "--profile", "profiles/slurm", TARGET]
     ran = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stderr
-    assert (ran.stdout + ran.stderr).count(f"a node doesn't see {place}: work in a directory that all nodes share") == 1
+    assert (ran.stdout + ran.stderr).count(f"a node can't see {place}: work in a directory that all nodes share") == 1
     assert submitted() == before
 
 
@@ -124,7 +124,7 @@ def test_what_a_killed_run_left_is_cancelled_before_the_next_submits(cluster: Cl
     runs.run("--unlock")
     again = runs.start(TARGET)
     again.until(lambda: len(runs.started()) == 2, "the next job to start")
-    assert f"Cancelling 1 jobs that a killed run left here: {orphan}" in runs.printed(), runs.printed()
+    assert f"Cancelling 1 jobs left here by a killed run: {orphan}" in runs.printed(), runs.printed()
     assert [job["id"] for job in ours(cluster)] == [runs.started()[1]["job"]]
     runs.release()
     assert again.wait(timeout=600) == 0, runs.printed()

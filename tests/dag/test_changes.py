@@ -224,7 +224,7 @@ def test_comments_layout_and_words_run_nothing(edited: Workspace) -> None:
     for name, old, new in (
         ("training/loop.py", "One run of a plan", "A run of a plan"),
         ("core/files.py", "no space left on the disk", "the disk is full"),
-        ("core/files.py", "another process is at work", "somebody is at work"),
+        ("core/files.py", "another process is using", "somebody is using"),
         ("data/tasks.py", "expected one tag for each of", "expected a tag for each of"),
         ("training/loop.py", "there is no checkpoint yet", "none was saved yet"),
         ("core/errors.py", "error: {error}", "Error: {error}"),

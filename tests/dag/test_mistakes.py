@@ -65,7 +65,7 @@ CONFIGURED = {
             "load_in_4bit: unknown key; known keys are adapter, base_precision,", load_in_4bit=True
         ),
         "JSON in a prompt": with_scenario(
-            r"prompt may hold .*write \{\{ and \}\} for braces", CHAT.replace("chat", "qa") + 'prompt: \'Write {"a": 1}: {question}\'\n'
+            r"prompt may contain .*write \{\{ and \}\} for literal braces", CHAT.replace("chat", "qa") + 'prompt: \'Write {"a": 1}: {question}\'\n'
         ),
     },
     "a name": {
@@ -108,7 +108,7 @@ CONFIGURED = {
     },
     "a path": {
         "the home directory as ~": with_scenario(
-            r"source\.path: ~/a\.jsonl: no such file; .*; ~ and variables aren't replaced", path="~/a.jsonl"
+            r"source\.path: ~/a\.jsonl: no such file; .*; ~ and variables aren't expanded", path="~/a.jsonl"
         ),
         "a pattern": with_scenario(
             r"source\.path: data/\*\.jsonl: no such file; .*: list the files", path="data/*.jsonl"
@@ -118,7 +118,7 @@ CONFIGURED = {
         ),
     },
     "what doesn't fit": {
-        "4 bits without an adapter": with_technique("nf4 can't be trained without an adapter", base_precision="nf4"),
+        "4 bits without an adapter": with_technique("nf4 needs an adapter", base_precision="nf4"),
         "8 bits of AdamW with DeepSpeed": with_technique(
             "optimizer adamw-8bit needs engine.type: torch", optimizer="adamw-8bit", engine={"type": "deepspeed"}
         ),

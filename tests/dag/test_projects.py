@@ -45,7 +45,7 @@ def refused(project: Project) -> str:
 def test_a_directory_without_an_experiment_is_no_project(finished: Workspace, tmp_path: Path, module: bool) -> None:
     project = Project.of(finished, tmp_path / "project", module)
     (project.path / "config/config.yaml").unlink()
-    assert f"{project.path}/config/config.yaml: no such file: write into it what to run here" in refused(project)
+    assert f"{project.path}/config/config.yaml: no such file: create it with what differs" in refused(project)
     overlaid = project.forked("--dry-run", "--configfile", str(finished.path / finished.experiment))
     assert overlaid.returncode == 0, overlaid.stderr
 

@@ -29,10 +29,10 @@ def test_a_plan_fits_on_a_screen_and_gives_reasons_in_words(edited: Workspace) -
     told = rows(shown)
     assert told["train_adapter"] == (1, "its recipe changed: adapter.options.r")
     assert told["prepare_data"] == (1, "new")
-    assert told["tokenize_data"] == (1, "an input is made again")
+    assert told["tokenize_data"] == (1, "an input will be remade")
     every = edited.forked("--dry-run", "--forceall")
     assert len((every.stdout + every.stderr).splitlines()) <= 40
-    assert rows(every.stdout)["check_parity"] == (3, "asked for by --force")
+    assert rows(every.stdout)["check_parity"] == (3, "forced by --force")
 
 
 @pytest.mark.parametrize("option", ["--verbose", "--printshellcmds", "--quiet=host"])

@@ -30,7 +30,7 @@ def test_a_run_answers(finished: Workspace, arguments: tuple[str, ...], speakers
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((RUNS,), "expected the directory of a run"),
+        ((RUNS,), "expected the directory of an existing run"),
         ((LORA, "--backend", "genai-int4"), "there is no genai-int4; available: torch, fp32, int4, int8"),
     ],
 )

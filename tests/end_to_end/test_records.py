@@ -151,7 +151,7 @@ def test_diff_names_what_differs_and_whether_it_mattered(finished: Workspace) ->
     for part in ("adapter.options.use_dora: False → True", "inputs: equal", "torch: accuracy", "n = 32"):
         assert part in shown
     for other, message in (
-        *((name, "is no finished run") for name in ("results/runs", "results", "README.md", "nowhere/seed-1")),
+        *((name, "isn't a finished run") for name in ("results/runs", "results", "README.md", "nowhere/seed-1")),
         (f"HEAD:{finished.path}/{LORA}", "relative to the repository"),
         ("none:results", "DVC"),
     ):

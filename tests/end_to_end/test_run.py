@@ -130,7 +130,7 @@ def test_two_processes_never_train_one_run(finished: Workspace, tmp_path: Path) 
     with (tmp_path / ".work.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         refused = train(finished, tmp_path)
-    assert "another process is at work" in refusal_of(refused)
+    assert "another process is using" in refusal_of(refused)
 
 
 def test_a_checkpoint_of_other_data_is_left_alone(finished: Workspace, tmp_path: Path) -> None:

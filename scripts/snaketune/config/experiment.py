@@ -110,7 +110,7 @@ class Properties(Strict):
     @model_validator(mode="after")
     def _ranks_double(self) -> "Properties":
         if any(b != 2 * a for a, b in pairwise(self.ranks)):
-            raise ValueError("ranks must double from each to the next, such as [1, 2, 4]")
+            raise ValueError("each number of ranks must be twice the one before, such as [1, 2, 4]")
         return self
 
 
@@ -218,9 +218,9 @@ class Experiment(Strict):
         if "base" in self.techniques:
             raise ValueError("techniques: base is the untuned model, always measured; leave it out")
         if self.precisions and "fp32" not in self.precisions:
-            raise ValueError("precisions must hold fp32, the parent of the others")
+            raise ValueError("precisions must include fp32, from which the others are made")
         if self.benchmark and not self.precisions:
-            raise ValueError("benchmark compares the exports: add precisions, or leave benchmark out")
+            raise ValueError("benchmark compares exports: add precisions, or leave benchmark out")
         if self.precisions and self.evaluation.precision != "fp32":
             raise ValueError(
                 f"evaluation.precision: exports are compared with a model at fp32, not {self.evaluation.precision}: set `precisions: []`, or leave this key out"

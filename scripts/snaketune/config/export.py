@@ -44,7 +44,7 @@ class StaticInt8(Strict):
     @model_validator(mode="after")
     def _one_shift_a_tensor(self) -> "StaticInt8":
         if self.power_of_two and self.per_channel:
-            raise ValueError("power_of_two has one shift for a whole tensor: set per_channel: false")
+            raise ValueError("power_of_two uses one shift per tensor: set per_channel: false")
         return self
 
 
@@ -68,7 +68,7 @@ class WeightOnlyInt4(Strict):
         if self.symmetric and self.algorithm in ("hqq", "k-quant"):
             raise ValueError(f"{self.algorithm} searches zero points: set symmetric: false")
         if self.accuracy_level and self.algorithm == "hqq":
-            raise ValueError("hqq's zero points are fractions, which only fp32 can take off: set accuracy_level: 0")
+            raise ValueError("hqq's zero points are fractions, which only fp32 can subtract: set accuracy_level: 0")
         return self
 
 

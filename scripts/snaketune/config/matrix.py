@@ -162,14 +162,14 @@ class Matrix:
         told = f"DeepSpeed runs on Linux only (WSL is Linux), and this is {sys.platform}: {', '.join(out)}"
         self.techniques = {name: one for name, one in self.techniques.items() if name not in out}
         if not self.techniques and not self.hosted:
-            raise UserError(f"techniques: {told} can't be trained here, and there is no other")
+            raise UserError(f"techniques: {told} can't be trained here, and the experiment has no other technique")
         self.experiment = self.experiment.without(out)
         return f"{told} left out"
 
     def _check_models(self) -> None:
         models, here = self.experiment.models, list(self.techniques)
         if here and not models:
-            raise UserError(f"models: []: {here[0]} is trained here and needs one")
+            raise UserError(f"models: []: {here[0]} is trained locally and needs a model")
         if models and not here:
             named = ", ".join(models)
             raise UserError(f"models: {named}: every technique is hosted and names its own model: write models: []")
@@ -181,7 +181,7 @@ class Matrix:
             for key in ("smallest_prompt_agreement", "smallest_stop_agreement"):
                 if getattr(budget, key) is not None and not name.startswith("genai-"):
                     raise UserError(
-                        f"parity.budgets.{step}.{key}: only a genai precision has a tokenizer and a loop of its own"
+                        f"parity.budgets.{step}.{key}: only a genai precision has its own tokenizer and loop"
                     )
             if name != step and name not in known:
                 raise UserError(
@@ -195,10 +195,10 @@ class Matrix:
                 )
         for name, export in self.exports.items():
             if name in ("adapter", "fp32"):
-                raise UserError(f"config/exports/{name}.yaml: onnx/{name}/ of a run is something else: rename the file")
+                raise UserError(f"config/exports/{name}.yaml: a run has another folder onnx/{name}/: rename the file")
             if name.startswith("genai-") != export.method.startswith("genai"):
                 raise UserError(
-                    f"config/exports/{name}.yaml: exports of the methods genai and genai-auto, and no others, have a name that begins with genai-: it is the name of what runs them"
+                    f"config/exports/{name}.yaml: the names of exports with method genai or genai-auto, and of no others, begin with genai-, which selects their runtime: rename the file"
                 )
 
     @cached_property
@@ -218,7 +218,7 @@ class Matrix:
             return self.techniques[technique].recipe(family)
         except KeyError:
             raise UserError(
-                f"config/techniques/{technique}.yaml: adapter.options.target_modules: nothing says which layers those of {model} are, whose model_type is {family}: write their names, or a list for each model_type; all-linear knows {', '.join(LINEAR_LAYERS)}"
+                f"config/techniques/{technique}.yaml: adapter.options.target_modules: the layers of {model}, whose model_type is {family}, aren't known: list their names, or give one list per model_type; all-linear knows {', '.join(LINEAR_LAYERS)}"
             ) from None
 
     def _check_targets(self) -> None:
@@ -235,7 +235,7 @@ class Matrix:
                 tied = [one for one in ("embed_tokens", "lm_head") if one.endswith(ends)]
                 if tied and model.sizes.get("tie_word_embeddings"):
                     raise UserError(
-                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {tied[0]} of {model_name} shares its weights with the other end of the model: train all weights, or leave it out"
+                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {tied[0]} of {model_name} is tied: embeddings and head share its weights: train all weights, or leave it out"
                     )
                 targets = options.get("target_modules") or []
                 if isinstance(targets, str):
@@ -257,7 +257,7 @@ class Matrix:
         for name, technique in self.techniques.items():
             if {technique.base_precision, compute} == {"bf16", "fp16"}:
                 raise UserError(
-                    f"config/techniques/{name}.yaml: base_precision {technique.base_precision} and training.compute_precision {compute} are two formats of 16 bits: make them the same"
+                    f"config/techniques/{name}.yaml: base_precision {technique.base_precision} and training.compute_precision {compute} are different 16-bit formats: make them the same"
                 )
             if compute == "fp16" and technique.engine.type == "deepspeed":
                 raise UserError(
@@ -276,7 +276,7 @@ class Matrix:
                 needed.append((f"models/{name}.yaml: path", f"{model.path}/config.json", "a transformers model"))
         for key, path, expected in needed:
             if "{" in path or "}" in path:
-                raise UserError(f"config/{key}: {path}: Snakemake takes braces for a wildcard: rename it")
+                raise UserError(f"config/{key}: {path}: Snakemake reads braces as a wildcard: rename it")
             if not (self.root / path).is_file():
                 raise UserError(f"config/{key}: {path}: no such file; expected {expected}{path_advice(path)}")
 

@@ -61,16 +61,16 @@ class Source(Strict):
             raise ValueError("hub needs revision: the 40-digit commit of the dataset")
         for key, splits in (("path", self.path), ("splits", self.splits)):
             if isinstance(splits, dict) and "train" not in splits:
-                raise ValueError(f"{key} needs train; validation and test are taken from it where they are missing")
+                raise ValueError(f"{key} needs train; missing validation and test splits are taken from it")
         if isinstance(self.path, list):
             if len({Path(path).resolve() for path in self.paths}) < len(self.paths):
-                raise ValueError("path names a file twice; give it a greater weight")
+                raise ValueError("path lists a file twice; give it a greater weight instead")
             if len({part.weight is None for part in self.path}) > 1:
                 raise ValueError("path: give every file a weight, or none")
         if self.columns.split and not isinstance(self.path, str | list):
             raise ValueError("columns.split is for one file; leave it out if each split has its own")
         if self.options and not self.builtin:
-            raise ValueError("options are of a built-in corpus; leave them out")
+            raise ValueError("options are for built-in corpora; leave them out")
         return self
 
     @property
@@ -175,7 +175,7 @@ class Scenario(Strict):
     def _check_template(self, key: str, template: str, fields: set[str]) -> None:
         if not fields:
             if template:
-                raise ValueError(f"{key}: task {self.task} takes the messages or texts as they are; leave it out")
+                raise ValueError(f"{key}: task {self.task} uses messages or texts unchanged; leave it out")
             return
         try:
             used = template_fields(template)
@@ -183,13 +183,13 @@ class Scenario(Strict):
             used = {""}
         if not used <= fields:
             allowed = " and ".join(f"{{{field}}}" for field in sorted(fields))
-            raise ValueError(f"{key} may hold {allowed} only, no other field; write {{{{ and }}}} for braces")
+            raise ValueError(f"{key} may contain only the fields {allowed}; write {{{{ and }}}} for literal braces")
         if missing := sorted(fields - {"language"} - used):
-            raise ValueError(f"{key} must hold {{{missing[0]}}}")
+            raise ValueError(f"{key} must contain {{{missing[0]}}}")
         # With a field filled in, as a token may close around it.
         if markup := MARKUP.search(template.format(**dict.fromkeys(fields, "x"))):
             raise ValueError(
-                f"{key} holds {markup[0]!r}, which tokenizers take for a token of the chat format; leave it out, the model's own chat template is applied"
+                f"{key} contains {markup[0]!r}, which tokenizers read as a token of a chat format; leave it out, since the model's own chat template is applied"
             )
 
     @property

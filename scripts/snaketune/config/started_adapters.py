@@ -26,7 +26,7 @@ def check_start(place: str, root: Path, start: str, adapter: dict[str, Any], mod
     """
     for path in start_files(start):
         if not (root / path).is_file():
-            raise UserError(f"{place}: {path}: no such file; expected the directory of an adapter, as peft writes it")
+            raise UserError(f"{place}: {path}: no such file; expected an adapter directory as written by peft")
     there = read_json(root / start / "adapter_config.json")
     differ = {"type": (str(there.get("peft_type")).lower(), adapter["type"])}
     if len(set(differ["type"])) == 1:
@@ -39,7 +39,7 @@ def check_start(place: str, root: Path, start: str, adapter: dict[str, Any], mod
     if differ:
         name, (found, asked) = next(iter(differ.items()))
         raise UserError(
-            f"{place}: {start} has {name}: {found}, and this technique {name}: {asked}: training can only go on with the same method and options"
+            f"{place}: {start} has {name}: {found}, but this technique has {name}: {asked}: training can only continue with the same method and options"
         )
     base = there.get("base_model_name_or_path") or ""
     for name, model in models.items():

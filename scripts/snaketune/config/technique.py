@@ -128,7 +128,7 @@ class Technique(Strict):
         pissa = isinstance(self.adapter, Lora) and self.adapter.options.init_lora_weights == "pissa"
         if base != "fp32" and self.adapter is None:
             raise ValueError(
-                f"base_precision {base} can't be trained without an adapter: all weights are trained in fp32, and training.compute_precision says in what they are multiplied"
+                f"base_precision {base} needs an adapter: without one, all weights are trained in fp32, and training.compute_precision sets the precision of their products"
             )
         if base != "fp32" and not self.merges:
             raise ValueError(
@@ -136,7 +136,7 @@ class Technique(Strict):
             )
         if other and (base not in ("fp32", "bf16", "fp16") or deepspeed):
             raise ValueError(
-                f"{other} can be trained on floats by engine.type: torch only: lora, ia3 and vera also on a quantized base and with DeepSpeed"
+                f"{other} needs a base in floats and engine.type: torch; only lora, ia3 and vera also train on a quantized base and with DeepSpeed"
             )
         if base != "fp32" and pissa and not self.export:
             raise ValueError(f"init_lora_weights: pissa changes the base's weights, which {base} can't hold: use fp32")
@@ -162,10 +162,14 @@ class Technique(Strict):
         if self.loraplus_lr_ratio and not isinstance(self.adapter, Lora):
             raise ValueError("loraplus_lr_ratio needs an adapter of type: lora, whose B it speeds up")
         if self.start_from and (self.adapter is None or prefix or pissa):
-            own = "all weights are trained" if self.adapter is None else "a prefix" if prefix else "pissa"
-            raise ValueError(
-                f"start_from goes on from an adapter beside an unchanged base, which {own} has not: leave it out"
+            own = (
+                "all weights are trained"
+                if self.adapter is None
+                else "this is a prefix"
+                if prefix
+                else "pissa changes it"
             )
+            raise ValueError(f"start_from needs an adapter on an unchanged base, but {own}: leave it out")
         if self.neftune_noise_alpha and self.share_prompts:
             raise ValueError(
                 "share_prompts: true would give all rows the same noise of neftune_noise_alpha: leave one out"

@@ -16,5 +16,5 @@ def require(trackers: Sequence[str]) -> None:
     """Raise a UserError if this Python lacks the package of a tracker."""
     if missing := [name for name in trackers if find_spec(name) is None]:
         raise UserError(
-            f"tracking: {', '.join(missing)} isn't installed: run `{sys.executable} -m pip install --requirement {LOCK}`, or take it out of `tracking`"
+            f"tracking: {', '.join(missing)} isn't installed: run `{sys.executable} -m pip install --requirement {LOCK}`, or remove it from `tracking`"
         )

@@ -55,17 +55,17 @@ def _advice(key: str, kind: str, found: Any) -> str:
     if kind == "string_type" and isinstance(found, int | float):
         return "; write it in quotes, or YAML reads a number"
     if kind == "string_pattern_mismatch" and key.startswith("models.") and "/" in found:
-        return f"; `make pin MODEL={found}` writes the file of a model of the hub"
+        return f"; `make pin MODEL={found}` writes the file for a model on the Hugging Face Hub"
     return ""
 
 
 def path_advice(path: str) -> str:
     """Return what to write instead of a path that a shell or a browser would understand."""
     if path.startswith("~") or "$" in path:
-        return "; ~ and variables aren't replaced here: write the whole path"
+        return "; ~ and variables aren't expanded: write the full path"
     if "://" in path:
         return "; download it, and give the file's path"
-    return "; a pattern isn't searched for: list the files, each as {path: …}" if "*" in path else ""
+    return "; patterns aren't expanded: list the files, each as {path: …}" if "*" in path else ""
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

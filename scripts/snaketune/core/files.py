@@ -110,7 +110,7 @@ def claim(work: Path, rival: str = "") -> None:
     except BlockingIOError:
         raise UserError(
             rival
-            or f"another process is at work in {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again",
+            or f"another process is using {work}, perhaps left by a killed Snakemake: wait for it or end it, then run snakemake again",
             passing=True,
         ) from None
     _claims.append(guard)
@@ -193,7 +193,7 @@ def read_yaml(path: Path) -> Any:
             for key, _ in mapping.value:
                 if (one := first.setdefault((key.tag, str(key.value)), key)) is not key:
                     raise UserError(
-                        f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} is there twice, first in line {one.start_mark.line + 1}; keep one"
+                        f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} appears twice, first in line {one.start_mark.line + 1}; keep one"
                     )
             return mapping
 

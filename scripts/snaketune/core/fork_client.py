@@ -95,7 +95,11 @@ def reach(connection: socket.socket, directory: str, words: list[str]) -> list[s
         guard.write("failed")
     with open(f"{directory}/{name}.log") as file:
         why = (file.read().splitlines() or ["killed"])[-1]
-    print(f"warning: each job imports its libraries, for no process can for all: {why}", file=sys.stderr, flush=True)
+    print(
+        f"warning: each job imports its libraries itself, because no shared process is available: {why}",
+        file=sys.stderr,
+        flush=True,
+    )
     return []
 
 

@@ -51,7 +51,7 @@ def take(count: int, folder: Path | None = None) -> list[TextIO]:
     names = [name for name in os.environ.get(GPUS, "").split(",") if name]
     if count > len(names):
         raise UserError(
-            f"this job trains on {count} GPUs, one for each rank, and there are {len(names)}: set `ranks:` in the experiment"
+            f"this job trains on {count} GPUs, one per rank, but {len(names)} are available: set `ranks:` in the experiment"
         )
     folder = folder or Path(tempfile.gettempdir()) / f"snaketune-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ def cell_of(directory: Path) -> tuple[Path, Cell]:
     parts = directory.resolve().parts
     if len(parts) < 6 or parts[-5] != "runs" or not parts[-1].startswith("seed-") or not directory.is_dir():
         raise UserError(
-            f"{directory}: expected the directory of a run, results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N, that is there"
+            f"{directory}: expected the directory of an existing run, results/runs/MODEL/SCENARIO/TECHNIQUE/seed-N"
         )
     *_, model, scenario, technique, seed = parts
     return Path(*parts[:-5]), (model, scenario, technique, int(seed.removeprefix("seed-")))

@@ -37,15 +37,15 @@ def changed(params: Any) -> str:
 def why(reason: Any) -> str:
     """Return the reason for a job, in words; only the first cause counts, since the others follow from it or matter less."""
     causes = (
-        (reason.forced, "asked for by --force"),
+        (reason.forced, "forced by --force"),
         (reason.incomplete_output, "was interrupted"),
         (reason.params_changed, ""),
         (reason.code_changed, "code changed"),
         (reason.software_stack_changed, "libraries changed"),
         (reason.missing_output, "new"),
-        (reason.input_changed, "has other inputs"),
+        (reason.input_changed, "its inputs changed"),
         (reason.updated_input - reason.updated_input_run, "an input is newer"),
-        (reason.updated_input_run, "an input is made again"),
+        (reason.updated_input_run, "an input will be remade"),
     )
     return next((words or changed(reason.params_changed) for found, words in causes if found), "always runs")
 

@@ -102,13 +102,13 @@ def experiment(workflow: Any, config: dict[str, Any], root: Path) -> dict[str, A
     """
     if workflow.modifier.path_modifier.replace_prefix("results/") != "results/":
         raise UserError(
-            "module: prefix and replace_prefix would move only some of its files: leave them out, and give each experiment a directory of its own"
+            "module: prefix and replace_prefix would move only some of its files: leave them out, and give each experiment its own directory"
         )
     if root.samefile(Path()) or workflow.config_settings.replace_workflow_config:
         return config
     if not config:
         raise UserError(
-            f"{Path('config/config.yaml').absolute()}: no such file: write into it what to run here, as far as it differs from {root}/config/config.yaml, or give a --configfile"
+            f"{Path('config/config.yaml').absolute()}: no such file: create it with what differs from {root}/config/config.yaml, or give a --configfile"
         )
     found: dict[str, Any] = read_yaml(root / "config/config.yaml")
     update_config(found, config)
@@ -136,7 +136,7 @@ def warn_of_machine(workflow: Any) -> None:
     if large:
         names = ", ".join(f"{name} ({needed / 1000:.1f} GB)" for name, needed in large.items())
         logger.warning(
-            f"More memory than the {there / 1000:.1f} GB of this machine: {names}. `make plan` says what would make them fit."
+            f"More memory than the {there / 1000:.1f} GB of this machine: {names}. `make plan` shows what would make them fit."
         )
 
 

@@ -82,11 +82,11 @@ def choose_status_command(cluster: dict[str, str], settings: Any, log: Any) -> N
     age = int(re.sub(r"\D", "", cluster.get("MinJobAge", "")) or 0)
     if age <= SLOWEST_POLL:
         raise UserError(
-            f"this SLURM keeps no accounts and forgets a job {age} s after its end (MinJobAge), too soon to learn how it ended: ask its administrator to set MinJobAge to 300, or to start slurmdbd"
+            f"this SLURM has no accounting and forgets jobs {age} s after they end (MinJobAge), too soon to learn how they ended: ask its administrator to set MinJobAge to 300, or to start slurmdbd"
         )
     if settings.status_command != "squeue":
         settings.status_command = "squeue"
-        log.info("This SLURM keeps no accounts: job states are read from squeue.")
+        log.info("This SLURM has no accounting: job states are read from squeue.")
 
 
 def requests(jobs: Iterable[Any], settings: Any, directory: Path, log: Any) -> dict[str, list[str]]:
@@ -135,13 +135,13 @@ def cancel_orphans(prefix: str, directory: Path, log: Any) -> None:
     orphans = [job for job, name, place in queue() if names.fullmatch(name) and place == str(directory)]
     if not orphans:
         return
-    log.warning(f"Cancelling {len(orphans)} jobs that a killed run left here: {', '.join(orphans)}")
+    log.warning(f"Cancelling {len(orphans)} jobs left here by a killed run: {', '.join(orphans)}")
     call("scancel", *orphans)
     ends = time.monotonic() + 120
     while set(orphans) & {job for job, _, _ in queue()}:
         if time.monotonic() > ends:
             raise UserError(
-                f"jobs that a killed run left here don't end: {', '.join(orphans)}; see `squeue --me`, and run snakemake again once they are gone"
+                f"jobs left here by a killed run don't end: {', '.join(orphans)}; see `squeue --me`, and run snakemake again once they are gone"
             )
         time.sleep(1)
 
@@ -172,7 +172,7 @@ def prove_shared(directory: Path, request: str, log: Any) -> None:
         answer = call(*step, *shlex.split(" ".join(chosen)), "sh", "-c", look, token.name, sys.executable)
     if answer.returncode == 3:
         raise UserError(
-            f"a node doesn't see {Path(answer.stdout.strip()).parent}: work in a directory that all nodes share, with its .venv in it"
+            f"a node can't see {Path(answer.stdout.strip()).parent}: work in a directory that all nodes share, with its .venv in it"
         )
     if answer.returncode:
         log.info(f"No node was free to check that it sees {directory} ({words(answer)}).")

@@ -163,7 +163,7 @@ class Terminal(logging.Handler):
         job = self.running.pop(said["jobid"], Running(said["rule_name"], said["log"], time.time()))
         logs = [path for path in said["log"] if Path(path).is_file()] or said["log"]
         why = next((found for path in logs if (found := reason_in(Path(path)))), [])
-        why = why or [said["rule_msg"] or "it wrote nothing; --printshellcmds shows its command"]
+        why = why or [said["rule_msg"] or "it printed nothing; --printshellcmds shows its command"]
         name = job.words or said["rule_name"]
         self.failed[said["jobid"]] = name, ", ".join(logs), why
         status = f" ({said['rule_msg']})" if said["rule_msg"] else ""

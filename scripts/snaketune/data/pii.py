@@ -39,7 +39,7 @@ NOT_SECRET = {"Public IP (ipv4)"}
 def check_regions(regions: Sequence[str]) -> None:
     """Raise a UserError if one isn't an ISO code of a region that has phone numbers."""
     if unknown := sorted(set(regions) - SUPPORTED_REGIONS):
-        raise UserError(f"phone_regions: {unknown[0]} is no region; give ISO codes, such as US, GB or DE")
+        raise UserError(f"phone_regions: {unknown[0]} isn't a region; give ISO codes, such as US, GB or DE")
 
 
 def masked(text: str, regions: Sequence[str] = ()) -> str:

@@ -140,7 +140,7 @@ class Server:
 
     def _died(self) -> UserError:
         return UserError(
-            f"{self.system}: its process died, perhaps for lack of memory: look into the log, or leave a precision out"
+            f"{self.system}: its process died, perhaps from lack of memory: see the log, or leave out a precision"
         )
 
     def stop(self) -> None:

@@ -55,7 +55,7 @@ def validation_rows(directory: Path, count: int) -> Answers:
     ][:count]
     if len(found) < LEAST_ROWS:
         raise UserError(
-            f"{path}: {len(found)} rows with an answer, and a budget is proven on at least {LEAST_ROWS}: have more validation rows, or choose a precision with fixed bits"
+            f"{path}: {len(found)} rows with an answer, but verifying a budget takes at least {LEAST_ROWS}: provide more validation rows, or choose a precision with fixed bits"
         )
     return [(ids, places[:ANSWER_TOKENS]) for ids, places in found]
 
@@ -141,7 +141,7 @@ def quantize(
     [(name, budget)] = ((name, options["budget"][name]) for name in LOSSES if options["budget"][name] is not None)
     if name == "lost_answers" and sum(judge.right) < LEAST_ROWS:
         raise UserError(
-            f"lost_answers: fp32 has the answers of {sum(judge.right)} of {len(validation)} validation rows, and a loss of answers is proven on at least {LEAST_ROWS}: give kl_divergence in `budget` instead, or raise `validation_rows`"
+            f"lost_answers: fp32 gets {sum(judge.right)} of {len(validation)} validation rows right, but this budget takes at least {LEAST_ROWS}: give kl_divergence in `budget` instead, or raise `validation_rows`"
         )
     at_8_bits = options | {"algorithm": "rtn", "symmetric": True}
     copies = {
@@ -182,7 +182,7 @@ def quantize(
             }
     (least, upper), best = min(proofs, key=lambda proof: proof[0])
     raise UserError(
-        f"no choice of bits is within the budget of {name} {budget:g}: the least loss is {least:g} (up to {upper:g}), with {', '.join(f'{kind} {many}' for kind, many in best.items())}. Raise `budget`, add 32 to `bits`, or choose a smaller `block_size`"
+        f"no choice of bits is within the budget of {name} {budget:g}: the smallest loss is {least:g} (up to {upper:g}), with {', '.join(f'{kind} {many}' for kind, many in best.items())}. Raise `budget`, add 32 to `bits`, or choose a smaller `block_size`"
     )
 
 

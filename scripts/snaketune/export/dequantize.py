@@ -68,7 +68,7 @@ class Numbers:
         """Raise a UserError if nobody asked for one of them."""
         if self.left:
             raise UserError(
-                f"{min(self.left)} of the ONNX graph is no module of the base, so nothing can be trained on its numbers"
+                f"{min(self.left)} of the ONNX graph is no module of the base, so nothing can be trained on its weights"
             )
 
     def _weight(self, node: onnx.NodeProto) -> np.ndarray:

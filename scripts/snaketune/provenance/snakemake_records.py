@@ -77,7 +77,9 @@ def run_manifest(run: Path) -> Path:
         path = run.parents[4] / BASE.format(model=run.parents[2].name) / "manifest.json"
     if run.name.startswith("seed-") and path.exists():
         return path
-    raise UserError(f"{run} is no finished run: give a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1")
+    raise UserError(
+        f"{run} isn't a finished run: give a directory such as results/runs/MODEL/SCENARIO/TECHNIQUE/seed-1"
+    )
 
 
 def provenance_of(path: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_of_two_jobs_by_a_race_everybody_keeps_the_oldest(openai: Hosted) -> Non
 def test_beside_a_submit_in_the_same_folder_one_waits_its_turn(openai: Hosted) -> None:
     ran = at_once(openai.submit, openai.submit)
     refused = [one for one in ran if one.code]
-    assert all("another process is at work" in message(one) for one in refused)
+    assert all("another process is using" in message(one) for one in refused)
     assert len(refused) < 2
     assert len(openai.service.alive) == 1
 

@@ -19,24 +19,24 @@ def made(task: str = "classification", **other: Any) -> Scenario:
 @pytest.mark.parametrize(
     ("template", "fault"),
     [
-        ("no field", "prompt must hold {text}"),
-        ("{{text}}", "prompt must hold {text}"),
+        ("no field", "prompt must contain {text}"),
+        ("{{text}}", "prompt must contain {text}"),
         ("{{{text}}}", None),
         ("{text} {{label}}", None),
         ("{text} and {text}", None),
-        ("{text} {label}", "prompt may hold {text} only, no other field; write {{ and }} for braces"),
-        ("{text} {}", "prompt may hold {text} only"),
-        ("{text} {0}", "prompt may hold {text} only"),
-        ("{text.__class__}", "prompt may hold {text} only"),
-        ("{text} {text[0]}", "prompt may hold {text} only"),
-        ("{text!r}", "prompt may hold {text} only"),
-        ("{text:>10}", "prompt may hold {text} only"),
-        ("{text:{text}}", "prompt may hold {text} only"),
-        ("{text", "prompt may hold {text} only"),
-        ("{text} }", "prompt may hold {text} only"),
-        ("<|user|>{text}", "prompt holds '<|user|>', which tokenizers take for a token of the chat format"),
-        ("[INST] {text} [/INST]", "prompt holds '[INST]'"),
-        ("<|{text}|>", "prompt holds '<|x|>'"),
+        ("{text} {label}", "prompt may contain only the fields {text}; write {{ and }} for literal braces"),
+        ("{text} {}", "prompt may contain only the fields {text}"),
+        ("{text} {0}", "prompt may contain only the fields {text}"),
+        ("{text.__class__}", "prompt may contain only the fields {text}"),
+        ("{text} {text[0]}", "prompt may contain only the fields {text}"),
+        ("{text!r}", "prompt may contain only the fields {text}"),
+        ("{text:>10}", "prompt may contain only the fields {text}"),
+        ("{text:{text}}", "prompt may contain only the fields {text}"),
+        ("{text", "prompt may contain only the fields {text}"),
+        ("{text} }", "prompt may contain only the fields {text}"),
+        ("<|user|>{text}", "prompt contains '<|user|>', which tokenizers read as a token of a chat format"),
+        ("[INST] {text} [/INST]", "prompt contains '[INST]'"),
+        ("<|{text}|>", "prompt contains '<|x|>'"),
     ],
 )
 def test_a_template_holds_the_fields_of_its_task_and_no_chat_markup(template: str, fault: str | None) -> None:
@@ -49,13 +49,13 @@ def test_a_template_holds_the_fields_of_its_task_and_no_chat_markup(template: st
 
 
 def test_an_answer_holds_no_chat_markup() -> None:
-    with pytest.raises(ValidationError, match="answer holds '</s>'"):
+    with pytest.raises(ValidationError, match="answer contains '</s>'"):
         made(answer="{label}</s>")
 
 
 def test_a_template_of_translation_may_leave_the_language_out() -> None:
     assert made("translation", prompt="{source}").prompt == "{source}"
-    with pytest.raises(ValidationError, match=r"prompt may hold \{language\} and \{source\} only"):
+    with pytest.raises(ValidationError, match=r"prompt may contain only the fields \{language\} and \{source\}"):
         made("translation", prompt="{source} {target}")
 
 

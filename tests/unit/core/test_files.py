@@ -122,7 +122,7 @@ def test_a_file_system_without_locks_is_named_as_such(
 def test_what_another_process_has_is_said_to_be_so(tmp_path: Path) -> None:
     with (tmp_path / ".run.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"another process is at work in .*/run"):
+        with pytest.raises(UserError, match=r"another process is using .*/run"):
             claim(tmp_path / "run")
         with pytest.raises(UserError, match="another snakemake submits"):
             claim(tmp_path / "run", "another snakemake submits")

@@ -39,7 +39,7 @@ def test_each_job_sees_gpus_that_no_other_has_until_it_ends(tmp_path: Path) -> N
 
 def test_more_ranks_than_gpus_is_one_clear_line(tmp_path: Path) -> None:
     _, told = on_gpu(tmp_path, "0,1", 4, "true").communicate()
-    assert told.startswith("error: this job trains on 4 GPUs, one for each rank, and there are 2: set `ranks:`")
+    assert told.startswith("error: this job trains on 4 GPUs, one per rank, but 2 are available: set `ranks:`")
     _, told = on_gpu(tmp_path, "0,1", 1).communicate()
     assert told.endswith("error: the command to run is missing\n")
 
@@ -64,5 +64,5 @@ def test_gpus_are_those_that_cuda_would_show(tmp_path: Path, monkeypatch: pytest
 
 def test_a_process_that_asks_for_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(gpus.GPUS, raising=False)
-    with pytest.raises(UserError, match="there are 0"):
+    with pytest.raises(UserError, match="but 0 are available"):
         gpus.take(1)

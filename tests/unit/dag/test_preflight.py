@@ -32,5 +32,5 @@ def test_where_no_accounts_are_kept_squeue_is_asked(cluster: dict[str, str], com
 
 
 def test_a_slurm_that_forgets_its_jobs_is_refused() -> None:
-    with pytest.raises(UserError, match="forgets a job 60 s after its end"):
+    with pytest.raises(UserError, match="forgets jobs 60 s after they end"):
         choose_status_command(NONE | {"MinJobAge": "60 sec"}, SimpleNamespace(status_command="sacct"), LOG)

@@ -343,7 +343,7 @@ def test_numbers_of_phones_are_counted_in_the_regions_of_the_scenario() -> None:
     rows = [row(1, text="My number is (415) 555-2671, call me"), row(2), row(3)]
     for regions, counted in (({}, 1), ({"phone_regions": ["US"]}, 1), ({"phone_regions": ["DE"]}, 0)):
         assert gate.filter_rows(rows, scenario(**regions))[1].personal["phone number"].rows == counted
-    with pytest.raises(UserError, match="phone_regions: XX is no region"):
+    with pytest.raises(UserError, match="phone_regions: XX isn't a region"):
         gate.filter_rows(rows, scenario(phone_regions=["US", "XX"]))
 
 

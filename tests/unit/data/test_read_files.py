@@ -94,7 +94,7 @@ def test_ids_of_mixed_files_are_the_same_however_a_path_is_written(
     for name in ("a.jsonl", "b/a.jsonl"):
         Path(name).write_text(json.dumps(ROWS[0]) + "\n")
     assert [row.key for row in read(path=[{"path": spelling}, {"path": "b/a.jsonl"}])] == ["1/a.jsonl:1", "2/a.jsonl:1"]
-    with pytest.raises(ValidationError, match="path names a file twice"):
+    with pytest.raises(ValidationError, match="path lists a file twice"):
         source(path=[{"path": "a.jsonl"}, {"path": spelling}])
 
 

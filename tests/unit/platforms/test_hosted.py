@@ -69,7 +69,7 @@ def test_a_retired_model_warns(capsys: pytest.CaptureFixture[str]) -> None:
     ("changes", "words"),
     [
         ({"models": ["tiny-phi3"]}, "write models: []"),
-        ({"models": [], "techniques": ["lora"]}, "lora is trained here and needs one"),
+        ({"models": [], "techniques": ["lora"]}, "lora is trained locally and needs a model"),
         ({"scenarios": ["domain"]}, "domain is task: language-modeling"),
     ],
 )

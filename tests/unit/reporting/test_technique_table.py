@@ -275,7 +275,7 @@ def test_a_property_run_differs_from_a_training_run_only_in_length_and_ranks() -
 
 @pytest.mark.parametrize(
     ("ranks", "changed", "words"),
-    [([1, 3], {}, "ranks must double"), ([1, 2], {"techniques": ["lora"]}, "add full to techniques")],
+    [([1, 3], {}, "must be twice the one before"), ([1, 2], {"techniques": ["lora"]}, "add full to techniques")],
 )
 def test_ranks_of_the_properties_must_double_and_full_be_there(
     ranks: list[int], changed: dict[str, Any], words: str

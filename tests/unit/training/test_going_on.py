@@ -63,10 +63,10 @@ def test_training_goes_on_from_an_adapter_of_the_same_base(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("there", "message"),
     [
-        (None, r"start_from: a/adapter_.*: no such file; expected the directory of an adapter"),
-        ({"peft_type": "VERA"}, "a has type: vera, and this technique type: lora"),
-        ({"r": 16}, "a has r: 16, and this technique r: 8"),
-        ({"target_modules": ["o_proj"]}, "has target_modules: .'o_proj'., and this"),
+        (None, r"start_from: a/adapter_.*: no such file; expected an adapter directory"),
+        ({"peft_type": "VERA"}, "a has type: vera, but this technique has type: lora"),
+        ({"r": 16}, "a has r: 16, but this technique has r: 8"),
+        ({"target_modules": ["o_proj"]}, "has target_modules: .'o_proj'., but this"),
         ({"base_model_name_or_path": "owner/other"}, "trained on owner/other, not on mine"),
         ({"base_model_name_or_path": "results/models/other/base"}, "trained on results/models/other/base, not on mine"),
         ({"base_model_name_or_path": "Owner/name", "lora_dropout": 0.5, "target_modules": ["down_proj", "o_proj"]}, ""),
@@ -90,7 +90,7 @@ def test_an_adapter_that_is_no_start_is_refused_in_the_plan(
 )
 def test_what_changes_the_base_or_has_no_adapter_has_no_start(adapter: Any) -> None:
     content = json.loads(json.dumps({"description": "d", "learning_rate": 1, "adapter": adapter, "start_from": "a"}))
-    with pytest.raises(UserError, match="start_from goes on from an adapter beside an unchanged base"):
+    with pytest.raises(UserError, match="start_from needs an adapter on an unchanged base"):
         validated(Technique, content, "t.yaml")
 
 

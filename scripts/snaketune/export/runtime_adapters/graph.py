@@ -85,7 +85,7 @@ def make_switchable(model: onnx.ModelProto, parts: dict[str, list[str]]) -> dict
         siblings = {path: found for path, found in fused.items() if found[0].name == name}
         if "input_scale" in needed:
             raise UserError(
-                f"{name} of the ONNX graph is {', '.join(siblings)} in one, whose inputs can't be scaled apart"
+                f"{name} of the ONNX graph fuses {', '.join(siblings)}, whose inputs can't be scaled separately"
             )
         values: dict[str, list[str]] = {}
         for path, (node, start, end) in siblings.items():
