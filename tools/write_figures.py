@@ -97,7 +97,9 @@ def published(table: dict[str, Any]) -> str:
     caption = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
     claims = {seen["claim"] for seen in table["scenarios"].values()}
     if claims == {"artifact"}:
-        caption += " With one seed, a capability is a claim about the models in hand, on such rows, and not about the technique."
+        caption += (
+            " With one seed, a capability is a claim about the trained models on such rows, not about the technique."
+        )
     if properties := table["properties"]:
         caption += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
     lines += ["", caption, ""]

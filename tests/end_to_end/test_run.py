@@ -105,7 +105,7 @@ def test_the_report_stands_alone(finished: Workspace) -> None:
     own = re.sub(r"<script>.*?</script>|<script type=.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"<(script|link|img|iframe)\b", own)
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", own)
-    assert ("recommended of these trained models" in page) != ("No difference shown</p>" in page)
+    assert ("recommended among these trained models" in page) != ("No difference shown</p>" in page)
     assert " jobs in " in own
     for technique in TECHNIQUES:
         assert f"<td>{technique}</td>" in page

@@ -10,7 +10,7 @@ COSTS = {
     "seconds": "training time (s)",
     "size": "size of adapter or weights (MiB)",
 }
-SHORT = {"memory": "peak memory", "state": "model state", "seconds": "training time", "size": "kept size"}
+SHORT = {"memory": "peak memory", "state": "model state", "seconds": "training time", "size": "stored size"}
 
 
 def cost_rows(found: Rows) -> Rows:

@@ -25,8 +25,8 @@ def scope(comparison: Row) -> str:
     """Return what the claim is about."""
     seeds = comparison["seeds"]
     if comparison["claim"] == "artifact":
-        return f"One seed ({seeds[0]}): a claim about the models in hand, on rows like the test rows. It can't tell which technique is better."
-    return f"Seeds {', '.join(map(str, seeds))}: a claim about techniques; training with other seeds counts as noise."
+        return f"One seed ({seeds[0]}): this is a claim about the trained models, on rows like the test rows. It can't tell which technique is better."
+    return f"Seeds {', '.join(map(str, seeds))}: this is a claim about techniques; variation between seeds counts as noise."
 
 
 def caveats(comparison: Row) -> list[str]:
@@ -42,11 +42,11 @@ def caveats(comparison: Row) -> list[str]:
 def on_validation(comparison: Row) -> str:
     """Return what one would have chosen without a look at the test rows, and how that compares."""
     chosen, recommended = comparison["chosen_on_validation"], comparison["recommended"]
-    told = f"The validation loss alone, before any test row was seen, chooses {chosen['technique']}"
+    told = f"Validation loss alone, without the test rows, chooses {chosen['technique']}"
     if chosen["technique"] == recommended:
         return f"{told}, too."
     if recommended and chosen["technique"] in comparison["equals"]:
-        return f"{told}: one of those not told apart, of which {recommended} is recommended for its cost."
+        return f"{told}: no difference is shown between it and {recommended}, which is recommended for its cost."
     result = "better" if chosen["better_than_base"] else "not shown to be better"
     return f"{told}: on the test rows it is {result} than the untuned model{', but worse than the best' if recommended else ''}."
 
@@ -59,7 +59,7 @@ def would_decide(comparison: Row) -> list[str]:
             names = ", ".join(f"{named(a)} and {named(b)}" for a, b in pairs)
             of_them = f" ({names})" if len(pairs) <= 10 else ""
             several = "s" if len(pairs) > 1 else ""
-            found.append(f"{what} would decide {len(pairs)} comparison{several}{of_them}")
+            found.append(f"{what} would settle {len(pairs)} comparison{several}{of_them}")
     return found
 
 
@@ -126,7 +126,7 @@ def figures(comparison: Row, best: Row, ship: Row | None) -> list[dict[str, Any]
             "note": "mean over seeds" if several else f"on {ranks} rank{'s' if ranks > 1 else ''}" if ranks else "",
         },
     ]
-    kept = {"name": "kept weights", "value": f"{mib(best['artifact_bytes'])} MiB", "note": "adapter or model"}
+    kept = {"name": "stored weights", "value": f"{mib(best['artifact_bytes'])} MiB", "note": "adapter or model"}
     if ship and ship["row"]:
         row = ship["row"]
         change = f"{comparison['metric']} {measured(row['value'])}; before export {measured(ship['parent']['value'])}"

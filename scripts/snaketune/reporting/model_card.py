@@ -76,7 +76,7 @@ def summary_row(path: Path, recipe: PackageParams, backend: str) -> dict[str, An
             words = {*keys, "metric", "higher_is_better"} - {"seed"}
             return {key: value if key in words else float(value) if value else None for key, value in row.items()}
     raise UserError(
-        f"{path}: no row of {' / '.join(map(str, recipe['cell']))} with {backend}, which the model card needs: make it again with `snakemake {path}`"
+        f"{path}: no row of {' / '.join(map(str, recipe['cell']))} with {backend}, which the model card needs: remake it with `snakemake {path}`"
     )
 
 
@@ -95,7 +95,7 @@ def of_technique(comparison: dict[str, Any], technique: str) -> str:
     """Return what the report shows of the technique, over seeds."""
     pair = next(pair for pair in comparison["pairs"] if (pair["a"], pair["b"]) == (UNTUNED, technique))
     if pair["claim"] == "artifact":
-        return f"`{technique}` was trained with one seed, so nothing is shown of the technique: another seed gives another model. `make more-seeds` trains further ones where they would decide something"
+        return f"`{technique}` was trained with one seed, so nothing is shown about the technique: another seed gives another model. `make more-seeds` trains additional seeds where they would settle something"
     told, seeds = difference(comparison, technique, UNTUNED).verdict, comparison["seeds_of"][technique]
     return f"Over {len(seeds)} seeds and the test rows, `{technique}` compared with the untuned model: {told}"
 

@@ -43,7 +43,7 @@ def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark
     systems = benchmark["systems"]
     shapes = [(shape["batch"], -shape["prompt_tokens"]) for system in systems.values() for shape in system["shapes"]]
     if not shapes:
-        return {"precision": None, "reason": "no shape fits into the model's context", "warnings": []}
+        return {"precision": None, "reason": "no measured shape fits into the model's context", "warnings": []}
     batch, prompt = min(shapes)[0], -min(shapes)[1]
     where = f"batch {batch}, prompt of {prompt} tokens"
     # Of each system, the median, least and most tokens/s.

@@ -202,7 +202,7 @@ def test_a_licence_that_isnt_one_of_the_hubs_or_not_that_of_all_parts_is_other(r
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ("classification", "always choosing the most common label would be right for a share of 0.550"),
+        ("classification", "always choosing the most common label would have an accuracy of 0.550"),
         ("language-modeling", "It was fine-tuned on plain text, not on chats"),
         ("translation", "Which team?\n{text}"),
     ],

@@ -53,7 +53,7 @@ def opened(browser: Browser, results: Path) -> Iterator[Page]:
 def test_every_plot_is_drawn_and_the_first_follows_the_choice(opened: Page) -> None:
     # The first screen's, then of each scenario differences and loss, and one of confusion.
     assert opened.locator(".plot svg, .confusion svg").count() == 1 + 2 * 2 + 1
-    for label, axis in (("kept size", "size of adapter"), ("training time", "training time (s)")):
+    for label, axis in (("stored size", "size of adapter"), ("training time", "training time (s)")):
         opened.get_by_role("radio", name=label).check()
         opened.get_by_text(axis).first.wait_for()
     opened.locator("#scenario").select_option(index=1)

@@ -115,15 +115,15 @@ def test_quality_is_told_by_technique_with_the_verdict_of_the_simultaneous_inter
 def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Path) -> None:
     text = page(tmp_path, ["domain"], [1], skills={"base": 0.3, "full": 0.8, "deepspeed": 0.8, "lora": 0.5})
     told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
-    assert told["full", "deepspeed"] == ["no difference shown", "models in hand", "more test rows"]
-    assert told["full", "lora"] == ["not decided: one seed", "models in hand", "more seeds"]
-    assert told["untuned", "lora"] == ["lora is better", "models in hand", "–"]
-    assert "recommended of these trained models" in text
+    assert told["full", "deepspeed"] == ["no difference shown", "trained models", "more test rows"]
+    assert told["full", "lora"] == ["not decided: one seed", "trained models", "more seeds"]
+    assert told["untuned", "lora"] == ["lora is better", "trained models", "–"]
+    assert "recommended among these trained models" in text
     assert '<p class="headline">full</p>' in text
     assert (
         "No difference shown between full, deepspeed; of those that beat the untuned model take full: all hold" in text
     )
-    assert "More seeds would decide 2 comparisons (full and lora, deepspeed and lora)" in text
+    assert "More seeds would settle 2 comparisons (full and lora, deepspeed and lora)" in text
     text = page(tmp_path / "b", ["domain"], [1, 2, 3], skills={"base": 0.3, "full": 0.8, "lora": 0.5})
     told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
     assert told["full", "lora"] == ["full is better", "techniques", "–"]
@@ -165,7 +165,7 @@ def test_exports_are_told_by_run_and_backend(tmp_path: Path) -> None:
 
 def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: Path) -> None:
     text = page(tmp_path, ["qa"], [1], ["fp32", "int8"])
-    assert "before any test row was seen, chooses full, too." in text
+    assert "without the test rows, chooses full, too." in text
     assert re.search(r"<dt>shipped as (fp32|int8)</dt>[^;]+; before export [0-9.]+<", text)
     text = page(tmp_path / "b", ["qa"], [1], skills={"base": 0.3, "peft-ia3": 0.31})
     assert "chooses peft-ia3: on the test rows it is not shown to be better than the untuned model." in text
@@ -174,7 +174,10 @@ def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"equals": ["full", "zero3"]}, "one of those not told apart, of which full is recommended for its cost."),
+        (
+            {"equals": ["full", "zero3"]},
+            "no difference is shown between it and full, which is recommended for its cost.",
+        ),
         ({"equals": ["full"]}, "on the test rows it is better than the untuned model, but worse than the best."),
     ],
 )
@@ -247,7 +250,7 @@ def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_els
     assert "- **PEFT, adapt a pre-trained LLM to a task or domain**: no; the page says yes. domain, difference" in text
     assert line.endswith("| tiny; a processor, 2 cores; domain: perplexity (5,000 tokens) |")
     assert "test rows: domain 120; seeds 1" in text
-    assert "a claim about the models in hand" in text
+    assert "a claim about the trained models on such rows" in text
 
 
 EXPORTS = """
