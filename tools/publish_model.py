@@ -30,6 +30,10 @@ QUANTIZED = {
     "int8": "BitsAndBytesConfig(load_in_8bit=True)",
     "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)',
 }
+# An absolute path, not a part of an address or of a relative path; its first directory.
+ABSOLUTE = re.compile(r"(?<![\w.:/<~-])/([A-Za-z][\w.-]*)/[\w.@%+/-]+")
+PRIVATE = {"home", "Users", "Volumes", "scratch", "mnt", "media", "lustre", "gpfs", "nfs"}
+SYSTEM = {"bin", "dev", "etc", "lib", "opt", "proc", "sbin", "sys", "tmp", "usr", "var"}
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -137,13 +141,28 @@ def sources_of(results: Path, cell: paths.Cell, merged: bool) -> list[Path]:
     ]
 
 
-def check_private(directory: Path) -> None:
-    """Raise a UserError if a file for everybody to read names a directory of this machine or holds a secret key."""
+def places_in(text: str) -> list[str]:
+    """Return the absolute paths in a text, except those of a system, which are alike everywhere."""
+    return [
+        found[0]
+        for found in ABSOLUTE.finditer(text)
+        if found[1] in PRIVATE or (found[1] not in SYSTEM and Path("/", found[1]).is_dir())
+    ]
+
+
+def check_private(directory: Path, prompt: str) -> None:
+    """Raise a UserError if a file for everybody to read names a directory of this machine or holds a secret key.
+
+    Args:
+        prompt: a part of the card that may name any path, if it isn't the project's or the user's own.
+    """
     here = {str(place) for place in (Path.cwd(), Path.home(), Path.cwd().resolve()) if len(place.parts) > 1}
     for path in sorted(directory.iterdir()):
         if path.suffix in (".json", ".md") and path.name != "tokenizer.json":
             text = path.read_text(encoding="utf-8")
             found = [f"the path {place}" for place in sorted(here) if place in text]
+            if path.name not in layout.TOKENIZER_FILES:  # a chat template may speak of /mnt/data
+                found += [f"the path {place}" for place in places_in(text.replace(prompt, "") if prompt else text)]
             found += [f"a {kind} ({shown})" for kind, _, shown in personal_data(text) if kind == KINDS[2]]
             if found:
                 raise UserError(f"{path.name} would contain {found[0]}: remove it from the descriptions in config/")
@@ -193,7 +212,7 @@ def main() -> None:
             for path in sorted(aside.iterdir())
         ]
         (aside / "README.md").write_text(render(TEMPLATE, False, told), encoding="utf-8")
-        check_private(aside)
+        check_private(aside, recipe["scenario"]["prompt"] or "")
     size = sum(path.stat().st_size for path in out.iterdir())
     print(
         f"{out}: {recipe['precision']}, {mib(size)} MiB; {told['verdict']}. Nothing was sent: `hf upload OWNER/NAME {out}` does"

@@ -148,6 +148,10 @@ CALLED = {
         ["--configfile", "config/experiments/missing.yaml"],
         r"error: --configfile config/experiments/missing\.yaml: no such file",
     ),
+    "a file that isn't there, on a cluster": (
+        ["--profile", "profiles/slurm", "--configfile", "missing.yaml"],
+        r"error: --configfile missing\.yaml: no such file",
+    ),
     "a file that isn't YAML": (
         ["--configfile", "Makefile"],
         "error: --configfile Makefile: not YAML, .*; indent with spaces",

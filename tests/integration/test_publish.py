@@ -34,7 +34,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, init_lora_weights=False, task_type="CAUSAL_LM")
     )
     tuned.save_pretrained(run / "adapter")
-    record(run, {"adapter": {"type": "lora"}}, [], [run / "adapter" / name for name in ADAPTER_FILES])
+    start = {"start_from": "/scratch/first", "start_digests": {f"/scratch/first/{ADAPTER_FILES[0]}": "c" * 64}}
+    record(run, {"adapter": {"type": "lora"}, **start}, [], [run / "adapter" / name for name in ADAPTER_FILES])
     tuned.merge_and_unload().save_pretrained(run / "merged")
     for name in MODEL_FILES[2:]:
         (run / "merged" / name).write_bytes((base / name).read_bytes())
@@ -94,6 +95,7 @@ def test_the_card_has_what_the_hub_reads(publish: Any, tmp_path: Path) -> None:
     assert (measured.dataset_name, measured.metric_type, measured.metric_value) == ("tickets", "accuracy", 0.625)
     for part in ("**Better than the base model**", f'"owner/small", revision="{COMMIT}"', "| adapter.type |", "MIT"):
         assert part in card.text
+    assert f'| start_from.{ADAPTER_FILES[0]} | `"{"c" * 64}"` |' in card.text
     card = ModelCard.load(publish(tmp_path / "whole", "--merged") / "README.md")
     assert card.data.library_name == "transformers" and "peft" not in card.text.split("## Training")[0]
 
@@ -108,6 +110,7 @@ def test_what_must_not_be_published_is_refused(project: Path, publish: Any, tmp_
     for old, new, message in (
         ("hub: owner/small", "hub: null", "isn't on the Hub"),
         ("A small model.", f"Trained in {project}.", "README.md would contain the path"),
+        ("A small model.", "Rows of /scratch/me/rows.csv, cleaned.", "would contain the path /scratch/me"),
         ("A small model.", "AKIAIOSFODNN7EXAMPLE", "README.md would contain a secret key"),
         ("base_precision: fp32", "base_precision: export:int4", "which peft can't load"),
     ):
@@ -115,6 +118,8 @@ def test_what_must_not_be_published_is_refused(project: Path, publish: Any, tmp_
         with pytest.raises(UserError, match=message):
             publish(tmp_path / "new")
         assert not [path for path in (tmp_path / "new").glob("*") if path.name != ".part"]
+    params.write_text(text.replace("A small model.", "Like https://host/mnt/x or any/home/y, for /usr/bin/env."))
+    publish(tmp_path / "known")
     params.write_text(text.replace("hub: owner/small", "hub: null"))
     publish(tmp_path / "given", "--base", f"other/name@{'b' * 40}")
     params.write_text(text)

@@ -114,10 +114,14 @@ def conversion_steps(parity: dict[str, Any], precision: str, path: Path) -> dict
 
 def training_of(inputs: dict[str, Path]) -> dict[str, Any]:
     """Return the options, costs and packages of a run's training."""
-    left_out = {"code", "environment", "keep_weights"}
-    options = files.read_json(inputs["manifest"])["recipe"]
+    left_out = {"code", "environment", "keep_weights", "start_digests"}
+    recipe = files.read_json(inputs["manifest"])["recipe"]
+    options = {key: value for key, value in recipe.items() if key not in left_out}
+    if "start_from" in options:
+        # Where it was is of no use to others.
+        options["start_from"] = {Path(name).name: digest for name, digest in recipe["start_digests"].items()}
     return {
-        "options": flat({key: value for key, value in options.items() if key not in left_out}),
+        "options": flat(options),
         "resources": files.read_json(inputs["resources"]),
         "provenance": files.read_json(inputs["provenance"]),
     }
