@@ -19,7 +19,7 @@ Seed = Annotated[int, Field(ge=1)]
 class Training(Strict):
     """The same for every technique, so that data order, tokens and batch size favour none."""
 
-    epochs: PositiveInt = 3
+    epochs: PositiveInt = Field(3, description="passes over the training rows")
     max_steps: PositiveInt | None = optional(None, "number of global batches, instead of epochs")
     eval_steps: PositiveInt | None = optional(None, "steps between validations; by default one epoch")
     load_best_model_at_end: bool = optional(
@@ -32,15 +32,17 @@ class Training(Strict):
     label_smoothing_factor: float = optional(
         0.0, "share of the target spread evenly over the vocabulary in training, not in validation", ge=0, lt=1
     )
-    batch_rows: PositiveInt = 16
+    batch_rows: PositiveInt = Field(16, description="rows per global batch")
     compute_precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32",
         description="precision of matrix products in training, unless the technique's base has 16 bits; trained weights stay fp32; tf32 and fp16 need a GPU",
     )
-    checkpoint_steps: PositiveInt = 100
+    checkpoint_steps: PositiveInt = Field(100, description="steps between checkpoints")
 
 
 class Evaluation(Strict):
+    """How models are evaluated on the test rows."""
+
     device: Literal["auto", "cpu", "cuda"] = optional(
         "auto", "where merged models are evaluated; auto uses a GPU if torch sees one; exports run on the CPU"
     )
@@ -52,26 +54,28 @@ class Evaluation(Strict):
         True,
         "compute shared beginnings of test rows once, and rows and candidate answers together; false turns both off",
     )
-    threads: PositiveInt = 1
-    speed_prompts: PositiveInt = 15
-    speed_tokens: PositiveInt = 32
-    bootstrap_samples: PositiveInt = 10000
-    confidence: float = Field(0.95, gt=0, lt=1)
+    threads: PositiveInt = Field(1, description="threads of each evaluation")
+    speed_prompts: PositiveInt = Field(15, description="number of test prompts that are timed")
+    speed_tokens: PositiveInt = Field(32, description="tokens generated after each timed prompt")
+    bootstrap_samples: PositiveInt = Field(10000, description="resamples of the test rows for each interval")
+    confidence: float = Field(0.95, gt=0, lt=1, description="level of the intervals")
 
 
 class Probe(Strict):
-    rows: PositiveInt = 32
-    positions: PositiveInt = 16
+    """The positions whose logits are compared."""
+
+    rows: PositiveInt = Field(32, description="number of test rows")
+    positions: PositiveInt = Field(16, description="last positions of each row")
 
 
 class Budget(Strict):
-    largest_logit_difference: PositiveFloat | None = None
-    kl_divergence: PositiveFloat | None = None
-    smallest_greedy_agreement: Share | None = None
+    largest_logit_difference: PositiveFloat | None = Field(None, description="over all positions of the probe")
+    kl_divergence: PositiveFloat | None = Field(None, description="mean over the probe, in nats")
+    smallest_greedy_agreement: Share | None = Field(None, description="share of equal most likely tokens")
     perplexity_change: PositiveFloat | None = Field(
         None, description="log of the ratio: 0.01 is about 1 % more perplexity"
     )
-    smallest_metric_change: float | None = None
+    smallest_metric_change: float | None = Field(None, description="of the primary metric; positive is better")
     smallest_prompt_agreement: Share | None = Field(
         None, description="share of prompts that a genai package's own tokenizer turns into the tokens trained on"
     )
@@ -81,7 +85,9 @@ class Budget(Strict):
 
 
 class Parity(Strict):
-    gate: Literal["fail", "warn"] = "fail"
+    """How much conversion steps may change the model."""
+
+    gate: Literal["fail", "warn"] = Field("fail", description="fail the run over a budget, or only flag it")
     probe: Probe = Probe()
     budgets: dict[str, Budget] = Field(
         default_factory=dict,
@@ -90,6 +96,8 @@ class Parity(Strict):
 
 
 class Corpus(Strict):
+    """The Python libraries behind the built-in scenarios and models."""
+
     libraries: dict[str, str] = Field(description="PyPI distribution, and the package in it whose docstrings are read")
     exclude: list[str] = Field(
         default_factory=list, description="parts of module names to leave out, with dots on both sides"
@@ -99,8 +107,8 @@ class Corpus(Strict):
 class Properties(Strict):
     """Short runs of equal work, with no other job running, of `full` and the techniques of the published table."""
 
-    model: Name
-    scenario: Name
+    model: Name = Field(description="model to measure with")
+    scenario: Name = Field(description="scenario whose rows are trained on")
     steps: PositiveInt = Field(4, description="global batches of each run")
     ranks: list[PositiveInt] = Field(
         [1, 2, 4], min_length=2, description="numbers of ranks to share a model over, each twice the one before"
@@ -117,11 +125,11 @@ class Properties(Strict):
 class Benchmark(Strict):
     """Measure how fast each form of each run's model generates, in interleaved rounds, with no other job running."""
 
-    prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1)
-    batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1)
-    new_tokens: Annotated[int, Field(ge=2)] = 32
+    prompt_lengths: list[PositiveInt] = Field([32, 128], min_length=1, description="in tokens")
+    batch_sizes: list[PositiveInt] = Field([1, 4], min_length=1, description="prompts at once")
+    new_tokens: int = Field(32, ge=2, description="tokens generated after each prompt")
     rounds: int = Field(3, ge=2, description="how often each form is measured at each prompt length and batch size")
-    threads: PositiveInt = 1
+    threads: PositiveInt = Field(1, description="threads of each form")
 
 
 class Package(Strict):
@@ -134,17 +142,17 @@ class Publish(Strict):
     """Consent to send data to other platforms, and how to wait for them; changes no result."""
 
     confirm: bool = Field(False, description="true allows hosted techniques to send the rows and spend money")
-    poll_seconds: PositiveFloat = 30
+    poll_seconds: PositiveFloat = Field(30, description="seconds between requests for a job's state")
     requests_at_once: PositiveInt = Field(4, description="concurrent requests of an evaluation")
 
 
 class Experiment(Strict):
     """The matrix of runs: models × scenarios × techniques × seeds, and export precisions."""
 
-    models: list[Name] = Field(description="empty if every technique is hosted: those name their own models")
-    scenarios: list[Name] = Field(min_length=1)
-    techniques: list[Name] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
+    models: list[Name] = Field(description="files in config/models/; empty if every technique is hosted")
+    scenarios: list[Name] = Field(min_length=1, description="files in config/scenarios/")
+    techniques: list[Name] = Field(min_length=1, description="files in config/techniques/")
+    seeds: list[Seed] = Field(min_length=1, description="several compare techniques, one only trained models")
     more_seeds: dict[Name, dict[Name, dict[Name, list[Seed]]]] = Field(
         default_factory=dict,
         description="additional seeds of some runs, by model, scenario and technique; `make more-seeds` writes them",

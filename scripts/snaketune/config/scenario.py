@@ -88,6 +88,8 @@ class SplitRows(Strict):
 
 
 class SplitShares(Strict):
+    """Shares of the rows for the splits that your files don't define."""
+
     validation: Share = 0.1
     test: Share = 0.2
 
@@ -99,6 +101,8 @@ class SplitShares(Strict):
 
 
 class NearDuplicates(Strict):
+    """Which texts count as near-duplicates."""
+
     # Below these the bands of MinHash, of three rows each, would let many pairs escape.
     threshold: float = Field(
         0.6, ge=0.5, le=1, description="Jaccard similarity of word trigrams at which two texts are near-duplicates"
@@ -123,17 +127,17 @@ class DataBudgets(Strict):
 
 
 class Scenario(Strict):
-    description: str = ""
-    task: TaskName
-    licence: str = "not stated"
+    description: str = Field("", description="shown in reports and model cards")
+    task: TaskName = Field(description="determines row formats, templates and metrics")
+    licence: str = Field("not stated", description="licence of the data")
     source: Source
     prompt: str = Field("", description="the user's message, with the task's fields in braces; each task has a default")
     answer: str = Field("", description="the assistant's message")
     rows: SplitRows | None = Field(None, description="maximum number of rows in each split")
-    rows_per_label: SplitRows | None = None
+    rows_per_label: SplitRows | None = Field(None, description="maximum number of rows per label in each split")
     split: SplitShares = SplitShares()
     near_duplicates: NearDuplicates = NearDuplicates()
-    gate: Literal["fail", "warn"] = "fail"
+    gate: Literal["fail", "warn"] = Field("fail", description="fail the run over a budget, or only flag it")
     budgets: DataBudgets = DataBudgets()
     phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]] = Field(
         default=["US"],
