@@ -21,11 +21,9 @@ import numpy as np
 import onnx
 import onnxruntime_genai
 import transformers
-from onnx import numpy_helper
 
 from snaketune.core import cli, errors, files, layout, manifest
-from snaketune.export import auto, calibration, onnx_files
-from snaketune.export.graphs import initializers
+from snaketune.export import auto, calibration, genai_graph, onnx_files
 from snaketune.export.legacy_config import link_model, with_older_keys
 
 
@@ -98,20 +96,6 @@ def try_token(package: Path) -> None:
     onnxruntime_genai.Generator(model, parameters).append_tokens(np.zeros(1, np.int32))
 
 
-def make_known(package: Path) -> None:
-    """Give the cache its width, and a head that multiplies with the transposed table a weight of its own, for quantizers."""
-    model = onnx.load(package / "model.onnx")
-    width = files.read_json(package / "genai_config.json")["model"]["decoder"]["head_size"]
-    for cache in (one for one in model.graph.input if one.name.startswith("past_key_values")):
-        cache.type.tensor_type.shape.dim[3].dim_value = width
-    held = initializers(model.graph)
-    for node in [one for one in model.graph.node if one.op_type == "Transpose" and one.input[0] in held]:
-        weight = np.ascontiguousarray(numpy_helper.to_array(held[node.input[0]]).T)
-        model.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
-        model.graph.node.remove(node)
-    onnx_files.save(model, package)
-
-
 def build(
     model: Path, out: Path, options: dict[str, Any], choose: Callable[[Path], onnx.ModelProto] | None = None
 ) -> None:
@@ -141,7 +125,7 @@ def build(
                 f"{model / 'config.json'}: onnxruntime-genai's builder can't build `architectures` {architecture} at {options['weights']}: {reason.rstrip('.')}. Choose another model, other options, or no genai precision"
             ) from error
         if choose:
-            make_known(built)
+            genai_graph.make_known(built)
             onnx_files.save(choose(built / "model.onnx"), built)
             try_token(built)
         graph = onnx.load(built / "model.onnx")

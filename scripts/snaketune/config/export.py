@@ -94,12 +94,6 @@ class LossBudget(Strict):
             raise ValueError("give either kl_divergence or lost_answers")
         return self
 
-    def of_parity(self) -> dict[str, float]:
-        """Return what the parity gate allows on test rows."""
-        if self.kl_divergence:
-            return {"kl_divergence": self.kl_divergence}
-        return {"smallest_metric_change": -(self.lost_answers or 0)}
-
 
 class Auto(WeightOnlyInt4):
     """Bits of each kind of layer, chosen on validation rows; the keys of `weight-only-int4` control how 4 bits are quantized."""
@@ -184,11 +178,20 @@ class AutoExport(Strict):
     method: Literal["auto"]
     options: Auto = Auto()
 
+    def parity_budget(self) -> dict[str, float]:
+        """Return what the parity gate allows on test rows, unless the experiment says otherwise."""
+        budget = self.options.budget
+        if budget.kl_divergence:
+            return {"kl_divergence": budget.kl_divergence}
+        return {"smallest_metric_change": -(budget.lost_answers or 0)}
 
-class GenaiAutoExport(Strict):
-    description: str
-    method: Literal["genai-auto"]
-    options: Auto = Auto()
+
+class GenaiAutoExport(AutoExport):
+    method: Literal["genai-auto"]  # type: ignore[assignment]
+
+    def parity_budget(self) -> dict[str, float]:
+        """Return the same, and what a package's own tokenizer and loop are held to."""
+        return super().parity_budget() | {"smallest_prompt_agreement": 1.0, "smallest_stop_agreement": 1.0}
 
 
 class GenaiExport(Strict):

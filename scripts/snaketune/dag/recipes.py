@@ -5,7 +5,7 @@ from typing import Any
 from snaketune.config.claims import REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.experiment import MERGED, MERGED_INTO, SHIPPED
-from snaketune.config.export import Auto
+from snaketune.config.export import AutoExport
 from snaketune.config.matrix import measured
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
@@ -15,9 +15,6 @@ from snaketune.dag.shape import UNKNOWN
 # What the estimate is asked for beside the measurement with a small model: UNKNOWN has this name.
 LARGE, LARGE_ROW = "Phi-3-mini", 512
 RANDOM_WEIGHTS = {"tokens": 0, "threads": 1, "seed": 1}
-
-# What a package's own tokenizer and loop are held to, beside its loss.
-OF_PACKAGES = {"smallest_prompt_agreement": 1.0, "smallest_stop_agreement": 1.0}
 # What only matters to a run that is validated.
 OF_WHOLE_RUNS = {"max_steps", "eval_steps", "load_best_model_at_end", "early_stopping_patience", "start_from"}
 
@@ -128,9 +125,9 @@ class Recipes(Cells):
         """
         parity = self.experiment.parity.model_dump(exclude={"probe"}, exclude_none=True)
         chosen = {
-            f"onnx-fp32-{name}": one.options.budget.of_parity() | (OF_PACKAGES if name in self.genai else {})
+            f"onnx-fp32-{name}": one.parity_budget()
             for name, one in self.exports.items()
-            if isinstance(one.options, Auto)
+            if isinstance(one, AutoExport)
         }
         parity["budgets"] = chosen | parity["budgets"]
         base = "" if technique == "base" else self.techniques[technique].base_precision
