@@ -1,8 +1,8 @@
-"""Time the default matrix, cold, beside a shell loop of the programs that one would use instead.
+"""Compare the time of the default matrix, cold, with a shell loop of the programs that one would use instead.
 
 For each technique that TRL can train, the loop trains and merges with TRL and peft, exports with optimum-cli, quantizes with
 optimum-cli and ONNX Runtime's own program, and evaluates all four forms with our evaluate.py: one process after the other, each with
-all cores. Ours is a call of Snakemake in a directory that has the base and the tokens, as the loop does, and nothing else; it also
+all cores. Ours is one Snakemake call in a directory that, like the loop's, has only the base and the tokens; it also
 checks the parity of every conversion and writes the report. Both get the recipes of the default experiment.
 """
 

@@ -1,6 +1,6 @@
 """Predict step time, memory and communication of Phi-3-mini and -medium on 1 to 64 GPUs.
 
-Nothing here was run on several GPUs: `docs/scale.md` says what is measured, computed and assumed.
+Nothing here has been run on several GPUs: `docs/scale.md` says what is measured, computed and assumed.
 The measured part comes from the short runs of `config/experiments/published-table.yaml`.
 """
 

@@ -1,6 +1,6 @@
-"""Train, merge and save one technique with TRL and peft, as a user's script does, from the rows and the recipe of ours.
+"""Train, merge and save one technique with TRL and peft, as a user's script would, with our rows and recipe.
 
-Tuned by hand: fp32, no checkpointing, rows grouped by length. A quantized base's adapter is merged into the base as it was before.
+Hand-tuned: fp32, no checkpointing, rows grouped by length. A quantized base's adapter is merged into the unquantized base.
 """
 
 import argparse

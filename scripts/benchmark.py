@@ -1,7 +1,7 @@
 """Measure how fast each form of a run's model generates on this machine: torch, ONNX Runtime, onnxruntime-genai.
 
-Each form has a process of its own; all are loaded and take turns at each prompt length and batch
-size, so that they see the same machine. Absolute times hold for this machine only; ratios carry further.
+Each form runs in its own process; all are loaded and take turns at each prompt length and batch
+size, so that they see the same machine. Absolute times hold for this machine only; ratios are more portable.
 """
 
 from functools import partial

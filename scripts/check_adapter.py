@@ -1,4 +1,4 @@
-"""Check that a switchable base computes what the merged model does with an adapter, and what the base does without.
+"""Check that a switchable base equals the merged model with an adapter, and the base model without one.
 
 The logits compared are those of the parity probe: the last positions of held-out rows.
 """

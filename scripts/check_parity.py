@@ -1,6 +1,6 @@
 """Compare each form of a run's model with its parent: adapter, merged, ONNX fp32, every other precision.
 
-What ships as an adapter beside a quantized base is compared with what was trained: nothing was rounded since.
+An adapter shipped for a quantized base is compared with the adapter as trained: nothing was rounded in between.
 
 Reads only what the evaluations wrote. Logits are compared over the probe, the last positions of
 held-out rows; perplexity and the scenario's metric over all test rows; and the prompts of a genai

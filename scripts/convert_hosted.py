@@ -1,4 +1,4 @@
-"""Write a scenario's training and validation rows as chats for a hosted service, checked as the service would.
+"""Write a scenario's training and validation rows as chats for a hosted service, validated as the service does.
 
 The SDKs check nothing: what a service would reject after the upload is reported here, before anything is sent.
 """

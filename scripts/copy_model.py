@@ -1,4 +1,4 @@
-"""Copy a run's trained weights, with the base's tokenizer, to one plain transformers model."""
+"""Copy a run's trained weights, with the base's tokenizer, to an ordinary transformers model."""
 
 import shutil
 

@@ -1,6 +1,6 @@
-"""Write the numbers that a weight-only export computes with as a plain base model, for adapters to be trained on.
+"""Write the weights of a weight-only export as an ordinary base model, on which adapters can be trained.
 
-Its manifest names the ONNX files by hash. A head that is no longer the embedding table has weights of its own.
+Its manifest identifies the ONNX files by hash. A head that is no longer the embedding table gets separate weights.
 """
 
 import shutil

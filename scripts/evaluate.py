@@ -1,6 +1,6 @@
 """Evaluate a model on a scenario's test split: `torch` (a merged model), an ONNX file or a genai package.
 
-Decoding is deterministic: the likeliest label for classification, else greedy answers; the
+Decoding is deterministic: the most likely label for classification, otherwise greedy answers; the
 likelihood of the reference answers is measured for every task.
 """
 

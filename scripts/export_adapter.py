@@ -1,6 +1,6 @@
 """Write a trained adapter as one small file that ONNX Runtime can switch to on a switchable base.
 
-An adapter trained on a base that was quantized for training alone (nf4, int8) is refused: no switchable base has such weights.
+An adapter trained on a base that was quantized only for training (nf4, int8) is rejected: no switchable base has such weights.
 """
 
 from onnxruntime import AdapterFormat, OrtValue

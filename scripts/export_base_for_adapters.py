@@ -1,6 +1,6 @@
 """Make an ONNX model of the base accept adapters at run time, without changing its weights.
 
-The model is the base's fp32 export; or a weight-only one, whose numbers the base has then.
+The model is the base's fp32 export, or a weight-only export whose weights the base has.
 """
 
 import shutil

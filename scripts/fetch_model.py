@@ -1,4 +1,4 @@
-"""Copy a model from the Hugging Face hub, or from a local directory, into the layout of the workflow."""
+"""Copy a model from the Hugging Face Hub, or from a local directory, into the layout of the workflow."""
 
 import shutil
 from pathlib import Path

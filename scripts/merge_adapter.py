@@ -1,4 +1,4 @@
-"""Merge an adapter into its base as one plain fp32 model, and write the unmerged probe logits for the parity check.
+"""Merge an adapter into its base as an ordinary fp32 model, and write the unmerged probe logits for the parity check.
 
 A prefix can't be merged into weights: the run's model is its base, which starts from the keys and values written here.
 """

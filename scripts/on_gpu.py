@@ -1,4 +1,4 @@
-"""Run a command on GPUs of this machine that no other job has: the command sees only those."""
+"""Run a command on GPUs of this machine that no other job uses; the command sees only those."""
 
 import argparse
 import os

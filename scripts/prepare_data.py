@@ -1,4 +1,4 @@
-"""Turn a scenario's source into train, validation and test rows and a card of what was kept."""
+"""Turn a scenario's source into train, validation and test rows, and a card of what was kept."""
 
 import collections
 import importlib

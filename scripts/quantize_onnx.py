@@ -1,4 +1,4 @@
-"""Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static), or weights alone in 8 or 4 bits."""
+"""Quantize an fp32 ONNX model with ONNX Runtime: fp16, int8 (dynamic or static), or weights only, to 8 or 4 bits."""
 
 import logging
 import shutil

@@ -1,7 +1,7 @@
 """Score a hosted model's answers with the metrics of every other backend.
 
 A service gives no likelihood of the reference answers, so perplexity isn't measured; the predicted label
-is what the model writes, whereas local backends choose the likeliest label.
+is what the model writes, whereas local backends choose the most likely label.
 """
 
 from typing import Any

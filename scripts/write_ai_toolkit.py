@@ -1,4 +1,4 @@
-"""Write an AI Toolkit project that trains the same as a run, with Olive.
+"""Write an AI Toolkit project that trains a run's recipe with Olive.
 
 A base model on the hub is downloaded by the project itself, at its pinned commit; any other is
 copied into it. What Olive can't train is reported in one message.

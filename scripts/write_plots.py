@@ -1,4 +1,4 @@
-"""Write the tables that `dvc plots` draws: every loss curve, and quality against cost."""
+"""Write the tables for `dvc plots`: every loss curve, and quality against cost."""
 
 from snaketune.core import cli, errors, files, tables
 from snaketune.core.paths import RUN, run_path

@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page: what to ship and how sure that is, then each scenario's measurements."""
+"""Write one self-contained HTML page: what to ship and how certain that is, then each scenario's measurements."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Show what made a file, and why Snakemake would or would not make it again."""
+"""Show what made a file, and why Snakemake would or would not remake it."""
 
 import argparse
 import datetime

@@ -1,7 +1,7 @@
-"""Run an experiment of many hours in parts, keep what each measured, and write the table of the parts that are there.
+"""Run a long experiment in parts, store what each measured, and write a table from the parts run so far.
 
-A part is whole runs, so nothing of it is lost: it can be run anywhere, in any order, and again after a kill. Of each
-run one archive is kept, with its answers, figures, costs and manifests; of its models, only their hashes. The first
+A part consists of whole runs: it can be run anywhere, in any order, and again after a kill. For each
+run one archive is stored, with its answers, figures, costs and manifests; of its models, only their hashes. The first
 seed's models are exported too. Minutes are expected from measurements with SmolLM2-135M on two quiet cores.
 """
 

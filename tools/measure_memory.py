@@ -1,8 +1,8 @@
-"""Measure what training holds in memory, one factor at a time, beside what a plan estimates of it.
+"""Measure what training holds in memory, one factor at a time, and compare it with a plan's estimate.
 
 Models have random weights, so nothing is downloaded. Each measurement is a process that trains two steps with the
-workflow's own code, on one core; what `--output` has already isn't measured again. Then the table of `--page` is
-written between its markers, with the estimates of today.
+workflow's own code, on one core; what `--output` already has isn't measured again. Then the table of `--page` is
+written between its markers, with the current estimates.
 """
 
 # ruff: noqa: E402 – the workflow's modules aren't beside this script.

@@ -1,7 +1,7 @@
-"""Write the further seeds that would decide what the last run left open; only those techniques train again.
+"""Write the additional seeds that would settle what the last run left open; only those techniques train again.
 
-They go to a file that is given to Snakemake beside the experiment, from then on: it names every seed so far too.
-Comparisons that only more test rows would decide add none.
+They go to a file that Snakemake must be given together with the experiment from then on: it also names all earlier seeds.
+Comparisons that only more test rows would settle add none.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Pin a model of the Hugging Face hub: write config/models/NAME.yaml with its commit and the sizes that plans use.
+"""Pin a model on the Hugging Face Hub: write config/models/NAME.yaml with its commit and the sizes that plans use.
 
-The hub is asked for its newest commit (or --revision) and its config.json; no weights are downloaded.
-A file that is there already keeps its description, its licence and the comments at its top.
+The Hub is asked for its newest commit (or --revision) and its config.json; no weights are downloaded.
+An existing file keeps its description, its licence and the comments at its top.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""List the results that the last finished experiment no longer names; --delete removes them."""
+"""List results that the last finished experiment no longer includes; --delete removes them."""
 
 import argparse
 import sys

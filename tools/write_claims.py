@@ -1,4 +1,4 @@
-"""Write the table of docs/claims.md: what papers claim, beside what was measured here by the same definition.
+"""Write the table of docs/claims.md: what papers claim, compared with measurements under the same definition.
 
 Every figure is computed from files of the checkout: one seed of SmolLM2-135M in benchmarks/smollm2-one-seed, and the
 sizes that papers give for their models.
