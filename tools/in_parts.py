@@ -151,7 +151,7 @@ def listed(parts: Parts, count: int) -> Iterator[str]:
     for wanted in range(1, count + 1):
         own = parts.part(wanted, count)
         there = sum(parts.archive(cell).exists() for cell in own)
-        yield f"{wanted}/{count}  {sum(map(parts.minutes, own)):.0f} min  {there} of {len(own)} there: {named(own)}"
+        yield f"{wanted}/{count}  {sum(map(parts.minutes, own)):.0f} min  {there} of {len(own)} finished: {named(own)}"
 
 
 def named(cells: list[Cell]) -> str:
@@ -170,7 +170,7 @@ def run(parts: Parts, cells: list[Cell], options: list[str]) -> None:
         done = [cell for cell in made if nothing_to_do(dry_run(*configuration, "--", *targets[cell]))]
     for cell in done:
         parts.keep(cell)
-    print(f"{parts.directory}: kept {len(done)} of {len(cells)} runs")
+    print(f"{parts.directory}: stored {len(done)} of {len(cells)} runs")
     if failed:
         raise UserError(
             "not every run is finished: see logs/ for what failed, and run the same command again to continue"
@@ -193,7 +193,7 @@ def table(parts: Parts, count: int) -> str:
     if len(there) < len(parts.cells):
         missing = {k: [one for one in parts.part(k, count) if one not in there] for k in range(1, count + 1)}
         told = "; ".join(f"{k}/{count} ({named(cells)})" for k, cells in missing.items() if cells)
-        note = f"**Not complete**: {len(there)} of {len(parts.cells)} runs are there. Missing, by part: {told}."
+        note = f"**Incomplete**: {len(there)} of {len(parts.cells)} runs are finished. Missing, by part: {told}."
         blocks.insert(0, note)
     return "\n\n".join(blocks)
 

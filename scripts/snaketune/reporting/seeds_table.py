@@ -53,13 +53,13 @@ def _line(results: Results, found: dict[str, Any], technique: str, runs: Runs, e
 def _caption(results: Results, found: dict[str, Any]) -> str:
     claim = "over rows and seeds" if found["claim"] == "technique" else "over rows, of the models of one seed"
     told = [
-        f"{found['model']} on `{found['scenario']}`, {found['n']} test rows; {100 * results.confidence:g} % intervals {claim}; those of gains hold for all pairs at once. Times are of {'; '.join(found['devices'])}."
+        f"{found['model']} on `{found['scenario']}`, {found['n']} test rows; {100 * results.confidence:g} % intervals {claim}; those of gains hold for all pairs simultaneously. Times were measured on {'; '.join(found['devices'])}."
     ]
     pairs = [pair for pair in found["pairs"] if UNTUNED not in (pair["a"], pair["b"])]
     if halves := sorted((pair["ci_high"] - pair["ci_low"]) / 2 for pair in pairs):
         middle = halves[len(halves) // 2]
         told.append(
-            f"The smallest difference that shows between two techniques is half of their interval: {measured(middle)} for the median pair, {measured(halves[0])} to {measured(halves[-1])} over all."
+            f"The smallest detectable difference between two techniques is half the width of their interval: {measured(middle)} for the median pair, {measured(halves[0])} to {measured(halves[-1])} over all pairs."
         )
     told.append(f"Recommended: {found['recommended'] or 'none'} – {found['reason']}.")
     return " ".join(told)

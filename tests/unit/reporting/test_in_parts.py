@@ -62,14 +62,14 @@ def test_the_table_is_made_from_the_runs_that_are_there_and_names_the_missing(pa
     before = {path: path.read_bytes() for path in parts.directory.iterdir()}
     text = table(parts, 3)
     missing = ", ".join(f"{scenario} {technique} {seed}" for _, scenario, technique, seed in parts.part(3, 3))
-    assert f"**Not complete**: {len(one)} of 7 runs are there. Missing, by part: 3/3 ({missing})." in text
+    assert f"**Incomplete**: {len(one)} of 7 runs are finished. Missing, by part: 3/3 ({missing})." in text
     for cell in parts.cells:
         parts.keep(cell, results)
     assert before.items() <= {path: path.read_bytes() for path in parts.directory.iterdir()}.items()
     text = table(parts, 3)
-    assert "Not complete" not in text
+    assert "Incomplete" not in text
     assert "| `lora` | 3 |" in text
-    assert "The smallest difference that shows" in text
+    assert "The smallest detectable difference" in text
     assert "over rows and seeds" in text
 
 
