@@ -100,7 +100,7 @@ class Technique(Strict):
     )
     light_lora: bool = optional(
         True,
-        "multiply the few outputs of LoRA's A by its factor instead of the many of B; false uses peft's own layers",
+        "apply LoRA's scale to the few outputs of A instead of the many of B; false uses peft's own layers",
     )
     light_dora: bool = optional(
         True, "compute DoRA at LoRA's cost if there is no dropout; false uses peft's own layers"
