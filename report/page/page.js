@@ -59,12 +59,16 @@ const labelled = (spec) => {
   place(spec.marks);
   return spec;
 };
-const fluid = [];
+// Columns of a legend: a name takes up to some 170 pixels.
+const columns = (wide) => Math.max(2, Math.floor(wide / 170));
+const fluid = new Map();
 const draw = async (place, spec) => {
-  const { view } = await vegaEmbed(place, spec, { actions: false, renderer: "svg", config, patch: labelled });
-  if (spec.width === "container") fluid.push(view);
+  const params = [...(spec.params ?? []), { name: "columns", value: columns(place.clientWidth) }];
+  const { view } = await vegaEmbed(place, { ...spec, params }, { actions: false, renderer: "svg", config, patch: labelled });
+  if (spec.width === "container") fluid.set(place, view);
   return view;
 };
+addEventListener("resize", () => fluid.forEach((view, place) => view.signal("columns", columns(place.clientWidth)).run()));
 
 // The first screen's plot: which scenario, against which cost.
 const chosen = (name) => one(`[name=${name}]:checked`)?.value;
@@ -152,7 +156,7 @@ const closed = [];
 addEventListener("beforeprint", () => {
   all("details:not([open], .long)").forEach((part) => { closed.push(part); part.open = true; });
   // As wide as a sheet, so that a print shows their texts in the size of others.
-  fluid.forEach((view) => view.width(640).run());
+  fluid.forEach((view) => view.signal("columns", columns(640)).width(640).run());
 });
 addEventListener("afterprint", () => {
   closed.splice(0).forEach((part) => { part.open = false; });

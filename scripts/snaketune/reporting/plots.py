@@ -10,8 +10,8 @@ PALETTE = (
     *("#a0703c", "#7b8a1e", "#6b7d95", "#5f64d9", "#b0841a", "#12897c", "#b84a6b"),
 )
 MOST_POINTS = 150
-# A legend no wider than its plot; a name takes up to some 170 pixels.
-COLUMNS = {"expr": "max(1, floor(width / 170))"}
+# Of a legend: the page has a signal of this name, as many as its plot has room for.
+COLUMNS = {"expr": "columns"}
 
 
 def colours(techniques: list[str]) -> dict[str, str]:
