@@ -10,7 +10,7 @@ TOOLS := envs/train/requirements.txt envs/workflow/requirements.txt
 DEV := envs/dev/requirements.txt
 SETUP = $(PYTHON) scripts/make_environment.py --directory .venv --lock
 
-.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all smollm2 smollm2-table unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat publish diff reproduce restore prune clean
+.PHONY: help setup setup-dev demo test test-plans test-runs test-cluster test-platforms soak gpu bench bench-all part part-table smollm2 smollm2-table unit check tune more-seeds lock schemas docs figures export-table estimates pin new plan verify explain chat publish diff reproduce restore prune clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,11 +61,15 @@ bench-all: setup-dev bench demo ## the same, plus the workflow's own cost: token
 	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py
 
-smollm2: setup ## PART=1/8: run one part of the SmolLM2 experiment (seven techniques, two tasks, three seeds), 80 minutes on two cores; without PART, list the parts
-	.venv/bin/python tools/in_parts.py $(if $(PART),--run --part $(PART))
+part: setup ## EXPERIMENT=config/experiments/smollm2-tune.yaml PART=1/2: run one part of an experiment, at most 80 minutes on two cores, and keep its figures in benchmarks/; without PART, list the parts
+	.venv/bin/python tools/in_parts.py --experiment $(call needed,EXPERIMENT,config/experiments/smollm2-tune.yaml) $(if $(PART),--run --part $(PART)) $(ARGS)
 
-smollm2-table: setup ## write the README's SmolLM2 table from the parts in benchmarks/smollm2; ARGS=… for another experiment
-	.venv/bin/python tools/in_parts.py --table $(ARGS)
+part-table: setup ## EXPERIMENT=config/experiments/smollm2-tune.yaml: write the table of the parts run so far into its page
+	.venv/bin/python tools/in_parts.py --experiment $(call needed,EXPERIMENT,config/experiments/smollm2-tune.yaml) --table $(ARGS)
+
+smollm2 smollm2-table: EXPERIMENT := config/experiments/smollm2-table.yaml
+smollm2: part ## PART=1/7: the same for the SmolLM2 experiment: seven techniques, two tasks, three seeds
+smollm2-table: part-table ## write the README's SmolLM2 table from the parts in benchmarks/smollm2
 
 unit: setup-dev ## run the fast tests only
 	.venv/bin/python -m pytest tests/unit

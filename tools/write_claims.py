@@ -12,7 +12,7 @@ from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from in_parts import ROOT, Parts
+from parts import ROOT, Parts
 from snaketune.config.technique import Technique
 from snaketune.config.validation import validated
 from snaketune.core import errors, files
@@ -38,7 +38,7 @@ class Measured:
     def __init__(self, directory: Path):
         parts = Parts(ROOT / "config/experiments/smollm2.yaml", ROOT / "benchmarks/smollm2-one-seed")
         self.matrix = parts.matrix
-        cells = [list(cell) for cell in parts.restore(directory)]
+        cells = [list(cell) for cell in parts.restore(directory, exports=False)]
         self.results = Results(directory, cast("SummaryParams", self.matrix.summary_recipe() | {"cells": cells}))
         self.compared = compare(self.results, MODEL, SCENARIO)
         self.shape = Shape.of(self.matrix.models[MODEL].sizes)
