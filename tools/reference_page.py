@@ -72,7 +72,9 @@ def rows(schema: dict[str, Any], definitions: dict[str, Any], at: str = "", of: 
         default = "" if key not in schema.get("required", []) else ", required"
         if "default" in one and one["default"] not in ({}, [], None, "") and len(shown(one["default"])) < 40:
             default = f"; default `{shown(one['default'])}`"
-        meaning = " ".join(["" if key == "description" else of, one.get("description") or ""]).strip()
+        kinds = members(found, definitions)
+        described = one.get("description") or (kinds[0].get("description") if len(kinds) == 1 else "") or ""
+        meaning = " ".join(["" if key == "description" else of, described]).strip()
         yield name, *(cell.replace("|", "\\|") for cell in (words(found, definitions) + default, meaning))
         for inner, below in nested(found, definitions, name):
             yield from rows(inner, definitions, f"{below}.", kind_of(inner) or of)

@@ -36,7 +36,7 @@ TARGETS = "all-linear, or a list of linear layers, each of which must exist, or 
 class LoraOptions(Strict):
     r: PositiveInt = Field(8, description="rank: higher trains more parameters")
     lora_alpha: PositiveFloat = Field(16, description="the update is scaled by lora_alpha / r")
-    lora_dropout: Share = 0.0
+    lora_dropout: Share = Field(0.0, description="dropout on the inputs of A in training")
     target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
     use_dora: bool = Field(False, description="weight-decomposed LoRA (arXiv 2402.09353)")
     use_rslora: bool = Field(False, description="scale the update by lora_alpha / sqrt(r) (arXiv 2312.03732)")
@@ -69,7 +69,7 @@ class VeraOptions(Strict):
     target_modules: Targets = Field(ALL_LINEAR, description=TARGETS)
     d_initial: PositiveFloat = Field(0.1, description="initial value of the factors between the two projections")
     projection_prng_key: int = Field(0, ge=0, description="seed of the projections, which aren't trained")
-    vera_dropout: Share = 0.0
+    vera_dropout: Share = Field(0.0, description="dropout on the adapter's inputs in training")
     save_projection: bool = Field(
         True, description="false stores only their seed in the adapter: smaller, but tied to torch's generator"
     )

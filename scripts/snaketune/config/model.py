@@ -23,6 +23,8 @@ class Sizes(Strict):
 
 
 class Architecture(Strict):
+    """Sizes, under their names in config.json."""
+
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
     intermediate_size: PositiveInt
@@ -31,8 +33,10 @@ class Architecture(Strict):
 
 
 class Pretraining(Strict):
-    tokens: PositiveInt
-    held_out_tokens: PositiveInt = 60000
+    """How the model is pre-trained on the corpus."""
+
+    tokens: PositiveInt = Field(description="training tokens")
+    held_out_tokens: PositiveInt = Field(60000, description="tokens on which perplexity is measured")
     characters: PositiveInt = Field(320, description="length of each text, from its first sentences")
     sequence_length: PositiveInt = 192
     batch_rows: PositiveInt = 8
@@ -46,8 +50,8 @@ class Pretraining(Strict):
 class Build(Strict):
     """A Phi-3 model that the workflow makes itself."""
 
-    vocabulary: PositiveInt
-    context: PositiveInt
+    vocabulary: PositiveInt = Field(description="number of tokens in the vocabulary")
+    context: PositiveInt = Field(description="context length in tokens")
     architecture: Architecture
     pretraining: Pretraining | None = Field(
         description="null leaves the weights random, to measure cost and not quality"
@@ -75,8 +79,8 @@ class Gguf(Strict):
 class Model(Strict):
     """Exactly one of build, hub, path or gguf."""
 
-    description: str
-    licence: str
+    description: str = Field(description="shown in reports and model cards")
+    licence: str = Field(description="licence of the model")
     model_type: str = Field(
         "phi3",
         description="transformers' model_type, which determines the names of the linear layers before a download",

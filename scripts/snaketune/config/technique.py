@@ -35,7 +35,7 @@ else:
 
 
 class Engine(Strict):
-    type: Literal["torch", "deepspeed"] = "torch"
+    type: Literal["torch", "deepspeed"] = Field("torch", description="torch uses DDP if there are several ranks")
     zero_stage: Literal[0, 1, 2, 3] = Field(
         0, description="what ZeRO shards over the ranks: 1 optimizer states, 2 also gradients, 3 also weights"
     )
@@ -51,7 +51,7 @@ class Engine(Strict):
 class Technique(Strict):
     """One point on the three axes adapter, base precision and engine."""
 
-    description: str
+    description: str = Field(description="shown in reports and model cards")
     adapter: Adapter | None = Field(None, description="without an adapter, all weights are trained")
     base_precision: str = Field(
         "fp32",
