@@ -25,13 +25,32 @@ from snaketune.inference.decoding import log_softmax, probe_logits
 from snaketune.inference.onnx_backend import OnnxBackend
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["fp16", "int8", "int8-block", "int8-qdq", "int8-qdq-pow2", "int4", "int4-hqq", "int4-gptq", "int4-k-quant"]
+NAMES = [
+    "fp16",
+    "int8",
+    "int8-block",
+    "int8-qdq",
+    "int8-qdq-pow2",
+    "int4",
+    "int4-hqq",
+    "int4-gptq",
+    "int4-k-quant",
+    "nf4",
+]
 # How near to fp32 a model comes whose down_proj has an outlier among its inputs.
 OUTLIERS: dict[str, dict[str, Any]] = {"int8": {}, "int8-block": {}, "int8, one scale": {"outliers_in_blocks": False}}
 DRAWN = np.random.default_rng(1)
 ROWS = [DRAWN.integers(3, 64, 12).astype(np.int32) for _ in range(8)]
 # Of the fp32 bytes, where norms, scales and odd sizes weigh more than in a real model.
-SHARES = {"fp16": 0.52, "int8": 0.28, "int8-block": 0.28, "int8-qdq": 0.28, "int8-qdq-pow2": 0.28, "int4": 0.17}
+SHARES = {
+    "fp16": 0.52,
+    "int8": 0.28,
+    "int8-block": 0.28,
+    "int8-qdq": 0.28,
+    "int8-qdq-pow2": 0.28,
+    "int4": 0.17,
+    "nf4": 0.3,
+}
 
 
 def kl(most: float) -> dict[str, float]:

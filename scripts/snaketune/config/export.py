@@ -49,15 +49,16 @@ class StaticInt8(Strict):
 
 
 class WeightOnlyInt4(Strict):
-    algorithm: Literal["rtn", "hqq", "gptq", "k-quant"] = Field(
-        "rtn", description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows"
+    algorithm: Literal["rtn", "hqq", "gptq", "k-quant", "nf4"] = Field(
+        "rtn",
+        description="rtn rounds to nearest; hqq and k-quant search scales; gptq corrects errors on training rows; nf4 is QLoRA's NormalFloat, with embeddings and head at 8 bits",
     )
     block_size: BlockSize = 32
     symmetric: bool = Field(
         True, description="no zero points; hqq and k-quant need false, gptq is more accurate with false"
     )
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(
-        4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice"
+        4, description="4 computes in int8, 1 in fp32; hqq needs 0, the kernel's own choice, and nf4 needs 1"
     )
     calibration_rows: PositiveInt = Field(
         32, description="number of rows, the first of the training split; only gptq uses any"
@@ -69,6 +70,10 @@ class WeightOnlyInt4(Strict):
             raise ValueError(f"{self.algorithm} searches zero points: set symmetric: false")
         if self.accuracy_level and self.algorithm == "hqq":
             raise ValueError("hqq's zero points are fractions, which only fp32 can subtract: set accuracy_level: 0")
+        if self.algorithm == "nf4" and not (self.symmetric and self.accuracy_level == 1):
+            raise ValueError(
+                "nf4 has no zero points and is multiplied in fp32: set symmetric: true and accuracy_level: 1"
+            )
         return self
 
 

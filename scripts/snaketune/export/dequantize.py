@@ -1,4 +1,4 @@
-"""The weights that MatMulNBits and GatherBlockQuantized compute with, as numbers."""
+"""The weights that MatMulNBits, MatMulBnb4 and GatherBlockQuantized compute with, as numbers."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,9 @@ from snaketune.core.errors import UserError
 from snaketune.export.graphs import initializers
 from snaketune.export.runtime_adapters.graph import fused_layers, linear_layers
 
-KINDS = ("MatMulNBits", "GatherBlockQuantized")
+KINDS = ("MatMulNBits", "MatMulBnb4", "GatherBlockQuantized")
+# The levels of NF4, as bitsandbytes and ONNX Runtime have them: arXiv 2305.14314, appendix E.
+NF4 = np.array([-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036, 0, 0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1], np.float32)  # fmt: skip
 
 
 def codes_in(stored: np.ndarray, bits: int) -> np.ndarray:
@@ -34,6 +36,13 @@ def dequantized(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None,
     of_blocks = (rows, blocks, 1)
     weight = (codes.astype(np.float32) - taken.astype(np.float32).reshape(of_blocks)) * scales.reshape(of_blocks)
     return np.asarray(weight, np.float32).reshape(rows, -1)
+
+
+def of_nf4(packed: np.ndarray, scales: np.ndarray, options: dict[str, int]) -> np.ndarray:
+    """Return level times scale: (outputs, inputs); blocks follow one another through the rows, upper half of a byte first."""
+    count = options["N"] * options["K"]
+    levels = NF4[np.stack([packed >> 4, packed & 15], -1).reshape(-1)[:count]]
+    return (levels * np.repeat(scales, options["block_size"])[:count]).reshape(options["N"], options["K"])
 
 
 class Numbers:
@@ -73,12 +82,14 @@ class Numbers:
 
     def _weight(self, node: onnx.NodeProto) -> np.ndarray:
         options = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        layer = node.op_type == "MatMulNBits"
+        layer = node.op_type != "GatherBlockQuantized"
         names = [node.input[1 if layer else 0], node.input[2], *node.input[3:4]]
         # The table's bytes may be those of the head, in another form.
         while names[0] not in self.held:
             names[0] = self.makers[names[0]].input[0]
         stored, scales, *zeros = (numpy_helper.to_array(self.held[name]) for name in names if name)
+        if node.op_type == "MatMulBnb4":
+            return of_nf4(stored, scales, options)
         codes = codes_in(stored, options.get("bits", 4))
         codes = codes.reshape(len(codes), -1, options["block_size"])
         weight = dequantized(codes, scales, zeros[0] if zeros else None, options.get("bits", 4))

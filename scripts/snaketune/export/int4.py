@@ -1,4 +1,7 @@
-"""4- or 8-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized."""
+"""4- or 8-bit weights in blocks, embedding table included: ONNX Runtime's MatMulNBits and GatherBlockQuantized.
+
+NF4's are in MatMulBnb4, with the very bytes and scales that bitsandbytes has without double quantization.
+"""
 
 import math
 from pathlib import Path
@@ -8,10 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
 
 from snaketune.core.errors import UserError
 from snaketune.export import gptq
 from snaketune.export.graphs import initializers, linear_nodes, remove_unused, replace, tables
+from snaketune.export.mixed_bits import kinds_of
 
 
 def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray], bits: int = 4) -> onnx.ModelProto:
@@ -28,6 +33,9 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray], bits
     if algorithm == "gptq":
         _quantize_gptq(model.graph, source, options, rows)
     else:
+        if algorithm == "nf4":
+            # What is left is the head, which QLoRA doesn't round either.
+            model, bits = _with_nf4(model, options["block_size"]), 8
         if algorithm == "k-quant":
             _check_blocks(model.graph, options["block_size"])
         searching = {
@@ -49,6 +57,15 @@ def quantize(source: Path, options: dict[str, Any], rows: list[np.ndarray], bits
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     remove_unused(model.graph)
     return model
+
+
+def _with_nf4(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
+    """Return the model with every linear layer but the head in NF4 (arXiv 2305.14314, appendix E)."""
+    kinds = kinds_of(model.graph)
+    head = [node.name for node in model.graph.node if kinds.get(node.output[0]) == "table_and_head"]
+    quantizer = MatMulBnb4Quantizer(model, MatMulBnb4Quantizer.NF4, block, nodes_to_exclude=head)
+    quantizer.process()
+    return quantizer.model.model
 
 
 def _check_blocks(graph: onnx.GraphProto, block: int) -> None:

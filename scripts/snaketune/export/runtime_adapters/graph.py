@@ -25,8 +25,10 @@ def linear_layers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        named = re.fullmatch(r"/?(.+)/MatMul(NBits|_Q[48])?", node.name)
-        if named and (node.op_type == "MatMulNBits" or (node.op_type == "MatMul" and node.input[1] in weights)):
+        named = re.fullmatch(r"/?(.+)/MatMul(NBits|_Q[48]|_Bnb4)?", node.name)
+        if named and (
+            node.op_type in ("MatMulNBits", "MatMulBnb4") or (node.op_type == "MatMul" and node.input[1] in weights)
+        ):
             found[named[1].replace("/", ".").replace(".attn.", ".self_attn.")] = [node]
     for whole, halves in HALVES.items():
         for path in [path for path in found if path.endswith(f".{halves[0]}")]:
