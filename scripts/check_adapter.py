@@ -14,7 +14,7 @@ from snaketune.core import cli, errors, files, manifest
 from snaketune.core.layout import INPUTS_FILE
 from snaketune.data.tokens import read_rows
 from snaketune.inference.adapter_backend import adapter_backend
-from snaketune.inference.decoding import run_probe
+from snaketune.inference.probe import run_probe
 
 
 def seconds(call: Any, *arguments: Any) -> tuple[Any, float]:

@@ -23,9 +23,9 @@ from snaketune.inference.decoding import (
     candidate_likelihoods,
     generate,
     reference_nll,
-    write_probe,
 )
 from snaketune.inference.load import load, prove
+from snaketune.inference.probe import write_probe
 
 
 def prompt_agreement(backend: Backend, tokens: Rows, rows: list[dict[str, Any]]) -> dict[str, Any]:

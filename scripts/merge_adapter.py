@@ -8,7 +8,7 @@ import shutil
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.data.tokens import read_rows
 from snaketune.export.runtime_adapters.files import check_base
-from snaketune.inference.decoding import write_probe
+from snaketune.inference.probe import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import prefix_of
 from snaketune.training.memory import limit_threads, return_freed_memory

@@ -46,7 +46,7 @@ def test_a_profile_sets_the_ranks_of_its_machine(form: object, edited: Workspace
     ("name", "old", "new"),
     [
         ("scripts/snaketune/dag/estimates.py", "FRAGMENTATION = 1.5", "FRAGMENTATION = 3.0"),
-        ("scripts/snaketune/dag/resources.py", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
+        ("scripts/snaketune/dag/known_sizes.py", "ROWS_UNKNOWN = 2000", "ROWS_UNKNOWN = 9000"),
         ("rules/merge.smk", 'mem_mb=needs.memory("merge")', "mem_mb=99"),
     ],
 )

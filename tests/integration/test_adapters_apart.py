@@ -29,7 +29,7 @@ from snaketune.data.chat_template import CHAT_TEMPLATE, END, SPECIAL_TOKENS
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.export.runtime_adapters.files import check_taken, parts_of_all
 from snaketune.inference.adapter_backend import GenaiAdapterBackend, OnnxAdapterBackend, adapter_backend
-from snaketune.inference.decoding import write_probe
+from snaketune.inference.probe import write_probe
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.training.adapters import attach, merge
 from snaketune.training.base_model import load_base

@@ -17,8 +17,8 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, write_json
 from snaketune.core.layout import MODEL_FILES
 from snaketune.data.tokens import read_rows
-from snaketune.inference.decoding import write_probe
 from snaketune.inference.onnx_backend import OnnxBackend
+from snaketune.inference.probe import write_probe
 
 
 def spoil_factors(place: Place, run: str) -> None:

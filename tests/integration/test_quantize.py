@@ -21,8 +21,9 @@ from snaketune.core import manifest
 from snaketune.core.layout import MODEL_FILES, ONNX_FILES
 from snaketune.data.tokens import Rows, write_rows
 from snaketune.export import power_of_two
-from snaketune.inference.decoding import log_softmax, probe_logits
+from snaketune.inference.decoding import log_softmax
 from snaketune.inference.onnx_backend import OnnxBackend
+from snaketune.inference.probe import probe_logits
 
 ROOT = Path(__file__).parents[2]
 NAMES = [

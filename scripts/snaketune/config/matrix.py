@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from snaketune.config import combinations
 from snaketune.config.adapter import LINEAR_LAYERS
 from snaketune.config.claims import COLUMNS, REFERENCE
 from snaketune.config.experiment import Experiment
 from snaketune.config.export import AnyExport, Export
 from snaketune.config.exported_bases import check_exported_bases
 from snaketune.config.model import Model
-from snaketune.config.peft_methods import UNMERGED
 from snaketune.config.scenario import Scenario
 from snaketune.config.started_adapters import check_start
 from snaketune.config.technique import Hosted, Technique
-from snaketune.config.validation import path_advice, validated
+from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
-from snaketune.core.quantized import refuse_quantized, tensors
 
 
 def measured(techniques: Collection[str]) -> list[str]:
@@ -87,19 +86,21 @@ class Matrix:
         self.left_out = self._leave_out()
         others = [name for name in own.precisions if name != "fp32"]
         self.exports: dict[str, AnyExport] = self._read_all("export", others, lambda _: Export)
-        self._check_models()
-        self._check_exports()
-        self._check_files()
-        self._check_targets()
-        self._check_precision()
+        known = self._files("exports")
+        combinations.check_models(own.models, self.techniques)
+        combinations.check_exports(self.experiment, self.techniques, self.exports, known)
+        combinations.check_files(root, self.models, self.scenarios)
+        adapters = {
+            model: {name: self.technique_recipe(model, name)["adapter"] for name in self.techniques}
+            for model in self.models
+        }
+        combinations.check_targets(root, self.models, self.families, adapters)
+        combinations.check_precision(own.training.compute_precision, self.techniques)
         for (model, one), (name, technique) in product(self.models.items(), self.techniques.items()):
             if technique.start_from:
-                place, adapter = (
-                    f"config/techniques/{name}.yaml: start_from",
-                    self.technique_recipe(model, name)["adapter"],
-                )
-                check_start(place, root, technique.start_from, adapter, {model: one})
-        check_exported_bases(self._files("exports"), self.techniques, self.exports)
+                place = f"config/techniques/{name}.yaml: start_from"
+                check_start(place, root, technique.start_from, adapters[model][name], {model: one})
+        check_exported_bases(known, self.techniques, self.exports)
         for platform in platforms:
             platform.check(self)
 
@@ -166,41 +167,6 @@ class Matrix:
         self.experiment = self.experiment.without(out)
         return f"{told} left out"
 
-    def _check_models(self) -> None:
-        models, here = self.experiment.models, list(self.techniques)
-        if here and not models:
-            raise UserError(f"models: []: {here[0]} is trained locally and needs a model")
-        if models and not here:
-            named = ", ".join(models)
-            raise UserError(f"models: {named}: every technique is hosted and names its own model: write models: []")
-
-    def _check_exports(self) -> None:
-        known = self._files("exports")
-        for step, budget in self.experiment.parity.budgets.items():
-            name = step.removeprefix("onnx-fp32-")
-            for key in ("smallest_prompt_agreement", "smallest_stop_agreement"):
-                if getattr(budget, key) is not None and not name.startswith("genai-"):
-                    raise UserError(
-                        f"parity.budgets.{step}.{key}: only a genai precision has its own tokenizer and loop"
-                    )
-            if name != step and name not in known:
-                raise UserError(
-                    f"parity.budgets: there is no conversion step {step}, as there is no config/exports/{name}.yaml; there are {', '.join(sorted(known))}"
-                )
-        for name, technique in self.techniques.items():
-            if technique.adapter and technique.ends == "adapter" and self.experiment.precisions:
-                method = technique.adapter.type
-                raise UserError(
-                    f"config/techniques/{name}.yaml: adapter.type: peft can't merge {method} ({UNMERGED[method]}), so it has no ONNX file: leave {name} out, or set `precisions: []`"
-                )
-        for name, export in self.exports.items():
-            if name in ("adapter", "fp32"):
-                raise UserError(f"config/exports/{name}.yaml: a run has another folder onnx/{name}/: rename the file")
-            if name.startswith("genai-") != export.method.startswith("genai"):
-                raise UserError(
-                    f"config/exports/{name}.yaml: the names of exports with method genai or genai-auto, and of no others, begin with genai-, which selects their runtime: rename the file"
-                )
-
     @cached_property
     def families(self) -> dict[str, str]:
         """Each model's family by transformers' name, its model_type: that of a local directory is in its config.json."""
@@ -220,65 +186,6 @@ class Matrix:
             raise UserError(
                 f"config/techniques/{technique}.yaml: adapter.options.target_modules: the layers of {model}, whose model_type is {family}, aren't known: list their names, or give one list per model_type; all-linear knows {', '.join(LINEAR_LAYERS)}"
             ) from None
-
-    def _check_targets(self) -> None:
-        for model_name, model in self.models.items():
-            modules = set(LINEAR_LAYERS.get(model.model_type, ()))
-            if model.path:
-                refuse_quantized(self.root / model.path, f"config/models/{model_name}.yaml: path: {model.path}")
-                found = tensors(self.root / model.path)
-                modules = {key.split(".")[-2] for key, _, size in found if key.endswith(".weight") and len(size) == 2}
-            for name in self.techniques:
-                options = (self.technique_recipe(model_name, name)["adapter"] or {"options": {}})["options"]
-                # As peft finds them.
-                ends = tuple(options.get("modules_to_save", []))
-                tied = [one for one in ("embed_tokens", "lm_head") if one.endswith(ends)]
-                if tied and model.sizes.get("tie_word_embeddings"):
-                    raise UserError(
-                        f"config/techniques/{name}.yaml: adapter.options.modules_to_save: {tied[0]} of {model_name} is tied: embeddings and head share its weights: train all weights, or leave it out"
-                    )
-                targets = options.get("target_modules") or []
-                if isinstance(targets, str):
-                    # peft_methods.OTHER_TARGETS: no linear layers.
-                    continue
-                if extra := set(options.get("feedforward_modules", [])) - set(targets):
-                    raise UserError(
-                        f"config/techniques/{name}.yaml: adapter.options.feedforward_modules: {', '.join(sorted(extra))} must also be in target_modules, which are {', '.join(targets)} in {model_name}: list both"
-                    )
-                if modules and (missing := [target for target in targets if target not in modules]):
-                    fused = " (Phi-3 fuses q, k and v into qkv_proj, gate and up into gate_up_proj)"
-                    hint = fused if self.families[model_name] == "phi3" else ""
-                    raise UserError(
-                        f"config/techniques/{name}.yaml: adapter.options.target_modules: {', '.join(missing)} match no module of {model_name}, so they would be left out; it has {', '.join(sorted(modules))}{hint}"
-                    )
-
-    def _check_precision(self) -> None:
-        compute = self.experiment.training.compute_precision
-        for name, technique in self.techniques.items():
-            if {technique.base_precision, compute} == {"bf16", "fp16"}:
-                raise UserError(
-                    f"config/techniques/{name}.yaml: base_precision {technique.base_precision} and training.compute_precision {compute} are different 16-bit formats: make them the same"
-                )
-            if compute == "fp16" and technique.engine.type == "deepspeed":
-                raise UserError(
-                    f"training.compute_precision: fp16 has a gradient scaler, which {name} of the DeepSpeed engine lacks: use bf16 or fp32"
-                )
-
-    def _check_files(self) -> None:
-        needed = []
-        for name, scenario in self.scenarios.items():
-            key, expected = f"scenarios/{name}.yaml: source.path", "a JSONL, JSON, CSV or Parquet file"
-            needed += [(key, path, expected) for path in scenario.source.paths]
-        for name, model in self.models.items():
-            if model.gguf and model.gguf.local:
-                needed.append((f"models/{name}.yaml: gguf.file", model.gguf.local, "a GGUF file"))
-            if model.path:
-                needed.append((f"models/{name}.yaml: path", f"{model.path}/config.json", "a transformers model"))
-        for key, path, expected in needed:
-            if "{" in path or "}" in path:
-                raise UserError(f"config/{key}: {path}: Snakemake reads braces as a wildcard: rename it")
-            if not (self.root / path).is_file():
-                raise UserError(f"config/{key}: {path}: no such file; expected {expected}{path_advice(path)}")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

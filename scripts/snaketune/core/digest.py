@@ -11,84 +11,24 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from copy import copy
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import UserError
+from snaketune.core.syntax import IMPORTS, canonical, names_bound_by, one_by_one, without_text
 
 PACKAGE = __name__.partition(".")[0]
 # A module that reads one of these can behave differently after a move, so its path counts.
 PLACE = {"__file__", "__name__", "__package__", "__path__", "__spec__"}
-IMPORTS = (ast.Import, ast.ImportFrom)
-NOTES = ("type_comment", "kind")
 # Calls whose arguments are only shown, and how many of the first are text (None: all).
 SHOWN = {"own.UserError": None, "own.Fault": None, "print": None, "warnings.warn": 1, "own.job_parser": 2}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _canonical(node: Any) -> Any:
-    """A nested form of a syntax tree that is equal on every supported Python.
-
-    Empty fields are left out because their set differs between Python versions.
-    """
-    if isinstance(node, list):
-        return [_canonical(item) for item in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    if isinstance(node, ast.JoinedStr):
-        # Python 3.12 adds empty constants to nested format specifications.
-        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in NOTES]
-    return [type(node).__name__, *([name, _canonical(value)] for name, value in fields)]
-
-
 def _hash(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
-
-
-def _bound(node: ast.AST) -> list[str]:
-    """The names that a node may bind, rather one too many than one too few."""
-    if isinstance(node, ast.alias):
-        return [node.asname or node.name.partition(".")[0]]
-    read = isinstance(getattr(node, "ctx", None), ast.Load)
-    if read or isinstance(node, (ast.Attribute, ast.Constant, ast.ImportFrom, ast.keyword)):
-        return []
-    values = (value if isinstance(value, list) else [value] for _, value in ast.iter_fields(node))
-    return [name for value in values for name in value if isinstance(name, str)]
-
-
-def _without_text(node: ast.expr) -> ast.expr:
-    """A message without its literal text; its expressions and how they are joined stay."""
-    match node:
-        case ast.Constant(value=str()) | ast.Name(id="__doc__"):
-            return ast.Constant("")
-        case ast.JoinedStr():
-            parts = [part for part in node.values if isinstance(part, ast.FormattedValue)]
-            return ast.JoinedStr(
-                [ast.FormattedValue(_without_text(part.value), part.conversion, part.format_spec) for part in parts]
-            )
-        case ast.BinOp(op=ast.Add()):
-            return ast.BinOp(_without_text(node.left), node.op, _without_text(node.right))
-        case ast.BoolOp():
-            return ast.BoolOp(node.op, list(map(_without_text, node.values)))
-        case ast.IfExp():
-            return ast.IfExp(node.test, _without_text(node.body), _without_text(node.orelse))
-    return node
-
-
-def _one_by_one(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """Statements, with an import of several names as several imports, and the name that each import binds."""
-    for one in statements:
-        for alias in one.names if isinstance(one, IMPORTS) else []:
-            single: Any = copy(one)
-            single.names = [alias]
-            yield _bound(alias)[0], single
-        if not isinstance(one, IMPORTS):
-            yield "", one
 
 
 @cache
@@ -113,7 +53,7 @@ class _Modules:
         """A module together with the code of the packages above it, which runs first."""
         packages = (parent / "__init__.py" for parent in path.parents if self.root in parent.parents)
         ran = {self._body(package) for package in packages if package != path and package in self.sources}
-        empty = _hash(_canonical(ast.parse("")))
+        empty = _hash(canonical(ast.parse("")))
         return _hash([self._body(path), *sorted(ran - {empty})])
 
     def _body(self, path: Path) -> str:
@@ -137,10 +77,10 @@ class _Reduced(ast.NodeTransformer):
 
     def __init__(self, tree: ast.Module, path: Path, modules: _Modules):
         self.path, self.modules = path, modules
-        self.bound = Counter(name for node in ast.walk(tree) for name in _bound(node))
+        self.bound = Counter(name for node in ast.walk(tree) for name in names_bound_by(node))
         self.meanings: dict[str, str] = {}
         self.own: dict[str, Path] = {}
-        for name, one in _one_by_one(tree.body):
+        for name, one in one_by_one(tree.body):
             if not isinstance(one, IMPORTS) or self.bound[name] > 1:
                 continue  # a name that is bound again may stand for something else
             module, member = self._imported(one)
@@ -158,7 +98,7 @@ class _Reduced(ast.NodeTransformer):
             for node in nodes:
                 if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                     node.body = node.body[1:]
-        self.content = _canonical(tree)
+        self.content = canonical(tree)
         if any(isinstance(node, ast.Name) and node.id in PLACE for node in nodes):
             self.content = [self.content, path.relative_to(modules.root).as_posix()]
 
@@ -195,7 +135,7 @@ class _Reduced(ast.NodeTransformer):
     def _grouped(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         """Statements with each run of imports of this repository in an order that no move changes."""
         result: list[ast.stmt] = []
-        for own, run in groupby(_one_by_one(statements), key=lambda pair: bool(self._imported(pair[1])[0])):
+        for own, run in groupby(one_by_one(statements), key=lambda pair: bool(self._imported(pair[1])[0])):
             if not own:
                 result += [one for _, one in run]
                 continue
@@ -243,11 +183,11 @@ class _Reduced(ast.NodeTransformer):
         files = [self._meaning(one.value) for one in node.keywords if one.arg in ("file", None)]
         if called in SHOWN and (called != "print" or files in ([], ["sys.stderr"])):
             words = slice(SHOWN[called])
-            node.args[words] = map(_without_text, node.args[words])
+            node.args[words] = map(without_text, node.args[words])
         helps = called == "argparse.ArgumentParser" or called.endswith(".add_argument")
         for keyword in node.keywords:
             if called == "own.job_parser" or (helps and keyword.arg in ("help", "description")):
-                keyword.value = _without_text(keyword.value)
+                keyword.value = without_text(keyword.value)
         return self.generic_visit(node)
 
 

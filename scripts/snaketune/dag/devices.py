@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from snaketune.dag.estimates import FLOAT, NEEDS, adapter_parameters, training_bytes, training_memory
+from snaketune.dag.estimates import FLOAT, adapter_parameters, training_bytes, training_memory
+from snaketune.dag.needs import NEEDS
 from snaketune.dag.shape import Shape
 
 # Assumed, as no GPU was at hand: what CUDA's libraries take of a process's memory, its context of a GPU's,

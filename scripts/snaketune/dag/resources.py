@@ -4,26 +4,21 @@ Snakemake asks again before it submits a job: what was a bound before a model wa
 were tokenized is exact by then. Resources re-run nothing.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, ClassVar
 
 from snakemake.exceptions import WorkflowError
 
 from snaketune.config.export import Auto
 from snaketune.config.technique import Technique
-from snaketune.core.layout import SPLITS
 from snaketune.dag import devices, estimates
-from snaketune.dag.estimates import NEEDS, Need, megabytes, minutes
 from snaketune.dag.fitting import fitting
-from snaketune.dag.patterns import BASE, DATA, TRAINING
+from snaketune.dag.known_sizes import KnownSizes
+from snaketune.dag.needs import NEEDS, Need, megabytes, minutes
 from snaketune.dag.recipes import Recipes
-from snaketune.dag.row_memory import held_rows, resamples
-from snaketune.dag.shape import UNKNOWN, Shape
+from snaketune.dag.shape import Shape
 
-ROWS_UNKNOWN = 2000
 # MB, measured: two Snakemakes of 140 MB start in every job of a cluster, whatever it then does.
 SNAKEMAKES = 280
 # What training all weights of a built model is like.
@@ -42,8 +37,7 @@ class JobResources:
     read: ClassVar["JobResources"]
 
     def __init__(self, matrix: Recipes, workflow: Any):
-        self.matrix, self.workflow = matrix, workflow
-        self._figures: dict[tuple[str, int], dict[str, Any]] = {}
+        self.matrix, self.workflow, self.sizes = matrix, workflow, KnownSizes(matrix)
         JobResources.read = self
 
     @property
@@ -70,7 +64,7 @@ class JobResources:
             constant = self._need(kind, wildcards).bytes(self._parameters(wildcards))
             if kind == "torch" and self.evaluation_gpus(wildcards):
                 constant = devices.evaluation_host_bytes(self._parameters(wildcards))
-            return rising(megabytes(constant + self._held(kind, wildcards.get("scenario"))), attempt)
+            return rising(megabytes(constant + self.sizes.held(kind, wildcards.get("scenario"))), attempt)
 
         return needed
 
@@ -135,7 +129,7 @@ class JobResources:
         if wildcards.get("model") not in self.matrix.models:
             return 0, 0
         adapter = self._training(wildcards)[0]["adapter"] if trains(rule) else None
-        return devices.disk_bytes(rule, self.shape(wildcards.model), adapter, wildcards.get("precision", ""))
+        return devices.disk_bytes(rule, self.sizes.shape(wildcards.model), adapter, wildcards.get("precision", ""))
 
     def fitting(self, wildcards: Any, limit: float) -> tuple[dict[str, Any], float] | None:
         """Return changes of a technique with which its training is within so many bytes, and its estimate then."""
@@ -151,11 +145,14 @@ class JobResources:
         recipe = {"batch_rows": 1, "sequence_length": 1, **self.matrix.pretraining_recipe(wildcards.model)}
         recipe |= {**PRETRAINING, "micro_batch_rows": recipe["batch_rows"]}
         estimate = devices.training_host_bytes if self.counts_gpus else estimates.training_bytes
-        needed = estimate(recipe, self.shape(wildcards.model), recipe["sequence_length"])
+        needed = estimate(recipe, self.sizes.shape(wildcards.model), recipe["sequence_length"])
         return rising(megabytes(needed + NEEDS["data"].memory), attempt)
 
     def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
-        recipe, parameters = self.matrix.pretraining_recipe(wildcards.model), self.shape(wildcards.model).parameters
+        recipe, parameters = (
+            self.matrix.pretraining_recipe(wildcards.model),
+            self.sizes.shape(wildcards.model).parameters,
+        )
         return longer(minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"])), attempt)
 
     def pretraining_cores(self, wildcards: Any) -> int:
@@ -187,39 +184,8 @@ class JobResources:
 
         return cores
 
-    def shape(self, model: str) -> Shape:
-        """Return a model's shape from config/models/ or its config.json; of Phi-3-mini until one is there."""
-        chosen = self.matrix.models[model]
-        if chosen.build:
-            return Shape.of(chosen.sizes)
-        found = self._read(f"{chosen.path or BASE.format(model=model)}/config.json") or chosen.sizes
-        return Shape.of(found) if "num_attention_heads" in found else UNKNOWN
-
     def _technique(self, wildcards: Any) -> Technique:
         return self.matrix.techniques[wildcards.technique]
-
-    def _rows(self, model: str, scenario: str) -> tuple[int, int]:
-        """Return the tokens of the longest row and of all training rows; a bound until they are tokenized."""
-        most = min(self.matrix.scenarios[scenario].max_tokens, self.shape(model).context)
-        card = self._read(f"{TRAINING.format(model=model, scenario=scenario)}/card.json")
-        if not card:
-            return most, most * ROWS_UNKNOWN
-        longest = max(split["longest"] for split in card["splits"].values())
-        return min(longest, most), card["splits"]["train"]["tokens"]
-
-    def _held(self, kind: str, scenario: str | None) -> float:
-        """Return the bytes of the rows that a job of a kind of NEEDS holds, as far as they are known."""
-        if kind in ("table", "parity"):
-            chosen = [scenario] if scenario else self.matrix.experiment.scenarios
-            cards = [self._read(f"{DATA.format(scenario=name)}/card.json") for name in chosen]
-            rows = max((card["kept"]["test"] for card in cards if card), default=0)
-            return resamples(rows, self.matrix.experiment.evaluation.bootstrap_samples)
-        if scenario and kind in ("data", "tokens"):
-            directory = Path(DATA.format(scenario=scenario))
-            prepared = held_rows(directory / f"{one}.jsonl" for one in SPLITS)
-            # Before a dataset of the hub is fetched, nothing is known of its size.
-            return (kind == "tokens" and prepared) or held_rows(map(Path, self.matrix.scenarios[scenario].source.paths))
-        return 0
 
     def _training(self, wildcards: Any) -> tuple[dict[str, Any], Shape, int, int]:
         """Return the parameters, shape, longest row and tokens of a training job."""
@@ -228,14 +194,14 @@ class JobResources:
             assert experiment.properties
             model, scenario = experiment.properties.model, experiment.properties.scenario
             recipe = self.matrix.property_recipe(wildcards.technique, int(wildcards.ranks))
-            longest = self._rows(model, scenario)[0]
-            return recipe, self.shape(model), longest, recipe["steps"] * recipe["batch_rows"] * longest
+            longest = self.sizes.rows(model, scenario)[0]
+            return recipe, self.sizes.shape(model), longest, recipe["steps"] * recipe["batch_rows"] * longest
         seed, rate = int(wildcards.get("seed", experiment.seeds[0])), wildcards.get("rate")
         recipe = self.matrix.training_recipe(wildcards.model, wildcards.technique, seed, rate and float(rate))
-        longest, tokens = self._rows(wildcards.model, wildcards.scenario)
+        longest, tokens = self.sizes.rows(wildcards.model, wildcards.scenario)
         steps = recipe.get("max_steps")
         tokens = steps * recipe["batch_rows"] * longest if steps else tokens * recipe["epochs"]
-        return recipe, self.shape(wildcards.model), longest, tokens
+        return recipe, self.sizes.shape(wildcards.model), longest, tokens
 
     def _nodes(self, rulename: str, **given: Any) -> int:
         """Return the nodes that a cluster's profile asks for; Snakemake lets no resource depend on another."""
@@ -244,17 +210,7 @@ class JobResources:
 
     def _parameters(self, wildcards: Any) -> int:
         """Return the parameters of the model that a job loads, 0 for a service's own."""
-        return self.shape(wildcards.model).parameters if wildcards.get("model") in self.matrix.models else 0
-
-    def _read(self, name: str) -> dict[str, Any]:
-        """Return a JSON file's content, read again only if it changes; nothing if it isn't there yet."""
-        try:
-            key = (name, Path(name).stat().st_mtime_ns)
-            if key not in self._figures:
-                self._figures[key] = json.loads(Path(name).read_text())
-            return self._figures[key]
-        except (OSError, ValueError):
-            return {}
+        return self.sizes.shape(wildcards.model).parameters if wildcards.get("model") in self.matrix.models else 0
 
 
 def trains(rule: str) -> bool:

@@ -33,6 +33,7 @@ from types import SimpleNamespace
 from snakemake.iocontainers import Wildcards
 from snaketune.core.files import read_yaml
 from snaketune.dag.recipes import Recipes
+from snaketune.dag.known_sizes import KnownSizes
 from snaketune.dag.resources import JobResources
 
 def refused(*_): raise OSError("a plan asks nobody")
@@ -45,7 +46,7 @@ for name in names:
     for technique in techniques:
         one = Wildcards(fromdict={"model": name, "scenario": "classification", "technique": technique, "seed": "1"})
         rule = "train_all_weights" if technique == "full" else "train_adapter"
-        asked = {"parameters": JobResources(matrix, None).shape(name).parameters}
+        asked = {"parameters": KnownSizes(matrix).shape(name).parameters}
         for where, workflow in (("cpu", None), ("gpu", SimpleNamespace(global_resources={"gpu": SimpleNamespace(value=1)}))):
             needs = JobResources(matrix, workflow)
             needs._nodes = lambda *_, **given: 1

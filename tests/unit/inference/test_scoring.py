@@ -15,12 +15,11 @@ from snaketune.inference.decoding import (
     Backend,
     answer_nll,
     candidate_likelihoods,
-    fit_probe,
     generate,
     log_softmax,
     reference_nll,
-    run_probe,
 )
+from snaketune.inference.probe import fit_probe, run_probe
 
 START = st.lists(st.integers(0, VOCABULARY - 1), max_size=2).map(lambda ids: np.array(ids, dtype=int))
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6).map(np.array)

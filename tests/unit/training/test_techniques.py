@@ -25,8 +25,9 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
 from snaketune.core.layout import ADAPTER_FILES, PREFIX_FILE
 from snaketune.dag.recipes import Recipes
-from snaketune.inference.decoding import answer_nll, generate, probe_logits
+from snaketune.inference.decoding import answer_nll, generate
 from snaketune.inference.onnx_backend import OnnxBackend
+from snaketune.inference.probe import probe_logits
 from snaketune.inference.torch_backend import TorchBackend
 from snaketune.platforms.registry import PLATFORMS, read_matrix
 from snaketune.training import loss
