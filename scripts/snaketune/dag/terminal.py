@@ -106,7 +106,7 @@ class Terminal(logging.Handler):
 
     def say(self, text: str, color: str = "", stream: TextIO | None = None) -> None:
         painted = f"{color}{text}\033[0m" if color and self.colored else text
-        self.stream.write("\r\033[K" if self.live else "")
+        print("\r\033[K" if self.live else "", end="", file=self.stream, flush=True)
         print(painted, file=stream or self.stream)
         self.said = time.monotonic()
         self.show()
