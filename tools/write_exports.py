@@ -99,11 +99,11 @@ class Measured:
         system = "torch-fp32" if backend == "torch" else backend
         if path.exists() and system in (found := files.read_json(path))["systems"]:
             shape = min(found["systems"][system]["shapes"], key=lambda one: (one["batch"], -one["prompt_tokens"]))
-            where = f"batch {shape['batch']}, prompts of {shape['prompt_tokens']} tokens, medians of {found['rounds']} rounds by turns"
+            where = f"batch {shape['batch']}, prompts of {shape['prompt_tokens']} tokens, medians of {found['rounds']} interleaved rounds"
             rates = shape["decode_tokens_per_second"]["median"], shape["first_token_ms"]["median"]
         else:
             found = files.read_json(self.file(cell, f"evaluation/{backend}.json"))
-            where = "medians at the evaluation, beside other jobs"
+            where = "medians during evaluation, with other jobs running"
             rates = found["decode_tokens_per_second"], found["latency_p50_ms"]
         seen, threads = found["hardware"], found["threads"]
         how = f"{where}, {threads} thread{'s' * (threads > 1)} of {seen['processor']}, {seen['cores']} cores"
@@ -142,7 +142,7 @@ def table(measured: Measured) -> str:
             lines.append(f"| {' | '.join([cell[1], f'`{cell[2]}`', form, *values, *change, *figures])} |")
         child = found["fp32"]
         told.append(f"{cell[0]}, {cell[1]}, seed {cell[3]}: n = {child['n']} test rows; KL over {child['positions']} positions of {child['rows']} rows; speed: {child['how']}.")  # fmt: skip
-    heads = ["scenario", "technique", "precision", *metrics, "against torch", "KL, nats", "perplexity"]
+    heads = ["scenario", "technique", "precision", *metrics, "change from torch", "KL, nats", "perplexity"]
     heads += ["bytes of fp32", "decode, tokens/s", "first token, ms"]
     told.append(f"Changes have {100 * measured.how[1]:g} % paired bootstrap intervals over test rows; positive is better. An adapter's bytes include its base.")  # fmt: skip
     if measured.missing:

@@ -287,7 +287,9 @@ def test_the_page_of_exports_compares_each_with_torch_and_with_the_goals(tmp_pat
     text.write_text("before\n<!-- exports -->\n<!-- /exports -->\n<!-- kinds -->\n<!-- /kinds -->\n")
     run_script(write_exports, "--results", results, "--page", text, "--experiment", experiment)
     heads, _, torch, *lines = text.read_text().splitlines()[2:]
-    assert heads.startswith("| scenario | technique | precision | accuracy | against torch | KL, nats | perplexity |")
+    assert heads.startswith(
+        "| scenario | technique | precision | accuracy | change from torch | KL, nats | perplexity |"
+    )
     assert torch.startswith("| classification | `lora` | torch | ")
     assert torch.split(" | ")[4:6] == ["–", "–"]
     of = {tuple(line.split(" | ")[1:3]): line.split(" | ") for line in lines if line.startswith("| classification")}
