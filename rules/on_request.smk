@@ -5,6 +5,14 @@ functions, which Snakemake calls only if the target is asked for.
 """
 
 
+rule properties:
+    input:
+        lambda wildcards: required(
+            targets.properties(),
+            "this experiment has no `properties`: add them, as config/experiments/published-table.yaml does",
+        ),
+
+
 rule package:
     input:
         lambda wildcards: required(

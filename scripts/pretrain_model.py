@@ -1,4 +1,4 @@
-"""Build a Phi-3 model: pre-train it on the corpus and measure its held-out perplexity, or keep random weights."""
+"""Build a model, by default a Phi-3: pre-train it on the corpus and measure its held-out perplexity, or keep random weights."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.core.hashing import hash_order
@@ -64,20 +64,23 @@ def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary: int)
     return float(np.exp(-np.log(counts / counts.sum())[held_out[:, 1:]].mean()))
 
 
-def build(recipe: PretrainingParams, tokenizer: Tokenizer) -> Phi3ForCausalLM:
-    """Return a Phi-3 with random weights drawn from the seed."""
+def build(recipe: PretrainingParams, tokenizer: Tokenizer) -> Any:
+    """Return a model with random weights drawn from the seed."""
     torch.manual_seed(recipe["seed"])
     pad = tokenizer.token_to_id(PAD)
     end = tokenizer.token_to_id("<|end|>")
-    model = Phi3ForCausalLM(
-        Phi3Config(
-            vocab_size=recipe["vocabulary"],
+    family = recipe.get("model_type", "phi3")
+    own = {"original_max_position_embeddings": recipe["context"]} if family == "phi3" else {}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            family,
+            vocab_size=recipe.get("embeddings", recipe["vocabulary"]),
             max_position_embeddings=recipe["context"],
-            original_max_position_embeddings=recipe["context"],
             pad_token_id=pad,
             bos_token_id=pad,
             eos_token_id=end,
             tie_word_embeddings=True,
+            **own,
             **recipe["architecture"],
         )
     )
@@ -160,7 +163,7 @@ def main() -> None:
         manifest.prove(path)
 
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_directory / "tokenizer.json"))
-    model: Any = build(recipe, tokenizer)
+    model = build(recipe, tokenizer)
     log: list[dict[str, Any]] = []
     figures: dict[str, Any] = {"train_tokens": 0}
     if recipe["tokens"]:

@@ -3,7 +3,7 @@
 import collections
 from typing import Any
 
-from snaketune.config.claims import COLUMNS, ROWS, Row, claimed, differs_from, vanishes
+from snaketune.config.claims import COLUMNS, ROWS, STANDS_FOR, Row, claimed, differs_from, vanishes
 from snaketune.core import cli, errors, files
 from snaketune.core.paths import run_path
 from snaketune.reporting.claim_evidence import PROPERTIES, Figure, Runs, Verdict, figure, yes
@@ -17,19 +17,24 @@ def capability(row: Row, technique: str, comparisons: dict[str, Any]) -> Verdict
     gains = {name: difference(one, technique, "base") for name, one in seen.items()}
     evidence = [
         figure(
-            f"{name}, difference from untuned",
+            f"{seen[name]['scenario']}, difference from untuned",
             [gain.value, gain.low, gain.high],
             seen[name]["metric"],
             seen[name]["n"],
             "test rows",
             better=gain.verdict == "better",
+            scenario=name,
+            withheld=seen[name]["too_few"] or gain.withheld,
             claim=seen[name]["claim"],
-            metric=f"{name}: {seen[name]['metric']}",
+            metric=f"{seen[name]['scenario']}: {seen[name]['metric']}",
             model=seen[name]["model"],
             device="; ".join(seen[name]["devices"]),
             tokens=seen[name]["tokens"][technique],
             seeds=seen[name]["seeds_of"][technique],
-            runs=[run_path(seen[name]["model"], name, technique, seed) for seed in seen[name]["seeds_of"][technique]],
+            runs=[
+                run_path(seen[name]["model"], seen[name]["scenario"], technique, seed)
+                for seed in seen[name]["seeds_of"][technique]
+            ],
         )
         for name, gain in gains.items()
     ]
@@ -76,7 +81,8 @@ def cell(key: str, column: str, recipe: TableParams, comparisons: dict[str, Any]
 
 def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) -> dict[str, Any]:
     """Return every cell, the cells that contradict the published page, and the number of each verdict."""
-    of_model = {seen["scenario"]: seen for seen in comparisons if seen["model"] == recipe["model"]}
+    own = [seen for seen in comparisons if seen["model"] == recipe["model"]]
+    of_model = {STANDS_FOR.get(seen["scenario"], seen["scenario"]): seen for seen in own}
     rows: list[dict[str, Any]] = []
     disagreements = []
     for key, row in ROWS.items():
@@ -88,7 +94,9 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
                 "claim": row.claim,
                 **{name: one[name] for name in ("column", "technique", "published", "corrected", "measured", "scale")},
                 "differs_from": differs_from(one),
-                "vanishes": one["expected"]["text"] if vanishes(one) else None,
+                "vanishes": f"expected to vanish with {one['expected']['model']}: {one['expected']['text']}"
+                if vanishes(one)
+                else None,
                 "figures": [found["text"] for found in one["evidence"] if found["decides"]],
             }
             for one in cells
@@ -101,8 +109,8 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
         "confidence": recipe["confidence"],
         "columns": [{"column": column, "technique": technique} for column, technique in COLUMNS.items()],
         "scenarios": {
-            name: {key: seen[key] for key in ("metric", "higher_is_better", "n", "seeds", "claim")}
-            for name, seen in of_model.items()
+            seen["scenario"]: {key: seen[key] for key in ("metric", "higher_is_better", "n", "seeds", "claim")}
+            for seen in own
         },
         "properties": recipe["properties"] and {**recipe["properties"], "hardware": hardware},
         "rows": rows,
@@ -114,7 +122,7 @@ def table(recipe: TableParams, comparisons: list[dict[str, Any]], runs: Runs) ->
 def main() -> None:
     arguments = cli.job_parser(__doc__, TableParams, "--results --output").parse_args()
     recipe, results = arguments.recipe, arguments.results
-    found = table(recipe, files.read_json(results / "comparisons.json"), Runs(results, recipe))
+    found = table(recipe, files.read_json(results / "comparisons.json"), Runs.read(results, recipe))
     files.write_json(arguments.output, found)
     counts = ", ".join(f"{number} {name}" for name, number in found["counts"].items())
     print(f"{counts}; {len(found['disagreements'])} differ from the page")

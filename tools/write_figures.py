@@ -4,17 +4,15 @@ import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from snaketune.config.claims import shown
 from snaketune.core import files, tables
 from snaketune.core.errors import UserError, run
 from snaketune.reporting.numbers import MIB
 
 Rows = list[tables.Row]
-PAGES = [Path("README.md"), Path("docs/results.md"), Path("docs/published-table.md")]
+PAGES = [Path("README.md"), Path("docs/results.md")]
 STEPS = {
     "pre-training the base model": ("collect_documentation", "train_tokenizer", "pretrain_model"),
     "preparing the data": ("prepare_data", "tokenize_data"),
@@ -85,35 +83,6 @@ def shares(benchmarks: Path, rows: Rows) -> str:
     )
 
 
-def published(table: dict[str, Any]) -> str:
-    """Return the published table as measured, what it was measured on, and where it differs from the page."""
-    names = [one["column"] for one in table["columns"]]
-    lines = [f"| claim | {' | '.join(names)} | measured with |", "|---" * (2 + len(names)) + "|"]
-    for row in table["rows"]:
-        scales = " / ".join(dict.fromkeys(cell["scale"] for cell in row["cells"] if cell["scale"])) or "–"
-        lines.append(f"| {row['claim']} | {' | '.join(shown(cell) for cell in row['cells'])} | {scales} |")
-    rows = ", ".join(f"{name} {seen['n']}" for name, seen in table["scenarios"].items())
-    seeds = sorted({seed for seen in table["scenarios"].values() for seed in seen["seeds"]})
-    caption = f"Measured with {table['model']}; test rows: {rows}; seeds {', '.join(map(str, seeds))}; {100 * table['confidence']:g} % intervals."
-    claims = {seen["claim"] for seen in table["scenarios"].values()}
-    if claims == {"artifact"}:
-        caption += (
-            " With one seed, a capability is a claim about the trained models on such rows, not about the technique."
-        )
-    if properties := table["properties"]:
-        caption += f" The last four rows: {properties['model']}, {properties['steps']} steps of {properties['batch_rows']} rows, {properties['rounds']} rounds."
-    lines += ["", caption, ""]
-    if not table["disagreements"]:
-        return "\n".join([*lines, "No measured cell differs from the page."])
-    lines += ["Where the measurement differs from the page, as published or as corrected since:", ""]
-    for one in table["disagreements"]:
-        page = f"the page says {one['published']}"
-        page += f", corrected to {one['corrected']}" if one["corrected"] != one["published"] else ""
-        figures = [*one["figures"], *([one["vanishes"]] if one["vanishes"] else [])]
-        lines.append(f"- **{one['column']}, {one['claim']}**: {one['measured']}; {page}. {'; '.join(figures)}.")
-    return "\n".join(lines)
-
-
 def replace_between(text: str, name: str, table: str) -> str:
     """Return ``text`` with the table between its markers, or as it is if it lacks them."""
     before, start, rest = text.partition(f"<!-- {name} -->\n")
@@ -151,16 +120,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.summary.exists():
         raise UserError(f"{arguments.summary}: no finished run: run `make demo` first")
-    rows, table = tables.read(arguments.summary), files.read_json(arguments.table)
+    rows, confidence = tables.read(arguments.summary), files.read_json(arguments.table)["confidence"]
     figures: dict[str, str] = {}
     exported = {"onnx-fp32", "onnx-int8", "onnx-int4"} <= {row["backend"] for row in rows}
     seeds = {row["seed"] for row in rows if row["technique"] != "base"}
     if exported and len({(row["model"], row["scenario"]) for row in rows}) == len(seeds) == 1:
         model = rows[0]["model"]
-        figures |= {f"quality-{model}": quality(rows, table["confidence"])}
+        figures |= {f"quality-{model}": quality(rows, confidence)}
         figures |= {f"shares-{model}": shares(arguments.benchmarks, rows)}
-    if table["counts"]["yes"] + table["counts"]["no"]:
-        figures["published"] = published(table)
     write(arguments.pages, figures)
 
 

@@ -111,7 +111,9 @@ class Properties(Strict):
     scenario: Name = Field(description="scenario whose rows are trained on")
     steps: PositiveInt = Field(4, description="global batches of each run")
     ranks: list[PositiveInt] = Field(
-        [1, 2, 4], min_length=2, description="numbers of ranks to share a model over, each twice the one before"
+        [1, 2, 4],
+        min_length=1,
+        description="numbers of ranks to share a model over, each twice the one before; with one, sharing isn't measured",
     )
     rounds: PositiveInt = Field(3, description="how often each technique is run with its own number of ranks")
 

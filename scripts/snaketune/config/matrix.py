@@ -202,7 +202,8 @@ class Matrix:
             return []
         own = {name: self.techniques[name].world_size for name in measured(self.techniques)}
         rounds = [(name, own[name], number + 1) for number in range(properties.rounds) for name in own]
-        return list(dict.fromkeys([*rounds, *((name, ranks, 1) for ranks in properties.ranks for name in own)]))
+        shared = properties.ranks if len(properties.ranks) > 1 else []
+        return list(dict.fromkeys([*rounds, *((name, ranks, 1) for ranks in shared for name in own)]))
 
     @cached_property
     def built(self) -> list[str]:

@@ -30,6 +30,9 @@ class Architecture(Strict):
     intermediate_size: PositiveInt
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt
+    head_dim: PositiveInt | None = Field(
+        None, description="width of a head, if it isn't hidden_size / heads", exclude_if=lambda found: found is None
+    )
 
 
 class Pretraining(Strict):
@@ -48,9 +51,14 @@ class Pretraining(Strict):
 
 
 class Build(Strict):
-    """A Phi-3 model that the workflow makes itself."""
+    """A model that the workflow makes itself, of the family that `model_type` names."""
 
     vocabulary: PositiveInt = Field(description="number of tokens in the vocabulary")
+    embeddings: PositiveInt | None = Field(
+        None,
+        description="rows of the embedding table, if there are more than the tokenizer's vocabulary has",
+        exclude_if=lambda found: found is None,
+    )
     context: PositiveInt = Field(description="context length in tokens")
     architecture: Architecture
     pretraining: Pretraining | None = Field(
@@ -97,6 +105,14 @@ class Model(Strict):
         None, description="sizes from its config.json, for plans before it is fetched; fetching checks them"
     )
 
+    @model_validator(mode="after")
+    def _embeds_every_token(self) -> "Model":
+        if self.build and (self.build.embeddings or self.build.vocabulary) < self.build.vocabulary:
+            raise ValueError(
+                f"build.embeddings: {self.build.embeddings} rows for a vocabulary of {self.build.vocabulary}: give at least as many"
+            )
+        return self
+
     @property
     def about(self) -> str:
         """The description, and what a reader of figures of this model must know."""
@@ -116,7 +132,8 @@ class Model(Strict):
         """What is known of its config.json before it is made or fetched."""
         if not self.build:
             return self.config.model_dump() if self.config else {}
-        sizes = {"vocab_size": self.build.vocabulary, "max_position_embeddings": self.build.context}
+        rows = self.build.embeddings or self.build.vocabulary
+        sizes = {"vocab_size": rows, "max_position_embeddings": self.build.context}
         return {**self.build.architecture.model_dump(), **sizes, "tie_word_embeddings": True}
 
     @model_validator(mode="after")

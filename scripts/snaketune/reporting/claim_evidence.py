@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from snaketune.config.claims import REFERENCE
 from snaketune.core import files
@@ -18,6 +18,8 @@ Figure = dict[str, Any]
 # yes, no or not-measured; the figures that show it; the reason if it is not measured.
 Verdict = tuple[str, list[Figure], str | None]
 Resources = dict[str, Any]
+# Technique, ranks and round of a short run.
+Key = tuple[str, int, int]
 
 
 def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: Any) -> Figure:
@@ -28,7 +30,7 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: A
         n: the number of observations, and ``of`` what they are.
         more: further keys; ``decides=False`` marks a figure that explains a verdict without deciding it.
     """
-    low_high = f" [{values[1]:.3g}, {values[2]:.3g}]" if len(values) == 3 else ""
+    low_high = f" [{values[1]:.3g}, {values[2]:.3g}]" if len(values) == 3 and n > 1 else ""
     return {
         **{"name": name, "figure": values[0], "unit": unit, "interval": values[1:] or None, "n": n, "of": of},
         **{"decides": True, "metric": name, "text": f"{name}: {values[0]:.3g}{low_high} {unit}, n = {n} {of}"},
@@ -39,15 +41,15 @@ def figure(name: str, values: list[float], unit: str, n: int, of: str, **more: A
 class Runs:
     """The short runs that measure properties, by technique, ranks and round."""
 
-    def __init__(self, results: Path, recipe: TableParams):
-        self.recipe = recipe
+    def __init__(self, recipe: TableParams, resources: dict[Key, Resources]):
+        self.recipe, self.resources = recipe, resources
         self.properties: dict[str, Any] = recipe["properties"] or {}
-        self.resources: dict[tuple[str, int, int], Resources] = {
-            (technique, ranks, number): files.read_json(
-                results / property_path(technique, ranks, number) / "resources.json"
-            )
-            for technique, ranks, number in recipe["property_runs"]
-        }
+
+    @classmethod
+    def read(cls, results: Path, recipe: TableParams) -> Self:
+        """Read the runs that a recipe names."""
+        runs: list[Key] = [(technique, ranks, number) for technique, ranks, number in recipe["property_runs"]]
+        return cls(recipe, {run: files.read_json(results / property_path(*run) / "resources.json") for run in runs})
 
     def keys(self, technique: str) -> list[tuple[str, int, int]]:
         """Return the runs of every round with the technique's own number of ranks."""
@@ -73,14 +75,25 @@ class Runs:
         }
 
     def against_full(
-        self, name: str, technique: str, measure: Callable[[Resources], float], decides: bool = False
+        self,
+        name: str,
+        technique: str,
+        measure: Callable[[Resources], float],
+        decides: bool = False,
+        of_full: Callable[[Resources], float] | None = None,
     ) -> Figure:
-        """Return the ratio of a figure to full's in the same round: its median, least and greatest over rounds."""
-        mine, full = ([measure(run) for run in self.rounds(each)] for each in (technique, REFERENCE))
+        """Return the ratio of a figure to full's in the same round: its median, least and greatest over rounds.
+
+        ``of_full`` is the figure of full, if it is another.
+        """
+        mine = [measure(run) for run in self.rounds(technique)]
+        full = [(of_full or measure)(run) for run in self.rounds(REFERENCE)]
         ratios = [a / b for a, b in zip(mine, full, strict=True)]
         values = [statistics.median(ratios), min(ratios), max(ratios)]
         own = {"value": statistics.median(mine), "value_of_full": statistics.median(full), "decides": decides}
-        return figure(name, values, "× full", len(ratios), "rounds", **own, **self.about(technique))
+        return figure(
+            name, values, "× full", len(ratios), "rounds" if len(ratios) > 1 else "run", **own, **self.about(technique)
+        )
 
     def incomparable(self, technique: str) -> str | None:
         """Return why a technique can't be compared with full, or None: restored runs may be of another machine."""
@@ -129,12 +142,17 @@ def memory(runs: Runs, technique: str) -> Verdict:
         *(runs.against_full(name, technique, measure) for name, measure in of_kinds.items()),
         runs.against_full("whole peak of a rank", technique, lambda run: run["peak_memory_bytes"]),
     ]
-    reason = runs.incomparable(technique)
-    if not reason and technique in runs.recipe["offloaded"] and not runs.rounds(technique)[0]["hardware"]["gpu"]:
-        reason = "it offloads its optimizer from the GPU to the host, and no GPU was there to be relieved; the figures are the host's"
-    if reason:
+    if reason := runs.incomparable(technique):
         return "not-measured", evidence, reason
-    return yes(all(figure["interval"][1] < 1 for figure in evidence[:2])), evidence, None
+    if technique in runs.recipe["offloaded"] and not runs.rounds(technique)[0]["hardware"]["gpu"]:
+        # Without a GPU, all is on the host; which states would stay on a GPU follows from the engine.
+        for one in evidence:
+            one["decides"] = False
+        stays = partial(state, kinds=("weight", "gradient"))
+        name = "weights + gradients of a rank, which stay on a GPU, to full's states"
+        evidence.insert(0, runs.against_full(name, technique, stays, True, of_full=state))
+    deciding = [one for one in evidence if one["decides"]]
+    return yes(all(one["interval"][1] < 1 for one in deciding)), evidence, None
 
 
 def parameters(runs: Runs, technique: str) -> Verdict:
@@ -151,7 +169,10 @@ def parameters(runs: Runs, technique: str) -> Verdict:
 
 
 def aggregate(runs: Runs, technique: str) -> Verdict:
-    held = {count: state(runs.resources[technique, count, 1]) for count in runs.properties["ranks"]}
+    counts = runs.properties["ranks"]
+    if len(counts) < 2:
+        return "not-measured", [], "one number of ranks shows no sharing"
+    held = {count: state(runs.resources[technique, count, 1]) for count in counts}
     evidence = []
     for a, b in pairwise(held):
         name = f"state of a rank from {a} to {b} ranks ({held[a] / MIB:,.0f} to {held[b] / MIB:,.0f} MiB)"

@@ -90,6 +90,8 @@ class PretrainingParams(TypedDict):
     vocabulary: int
     context: int
     architecture: dict[str, Any]
+    embeddings: NotRequired[int]
+    model_type: NotRequired[str]
     tokens: int
     threads: int
     held_out_tokens: int

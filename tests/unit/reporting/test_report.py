@@ -238,21 +238,6 @@ def write_readme(results: Path, readme: Path) -> str:
     return readme.read_text()
 
 
-def test_the_readme_gets_the_published_table_between_its_markers_and_nothing_else(domain: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- published -->\nold\n<!-- /published -->\nafter\n")
-    text = write_readme(domain, readme)
-    assert text.startswith("before\n<!-- published -->\n| claim | LoRA | QLoRA | PEFT |")
-    assert text.endswith("<!-- /published -->\nafter\n")
-    assert "old" not in text
-    line = next(line for line in text.splitlines() if line.startswith("| adapt"))
-    assert line.split(" | ")[1:4] == ["yes", "not measured", "no (page: yes)"]
-    assert "- **PEFT, adapt a pre-trained LLM to a task or domain**: no; the page says yes. domain, difference" in text
-    assert line.endswith("| tiny; a processor, 2 cores; domain: perplexity (5,000 tokens) |")
-    assert "test rows: domain 120; seeds 1" in text
-    assert "a claim about the trained models on such rows" in text
-
-
 EXPORTS = """
 models: [phi3-1m]
 techniques: [full, lora, lora-int4]
@@ -323,23 +308,15 @@ def test_every_job_of_the_experiment_counts_in_the_shares_of_its_steps(tmp_path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("s\n1\n")
     readme = tmp_path / "README.md"
-    readme.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("shares-tiny", "published")))
-    shares = re.findall(r"\| (\d+) %", write_readme(tmp_path, readme))
-    assert shares == ["17", "17", "17", "33", "17"]
-
-
-def test_a_readme_without_the_markers_is_left_as_it_is(domain: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- shares-tiny -->\nold\n<!-- /shares-tiny -->\nafter\n")
+    text = write_readme(tmp_path, readme)
+    assert re.findall(r"\| (\d+) %", text) == ["17", "17", "17", "33", "17"]
+    assert text.startswith("before\n<!-- shares-tiny -->\n| step |")
+    assert text.endswith("<!-- /shares-tiny -->\nafter\n")
     readme.write_text("no marker\n")
-    with pytest.raises(UserError, match="<!-- published -->"):
-        write_readme(domain, readme)
+    with pytest.raises(UserError, match="<!-- quality-tiny -->"):
+        write_readme(tmp_path, readme)
     assert readme.read_text() == "no marker\n"
-
-
-def test_a_run_that_measured_no_cell_leaves_the_published_table_as_it_is(classification: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- published -->\nold\n<!-- /published -->\n")
-    assert "old" in write_readme(classification, readme)
 
 
 def test_runs_at_services_have_a_table_of_their_own(classification: Path, tmp_path: Path) -> None:
