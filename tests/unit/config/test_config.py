@@ -276,7 +276,11 @@ def test_what_an_experiment_names_is_there(root: Path, key: str, content: Any, m
             {},
             r"lora-int4\.yaml: base_precision: export:int5: there is no config/exports/int5\.yaml; .* on genai-int4, int4, ",
         ),
-        ("int8", {}, r"int8 isn't weight-only .*\(its method is dynamic-int8\).*; genai-int4, int4, .*int8-block, nf4 can$"),
+        (
+            "int8",
+            {},
+            r"int8 isn't weight-only .*\(its method is dynamic-int8\).*; genai-int4, int4, .*int8-block, nf4 can$",
+        ),
         ("genai-fp32", {}, "genai-fp32 isn't weight-only"),
         ("int4", {"precisions": ["fp32", "int8"]}, "int4 isn't exported: add it to `precisions`"),
     ],
