@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snakemake.utils import update_config
 
-from in_parts import ROOT, Parts
+from parts import ROOT, Parts
 from snaketune.config.claims import COLUMNS, REFERENCE, ROWS, STANDS_FOR
 from snaketune.config.model import Model
 from snaketune.config.validation import validated
@@ -82,7 +82,7 @@ def trained_cells(experiment: str, directory: str) -> dict[tuple[str, str], Cell
     parts = Parts(ROOT / f"config/experiments/{experiment}.yaml", ROOT / "benchmarks" / directory)
     found: dict[tuple[str, str], Cell] = {}
     with tempfile.TemporaryDirectory() as place:
-        cells = [list(cell) for cell in parts.restore(Path(place))]
+        cells = [list(cell) for cell in parts.restore(Path(place), exports=False)]
         results = Results(Path(place), cast("SummaryParams", parts.matrix.summary_recipe() | {"cells": cells}))
         for scenario in dict.fromkeys(cell[1] for cell in cells):
             own = {cell[2]: cell for cell in reversed(cells) if cell[1] == scenario}
