@@ -58,16 +58,14 @@ def listed(parts: Parts) -> Iterator[str]:
         yield f"{wanted}/{parts.count}  {minutes:.0f} min  {there} of {len(own)} finished: {', '.join(map(parts.name, own))}"
 
 
-def keep_finished(parts: Parts, cells: list[Cell], configuration: list[str]) -> None:
-    """Keep the runs whose files are all there and as Snakemake would make them now; one that can't be doesn't hold up the others."""
-    described = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
+def keep_finished(parts: Parts, cells: list[Cell], configuration: list[str], commit: str, sure: bool = False) -> None:
+    """Keep the runs whose files are all there and as Snakemake would make them now, ``sure`` if it says so; one that can't be doesn't hold up the others."""
     for cell in cells:
         names = [f"results/{name}" for name in parts.kept(cell)]
         if parts.archive(cell).exists() or not all(map(Path.is_file, map(Path, names))):
             continue
         try:
-            if nothing_to_do(dry_run(*configuration, "--", *names)):
+            if sure or nothing_to_do(dry_run(*configuration, "--", *names)):
                 parts.keep(cell, parts.made(cell, commit))
                 print(f"kept {parts.archive(cell)}", flush=True)
         except (UserError, OSError) as error:
@@ -79,6 +77,8 @@ def run(parts: Parts, cells: list[Cell], options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         parts.restore(Path(directory))
     todo = [cell for cell in cells if not parts.archive(cell).exists()]
+    described = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(described, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
     configuration = configfiles([str(parts.experiment)])
     targets = [f"results/{name}" for cell in todo for name in parts.kept(cell)]
     command = [sys.executable, "-m", "snakemake", *snakefile(), *configuration, *options, "--", *targets]
@@ -88,8 +88,8 @@ def run(parts: Parts, cells: list[Cell], options: list[str]) -> None:
                 try:
                     process.wait(LOOK)
                 except subprocess.TimeoutExpired:
-                    keep_finished(parts, todo, configuration)
-        keep_finished(parts, todo, configuration)
+                    keep_finished(parts, todo, configuration, commit)
+        keep_finished(parts, todo, configuration, commit, sure=process.returncode == 0)
     there = sum(parts.archive(cell).exists() for cell in cells)
     print(f"{parts.directory}: stored {there} of the part's {len(cells)} runs")
     if there < len(cells):
