@@ -36,6 +36,7 @@ from snaketune.core import errors, files, layout, manifest
 from snaketune.core.precisions import backend_of
 from snaketune.evaluation import speed
 
+LOG = "exports"
 REQUIREMENTS = ROOT / "benchmarks/exports-requirements.txt"
 EXPORTING = ROOT / "envs/export/requirements.txt"
 # llama.cpp's own AMX kernels end with a segmentation fault on some processors (ggml-org/llama.cpp 20824; seen with
@@ -72,7 +73,7 @@ def run_script(*words: str | Path) -> None:
     lock = ["--lock", EXPORTING, "--unless", "optimum-onnx", "--"]
     done = subprocess.run([sys.executable, "scripts/make_environment.py", *lock, *words], cwd=ROOT, check=False)
     if done.returncode:
-        raise errors.UserError(f"{words[0]} failed; its message is above")
+        raise errors.UserError(f"{words[0]} failed; the end of work/benchmarks/{LOG}.log says why")
 
 
 def complete(run: Path, model: Path, precisions: list[str]) -> None:
@@ -203,6 +204,7 @@ def arguments_of() -> argparse.Namespace:
 def main() -> None:
     arguments = arguments_of()
     run, threads, new = arguments.run_directory.absolute(), arguments.threads, arguments.new_tokens
+    turns.quiet(LOG)
     wanted = [p for p in PRECISIONS if {backend_of(p), f"optimum-{p}"} & set(arguments.systems)]
     complete(run, arguments.model_directory, wanted)
     config = files.read_json(run / "merged/config.json")

@@ -56,6 +56,22 @@ def costs(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def parts(sizes: dict[str, Any]) -> list[str]:
+    """Return a table of what the parts of a training step take, for each model and technique."""
+    of = {f"{size}, {name}": each["techniques"][name] for size, each in sizes.items() for name in ("lora", "dora")}
+    first = next(iter(of.values()))["parts"]
+    lines = [f"| CPU milliseconds of a step | {' | '.join(of)} |", "|---" * (len(of) + 1) + "|"]
+    for part in sorted(first, key=lambda part: -first[part]):
+        shown = (f"{one['parts'][part]:,.0f} ({one['parts'][part] / one['milliseconds']:.0%})" for one in of.values())
+        lines.append(f"| {part} | {' | '.join(shown)} |")
+    totals = {
+        "together": [f"{one['milliseconds']:,.0f}" for one in of.values()],
+        "tokens computed": [f"{one['computed_tokens']}" for one in of.values()],
+        "share of `linear`'s peak": [f"{one['share_of_peak']:.2f}" for one in of.values()],
+    }
+    return [*lines, *(f"| {name} | {' | '.join(values)} |" for name, values in totals.items())]
+
+
 def workflow(found: dict[str, Any]) -> list[str]:
     """Say how many tokens are computed for the built-in scenarios, and what a call with nothing to do takes."""
     of, call = found["computed_over_trained"], found["no_op"]
@@ -111,6 +127,9 @@ def main() -> None:
         found = files.read_json(path)
         if "commit" in found:
             figures[f"speed-{path.stem}"] = [*inference(found), "", source(path.name, found)]
+    if (path := arguments.benchmarks / "step.json").exists():
+        sizes = files.read_json(path)["sizes"]
+        figures["speed-step"] = [*parts(sizes), "", source(path.name, list(sizes.values())[-1])]
     if (path := arguments.benchmarks / "workflow.json").exists():
         figures["speed-workflow"] = workflow(files.read_json(path))
     if (path := arguments.benchmarks / "peers.json").exists():

@@ -104,7 +104,20 @@ class Ours(Trainer):
         batches, started = plan_batches(rows, self.batch_rows, 1, SEED), time.process_time()
         last = self.fit(kind, batches, self.recipe["max_grad_norm"]).log[-1]
         taken = time.process_time() - started
-        return {"tokens": last["tokens"], "computed_tokens": last["computed_tokens"], "cpu_seconds": taken}
+        rate = self.operations(kind, last["computed_tokens"]) / taken
+        # At the same moment, as other work on the machine slows both.
+        share = rate / self.peak(max(1, last["computed_tokens"] // len(batches)))
+        found = {"tokens": last["tokens"], "computed_tokens": last["computed_tokens"], "cpu_seconds": taken}
+        return {**found, "share_of_peak": share}
+
+    def profile(self, kind: str) -> dict[str, Any]:
+        """Return operators of a step with their shapes and microseconds, and the sizes by which to tell them apart."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as found:
+            tokens = self.fit(kind, [list(range(self.batch_rows))], self.recipe["max_grad_norm"]).log[-1]
+        events = found.key_averages(group_by_input_shape=True)
+        sizes = {"tokens": tokens["computed_tokens"], "rank": self.recipe["adapter"]["options"]["r"]}
+        operators = [(one.key, one.input_shapes, one.self_cpu_time_total) for one in events]
+        return {"operators": operators, "sizes": {**sizes, "vocabulary": self.vocabulary}}
 
     def saved_bytes(self, kind: str) -> int:
         """Count the bytes that a batch's forward pass keeps for the backward pass, without weights."""

@@ -80,7 +80,7 @@ def compared(servers: dict[str, turns.Turns], kinds: list[str]) -> dict[str, flo
     for kind in kinds:
         ours, theirs = (servers[arm].ask("losses", kind, STEPS) for arm in ("ours-fp32", "trl-grouped-fp32"))
         found[kind] = turns.difference(ours, theirs)
-        print(f"{kind}: losses {', '.join(f'{loss:.6f}' for loss in ours)}; TRL's differ by {found[kind]:.1e}")
+    print(f"losses on equal batches differ from TRL's by {', '.join(f'{found[kind]:.1e} ({kind})' for kind in kinds)}")
     return found
 
 
@@ -109,9 +109,10 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
     # The first turn imports what is imported late. Memory is given back after each, so one kind of rows is enough.
     for arm in list(servers):
         one(arm, kinds[0])
-    for number, order in enumerate(speed.in_turns(list(servers), rounds)):
+    size = kept["asked"]["size"]
+    for number, order in enumerate(speed.counted(size, list(servers), rounds)):
         if number and time.monotonic() > ends:
-            print(f"{number} of {rounds} rounds fit in --minutes: call it again for more")
+            print(f"{size}: {number} of {rounds} rounds fit in --minutes: call it again for more")
             break
         if number == len(kept["rounds"]):
             kept["rounds"].append({kind: {} for kind in kinds})
@@ -121,11 +122,10 @@ def take_turns(servers: dict[str, turns.Turns], kept: dict[str, Any], rounds: in
                 if arm in servers and arm not in done and (taken := one(arm, kind)):
                     done[arm] = taken
         files.write_json(path, kept)
-        print(f"round {number + 1} of {rounds}")
 
 
 def costs(servers: dict[str, turns.Turns], kept: dict[str, Any]) -> dict[str, Any]:
-    """Return what DoRA keeps for the backward pass over what LoRA does, and the share of `linear`'s peak reached."""
+    """Return what DoRA keeps for the backward pass over what LoRA does, and the share of `linear`'s peak in each round."""
     found: dict[str, Any] = {}
     for kind in kept["asked"]["kinds"]:
         mine = found.setdefault(kind, {})
@@ -133,11 +133,8 @@ def costs(servers: dict[str, turns.Turns], kept: dict[str, Any]) -> dict[str, An
             saved = {arm: servers[arm].ask("saved_bytes", kind) for arm in ("dora-fp32", "ours-fp32")}
             mine["dora_saved_bytes_over_lora"] = saved["dora-fp32"] / saved["ours-fp32"]
         for arm in ("ours-fp32", "ours-bf16"):
-            if arm in servers and (done := [r[kind][arm] for r in kept["rounds"] if arm in r[kind]]):
-                computed, steps = done[-1]["computed_tokens"], kept["asked"]["count"] // kept["asked"]["batch_rows"]
-                useful = servers[arm].ask("operations", kind, computed)
-                peak = servers[arm].ask("peak", max(1, int(computed // steps)))
-                mine[f"{arm}_share_of_peak"] = speed.spread([useful / one["cpu_seconds"] / peak for one in done])
+            if done := [r[kind][arm]["share_of_peak"] for r in kept["rounds"] if arm in r[kind]]:
+                mine[f"{arm}_share_of_peak"] = speed.spread(done)
     return found
 
 
@@ -185,6 +182,7 @@ def main() -> None:
     if arguments.model and len(arguments.sizes) > 1:
         parser.error("--model needs --sizes with the one name that it stands for")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    turns.quiet("training")
     turns.add_packages(turns.ROOT / "envs/train/requirements.txt", turns.ROOT / "benchmarks/trl-requirements.txt")
     provenance = turns.provenance()
     half = {"avx512_bf16", "amx_bf16"} & set(provenance["hardware"]["instructions"])

@@ -1,6 +1,7 @@
 """What the benchmarks share: processes that take turns under a time limit, kept results, and tables of ratios."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,17 @@ def packages_of(*requirements: Path) -> Path:
 def add_packages(*requirements: Path) -> None:
     """Put packages that only a benchmark needs behind ours on the path, which the processes of the systems inherit."""
     sys.path.append(str(packages_of(*requirements)))
+
+
+def quiet(name: str) -> None:
+    """Let the terminal have only what this process prints: what other programs and processes write goes to a file."""
+    path = ROOT / f"work/benchmarks/{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"messages of other programs and libraries: {path}", flush=True)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
+    with path.open("w") as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
 
 
 class Turns(Server):

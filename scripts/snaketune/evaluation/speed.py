@@ -164,6 +164,15 @@ def in_turns(systems: list[str], rounds: int) -> Iterator[list[str]]:
         yield systems[at:] + systems[:at]
 
 
+def counted(what: str, systems: list[str], rounds: int) -> Iterator[list[str]]:
+    """Yield the order of each round, and print after each how long the others will take."""
+    began = time.monotonic()
+    for number, order in enumerate(in_turns(systems, rounds), 1):
+        yield order
+        left = (time.monotonic() - began) / number * (rounds - number)
+        print(f"{what}: round {number} of {rounds}, {left:,.0f} s left", flush=True)
+
+
 Times = dict[tuple[int, int], list[tuple[float, float]]]
 
 
@@ -180,10 +189,9 @@ def timed(servers: dict[str, Server], text: np.ndarray, context: int, recipe: di
         for name in servers:
             # The first call allocates buffers and prepares kernels.
             servers[name].ask("generate", prompts, 2)
-        for order in in_turns(list(servers), recipe["rounds"]):
+        for order in counted(f"{length} prompt tokens, batch {batch}", list(servers), recipe["rounds"]):
             for name in order:
                 found[name][length, batch].append(servers[name].ask("generate", prompts, new))
-        print(f"{length} prompt tokens, batch {batch}: {recipe['rounds']} rounds of {len(servers)} systems")
     return found
 
 

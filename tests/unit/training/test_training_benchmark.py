@@ -13,7 +13,7 @@ from snaketune.evaluation import speed
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
-@pytest.fixture(params=["training", "table", "turns"])
+@pytest.fixture(params=["training", "table", "turns", "step"])
 def module(request: Any, monkeypatch: Any) -> Any:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module(request.param)
@@ -111,3 +111,28 @@ def test_the_table_says_what_was_left_out_and_where_it_was_measured(
     assert "300 s; a shell loop of TRL, optimum-cli and ONNX Runtime's programs: 1,200 s; ratio 0.25 (`" in written
     assert "old" not in written
     assert written.endswith("<!-- /speed -->\nafter\n")
+
+
+@pytest.mark.parametrize("module", ["step"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "shapes", "part"),
+    [
+        ("aten::mm", [[373, 512], [512, 1920]], "PRODUCTS"),
+        ("aten::mm", [[67, 512], [512, 8192]], "HEAD"),
+        ("aten::addmm_", [[373, 512], [373, 8], [8, 512]], "ADAPTER"),
+        ("aten::mm", [[1920, 512], [512, 8]], "NORMS"),
+        ("aten::_embedding_bag_forward_only", [[67, 512], [67]], "ATTENTION"),
+        ("aten::mul", [[1, 373, 512], []], "OTHER"),
+        ("Optimizer.step#AdamW.step", [], "UPDATE"),
+    ],
+)
+def test_an_operator_belongs_to_one_part_of_a_step(module: Any, name: str, shapes: list[list[int]], part: str) -> None:
+    assert module.part_of(name, shapes, rank=8, tokens=373, vocabulary=8192) == getattr(module, part)
+
+
+@pytest.mark.parametrize("module", ["table"], indirect=True)
+def test_parts_of_a_step_are_shown_by_size(module: Any) -> None:
+    one = {"milliseconds": 100.0, "computed_tokens": 9, "share_of_peak": 0.5, "parts": {"loss": 10.0, "head": 90.0}}
+    lines = module.parts({"small": {"techniques": {"dora": one, "lora": one}}})
+    assert lines[0] == "| CPU milliseconds of a step | small, lora | small, dora |"
+    assert lines[2:4] == ["| head | 90 (90%) | 90 (90%) |", "| loss | 10 (10%) | 10 (10%) |"]
