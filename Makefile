@@ -57,6 +57,7 @@ bench: setup ## compare speed with TRL, torch and llama.cpp on a quiet machine, 
 	.venv/bin/python benchmarks/table.py
 
 bench-all: setup-dev bench demo ## the same, plus the workflow's own cost: tokens computed, a no-op call, the default matrix against other programs
+	.venv/bin/python benchmarks/step.py
 	.venv/bin/python benchmarks/workflow.py
 	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py

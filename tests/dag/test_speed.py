@@ -16,7 +16,7 @@ from support.workspace import REPOSITORY, Workspace, made
 
 pytestmark = pytest.mark.soak
 
-SECONDS = 1.0
+SECONDS = 2.0
 CELLS = {"techniques": ["full", "lora", "qlora", "dora", "peft-ia3", "deepspeed", "zero3"], "precisions": []}
 FACTOR = 1.3
 LISTED = """
