@@ -12,9 +12,7 @@ import json
 import multiprocessing
 import sys
 import tempfile
-import weakref
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +30,6 @@ import train  # noqa: F401
 import numpy as np
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.config.model import Model
@@ -51,6 +47,7 @@ from snaketune.training.memory import count_elements, held_tensors, limit_thread
 from snaketune.training.params import TrainingParams
 from snaketune.training.recomputation import recompute
 from snaketune.training.schedule import Plan
+from track_tensors import LiveTensors, SavedTensors, storage_bytes
 from write_figures import write
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
@@ -103,72 +100,7 @@ def recipe_of(cell: dict[str, Any]) -> TrainingParams:
     return {**recipe, **schedule, "compute_precision": "fp32", "learning_rate": 1e-5, "keep_weights": False, **changes}  # type: ignore[typeddict-item]
 
 
-class Live(TorchDispatchMode):
-    """Follow the bytes of all tensors that live: ``peak`` is what a GPU would have to hold."""
-
-    def __init__(self, tensors: Iterator[torch.Tensor]):
-        super().__init__()
-        self.known: set[int] = set()
-        self.held = self.peak = 0
-        for tensor in tensors:
-            self._see(tensor)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for one in tree_leaves(made):
-            if isinstance(one, torch.Tensor):
-                self._see(one)
-        return made
-
-    def _see(self, tensor: torch.Tensor) -> None:
-        # The same object for as long as the storage lives.
-        storage = tensor.untyped_storage()
-        if id(storage) not in self.known:
-            self.known.add(id(storage))
-            self.held += storage.nbytes()
-            self.peak = max(self.peak, self.held)
-            weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-
-    def _gone(self, name: int, size: int) -> None:
-        self.known.discard(name)
-        self.held -= size
-
-
-class Saved:
-    """Follow the bytes that autograd keeps, without those of ``weights``, by hooks of `saved_tensors_hooks`."""
-
-    def __init__(self, weights: Collection[int]):
-        self.weights, self.kept = weights, Counter[int]()
-        self.held = self.peak = 0
-
-    def pack(self, tensor: torch.Tensor) -> "Kept":
-        holder = Kept(tensor)
-        for place, size in distinct([tensor]).items():
-            if place not in self.weights:
-                self.held += size * (not self.kept[place])
-                self.kept[place] += 1
-                self.peak = max(self.peak, self.held)
-                weakref.finalize(holder, self._gone, place, size)
-        return holder
-
-    def _gone(self, place: int, size: int) -> None:
-        self.kept[place] -= 1
-        self.held -= size * (not self.kept[place])
-
-
-class Kept:
-    """A saved tensor, for as long as autograd keeps it."""
-
-    def __init__(self, tensor: torch.Tensor):
-        self.tensor = tensor
-
-
-def distinct(tensors: Any) -> dict[int, int]:
-    """Return the bytes of each storage of tensors, by its address."""
-    return {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
-
-
-def trained(cell: dict[str, Any], directory: Path) -> dict[str, int]:
+def train_two_steps(cell: dict[str, Any], directory: Path) -> dict[str, int]:
     """Train two steps as `scripts/train.py` does, and return bytes by what holds them."""
     recipe = recipe_of(cell)
     limit_threads(1)
@@ -182,8 +114,8 @@ def trained(cell: dict[str, Any], directory: Path) -> dict[str, int]:
         model = attach(model, recipe["adapter"])
     model.train()
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
-    weights = distinct(held_tensors(model))
-    saved = Saved(weights)
+    weights = storage_bytes(held_tensors(model))
+    saved = SavedTensors(weights)
     gradients: dict[int, int] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -195,7 +127,7 @@ def trained(cell: dict[str, Any], directory: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as work:
         checkpoints = Checkpoints(accelerator, Path(work), "")
         fit = Fit(accelerator, model, optimizer, rows, 0, plan, checkpoints, "")
-        with Live(held_tensors(model)) as live, saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
+        with LiveTensors(held_tensors(model)) as live, saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
             fit.run()
     states = [
         value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
@@ -203,21 +135,21 @@ def trained(cell: dict[str, Any], directory: Path) -> dict[str, int]:
     return {
         "weights": sum(weights.values()),
         "gradients": sum(gradients.values()),
-        "optimizer": sum(distinct(states).values()),
+        "optimizer": sum(storage_bytes(states).values()),
         "saved": saved.peak,
         "tensors": live.peak,
         "resident": peak_memory(),
     }
 
 
-def made(size: str, layers: int, directory: Path) -> None:
+def save_random_model(size: str, layers: int, directory: Path) -> None:
     """Save a random model with so many layers of a size."""
     family, sizes = sizes_of(size)
     config = AutoConfig.for_model(family, **{**sizes, "num_hidden_layers": layers, "pad_token_id": 0})
     AutoModelForCausalLM.from_config(config).save_pretrained(directory, max_shard_size="1TB")
 
 
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own, which has all imports already."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -243,8 +175,8 @@ def measure(output: Path) -> dict[str, dict[str, Any]]:
                     continue
                 base = Path(directory) / f"{cell['size']}-{layers}"
                 if not base.exists():
-                    alone(made, cell["size"], layers, base)
-                found.setdefault(name, {})[str(layers)] = alone(trained, cell, base)
+                    in_own_process(save_random_model, cell["size"], layers, base)
+                found.setdefault(name, {})[str(layers)] = in_own_process(train_two_steps, cell, base)
                 print(f"{name} {layers} layers: {found[name][str(layers)]}", flush=True)
                 versions = {package: version(package) for package in PACKAGES}
                 files.write_json(output, {"cells": found, "versions": versions, "hardware": manifest.hardware()})
@@ -252,7 +184,7 @@ def measure(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def estimated(cell: dict[str, Any], layers: int) -> dict[str, float]:
-    """Return the estimate of what `trained` measures."""
+    """Return the estimate of what `train_two_steps` measures."""
     recipe, shape = dict(recipe_of(cell)), replace(shape_of(cell["size"]), layers=layers)
     memory, tokens = training_memory(recipe, shape, cell["tokens"]), cell["rows"] * cell["tokens"]
     return {
@@ -265,13 +197,13 @@ def estimated(cell: dict[str, Any], layers: int) -> dict[str, float]:
     }
 
 
-def compared(cell: dict[str, Any], measured: dict[str, dict[str, int]]) -> dict[str, tuple[float, float]]:
+def estimated_and_measured(cell: dict[str, Any], measured: dict[str, dict[str, int]]) -> dict[str, tuple[float, float]]:
     """Return (estimated, measured) bytes of each kind: of the whole model, or of one layer for what autograd saves."""
     layers = shape_of(cell["size"]).layers
     pairs = [(estimated(cell, n), measured[str(n)]) for n in (1, 2)]
     found: dict[str, tuple[float, float]] = {}
     for kind in ("weights", "gradients", "optimizer", "saved", "tensors"):
-        (a, b), (c, d) = ((mine[kind], seen[kind]) for mine, seen in pairs)
+        (a, b), (c, d) = ((estimate[kind], bytes_[kind]) for estimate, bytes_ in pairs)
         more = 0 if kind == "saved" else layers - 1
         found[kind] = (a + more * (c - a), b + more * (d - b)) if more else (c - a, d - b)
     if whole := measured.get(str(layers)):
@@ -289,7 +221,7 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
         seen = measured[json.dumps(cell)]
         changed = {key: value for key, value in cell.items() if key != "size" and BASE.get(key) != value}
         words = ", ".join(f"`{key}: {str(value).lower()}`" for key, value in changed.items())
-        of = compared(cell, seen)
+        of = estimated_and_measured(cell, seen)
         shown = (f"{of[kind][0] / of[kind][1]:.2f} × {of[kind][1] / 1e6:,.1f}" if kind in of else "" for kind in KINDS)
         lines.append(f"| {cell['size']} | {words or 'nothing'} | {' | '.join(shown)} |")
     return "\n".join(lines)

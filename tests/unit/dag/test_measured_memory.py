@@ -23,7 +23,7 @@ def test_every_cell_is_measured_and_shown() -> None:
 
 @pytest.mark.parametrize("cell", MEASURED)
 def test_an_estimate_is_at_most_half_as_much_more_than_was_measured(cell: str) -> None:
-    for kind, (estimated, measured) in measure_memory.compared(json.loads(cell), MEASURED[cell]).items():
+    for kind, (estimated, measured) in measure_memory.estimated_and_measured(json.loads(cell), MEASURED[cell]).items():
         # Norms of queries and keys, and Adam's count of steps for each tensor, aren't counted.
         assert 0.99 <= estimated / measured <= 1.5, kind
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from new_experiment import ROOT, columns_of, download, guess, scenario_of, yaml_of
+from infer_task import guess
+from new_experiment import ROOT, columns_of, download, scenario_of, yaml_of
 from snaketune.core.errors import UserError
 from snaketune.data.raw_rows import Faults
 from snaketune.data.read_files import read_rows
