@@ -26,7 +26,7 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import IGNORED, collate, plan_batches
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import answer_loss
 from snaketune.training.memory import limit_threads
 from snaketune.training.schedule import Plan
@@ -88,10 +88,10 @@ class Ours(Trainer):
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer_for(self.model, self.recipe))
         self.checkpoints = Checkpoints(self.accelerator, Path(mkdtemp()), "", whole=False)
 
-    def fit(self, kind: str, batches: list[list[int]], clip: float) -> Fit:
+    def fit(self, kind: str, batches: list[list[int]], clip: float) -> TrainingLoop:
         plan, rows = self.plan(batches, clip), self.rows[kind]
         run = (self.accelerator, self.model, self.optimizer, rows, self.pad, plan, self.checkpoints, "ours")
-        fit = Fit(*run, shared=self.shared)
+        fit = TrainingLoop(*run, shared=self.shared)
         with contextlib.redirect_stdout(io.StringIO()):
             fit.run()
         return fit

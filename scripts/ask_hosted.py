@@ -23,7 +23,7 @@ def key_of(host: str, name: str, messages: list[dict[str, str]], recipe: dict[st
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def kept(path: Path) -> dict[str, dict[str, Any]]:
+def answers_so_far(path: Path) -> dict[str, dict[str, Any]]:
     """Return the answers of interrupted runs, whose last line may be cut."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -64,7 +64,7 @@ def main() -> None:
     keys = [key_of(service.host, name, messages, recipe) for messages in asked]
     log = arguments.work / f"{keys[0][:12]}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    found = kept(log)
+    found = answers_so_far(log)
     missing = {key: messages for key, messages in zip(keys, asked, strict=True) if key not in found}
     lock = Lock()
     with log.open("a", encoding="utf-8") as file, ThreadPoolExecutor(arguments.requests_at_once) as pool:

@@ -28,7 +28,7 @@ def chat_of(row: dict[str, Any], most_characters: int | None) -> Messages:
     return messages
 
 
-def converted(path: Path, limits: dict[str, Any]) -> list[dict[str, Messages]]:
+def convert(path: Path, limits: dict[str, Any]) -> list[dict[str, Messages]]:
     """Return the rows of a split as {"messages": [{"role", "content"}]}.
 
     Raises:
@@ -53,7 +53,7 @@ def main() -> None:
 
     sources = [data / f"{split}.jsonl" for split in SPLITS]
     manifest.prove(data / "manifest.json", *(path.name for path in sources))
-    chats = [converted(path, limits) for path in sources]
+    chats = [convert(path, limits) for path in sources]
     rows = len(chats[0])
     if rows < limits["least_rows"] or (limits["most_rows"] and rows > limits["most_rows"]):
         most = f" and at most {limits['most_rows']}" if limits["most_rows"] else ""

@@ -20,7 +20,7 @@ from snaketune.data.chat_template import PAD, render
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import mean_loss
 from snaketune.training.memory import limit_threads
 from snaketune.training.params import PRETRAINING_MAX_GRAD_NORM, PRETRAINING_WARMUP_SHARE, PretrainingParams
@@ -130,7 +130,7 @@ def pretrain(
         checkpoint_steps=checkpoint_steps,
     )
     pad = model.config.pad_token_id
-    fit = Fit(accelerator, model, optimizer, rows, pad, plan, checkpoints, name, interrupted=stop_notice())
+    fit = TrainingLoop(accelerator, model, optimizer, rows, pad, plan, checkpoints, name, interrupted=stop_notice())
     fit.run()
     plain = accelerator.unwrap_model(model)
     loss = mean_loss(plain, held_out_rows, fit.pad, accelerator.device, recipe["batch_rows"])

@@ -7,7 +7,7 @@ import yaml
 
 from snaketune.core import cli, errors, files, layout, manifest
 from snaketune.platforms.kaito.manifests import serving_manifest
-from snaketune.platforms.kaito.technique import filled
+from snaketune.platforms.kaito.technique import fill_placeholders
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     adapter = [run / "adapter" / name for name in layout.ADAPTER_FILES]
     workspace = serving_manifest(recipe, files.sha256(adapter[0]))
     name = workspace["metadata"]["name"]
-    serving = filled(recipe["serving"], recipe["cell"], name)
+    serving = fill_placeholders(recipe["serving"], recipe["cell"], name)
     if arguments.confirm:
         from snaketune.platforms.kaito.cluster_client import Cluster
         from snaketune.platforms.kaito.workspaces import ensure

@@ -36,7 +36,7 @@ def plan(key: str, data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def submitted(service: Service, key: str, data: Path, recipe: dict[str, Any]) -> str:
+def submit_once(service: Service, key: str, data: Path, recipe: dict[str, Any]) -> str:
     """Return the id of the only job with this key; it is created unless the service has it.
 
     Raises:
@@ -80,7 +80,7 @@ def main() -> None:
         )
     files.claim(Path("work/hosted") / key)
     service = connect(recipe["service"])
-    job = submitted(service, key, data, recipe)
+    job = submit_once(service, key, data, recipe)
     files.write_json(
         arguments.output, {"id": job, "key": key, "host": service.host, "model": recipe["service"]["model"]}
     )

@@ -29,7 +29,7 @@ from snaketune.training.base_model import load_base
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key, stop_notice
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import mean_loss
 from snaketune.training.memory import (
     count_elements,
@@ -101,7 +101,7 @@ def plan_of(recipe: TrainingParams, rows: Rows, checkpoint_steps: int) -> Plan:
 
 
 def resources_of(
-    fit: Fit, recipe: TrainingParams, trainable: int, total: int, ranks: list[dict[str, int]]
+    fit: TrainingLoop, recipe: TrainingParams, trainable: int, total: int, ranks: list[dict[str, int]]
 ) -> dict[str, Any]:
     """Return what a finished run cost: times in seconds, memory in bytes, and the hardware it ran on."""
     return {
@@ -192,7 +192,7 @@ def main() -> None:
     model, optimizer = accelerator.prepare(model, optimizer_for(model, recipe))
 
     # --- Train: from the last checkpoint, if any ---
-    fit = Fit(
+    fit = TrainingLoop(
         accelerator,
         model,
         optimizer,

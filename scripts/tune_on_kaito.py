@@ -16,7 +16,7 @@ from snaketune.core import errors, files, layout
 from snaketune.core.errors import UserError
 from snaketune.platforms.kaito.cluster_client import Cluster
 from snaketune.platforms.kaito.manifests import TRAIN_FILE
-from snaketune.platforms.kaito.technique import filled
+from snaketune.platforms.kaito.technique import fill_placeholders
 from snaketune.platforms.kaito.workspaces import ensure, read, seconds_of, wait
 
 STATE, DONE = "trainer_state.json", "fine_tuning_completed.txt"
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config, wanted = yaml.safe_load_all(arguments.manifest.read_text(encoding="utf-8"))
     name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
-    platform = filled(arguments.platform["platform"], arguments.platform["cell"], name)
+    platform = fill_placeholders(arguments.platform["platform"], arguments.platform["cell"], name)
     kept, volume = arguments.work / name, Path(platform["output"]["path"])
 
     if not (kept / "status.json").exists():

@@ -8,7 +8,7 @@ from snaketune.platforms.hosted.connect import connect
 from snaketune.platforms.hosted.service import Service, read_job
 
 
-def waited(service: Service, job: str, poll_seconds: float) -> str:
+def wait_for_end(service: Service, job: str, poll_seconds: float) -> str:
     """Wait for a job to succeed, and return the service's words about it.
 
     Raises:
@@ -48,7 +48,7 @@ def main() -> None:
 
     service = connect(arguments.recipe["service"])
     job = read_job(arguments.job, service.host)
-    words = waited(service, job, arguments.poll_seconds)
+    words = wait_for_end(service, job, arguments.poll_seconds)
     files.write_jsonl(arguments.events, service.events(job))
     files.write_json(arguments.output, {"id": job, "status": words})
 

@@ -42,7 +42,7 @@ from snaketune.training.adapters import attach
 from snaketune.training.base_model import load_base
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.memory import count_elements, held_tensors, limit_threads, peak_memory, return_freed_memory
 from snaketune.training.params import TrainingParams
 from snaketune.training.recomputation import recompute
@@ -126,7 +126,7 @@ def train_two_steps(cell: dict[str, Any], directory: Path) -> dict[str, int]:
     plan = Plan([list(range(cell["rows"]))] * 2, cell["rows"], 1e-5, 0, 1.0, 99)
     with tempfile.TemporaryDirectory() as work:
         checkpoints = Checkpoints(accelerator, Path(work), "")
-        fit = Fit(accelerator, model, optimizer, rows, 0, plan, checkpoints, "")
+        fit = TrainingLoop(accelerator, model, optimizer, rows, 0, plan, checkpoints, "")
         with LiveTensors(held_tensors(model)) as live, saved_tensors_hooks(saved.pack, lambda kept: kept.tensor):
             fit.run()
     states = [

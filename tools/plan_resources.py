@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from snaketune.core import gpus
 from snaketune.core.errors import UserError, run
 from snaketune.dag.process import runs_here
-from snaketune.dag.resources import SNAKEMAKES, JobResources, trains
+from snaketune.dag.resources import SNAKEMAKES, JobResources, is_training
 from snaketune.provenance.snakemake_records import snakefile
 
 COLUMNS = (
@@ -190,7 +190,7 @@ def worst(jobs: list[Job], kind: str, limit: float) -> list[Job]:
     found: dict[tuple[str, str, str], Job] = {}
     for job in sorted(jobs, key=lambda one: float(getattr(one, kind))):
         if getattr(job, kind) > limit:
-            found[job.rule, job.model, job.technique if trains(job.rule) else ""] = job
+            found[job.rule, job.model, job.technique if is_training(job.rule) else ""] = job
     return list(found.values())
 
 
@@ -204,7 +204,7 @@ def too_large(jobs: list[Job], machine: Machine) -> list[str]:
         others = []
         for job in worst(jobs, kind, limit):
             asked = gigabytes(getattr(job, kind))
-            if trains(job.rule) and (kind == "gpu_memory") == bool(job.gpus):
+            if is_training(job.rule) and (kind == "gpu_memory") == bool(job.gpus):
                 found.append(
                     f"Training {job.technique} of {job.model} needs {asked} GB of {what}; {gigabytes(limit)} are available. {settings(job, limit)}"
                 )

@@ -13,7 +13,7 @@ from snaketune.training.adapters import attach, taken_from_base
 from snaketune.training.base_model import load_base
 from snaketune.training.batches import plan_batches
 from snaketune.training.checkpoints import Checkpoints
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.rank_budget import budget_of
 from snaketune.training.schedule import Plan
 from support.training_runs import rows_to_learn
@@ -37,7 +37,9 @@ class Trained:
         self.model, self.optimizer = accelerator.prepare(model.train(), optimizer)
         plan = Plan(batches, 16, recipe["learning_rate"], 0.05, 1.0, 5)
         checkpoints = Checkpoints(accelerator, out / "work", "key", whole=False)
-        self.fit = Fit(accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run", budget=budget)
+        self.fit = TrainingLoop(
+            accelerator, self.model, self.optimizer, ROWS, 0, plan, checkpoints, "run", budget=budget
+        )
         self.save = lambda: train.save(accelerator, self.model, recipe, self.taken, out)
 
     def run(self) -> "Trained":

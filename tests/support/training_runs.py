@@ -12,7 +12,7 @@ from snaketune.config.validation import validated
 from snaketune.core import manifest
 from snaketune.core.files import read_jsonl, read_yaml
 from snaketune.data.tokens import Rows, write_rows
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from support.models import tiny_phi3
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def command(inputs: Path, out: Path, recipe: dict[str, Any], checkpoint_steps: i
     return [script, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
-def killed(run: Fit, step: int) -> None:
+def killed(run: TrainingLoop, step: int) -> None:
     """Let a run end in a step, as by a signal without warning."""
 
     class Killed(Exception):

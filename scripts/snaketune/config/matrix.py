@@ -25,7 +25,7 @@ from snaketune.core.errors import UserError
 from snaketune.core.files import read_json, read_yaml
 
 
-def measured(techniques: Collection[str]) -> list[str]:
+def measured_techniques(techniques: Collection[str]) -> list[str]:
     """Return the techniques whose properties are measured: full first, then the columns of the published table."""
     return [name for name in (REFERENCE, *COLUMNS.values()) if name in techniques]
 
@@ -200,7 +200,7 @@ class Matrix:
         properties = self.experiment.properties
         if not properties:
             return []
-        own = {name: self.techniques[name].world_size for name in measured(self.techniques)}
+        own = {name: self.techniques[name].world_size for name in measured_techniques(self.techniques)}
         rounds = [(name, own[name], number + 1) for number in range(properties.rounds) for name in own]
         shared = properties.ranks if len(properties.ranks) > 1 else []
         return list(dict.fromkeys([*rounds, *((name, ranks, 1) for ranks in shared for name in own)]))

@@ -36,7 +36,7 @@ LINEAR_BYTES = {"nf4": 0.5 + (1 + 4 / 256) / 64, "int8": 1}
 # adapter at most this. The 8-bit ones have a scale for each 256, and keep small tensors in 32 bits.
 OPTIMIZER_NUMBERS = {"adamw": 2.0, "adamw-8bit": 0.52, "paged-adamw-8bit": 0.52, "adafactor": 0.1}
 # Floating-point operations a second: of one core measured in fp32 training, of a GPU assumed. Where it is slower,
-# a job reaches its time limit, saves a checkpoint and resumes with a longer one (`resources.longer`).
+# a job reaches its time limit, saves a checkpoint and resumes with a longer one (`resources.minutes_of_attempt`).
 CORE_SPEED, GPU_SPEED = 1.5e10, 1e13
 # More than the two minutes ahead of its end at which profiles/slurm warns a job, and imports on a slow disk.
 START_SECONDS = 600

@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.core.layout import SPLITS
 from snaketune.dag.patterns import BASE, DATA, TRAINING
 from snaketune.dag.recipes import Recipes
-from snaketune.dag.row_memory import held_rows, resamples
+from snaketune.dag.row_memory import resample_bytes, row_bytes
 from snaketune.dag.shape import UNKNOWN, Shape
 
 ROWS_UNKNOWN = 2000
@@ -37,18 +37,18 @@ class KnownSizes:
         longest = max(split["longest"] for split in card["splits"].values())
         return min(longest, most), card["splits"]["train"]["tokens"]
 
-    def held(self, kind: str, scenario: str | None) -> float:
+    def held_row_bytes(self, kind: str, scenario: str | None) -> float:
         """Return the bytes of the rows that a job of a kind of NEEDS holds, as far as they are known."""
         if kind in ("table", "parity"):
             chosen = [scenario] if scenario else self.matrix.experiment.scenarios
             cards = [self._read(f"{DATA.format(scenario=name)}/card.json") for name in chosen]
             rows = max((card["kept"]["test"] for card in cards if card), default=0)
-            return resamples(rows, self.matrix.experiment.evaluation.bootstrap_samples)
+            return resample_bytes(rows, self.matrix.experiment.evaluation.bootstrap_samples)
         if scenario and kind in ("data", "tokens"):
             directory = Path(DATA.format(scenario=scenario))
-            prepared = held_rows(directory / f"{one}.jsonl" for one in SPLITS)
+            prepared = row_bytes(directory / f"{one}.jsonl" for one in SPLITS)
             # Before a dataset of the hub is fetched, nothing is known of its size.
-            return (kind == "tokens" and prepared) or held_rows(map(Path, self.matrix.scenarios[scenario].source.paths))
+            return (kind == "tokens" and prepared) or row_bytes(map(Path, self.matrix.scenarios[scenario].source.paths))
         return 0
 
     def _read(self, name: str) -> dict[str, Any]:

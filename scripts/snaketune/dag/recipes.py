@@ -6,7 +6,7 @@ from snaketune.config.claims import REFERENCE
 from snaketune.config.corpora import DOCUMENTATION
 from snaketune.config.experiment import MERGED, MERGED_INTO, SHIPPED
 from snaketune.config.export import AutoExport
-from snaketune.config.matrix import measured
+from snaketune.config.matrix import measured_techniques
 from snaketune.core.precisions import calibrates
 from snaketune.dag.cells import Cells
 from snaketune.dag.estimates import training_memory
@@ -187,7 +187,7 @@ class Recipes(Cells):
             "confidence": self.experiment.evaluation.confidence,
             "properties": properties and properties.model_dump() | equal,
             "property_runs": self.property_runs,
-            "ranks": {name: self.techniques[name].world_size for name in measured(self.techniques)},
+            "ranks": {name: self.techniques[name].world_size for name in measured_techniques(self.techniques)},
             "expected": {"memory": self.expected_memory()} if properties else {},
             "offloaded": [name for name, technique in self.techniques.items() if technique.engine.offload != "none"],
         }
@@ -195,7 +195,7 @@ class Recipes(Cells):
     def expected_memory(self) -> dict[str, dict[str, str]]:
         """Return whether each technique is expected to need less memory than full with a model of a usual size."""
         held = {}
-        for name in measured(self.techniques):
+        for name in measured_techniques(self.techniques):
             technique = self.techniques[name]
             recipe = self.property_recipe(name, technique.world_size) | {"micro_batch_rows": 1}
             memory = training_memory(recipe, UNKNOWN, LARGE_ROW)

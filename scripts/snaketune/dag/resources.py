@@ -64,7 +64,9 @@ class JobResources:
             constant = self._need(kind, wildcards).bytes(self._parameters(wildcards))
             if kind == "torch" and self.evaluation_gpus(wildcards):
                 constant = devices.evaluation_host_bytes(self._parameters(wildcards))
-            return rising(megabytes(constant + self.sizes.held(kind, wildcards.get("scenario"))), attempt)
+            return memory_of_attempt(
+                megabytes(constant + self.sizes.held_row_bytes(kind, wildcards.get("scenario"))), attempt
+            )
 
         return needed
 
@@ -76,7 +78,9 @@ class JobResources:
     def minutes(self, kind: str) -> Callable[..., int]:
         def needed(wildcards: Any, attempt: int) -> int:
             faster = devices.GPU_FASTER if kind == "torch" and self.evaluation_gpus(wildcards) else 1
-            return longer(minutes(self._need(kind, wildcards).seconds(self._parameters(wildcards) // faster)), attempt)
+            return minutes_of_attempt(
+                minutes(self._need(kind, wildcards).seconds(self._parameters(wildcards) // faster)), attempt
+            )
 
         return needed
 
@@ -85,13 +89,15 @@ class JobResources:
         recipe, shape, longest, _ = self._training(wildcards)
         nodes = self._nodes(rulename, wildcards=wildcards, input=input, attempt=attempt, threads=threads)
         estimate = devices.training_host_bytes if self.counts_gpus else estimates.training_bytes
-        return rising(megabytes(estimate(recipe, shape, longest) / nodes), attempt)
+        return memory_of_attempt(megabytes(estimate(recipe, shape, longest) / nodes), attempt)
 
     def training_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, shape, _, tokens = self._training(wildcards)
         adapter = estimates.adapter_parameters(shape, recipe["adapter"]) if recipe["adapter"] else 0
         cores, gpus = recipe["world_size"] * recipe["threads"], self.training_gpus(wildcards)
-        return longer(minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus)), attempt)
+        return minutes_of_attempt(
+            minutes(estimates.training_seconds(shape.parameters + adapter, tokens, cores, gpus)), attempt
+        )
 
     def training_gpus(self, wildcards: Any) -> int:
         """Return one GPU for each rank if they are counted."""
@@ -104,7 +110,7 @@ class JobResources:
         if evaluations ask for a GPU and none is counted.
         """
         jobs, told = list(jobs), []
-        asked = dict(sorted((one.technique, self.training_gpus(one)) for rule, one in jobs if trains(rule)))
+        asked = dict(sorted((one.technique, self.training_gpus(one)) for rule, one in jobs if is_training(rule)))
         on_gpu = self.matrix.experiment.evaluation.device == "cuda" and any(
             rule == "evaluate_torch" for rule, _ in jobs
         )
@@ -122,13 +128,15 @@ class JobResources:
         """Return the memory that a job needs on each of its GPUs."""
         if rule == "evaluate_torch" and self.evaluation_gpus(wildcards):
             return devices.evaluation_gpu_bytes(self._parameters(wildcards))
-        return devices.training_gpu_bytes(*self._training(wildcards)[:3]) if trains(rule) and self.counts_gpus else 0
+        return (
+            devices.training_gpu_bytes(*self._training(wildcards)[:3]) if is_training(rule) and self.counts_gpus else 0
+        )
 
     def disk_bytes(self, rule: str, wildcards: Any) -> tuple[float, float]:
         """Return what a job leaves on disk, and what it needs there beside that while it runs."""
         if wildcards.get("model") not in self.matrix.models:
             return 0, 0
-        adapter = self._training(wildcards)[0]["adapter"] if trains(rule) else None
+        adapter = self._training(wildcards)[0]["adapter"] if is_training(rule) else None
         return devices.disk_bytes(rule, self.sizes.shape(wildcards.model), adapter, wildcards.get("precision", ""))
 
     def fitting(self, wildcards: Any, limit: float) -> tuple[dict[str, Any], float] | None:
@@ -146,14 +154,16 @@ class JobResources:
         recipe |= {**PRETRAINING, "micro_batch_rows": recipe["batch_rows"]}
         estimate = devices.training_host_bytes if self.counts_gpus else estimates.training_bytes
         needed = estimate(recipe, self.sizes.shape(wildcards.model), recipe["sequence_length"])
-        return rising(megabytes(needed + NEEDS["data"].memory), attempt)
+        return memory_of_attempt(megabytes(needed + NEEDS["data"].memory), attempt)
 
     def pretraining_minutes(self, wildcards: Any, attempt: int) -> int:
         recipe, parameters = (
             self.matrix.pretraining_recipe(wildcards.model),
             self.sizes.shape(wildcards.model).parameters,
         )
-        return longer(minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"])), attempt)
+        return minutes_of_attempt(
+            minutes(estimates.training_seconds(parameters, recipe["tokens"], recipe["threads"])), attempt
+        )
 
     def pretraining_cores(self, wildcards: Any) -> int:
         return int(self.matrix.pretraining_recipe(wildcards.model)["threads"])
@@ -213,16 +223,16 @@ class JobResources:
         return self.sizes.shape(wildcards.model).parameters if wildcards.get("model") in self.matrix.models else 0
 
 
-def trains(rule: str) -> bool:
+def is_training(rule: str) -> bool:
     return rule in ("train_adapter", "train_all_weights", "train_at_rate", "measure_technique")
 
 
-def rising(needed: int, attempt: int) -> int:
+def memory_of_attempt(needed: int, attempt: int) -> int:
     """Add Snakemake's own memory, and half as much more with each attempt: a job killed for its memory gets more."""
     return (needed + SNAKEMAKES) * (1 + attempt) // 2
 
 
-def longer(limit: int, attempt: int) -> int:
+def minutes_of_attempt(limit: int, attempt: int) -> int:
     """Double a time limit with each attempt: the speed that it assumes of a GPU was measured on none.
 
     With three retries an evaluation gets 8 times as long, and a training, which resumes, 15 times in all.

@@ -11,7 +11,7 @@ SAMPLE = 2**20
 ROW_LENGTH, UNPACKED = 200, 6
 
 
-def held_rows(paths: Iterable[Path]) -> float:
+def row_bytes(paths: Iterable[Path]) -> float:
     """Return the bytes that the rows of these files take in memory; files that aren't there yet count nothing."""
     return sum(_held(path) for path in paths if path.is_file())
 
@@ -24,6 +24,6 @@ def _held(path: Path) -> float:
     return ROW * rows + BYTE * size
 
 
-def resamples(rows: int, samples: int) -> int:
+def resample_bytes(rows: int, samples: int) -> int:
     """Return the bytes of how often each row is drawn in each sample: 16 bits each, of the last two numbers of rows."""
     return 2 * 2 * samples * rows

@@ -11,7 +11,7 @@ from snaketune.data.raw_rows import Cell, Fault, Faults, Row, describe
 from snaketune.data.tasks import TASKS
 
 
-def reach(content: dict[str, Any], path: str) -> Any:
+def value_at(content: dict[str, Any], path: str) -> Any:
     """Return the value at ``path``, where `a.b` is `b` of the object `a`.
 
     Raises:
@@ -21,13 +21,13 @@ def reach(content: dict[str, Any], path: str) -> Any:
         return content[path]
     first, _, rest = path.partition(".")
     if rest and isinstance(content.get(first), dict):
-        return reach(content[first], rest)
+        return value_at(content[first], rest)
     raise KeyError(", ".join(content) or "none")
 
 
 def get(content: dict[str, Any], path: str, missing: Any = None) -> Any:
     try:
-        return reach(content, path)
+        return value_at(content, path)
     except KeyError:
         return missing
 
@@ -86,7 +86,7 @@ class Normalizer:
         cells = {}
         for key, name in names.items():
             try:
-                cells[key] = Cell(reach(row.content, name), name)
+                cells[key] = Cell(value_at(row.content, name), name)
             except KeyError as error:
                 if key not in form.keys:
                     continue

@@ -9,7 +9,7 @@ from typing import Any
 from snaketune.data.examples import Fields
 from snaketune.data.formats import CONVERSATIONS, Format, beyond_texts, exchange, label, words
 from snaketune.data.raw_rows import Cell, Cells, Fault, describe, text
-from snaketune.data.tools_and_calls import said
+from snaketune.data.tools_and_calls import text_with_calls
 
 
 class Task:
@@ -192,16 +192,16 @@ class Chat(Task):
 
     def main_text(self, fields: Fields) -> str:
         # Many conversations may begin with the same system message, so it isn't compared.
-        return "\n".join(said(message) for message in fields["messages"] if message["role"] != "system")
+        return "\n".join(text_with_calls(message) for message in fields["messages"] if message["role"] != "system")
 
     def texts(self, fields: Fields) -> list[str]:
-        return [said(message) for message in fields["messages"]]
+        return [text_with_calls(message) for message in fields["messages"]]
 
     def empty(self, fields: Fields) -> list[str]:
-        return [message["role"] for message in fields["messages"] if not said(message).strip()]
+        return [message["role"] for message in fields["messages"] if not text_with_calls(message).strip()]
 
     def written(self, fields: Fields, prompt: str, answer: str) -> dict[str, Any]:
-        return {**fields, "reference": said(fields["messages"][-1])}
+        return {**fields, "reference": text_with_calls(fields["messages"][-1])}
 
 
 class LanguageModeling(Task):

@@ -74,7 +74,7 @@ def calls_of(cell: Cell) -> list[dict[str, Any]]:
     return calls
 
 
-def said(message: dict[str, Any]) -> str:
+def text_with_calls(message: dict[str, Any]) -> str:
     """Return all that a turn says: its reasoning, its text and its calls."""
     calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
     return "\n".join(part for part in (message.get("reasoning_content"), message["content"], *calls) if part)

@@ -62,7 +62,7 @@ def shares_within(config: dict[str, Any]) -> float:
     return config.get("sliding_window") or math.inf
 
 
-class PromptRead:
+class SharedPromptBackend:
     """A Backend whose rows all go on from a prompt that another one has read."""
 
     shares_within: float = 0
@@ -98,7 +98,7 @@ def read_shared(backend: Backend, prompts: list[np.ndarray], longest: int) -> tu
     starts = np.stack([prompt[: least - 1] for prompt in prompts])
     alike = np.append((starts == starts[0]).all(0), False)
     shared = int(alike.argmin())
-    return (PromptRead(backend, prompts[0][:shared]), shared) if shared >= LEAST_SHARED else (backend, 0)
+    return (SharedPromptBackend(backend, prompts[0][:shared]), shared) if shared >= LEAST_SHARED else (backend, 0)
 
 
 def candidate_likelihoods(backend: Backend, prompts: list[np.ndarray], candidates: list[np.ndarray]) -> np.ndarray:

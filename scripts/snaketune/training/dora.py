@@ -49,9 +49,9 @@ class LightDora(DoraLinearVariant):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not whole):
             down = right(x)
         if whole:
-            found: torch.Tensor = Scaled.apply(result.detach(), down, *fixed, x, right.weight, weight)
+            found: torch.Tensor = ScaledOutput.apply(result.detach(), down, *fixed, x, right.weight, weight)
         else:
-            found = Scaled.apply(result, down, *fixed, None, None, None)
+            found = ScaledOutput.apply(result, down, *fixed, None, None, None)
         return found
 
     def norm(self, weight: torch.Tensor, right: torch.Tensor, left: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -63,7 +63,7 @@ class LightDora(DoraLinearVariant):
         return (self.squares + changes.sum(1)).clamp(min=0).sqrt()
 
 
-class Scaled(torch.autograd.Function):
+class ScaledOutput(torch.autograd.Function):
     """m / n ⊙ (z - bias + c Bd) + bias, of the base's output z, which it overwrites, and d = Ax.
 
     With x, A and W given it has their gradients, in one sum, instead of those of z and d; and with ``again`` it then computes z anew.

@@ -25,7 +25,7 @@ from snaketune.training.schedule import Plan
 
 
 @dataclass
-class Fit:
+class TrainingLoop:
     """One run of a plan: trains with an Accelerator and keeps checkpoints from which a killed job resumes.
 
     ``shared`` computes once what rows of a micro-batch begin with (``shared_prompts``);

@@ -12,7 +12,7 @@ from snaketune.config.technique import Technique
 from snaketune.dag import estimates
 from snaketune.dag.estimates import FLOAT, training_bytes, training_memory
 from snaketune.dag.needs import NEEDS, megabytes
-from snaketune.dag.resources import rising
+from snaketune.dag.resources import memory_of_attempt
 from snaketune.dag.shape import UNKNOWN, Shape
 from snaketune.training.adapters import attach
 
@@ -86,7 +86,9 @@ def test_the_page_on_scale_says_what_a_plan_prints() -> None:
     for line, changed in zip(lines, ({}, alone, {**alone, "gradient_checkpointing": True}), strict=True):
         asked = {name: training_bytes(recipe(name, **changed), shape, 512) for name in names}
         shown = dict(zip(names, map(int, line), strict=True))
-        assert {name: round(rising(megabytes(needed), 1) / 1000) for name, needed in asked.items()} == shown
+        assert {name: round(memory_of_attempt(megabytes(needed), 1) / 1000) for name, needed in asked.items()} == shown
     asked = {kind: NEEDS[kind].bytes(shape.parameters) for kind in ("merge", "export", "quantize")}
     words = "Merging takes {merge:.0f} GB, exporting {export:.0f} and quantizing {quantize:.0f}."
-    assert words.format(**{kind: rising(megabytes(needed), 1) / 1000 for kind, needed in asked.items()}) in text
+    assert (
+        words.format(**{kind: memory_of_attempt(megabytes(needed), 1) / 1000 for kind, needed in asked.items()}) in text
+    )

@@ -22,7 +22,7 @@ from snaketune.dag import patterns, process
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
 from snaketune.dag.recipes import Recipes
-from snaketune.dag.resources import SNAKEMAKES, JobResources, longer, rising
+from snaketune.dag.resources import SNAKEMAKES, JobResources, memory_of_attempt, minutes_of_attempt
 from snaketune.dag.targets import Targets, required
 
 ROOT = Path(__file__).parents[3]
@@ -138,7 +138,7 @@ def test_several_ranks_or_deepspeed_need_a_launcher(monkeypatch: pytest.MonkeyPa
 
 
 def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_are_counted() -> None:
-    assert [rising(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
+    assert [memory_of_attempt(1000, attempt) for attempt in (1, 2, 3)] == [1000 + SNAKEMAKES, 1920, 2560]
     counted, uncounted = (
         SimpleNamespace(global_resources=found)
         for found in ({"gpu": SimpleNamespace(value=8)}, {"gpu": SimpleNamespace(value=0)})
@@ -146,7 +146,7 @@ def test_memory_grows_with_attempts_and_models_and_gpus_are_asked_for_if_they_ar
     needs = JobResources(matrix(), counted)
     asked = [one.training_gpus(cell("lora")) for one in (needs, JobResources(matrix(), uncounted))]
     assert asked == [1, 0]
-    assert [longer(90, attempt) for attempt in (1, 2, 3)] == [90, 180, 360]
+    assert [minutes_of_attempt(90, attempt) for attempt in (1, 2, 3)] == [90, 180, 360]
     own, services = (needs.memory("torch")(one, 1) for one in (cell("lora"), cell("lora", model="gpt")))
     assert own > services
 

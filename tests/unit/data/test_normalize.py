@@ -9,7 +9,7 @@ import pytest
 from snaketune.config.scenario import Scenario
 from snaketune.core.errors import UserError
 from snaketune.data.examples import Example
-from snaketune.data.normalize import Normalizer, reach
+from snaketune.data.normalize import Normalizer, value_at
 from snaketune.data.raw_rows import Faults, Row
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -202,7 +202,7 @@ def test_braces_around_language_ask_for_no_column() -> None:
 
 
 def test_a_name_with_a_dot_comes_before_a_nested_one() -> None:
-    assert reach({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
+    assert value_at({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
 
 
 @pytest.mark.parametrize(

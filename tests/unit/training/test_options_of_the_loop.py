@@ -21,7 +21,7 @@ from snaketune.core.errors import UserError
 from snaketune.training.batches import IGNORED, collate
 from snaketune.training.checkpoints import Checkpoints
 from snaketune.training.engines import groups_of, optimizer_for
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import answer_loss
 from snaketune.training.schedule import Plan
 from snaketune.training.shared_prompts import obstacle
@@ -116,16 +116,16 @@ def test_noise_is_of_training_alone_and_as_large_as_asked_for() -> None:
     torch.testing.assert_close(model.eval().get_input_embeddings()(torch.arange(32)[None]), plain)
 
 
-def fit(work: Path, steps: int = 12, **other: Any) -> Fit:
+def fit(work: Path, steps: int = 12, **other: Any) -> TrainingLoop:
     torch.manual_seed(1)
     accelerator = Accelerator(cpu=True)
     made = tiny_phi3(64)
     model, optimizer = accelerator.prepare(made, optimizer_for(made, recipe_of("full")))  # type: ignore[arg-type]
     checkpoints = Checkpoints(accelerator, work, "recipe")
-    return Fit(accelerator, model, optimizer, ROWS, 0, plan(steps), checkpoints, "run", **other)
+    return TrainingLoop(accelerator, model, optimizer, ROWS, 0, plan(steps), checkpoints, "run", **other)
 
 
-def weights(run: Fit) -> dict[str, torch.Tensor]:
+def weights(run: TrainingLoop) -> dict[str, torch.Tensor]:
     return {name: weight.clone() for name, weight in run.model.state_dict().items()}
 
 
@@ -146,7 +146,7 @@ def test_the_best_weights_are_kept_and_a_run_that_gets_no_better_ends(tmp_path: 
 def test_a_run_killed_after_its_best_step_still_ends_with_it(tmp_path: Path) -> None:
     of = {2: 3.0, 4: 1.0, 6: 2.0, 8: 1.5, 10: 1.4, 12: 1.3}
 
-    def run(interrupt: int | None) -> Fit:
+    def run(interrupt: int | None) -> TrainingLoop:
         made = fit(tmp_path, keep_best=True)
         made.interrupted = lambda: len(made.log) == interrupt
         made.run(lambda: of[len(made.log) + 1], 2)

@@ -30,7 +30,7 @@ from snaketune.training.base_model import dtype_of, load_base
 from snaketune.training.batches import collate, cut, plan_batches
 from snaketune.training.checkpoints import Checkpoints, checkpoint_key
 from snaketune.training.engines import accelerator_for, optimizer_for
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.prefix import write_prefix
 from snaketune.training.recomputation import recompute
@@ -129,20 +129,20 @@ def test_a_micro_batch_has_at_most_so_many_rows_and_tokens(numbers: list[int], r
         assert len(part) == 1 or len(part) * max(LENGTHS[number] for number in part) <= tokens
 
 
-def fit(work: Path, optimizer: str = "adamw", **limits: Any) -> Fit:
+def fit(work: Path, optimizer: str = "adamw", **limits: Any) -> TrainingLoop:
     accelerator = Accelerator(cpu=True)
     model = tiny_phi3(64, vocab_size=256).train()
     recipe: Any = {"learning_rate": 0.01, "weight_decay": 0.01, "optimizer": optimizer}
     model, made = accelerator.prepare(model, optimizer_for(model, recipe))
     key = checkpoint_key({"technique": optimizer, **limits}, [])
     plan = Plan(plan_batches(ROWS, 8, 3, 1), **{"micro_batch_rows": 8} | limits, **SCHEDULE)  # type: ignore[arg-type]
-    return Fit(accelerator, model, made, ROWS, 0, plan, Checkpoints(accelerator, work, key), "run")
+    return TrainingLoop(accelerator, model, made, ROWS, 0, plan, Checkpoints(accelerator, work, key), "run")
 
 
 SCHEDULE = {"learning_rate": 0.01, "warmup_share": 0.0, "max_grad_norm": 1.0, "checkpoint_steps": 2}
 
 
-def weights(run: Fit) -> dict[str, torch.Tensor]:
+def weights(run: TrainingLoop) -> dict[str, torch.Tensor]:
     return run.accelerator.unwrap_model(run.model).state_dict()
 
 

@@ -23,7 +23,7 @@ from snaketune.core.errors import UserError
 from snaketune.data.tokens import Rows
 from snaketune.training.batches import IGNORED, collate, plan_batches, portions, tokens_of
 from snaketune.training.checkpoints import STOP_SIGNALS, Checkpoints, stop_notice
-from snaketune.training.loop import Fit
+from snaketune.training.loop import TrainingLoop
 from snaketune.training.loss import answer_loss, mean_loss
 from snaketune.training.memory import limit_threads
 from snaketune.training.schedule import Plan
@@ -144,33 +144,33 @@ ROWS = rows_of([4, 9, 7, 12, 5, 8, 6, 10] * 2)
 BATCHES = plan_batches(ROWS, 4, 2, 1)
 
 
-def fit(work: Path, dropout: float = 0.1, key: str = "recipe", **other: float) -> Fit:
+def fit(work: Path, dropout: float = 0.1, key: str = "recipe", **other: float) -> TrainingLoop:
     """What train.py sets up anew in each process."""
     accelerator = Accelerator(cpu=True)
     model = tiny_model(dropout).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
-    return Fit(
+    return TrainingLoop(
         accelerator, model, optimizer, ROWS, 0, plan(BATCHES, **other), Checkpoints(accelerator, work, key), "run"
     )
 
 
-def weights(run: Fit) -> dict[str, torch.Tensor]:
+def weights(run: TrainingLoop) -> dict[str, torch.Tensor]:
     return run.accelerator.unwrap_model(run.model).state_dict()
 
 
-def assert_equal_weights(one: Fit, other: Fit) -> None:
+def assert_equal_weights(one: TrainingLoop, other: TrainingLoop) -> None:
     assert [name for name, tensor in weights(one).items() if not torch.equal(tensor, weights(other)[name])] == []
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainingLoop:
     run = fit(tmp_path_factory.mktemp("whole"))
     run.run()
     return run
 
 
-def test_training_lowers_the_loss(whole: Fit) -> None:
+def test_training_lowers_the_loss(whole: TrainingLoop) -> None:
     losses = [entry["loss"] for entry in whole.log]
     assert len(losses) == len(BATCHES) == 8
     assert np.mean(losses[4:]) < np.mean(losses[:4])
@@ -179,7 +179,7 @@ def test_training_lowers_the_loss(whole: Fit) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: Fit, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(step: int, whole: TrainingLoop, tmp_path: Path) -> None:
     killed(fit(tmp_path), step)
     state = json.loads(next(tmp_path.glob("checkpoint-*/state.json")).read_text()) if step > 1 else None
     resumed, tracker = fit(tmp_path), Mock()
@@ -200,7 +200,7 @@ def test_the_seconds_of_a_run_are_those_of_its_steps(tmp_path: Path) -> None:
     assert 0 < run.seconds < time.perf_counter() - started - 0.05 * len(BATCHES)
 
 
-def test_a_checkpoint_of_another_recipe_is_left_alone(whole: Fit, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_recipe_is_left_alone(whole: TrainingLoop, tmp_path: Path) -> None:
     killed(fit(tmp_path, key="another recipe", learning_rate=0.5), 3)
     assert list(tmp_path.glob("checkpoint-*"))
     anew = fit(tmp_path)
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_recipe_is_left_alone(whole: Fit, tmp_path: Path
     assert_equal_weights(anew, whole)
 
 
-def test_a_checkpoint_that_was_cut_short_is_not_used(whole: Fit, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_cut_short_is_not_used(whole: TrainingLoop, tmp_path: Path) -> None:
     killed(fit(tmp_path), 5)
     (tmp_path / "part-0000006").mkdir()
     resumed = fit(tmp_path)
@@ -230,7 +230,9 @@ def warning(number: signal.Signals) -> Callable[[], float]:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=str)
-def test_a_run_asked_to_end_saves_the_step_it_is_in(number: signal.Signals, whole: Fit, tmp_path: Path) -> None:
+def test_a_run_asked_to_end_saves_the_step_it_is_in(
+    number: signal.Signals, whole: TrainingLoop, tmp_path: Path
+) -> None:
     told = fit(tmp_path, checkpoint_steps=100)
     told.interrupted = stop_notice()
     with pytest.raises(UserError, match=r"run: stopped by a signal after step 3 of 8; the checkpoint is in"):
@@ -242,7 +244,7 @@ def test_a_run_asked_to_end_saves_the_step_it_is_in(number: signal.Signals, whol
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_run_asked_to_end_in_its_last_step_ends(whole: Fit, tmp_path: Path) -> None:
+def test_a_run_asked_to_end_in_its_last_step_ends(whole: TrainingLoop, tmp_path: Path) -> None:
     told = fit(tmp_path)
     told.interrupted = stop_notice()
     told.run(warning(signal.SIGTERM), 8)

@@ -12,7 +12,7 @@ from snaketune.config.model import Model
 from snaketune.config.technique import OF_THE_LOOP
 from snaketune.config.validation import validated
 from snaketune.core.errors import UserError
-from snaketune.platforms.kaito.technique import PRESETS, Kaito, KaitoTechnique, Nodes, Serving, filled
+from snaketune.platforms.kaito.technique import PRESETS, Kaito, KaitoTechnique, Nodes, Serving, fill_placeholders
 
 
 class Experiment(experiment.Experiment):
@@ -78,7 +78,7 @@ def check(matrix: Matrix) -> None:
             )
         for seed in own.seeds_of(model, scenario, name):
             cell = (model, scenario, name, seed)
-            platform = filled(technique.platform.model_dump(), cell, "{name}")
+            platform = fill_placeholders(technique.platform.model_dump(), cell, "{name}")
             validated(Kaito, platform, where)
             # KAITO mounts the whole volume as its output: a second run would overwrite the first.
             place = str(platform["output"])
@@ -92,7 +92,9 @@ def check(matrix: Matrix) -> None:
         preset_of(serving, model, matrix.models[model], "kaito")
         for scenario in own.scenarios:
             for seed in own.seeds_of(model, scenario, name):
-                validated(Serving, filled(serving.model_dump(), (model, scenario, name, seed), "{name}"), "kaito")
+                validated(
+                    Serving, fill_placeholders(serving.model_dump(), (model, scenario, name, seed), "{name}"), "kaito"
+                )
         adapter = matrix.techniques[name].adapter
         if isinstance(adapter, Lora) and adapter.options.use_dora and serving.runtime == "vllm":
             raise UserError(f"kaito.runtime: vllm can't load a DoRA adapter such as that of {name}: set transformers")

@@ -12,7 +12,7 @@ import yaml
 from snaketune.core import files
 from snaketune.core.errors import UserError
 from snaketune.data.formats import beyond_texts
-from snaketune.platforms.kaito.technique import filled
+from snaketune.platforms.kaito.technique import fill_placeholders
 
 TRAIN_FILE = "train.jsonl"
 MANIFEST = "tuning.yaml"
@@ -114,11 +114,11 @@ def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> li
         train_digest: SHA-256 of train.jsonl, of ``rows`` lines.
     """
     decides = {key: recipe[key] for key in ("cell", "training", "batches", "max_tokens")}
-    decides["platform"] = deciding(recipe["platform"])
+    decides["platform"] = what_decides_weights(recipe["platform"])
     metadata = metadata_of(recipe["platform"], recipe["cell"], [decides, train_digest])
     metadata["annotations"]["snaketune/differs"] = DIFFERS
     name = metadata["name"]
-    platform = filled(recipe["platform"], recipe["cell"], name)
+    platform = fill_placeholders(recipe["platform"], recipe["cell"], name)
     data, output = platform["data"], platform["output"]
     training = training_file(recipe, rows, f"data/{name}/{TRAIN_FILE}" if data["volume"] else None)
     config = {
@@ -142,7 +142,7 @@ def tuning_manifests(recipe: dict[str, Any], rows: int, train_digest: str) -> li
 def serving_manifest(recipe: dict[str, Any], adapter_digest: str) -> dict[str, Any]:
     """Return the inference Workspace of a run's adapter."""
     metadata = metadata_of(recipe["serving"], recipe["cell"], [recipe["cell"], recipe["serving"], adapter_digest])
-    serving = filled(recipe["serving"], recipe["cell"], metadata["name"])
+    serving = fill_placeholders(recipe["serving"], recipe["cell"], metadata["name"])
     if serving["runtime"] == "transformers":
         metadata["annotations"]["kaito.sh/runtime"] = "transformers"
     strength = {"strength": f"{serving['strength']:g}"} if serving["strength"] is not None else {}
@@ -178,7 +178,7 @@ def source(place: dict[str, Any]) -> dict[str, Any]:
     return {"image": place["image"], **({"imagePullSecrets": place["pull_secrets"]} if place["pull_secrets"] else {})}
 
 
-def deciding(platform: dict[str, Any]) -> dict[str, Any]:
+def what_decides_weights(platform: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide the adapter: not the kubeconfig context or local mount points."""
     data, output = platform["data"], platform["output"]
     return {

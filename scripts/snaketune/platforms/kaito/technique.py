@@ -44,7 +44,7 @@ PLACES = ("name", "model", "scenario", "technique", "seed")
 Instance = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-def filled(value: Any, cell: Sequence[Any], name: str) -> Any:
+def fill_placeholders(value: Any, cell: Sequence[Any], name: str) -> Any:
     """Return a nested value with the placeholders in its strings replaced, in Kubernetes' letters.
 
     Args:
@@ -52,7 +52,7 @@ def filled(value: Any, cell: Sequence[Any], name: str) -> Any:
         name: of the Workspace.
     """
     if isinstance(value, dict):
-        return {key: filled(inner, cell, name) for key, inner in value.items()}
+        return {key: fill_placeholders(inner, cell, name) for key, inner in value.items()}
     if isinstance(value, str):
         words = (str(word).lower().replace(".", "-").replace("_", "-") for word in cell)
         for place, word in zip(PLACES, (name, *words), strict=True):
@@ -65,7 +65,7 @@ def _checked_as(kind: Any) -> AfterValidator:
     adapter = TypeAdapter(kind)
 
     def check(value: Any) -> Any:
-        adapter.validate_python(filled(value, "xxxx", "x"))
+        adapter.validate_python(fill_placeholders(value, "xxxx", "x"))
         return value
 
     return AfterValidator(check)
