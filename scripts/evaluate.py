@@ -189,8 +189,8 @@ def main() -> None:
             "threads": recipe["threads"],
         },
     )
-    told = ", ".join(f"{name} {found:.3f}" for name, found in metrics.items())
-    print(f"{arguments.output.stem}: {told}, n = {len(predicted)}")
+    shown = ", ".join(f"{name} {found:.3f}" for name, found in metrics.items())
+    print(f"{arguments.output.stem}: {shown}, n = {len(predicted)}")
 
 
 if __name__ == "__main__":

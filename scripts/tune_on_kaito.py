@@ -89,9 +89,9 @@ def main() -> None:
         ensure(cluster, wanted)
         status = wait(cluster, name, arguments.poll_seconds)
         fetch(volume, kept, platform["output"]["image"], 4 * arguments.poll_seconds)
-        told = {"workspace": name, "namespace": namespace, "seconds": seconds_of(status)}
-        told |= {key: platform[key] for key in ("instance_type", "gpus")}
-        files.write_json(kept / "status.json", told)
+        status_file = {"workspace": name, "namespace": namespace, "seconds": seconds_of(status)}
+        status_file |= {key: platform[key] for key in ("instance_type", "gpus")}
+        files.write_json(kept / "status.json", status_file)
     with files.written_together(arguments.output_directory) as aside:
         for path in kept.iterdir():
             shutil.copyfile(path, aside / path.name)

@@ -160,12 +160,12 @@ class Matrix:
         out = [name for name, one in self.techniques.items() if one.engine.type == "deepspeed"]
         if sys.platform == "linux" or not out:
             return ""
-        told = f"DeepSpeed runs on Linux only (WSL is Linux), and this is {sys.platform}: {', '.join(out)}"
+        reason = f"DeepSpeed runs on Linux only (WSL is Linux), and this is {sys.platform}: {', '.join(out)}"
         self.techniques = {name: one for name, one in self.techniques.items() if name not in out}
         if not self.techniques and not self.hosted:
-            raise UserError(f"techniques: {told} can't be trained here, and the experiment has no other technique")
+            raise UserError(f"techniques: {reason} can't be trained here, and the experiment has no other technique")
         self.experiment = self.experiment.without(out)
-        return f"{told} left out"
+        return f"{reason} left out"
 
     @cached_property
     def families(self) -> dict[str, str]:

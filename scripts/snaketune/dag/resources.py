@@ -109,16 +109,16 @@ class JobResources:
         Snakemake would lower what such a job asks for to what there is, but ranks can't share a GPU. One more sentence
         if evaluations ask for a GPU and none is counted.
         """
-        jobs, told = list(jobs), []
+        jobs, sentences = list(jobs), []
         asked = dict(sorted((one.technique, self.training_gpus(one)) for rule, one in jobs if is_training(rule)))
         on_gpu = self.matrix.experiment.evaluation.device == "cuda" and any(
             rule == "evaluate_torch" for rule, _ in jobs
         )
         if on_gpu and not self.counts_gpus:
-            told = [
+            sentences = [
                 "Merged models are to be evaluated on a GPU (`evaluation.device: cuda`), and no GPU is counted: set `device: auto`, or name the GPUs with `--resources gpu=N`."
             ]
-        return told + [
+        return sentences + [
             f"Training {name} takes {ranks} GPUs, one for each rank, and there {'is 1' if self._gpus == 1 else f'are {self._gpus}'}: set `ranks: {{{name}: {self._gpus}}}` in the experiment (and in `properties`), or leave it out."
             for name, ranks in asked.items()
             if ranks > self._gpus > 0
