@@ -62,14 +62,14 @@ bench-all: setup-dev bench demo ## the same, plus the workflow's own cost: token
 	.venv/bin/python benchmarks/peers.py
 	.venv/bin/python benchmarks/table.py
 
-part: setup ## EXPERIMENT=config/experiments/smollm2-tune.yaml PART=1/2: run one part of an experiment, at most 80 minutes on two cores, and keep its figures in benchmarks/; without PART, list the parts
+part: setup ## EXPERIMENT=config/experiments/smollm2-tune.yaml PART=1/1: run one part of an experiment, at most 80 minutes on two cores, and keep its figures in benchmarks/; without PART, list the parts
 	.venv/bin/python tools/in_parts.py --experiment $(call needed,EXPERIMENT,config/experiments/smollm2-tune.yaml) $(if $(PART),--run --part $(PART)) $(ARGS)
 
 part-table: setup ## EXPERIMENT=config/experiments/smollm2-tune.yaml: write the table of the parts run so far into its page
 	.venv/bin/python tools/in_parts.py --experiment $(call needed,EXPERIMENT,config/experiments/smollm2-tune.yaml) --table $(ARGS)
 
 smollm2 smollm2-table: EXPERIMENT := config/experiments/smollm2-table.yaml
-smollm2: part ## PART=1/7: the same for the SmolLM2 experiment: seven techniques, two tasks, three seeds
+smollm2: part ## PART=1/5: the same for the SmolLM2 experiment: seven techniques, two tasks, three seeds
 smollm2-table: part-table ## write the README's SmolLM2 table from the parts in benchmarks/smollm2
 
 unit: setup-dev ## run the fast tests only

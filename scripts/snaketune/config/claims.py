@@ -13,7 +13,7 @@ COLUMNS = {
 }  # fmt: skip
 REFERENCE = "full"
 # Scenarios that are one of a row's with more test rows.
-STANDS_FOR = {"areas-1000": "classification"}
+STANDS_FOR = {"areas-1000": "classification", "qa-500": "qa"}
 SHOWN = (
     "the difference from the untuned model, in the scenario's primary metric on at least 20 test rows, has an interval "
     "(simultaneous over all comparisons of the scenario) that excludes zero on the better side; with one seed that is "
