@@ -12,7 +12,7 @@ CONFIG, OVERLAY, LORA = "config/config.yaml", "config/experiments/test.yaml", "c
 MISTAKES = [
     (CONFIG, "keep_intermediates:", "keep_intermediate:", "keep_intermediate: unknown key; did you mean keep_inter"),
     (OVERLAY, "- lora", "- lorra", "there is no technique 'lorra' (config/techniques/lorra.yaml); did you mean lora?"),
-    (OVERLAY, "seeds:", "seeds: [2]\nseeds:", "config/experiments/test.yaml, line 6: the key 'seeds' is there twice"),
+    (OVERLAY, "seeds:", "seeds: [2]\nseeds:", "config/experiments/test.yaml, line 6: the key 'seeds' appears twice"),
     (LORA, "r: 8", "rank: 8", "config/techniques/lora.yaml:\n  adapter.lora.options.rank: unknown key"),
     (CONFIG, "keep_intermediates:", "\tkeep_intermediates:", "config/config.yaml, line "),
     (LORA, "adapter:", "adapter: [", "config/techniques/lora.yaml, line 5: not YAML"),
