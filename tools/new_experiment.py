@@ -136,7 +136,7 @@ def start(project: Path, experiment: Path, tokens: str, at_once: bool) -> None:
     snakemake = [sys.executable, "-m", "snakemake", *arguments]
     if failed := subprocess.run([*snakemake, "--", f"{tokens}/manifest.json"], check=False).returncode:
         sys.exit(failed)
-    print("\nThe most that the remaining jobs need on this machine:", flush=True)
+    print("\nWhat the remaining jobs take:", flush=True)
     subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *arguments], check=True)
     print(f"\nStart it now or later with\n  snakemake {' '.join(arguments)}", flush=True)
     if at_once or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):

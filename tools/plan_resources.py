@@ -1,12 +1,13 @@
 """Show what the pending jobs would need, before anything is submitted or downloaded: one line per rule and technique.
 
-Nothing runs and nothing is written. Memory and minutes are per job, disk is for all jobs; they are upper
-bounds until rows are tokenized and models fetched. Below the table: what doesn't fit, and which
+Nothing runs and nothing is written. Memory and minutes are per job, disk and hours are for all jobs. Memory, disk and the
+time limits are upper bounds until rows are tokenized and models fetched. Below the table: what doesn't fit, and which
 settings would make it fit.
 """
 
 import argparse
 import logging
+import math
 import shutil
 import sys
 from collections import defaultdict
@@ -23,18 +24,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import gpus
 from snaketune.core.errors import UserError, run
+from snaketune.dag.durations import expected_seconds
 from snaketune.dag.process import runs_here
 from snaketune.dag.resources import SNAKEMAKES, JobResources, is_training
 from snaketune.provenance.snakemake_records import snakefile
 
 COLUMNS = (
-    "step", "jobs", "cores", "GPUs", "memory GB", "GPU GB", "disk GB", "minutes", "core-hours", "GPU-hours"
+    "step", "jobs", "cores", "GPUs", "memory GB", "GPU GB", "disk GB", "expected min", "limit min", "core-hours", "GPU-hours"
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job's requests: memory in MB, run time in minutes. Disk is what it leaves there, and what it needs beside."""
+    """A job's requests: memory in MB, its time limit in minutes, and the minutes that it is expected to take. Disk is what it leaves there, and what it needs beside."""
 
     rule: str
     wildcards: Any
@@ -42,7 +44,8 @@ class Job:
     gpus: int
     memory: int
     gpu_memory: float
-    minutes: int
+    limit: int
+    expected: float
     kept: float
     aside: float
 
@@ -60,6 +63,7 @@ class Job:
             int(asked.get("mem_mb", 0)),
             needs.gpu_bytes(record.rule_name, wildcards) / 1e6 if count else 0,
             int(asked.get("runtime", 0)),
+            expected_seconds(needs, record.rule_name, wildcards) / 60,
             kept,
             aside,
         )
@@ -74,7 +78,7 @@ class Job:
 
     @property
     def requests(self) -> tuple[float, ...]:
-        return (self.cores, self.gpus, self.memory, self.gpu_memory, self.minutes, self.kept)
+        return (self.cores, self.gpus, self.memory, self.gpu_memory, self.limit, self.kept)
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,20 @@ def pending(arguments: list[str]) -> tuple[list[Job], int]:
 
 
 def hours(jobs: list[Job], kind: str) -> float:
-    """Return the core-hours or GPU-hours of jobs; ``kind`` is `cores` or `gpus`."""
-    return sum(getattr(job, kind) * job.minutes for job in jobs) / 60
+    """Return the expected core-hours or GPU-hours of jobs; ``kind`` is `cores` or `gpus`."""
+    return sum(getattr(job, kind) * job.expected for job in jobs) / 60
+
+
+def duration(minutes: float) -> str:
+    """Write minutes to two digits, since more are not known: `7 minutes`, `35 minutes`, `3.5 hours`, `120 hours`."""
+    if minutes < 99.5:
+        return f"{math.ceil(minutes)} minute{'s' if minutes > 1 else ''}"
+    return f"{float(f'{minutes / 60:.2g}'):,g} hours"
+
+
+def together(jobs: list[Job], cores: int) -> float:
+    """Return the minutes that jobs take on so many cores: no fewer than the longest one, or than the cores are busy."""
+    return max(60 * hours(jobs, "cores") / cores, *(job.expected for job in jobs))
 
 
 def gigabytes(megabytes: float) -> str:
@@ -133,7 +149,8 @@ def disk(jobs: list[Job]) -> float:
 def row(name: str, jobs: list[Job]) -> list[str]:
     """Return a line of the table: the largest request of each kind, and the sums of disk and hours."""
     most = {
-        kind: max(getattr(job, kind) for job in jobs) for kind in ("cores", "gpus", "memory", "gpu_memory", "minutes")
+        kind: max(getattr(job, kind) for job in jobs)
+        for kind in ("cores", "gpus", "memory", "gpu_memory", "expected", "limit")
     }
     return [
         name,
@@ -143,7 +160,8 @@ def row(name: str, jobs: list[Job]) -> list[str]:
         gigabytes(most["memory"]),
         gigabytes(most["gpu_memory"]) if most["gpus"] else "–",
         gigabytes(disk(jobs)),
-        f"{most['minutes']:,}",
+        f"{most['expected']:,.1f}",
+        f"{most['limit']:,}",
         f"{hours(jobs, 'cores'):,.1f}",
         f"{hours(jobs, 'gpus'):,.1f}" if most["gpus"] else "–",
     ]
@@ -232,7 +250,7 @@ def main() -> None:
     given, arguments = parser.parse_known_args()
     found, status = pending(arguments)
     # A rule that only collects files requests nothing.
-    jobs = [job for job in found if job.minutes]
+    jobs = [job for job in found if job.limit]
     if status:
         sys.exit(status)
     if not jobs:
@@ -243,8 +261,14 @@ def main() -> None:
             "--gpu-memory is given, but no job gets a GPU: add --resources gpu=1 (the number of GPUs), or a profile that counts them"
         )
     print(table(jobs))
-    print("\nMemory and minutes are those of a step's largest job; retries request more. Disk is for all its jobs.")
-    print("Minutes are time limits, at least twice the expected time; hours are computed from them.")
+    if runs_here(JobResources.read.workflow):
+        cores = min(int(JobResources.read.workflow.cores or 1), psutil.cpu_count() or 1)
+        shared = f"{cores} core{'s' if cores > 1 else ''}"
+        print(
+            f"\nAll of it takes roughly {duration(together(jobs, cores))} on {shared}; half or twice as long is usual."
+        )
+    print("\nMemory and minutes are those of a step's largest job, disk and (expected) hours those of all its jobs.")
+    print("A limit is when a cluster would stop the job, far above the expected minutes; a retry requests more.")
     if large := too_large(jobs, Machine.of(given)):
         print("", *large, sep="\n")
 

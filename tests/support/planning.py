@@ -19,8 +19,8 @@ def planned(workspace: Workspace, *arguments: str) -> subprocess.CompletedProces
 
 
 def plan(workspace: Workspace, *arguments: str) -> dict[str, list[str]]:
-    """The figures of each line of the plan: jobs, cores, GPUs, memory, GPU memory, disk, minutes, core-hours, GPU-hours."""
+    """The figures of each line of the plan: jobs, cores, GPUs, memory, GPU memory, disk, expected minutes, limit, core-hours, GPU-hours."""
     called = planned(workspace, "--forceall", "--cores", "2", *arguments)
     assert called.returncode == 0, called.stderr
     table = called.stdout.split("\n\n")[0].splitlines()[1:]
-    return {" ".join(cells[:-9]): cells[-9:] for cells in map(str.split, table)}
+    return {" ".join(cells[:-10]): cells[-10:] for cells in map(str.split, table)}

@@ -37,6 +37,11 @@ class KnownSizes:
         longest = max(split["longest"] for split in card["splits"].values())
         return min(longest, most), card["splits"]["train"]["tokens"]
 
+    def test_rows(self, scenario: str) -> int:
+        """Return the test rows of a scenario; until they are prepared, as many as it keeps at most."""
+        card, most = self._read(f"{DATA.format(scenario=scenario)}/card.json"), self.matrix.scenarios[scenario].rows
+        return int(card["kept"]["test"]) if card else most.test if most else ROWS_UNKNOWN // 4
+
     def held_row_bytes(self, kind: str, scenario: str | None) -> float:
         """Return the bytes of the rows that a job of a kind of NEEDS holds, as far as they are known."""
         if kind in ("table", "parity"):
