@@ -7,7 +7,6 @@ settings would make it fit.
 
 import argparse
 import logging
-import math
 import shutil
 import sys
 from collections import defaultdict
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.core import gpus
 from snaketune.core.errors import UserError, run
-from snaketune.dag.durations import expected_seconds
+from snaketune.dag.durations import expected_seconds, in_all
 from snaketune.dag.process import runs_here
 from snaketune.dag.resources import SNAKEMAKES, JobResources, is_training
 from snaketune.provenance.snakemake_records import snakefile
@@ -123,18 +122,6 @@ def pending(arguments: list[str]) -> tuple[list[Job], int]:
 def hours(jobs: list[Job], kind: str) -> float:
     """Return the expected core-hours or GPU-hours of jobs; ``kind`` is `cores` or `gpus`."""
     return sum(getattr(job, kind) * job.expected for job in jobs) / 60
-
-
-def duration(minutes: float) -> str:
-    """Write minutes to two digits, since more are not known: `7 minutes`, `35 minutes`, `3.5 hours`, `120 hours`."""
-    if minutes < 99.5:
-        return f"{math.ceil(minutes)} minute{'s' if minutes > 1 else ''}"
-    return f"{float(f'{minutes / 60:.2g}'):,g} hours"
-
-
-def together(jobs: list[Job], cores: int) -> float:
-    """Return the minutes that jobs take on so many cores: no fewer than the longest one, or than the cores are busy."""
-    return max(60 * hours(jobs, "cores") / cores, *(job.expected for job in jobs))
 
 
 def gigabytes(megabytes: float) -> str:
@@ -263,10 +250,9 @@ def main() -> None:
     print(table(jobs))
     if runs_here(JobResources.read.workflow):
         cores = min(int(JobResources.read.workflow.cores or 1), psutil.cpu_count() or 1)
-        shared = f"{cores} core{'s' if cores > 1 else ''}"
-        print(
-            f"\nAll of it takes roughly {duration(together(jobs, cores))} on {shared}; half or twice as long is usual."
-        )
+        trained = [job.wildcards for job in jobs if is_training(job.rule) and "scenario" in job.wildcards.keys()]  # noqa: SIM118
+        known = all(JobResources.read.sizes.tokenized(one.model, one.scenario) for one in trained)
+        print(f"\n{in_all([(job.cores, job.expected) for job in jobs], cores, known)}")
     print("\nMemory and minutes are those of a step's largest job, disk and (expected) hours those of all its jobs.")
     print("A limit is when a cluster would stop the job, far above the expected minutes; a retry requests more.")
     if large := too_large(jobs, Machine.of(given)):

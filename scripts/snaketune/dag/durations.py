@@ -3,6 +3,7 @@
 Measured with SmolLM2-135M and a Phi-3 of 1M parameters on two cores of a server with AMX. Half or twice as long is usual.
 """
 
+import math
 from typing import Any
 
 from snaketune.dag import devices
@@ -35,3 +36,16 @@ def expected_seconds(needs: JobResources, rule: str, wildcards: Any) -> float:
         seconds = ROW_SECONDS * needs.sizes.test_rows(scenario)
         seconds /= devices.GPU_FASTER if rule == "evaluate_torch" and needs.evaluation_gpus(wildcards) else 1
     return START + seconds * gigabytes
+
+
+def in_all(jobs: list[tuple[int, float]], cores: int, rows_known: bool) -> str:
+    """Say how long jobs of so many cores and minutes take together: as long as cores are busy, or the longest job lasts."""
+    minutes = max(sum(used * long for used, long in jobs) / cores, *(long for _, long in jobs))
+    # More digits aren't known.
+    said = f"{math.ceil(minutes)} minutes" if minutes > 1 else "a minute"
+    if minutes > 99:
+        said = f"{float(f'{minutes / 60:.2g}'):,g} hours"
+    rough = "half or twice as long is usual"
+    if not rows_known:
+        rough = "probably far less, as rows that aren't tokenized yet count as many and long"
+    return f"All of it takes roughly {said} on {cores} core{'s' if cores > 1 else ''}; {rough}."

@@ -37,6 +37,9 @@ class KnownSizes:
         longest = max(split["longest"] for split in card["splits"].values())
         return min(longest, most), card["splits"]["train"]["tokens"]
 
+    def tokenized(self, model: str, scenario: str) -> bool:
+        return bool(self._read(f"{TRAINING.format(model=model, scenario=scenario)}/card.json"))
+
     def test_rows(self, scenario: str) -> int:
         """Return the test rows of a scenario; until they are prepared, as many as it keeps at most."""
         card, most = self._read(f"{DATA.format(scenario=scenario)}/card.json"), self.matrix.scenarios[scenario].rows

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from snakemake.iocontainers import Wildcards
 
-from plan_resources import Job, duration, together
-from snaketune.dag.durations import expected_seconds
+from snaketune.dag.durations import expected_seconds, in_all
 
 
 def needs_of(parameters: int, rows: int) -> Any:
@@ -35,17 +34,17 @@ def test_what_has_no_model_takes_seconds() -> None:
     assert expected_seconds(needs_of(10**9, 1000), "summarize", Wildcards(fromdict={})) < 10
 
 
-def test_jobs_share_cores_and_end_no_sooner_than_the_longest() -> None:
-    def job(cores: int, minutes: float) -> Job:
-        return Job("rule", None, cores, 0, 0, 0, 60, minutes, 0, 0)
-
-    assert together([job(1, 6), job(1, 4)], 2) == 6
-    assert together([job(1, 6), job(1, 4)], 1) == 10
-    assert together([job(2, 3)] * 4, 2) == 12
-
-
 @pytest.mark.parametrize(
-    ("minutes", "said"), [(0.2, "1 minute"), (6.2, "7 minutes"), (99, "99 minutes"), (213, "3.5 hours"), (7200, "120 hours")]
-)  # fmt: skip
-def test_a_duration_has_two_digits(minutes: float, said: str) -> None:
-    assert duration(minutes) == said
+    ("jobs", "cores", "known", "said"),
+    [
+        ([(1, 6.2), (1, 4)], 2, True, "roughly 7 minutes on 2 cores; half or twice"),
+        ([(1, 6.2), (1, 4)], 1, True, "roughly 11 minutes on 1 core;"),
+        ([(2, 3)] * 4, 2, True, "roughly 12 minutes on 2 cores;"),
+        ([(1, 0.1)], 2, True, "roughly a minute on"),
+        ([(1, 213)], 2, False, "roughly 3.5 hours on 2 cores; probably far less"),
+    ],
+)
+def test_jobs_share_cores_and_end_no_sooner_than_the_longest(
+    jobs: list[tuple[int, float]], cores: int, known: bool, said: str
+) -> None:
+    assert said in in_all(jobs, cores, known)
