@@ -143,7 +143,7 @@ def test_an_experiment_runs_only_what_its_change_touches_and_is_compared(clone: 
     clone.told("diff_runs.py", f"HEAD:{RUNS}/base/seed-0", f"{RUNS}/base/seed-0")
     clone.told("verify.py")
     refused = refusal_of(clone.script("restore.py"))
-    assert "uncommitted changes (config/techniques/lora.yaml first)" in refused
+    assert "uncommitted changes (such as config/techniques/lora.yaml)" in refused
     call(clone.path, "git", "checkout", "--quiet", ".")
     assert "differ from dvc.lock" in refusal_of(clone.script("restore.py"))
     clone.told("restore.py", "--force")
