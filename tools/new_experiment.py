@@ -138,7 +138,9 @@ def start(project: Path, experiment: Path, tokens: str, at_once: bool) -> None:
         sys.exit(failed)
     print("\nWhat the remaining jobs take:", flush=True)
     subprocess.run([sys.executable, ROOT / "tools/plan_resources.py", *arguments], check=True)
-    print(f"\nStart it now or later with\n  snakemake {' '.join(arguments)}", flush=True)
+    program = Path(sys.executable).with_name("snakemake")
+    name = program.relative_to(project) if program.is_relative_to(project) else program
+    print(f"\nStart it now or later with\n  {name} {' '.join(arguments)}", flush=True)
     if at_once or (sys.stdin.isatty() and input("Start it now? [y/N] ").strip().lower() in ("y", "yes")):
         os.execv(sys.executable, snakemake)
 
@@ -160,7 +162,9 @@ def main() -> None:
     paths = [project / f"config/{kind}/{name}.yaml" for kind in ("scenarios", "experiments")]
     taken = [path for path in paths if path.exists() and not arguments.force]
     if taken:
-        raise UserError(f"{taken[0]} already exists: choose another --name, or replace it with --force")
+        raise UserError(
+            f"{taken[0]} already exists: choose another --name, or replace it with --force (of make: ARGS=--force)"
+        )
 
     faults = Faults()
     rows = list(read_rows({"hub": None, "path": str(arguments.data)}, faults))  # type: ignore[typeddict-item]

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 from support.workspace import Workspace
 
 from snaketune.dag.remaining import Remaining, duration
-from snaketune.dag.terminal import TRAINING, Terminal
+from snaketune.dag.running import TRAINING, Running
+from snaketune.dag.terminal import Terminal
 
 LORA = "config/techniques/lora.yaml"
 
@@ -62,16 +64,20 @@ def test_a_training_is_named_by_its_technique(line: str, words: tuple[str, str])
 
 def test_the_time_left_follows_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    place = tmp_path / "logs/benchmarks/train"
+    place = tmp_path / "logs/benchmarks/train/m"
     place.mkdir(parents=True)
     for name, seconds in (("lora", 100), ("full", 300)):
         (place / f"{name}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
     rule = SimpleNamespace(name="train_adapter")
 
-    def job(number: int, benchmark: str | None) -> SimpleNamespace:
-        return SimpleNamespace(jobid=number, benchmark=benchmark, threads=1, output=["out"], rule=rule)
+    def job(number: int, name: str | None, model: str = "m") -> SimpleNamespace:
+        benchmark = f"logs/benchmarks/train/{model}/{name}.tsv" if name else None
+        wildcards = {"model": model}
+        return SimpleNamespace(
+            jobid=number, benchmark=benchmark, threads=1, output=["out"], rule=rule, wildcards=wildcards
+        )
 
-    lora, dora = (job(number, f"logs/benchmarks/train/{name}.tsv") for number, name in enumerate(("lora", "dora")))
+    lora, dora = job(0, "lora"), job(1, "dora")
     # DoRA never ran here: as long as the others on average.
     remaining = Remaining([lora, dora], 2)
     assert remaining.told({0: 40.0, 1: 100.0}) == f"about {duration(100)} left"
@@ -79,6 +85,52 @@ def test_the_time_left_follows_earlier_runs(tmp_path: Path, monkeypatch: pytest.
     assert remaining.told({0: 40.0}) == "about 1 min 0 s left"
     assert Remaining([lora, job(2, None)], 1).told({}) == "over 1 min 40 s left"
     assert Remaining([job(2, None)], 1).told({}) == "time left not known yet"
+    # Another model's jobs say nothing about this one's.
+    assert Remaining([job(2, "lora", "large")], 1).told({}) == "time left not known yet"
+    # It takes as long as it says, and what overran its estimate takes no one knows how long.
+    assert Remaining([lora], 1).told({0: 90.0}, {0: 89.0}) == "about 1 min 29 s left"
+    assert Remaining([lora, dora], 1).told({0: 120.0}) == "over 3 min 20 s left"
+
+
+@pytest.mark.parametrize(
+    ("path", "wildcards", "kind"),
+    [
+        ("export/runs/m/s/lora/seed-1/int8.tsv", {"model": "m", "run": "/s/lora/seed-1"}, "export/runs/m/s"),
+        ("export/models/m-0.6b/int8.tsv", {"model": "m-0.6b", "run": ""}, "export/models/m-0.6b"),
+        ("tokenize_data/m/s.tsv", {"model": "m", "scenario": "s"}, "tokenize_data/m/s"),
+        ("write_report.tsv", {}, "write_report"),
+    ],
+)
+def test_jobs_of_a_kind_share_rule_model_and_scenario(path: str, wildcards: dict[str, str], kind: str) -> None:
+    job: Any = SimpleNamespace(benchmark=f"logs/benchmarks/{path}", wildcards=wildcards)
+    assert Remaining._kind(job) == f"logs/benchmarks/{kind}"
+
+
+def test_a_training_says_how_long_it_still_takes(tmp_path: Path) -> None:
+    log = tmp_path / "seed-1.log"
+    log.write_text("[m/s/lora/seed-1] step 30/66  loss 0.9  100 tokens/s  89 s left\n[2026-01-01] a warning\n")
+    assert Running("", [str(log)], 0.0).seconds_left() == 89
+
+
+def test_only_jobs_that_run_are_counted() -> None:
+    """`all` only names files."""
+    jobs = [SimpleNamespace(message=None, output=output) for output in (["a"], ["b"], [])]
+    workflow = SimpleNamespace(dryrun=False, dag=SimpleNamespace(needrun_jobs=lambda: jobs))
+    replaced: Any = SimpleNamespace(stream=io.StringIO(), nocolor=True, is_tty=False)
+    terminal = Terminal(workflow, replaced)
+    record = logging.makeLogRecord({"event": LogEvent.RUN_INFO, "stats": {"total": 3}})
+    assert list(terminal.told(record)) == []
+    for number, words in enumerate(("a", "b", "")):
+        terminal.running[number] = Running(words, [], 0.0)
+        terminal.finish(number)
+    assert (terminal.done, terminal.total) == (2, 2)
+
+
+def test_a_plan_made_during_a_run_is_no_error() -> None:
+    replaced: Any = SimpleNamespace(stream=io.StringIO(), nocolor=True, is_tty=False)
+    said = "Error: Directory cannot be locked. Another Snakemake instance is running."
+    told = list(Terminal(SimpleNamespace(dryrun=True), replaced).told(logging.makeLogRecord({"msg": said})))
+    assert told == ["Another run is at work here, or one was killed (then: `snakemake --unlock`)."]
 
 
 def test_results_go_to_standard_output_and_progress_does_not(

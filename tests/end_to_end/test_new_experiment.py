@@ -16,5 +16,5 @@ def test_a_file_of_rows_becomes_an_experiment_that_plans(copy: Workspace) -> Non
     again = copy.script("new_experiment.py", "My rows.csv")
     assert again.returncode == 1
     assert again.stderr.endswith(
-        "scenarios/my-rows.yaml already exists: choose another --name, or replace it with --force\n"
+        "scenarios/my-rows.yaml already exists: choose another --name, or replace it with --force (of make: ARGS=--force)\n"
     )

@@ -43,33 +43,36 @@ class Remaining:
         self.own = {number: seconds[0] for number, seconds in found.items() if seconds}
         self.seen: dict[str, list[float]] = defaultdict(list)
         for kind in sorted(set(self.kind_of.values())):
-            for path in (BENCHMARKS / f"{kind}.tsv", *(BENCHMARKS / kind).rglob("*.tsv")):
+            for path in (Path(f"{kind}.tsv"), *Path(kind).rglob("*.tsv")):
                 self.seen[kind] += seconds_in(path)
 
     @staticmethod
     def _kind(job: Any) -> str:
-        path = Path(job.benchmark) if job.benchmark else Path(job.rule.name)
-        return (
-            path.relative_to(BENCHMARKS).parts[0].removesuffix(".tsv") if BENCHMARKS in path.parents else job.rule.name
-        )
+        """Return the directory of the benchmarks of a rule, model and scenario: others take as long as they like."""
+        parts = Path((job.benchmark or f"{BENCHMARKS}/{job.rule.name}").removesuffix(".tsv")).parts
+        # Of the rules that export, `run` is /scenario/technique/seed.
+        names = {job.wildcards.get(key, "").strip("/").split("/")[0] for key in ("model", "scenario", "run")}
+        last = max((n for n, part in enumerate(parts) if part in names), default=len(BENCHMARKS.parts))
+        return str(Path(*parts[: last + 1]))
 
     def finished(self, number: int, seconds: float) -> None:
         if self.due.pop(number, None):
             self.seen[self.kind_of[number]].append(seconds)
 
-    def told(self, running: dict[int, float]) -> str:
+    def told(self, running: dict[int, float], trained: dict[int, float] | None = None) -> str:
         """Return `about 3 min 10 s left`, `over …` if some jobs are of unknown length, or that it isn't known yet.
 
         Args:
             running: for each job that runs, the seconds since it started.
+            trained: of each training that has said so, the seconds until its last step: it takes at least those.
         """
         work, longest, unknown = 0.0, 0.0, False
         usual = {kind: fmean(seconds) for kind, seconds in self.seen.items() if seconds}
         for number, job in self.due.items():
             expected = self.own.get(number) or usual.get(self.kind_of[number])
-            # Rules without an output only name files.
-            unknown |= expected is None and bool(job.output)
-            left = max((expected or 0) - running.get(number, 0), 0)
+            left = max((expected or 0) - running.get(number, 0), (trained or {}).get(number, 0))
+            # Rules without an output only name files. What takes longer than expected isn't known either.
+            unknown |= left <= 0 and bool(job.output)
             work += left * min(job.threads, self.cores)
             longest = max(longest, left)
         left = max(work / self.cores, longest)

@@ -11,8 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +21,7 @@ from snaketune.core.errors import is_users_mistake
 from snaketune.dag.planned import table
 from snaketune.dag.process import runs_here
 from snaketune.dag.remaining import Remaining, duration
+from snaketune.dag.running import Running
 from snaketune.reporting.result_table import results_table
 
 # Seconds without a line after which a file or pipe gets one about what runs; in a terminal one line is kept up to date.
@@ -39,29 +38,8 @@ NOISE = re.compile(
     r"Rules with provenance|WorkflowError:\nAt least one job|Removing output files of failed|Shell command: |"
     r"Shutting down, this might|RuleException:\nCalledProcessError"
 )
-TRAINING = re.compile(r"\[(?:[^]]*/)?(?!seed-\d+\])([^]/]+)(?:/seed-\d+)?\] (step \d+/\d+ .*)")
 # Set for jobs: a training then writes to its log alone.
 SHOWN = "SNAKETUNE_TERMINAL"
-
-
-@dataclass
-class Running:
-    """A job that has started."""
-
-    words: str
-    log: list[str]
-    began: float
-
-    def last_line(self) -> str:
-        """Return how far a training is, as this try has written in its log last."""
-        for path in map(Path, self.log):
-            with suppress(OSError), path.open("rb") as file:
-                if os.fstat(file.fileno()).st_mtime >= self.began - 1:
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-                    lines = file.read().decode(errors="replace").splitlines()
-                    found = next(filter(None, map(TRAINING.fullmatch, reversed(lines))), None)
-                    return " ".join(" ".join(found.groups()).split()) if found else ""
-        return ""
 
 
 def reason_in(path: Path) -> list[str]:
@@ -115,7 +93,8 @@ class Terminal(logging.Handler):
         """Yield what to print about a record."""
         event, said = get_event(record), record.__dict__
         if event == LogEvent.RUN_INFO and not self.total:
-            self.total = said["stats"]["total"]
+            # Of those that have words: `all` only names files.
+            self.total = sum(bool(job.message or job.output) for job in self.workflow.dag.needrun_jobs())
             if self.workflow.dryrun:
                 yield table(list(self.plan()))
         elif event == LogEvent.JOB_INFO:
@@ -126,6 +105,8 @@ class Terminal(logging.Handler):
             yield self.fail(said)
         elif event not in HIDDEN and event != LogEvent.DEBUG_DAG:
             text = str(record.msg or "").strip()
+            if text.startswith("Error: Directory cannot be locked. Another"):  # of a dry run, as information
+                text = "Another run is at work here, or one was killed (then: `snakemake --unlock`)."
             yield "" if NOISE.match(text) else text
 
     def plan(self) -> Iterator[tuple[str, Any]]:
@@ -149,9 +130,9 @@ class Terminal(logging.Handler):
         self.show()
 
     def finish(self, number: int) -> str:
-        self.done += 1
         self.failed.pop(number, None)
         job = self.running.pop(number, Running("", [], time.time()))
+        self.done += bool(job.words)
         took = time.time() - job.began
         if self.remaining:
             self.remaining.finished(number, took)
@@ -176,7 +157,10 @@ class Terminal(logging.Handler):
                 due = time.monotonic() - self.said >= INTERVAL
                 if self.running and self.remaining and (self.live or due):
                     now = time.time()
-                    self.left = self.remaining.told({number: now - job.began for number, job in self.running.items()})
+                    self.left = self.remaining.told(
+                        {number: now - job.began for number, job in self.running.items()},
+                        {number: job.seconds_left() for number, job in self.running.items()},
+                    )
                     if self.live:
                         self.show()
                     else:
