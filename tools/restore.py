@@ -115,7 +115,7 @@ def check_local(expected: dict[Path, str], outs: list[dict[str, Any]]) -> None:
     foreign = sorted({*(path for path in here if path not in expected), *differing(expected)})
     if foreign:
         raise UserError(
-            f"{len(foreign)} local files differ from dvc.lock (such as {foreign[0]}) and would be overwritten: move {' and '.join({roots[0]: 0, '.snakemake/metadata': 0})} away, or, if another commit recorded them, run tools/restore.py --force"
+            f"{len(foreign)} local files differ from dvc.lock (such as {foreign[0]}) and would be overwritten: move {' and '.join(map(str, roots))} away, or, if another commit recorded them, run tools/restore.py --force"
         )
 
 
