@@ -31,6 +31,7 @@ from snaketune.core.layout import (
 from snaketune.dag import process, terminal
 from snaketune.dag.inputs import Inputs
 from snaketune.dag.job_params import JobParams, not_a_trigger
+from snaketune.dag.named_columns import check_columns
 from snaketune.dag.patterns import BASE, CORPUS, DATA, EXPORTS, MODEL, PLOTS, PROPERTIES, REPORT, RUN
 from snaketune.dag.patterns import RUNS, SUMMARY, SWITCHABLE, TABLE, TEST, TOKENIZER, TRAINING, TUNING
 from snaketune.dag.patterns import UNTUNED, UNTUNED_FORMS, files_in, one_of
@@ -55,6 +56,8 @@ try:
     process.check_config_files(workflow.configfiles)
     MATRIX = read_matrix(process.experiment(workflow, config, ROOT), Path(), ROOT)
     process.check_trackers(workflow, MATRIX.experiment.tracking)
+    if workflow.is_main_process:
+        check_columns(MATRIX)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
