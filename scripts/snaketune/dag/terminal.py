@@ -204,7 +204,8 @@ class Terminal(logging.Handler):
         self.running.clear()
         told = [Path(path).read_text().rstrip() for path in self.ran.get("collect_tuning", [])]
         if "write_report" in self.ran and not self.workflow.touch:
-            told.append(f"{results_table(Path('results'))}\n\nreport: results/report.html")
+            benchmarked = any(rule.name == "benchmark_exports" for rule in self.workflow.rules)
+            told.append(f"{results_table(Path('results'), benchmarked)}\n\nreport: results/report.html")
         for text in told:
             logger.info(text, extra={"stream": sys.stdout})
 
