@@ -247,13 +247,13 @@ def main() -> None:
         raise UserError(
             "--gpu-memory is given, but no job gets a GPU: add --resources gpu=1 (the number of GPUs), or a profile that counts them"
         )
-    print(table(jobs))
+    print(table(jobs), end="\n\n")
     if runs_here(JobResources.read.workflow):
         cores = min(int(JobResources.read.workflow.cores or 1), psutil.cpu_count() or 1)
         trained = [job.wildcards for job in jobs if is_training(job.rule) and "scenario" in job.wildcards.keys()]  # noqa: SIM118
         known = all(JobResources.read.sizes.tokenized(one.model, one.scenario) for one in trained)
-        print(f"\n{in_all([(job.cores, job.expected) for job in jobs], cores, known)}")
-    print("\nMemory and minutes are those of a step's largest job, disk and (expected) hours those of all its jobs.")
+        print(in_all([(job.cores, job.expected) for job in jobs], cores, known))
+    print("Memory and minutes are those of a step's largest job, disk and (expected) hours those of all its jobs.")
     print("A limit is when a cluster would stop the job, far above the expected minutes; a retry requests more.")
     if large := too_large(jobs, Machine.of(given)):
         print("", *large, sep="\n")
