@@ -4,11 +4,11 @@ from pathlib import Path
 
 from snakemake.assets import Assets
 
-from snaketune.core import cli, errors, files, tables
+from snaketune.core import cli, errors, files, paths, tables
 from snaketune.core.tables import Row
-from snaketune.provenance.timeline import jobs_of, last_run
+from snaketune.provenance.timeline import jobs_of, last_run, made_from
 from snaketune.reporting.cost_plot import COSTS, SHORT
-from snaketune.reporting.params import ReportParams
+from snaketune.reporting.params import Cell, ReportParams
 from snaketune.reporting.plots import timeline
 from snaketune.reporting.recommend_technique import OF
 from snaketune.reporting.section import section
@@ -28,10 +28,11 @@ def page_data(sections: list[Row], jobs: list[Row]) -> Row:
     return {"plots": plots, "costs": COSTS, "answers": answers}
 
 
-def recorded_jobs(results: Path) -> tuple[list[Row], list[Row]]:
-    """Return the jobs of the last run and those before, if Snakemake's records are here."""
-    made = (path for kind in ("json", "jsonl", "csv") for path in results.rglob(f"*.{kind}"))
-    return last_run(jobs_of(sorted(made)))
+def recorded_jobs(results: Path, cells: list[Cell]) -> tuple[list[Row], list[Row]]:
+    """Return the jobs of the last run and those before, if Snakemake's records are here; only this experiment's."""
+    runs = [results / paths.run_path(*cell) for cell in cells]
+    made = [path for run in runs for kind in ("json", "jsonl", "csv") for path in run.rglob(f"*.{kind}")]
+    return last_run(jobs_of(sorted(made_from([results / paths.SUMMARY[0], results / paths.TABLE, *made]))))
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     rows = tables.read(results / "summary.csv")
     comparisons = files.read_json(results / "comparisons.json")
     sections = [section(found, rows, results, arguments.recipe) for found in comparisons]
-    jobs, earlier = recorded_jobs(results)
+    jobs, earlier = recorded_jobs(results, arguments.recipe["cells"])
     content = {
         "table": files.read_json(results / "technique_table.json"),
         "sections": sections,

@@ -47,14 +47,15 @@ const config = {
   axis: { ...text, gridColor: "var(--line, #ddd)", domainColor: "var(--line, #ddd)", tickColor: "var(--line, #ddd)", labelOverlap: true, labelFlush: false },
   legend: { ...text, labelColor: "var(--text, #222)", labelLimit: 180 },
 };
+const anchors = ["right", "left", "top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom"];
 // Labels go where they hide no point; Vega-Lite has no way to ask Vega for that.
 const labelled = (spec) => {
   const place = (marks) => marks.forEach((mark) => {
     if (mark.marks) place(mark.marks);
     if (mark.name !== "labels_marks") return;
     mark.from = { data: "points_marks" };
-    mark.encode = { update: { text: { field: "datum.technique" }, fill: { value: "var(--text, #222)" }, fontSize: { value: 12 }, fontWeight: { value: 600 } } };
-    mark.transform = [{ type: "label", size: { signal: "[width, height]" }, avoidMarks: ["ends_marks"], offset: [4], anchor: ["right", "left", "top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom"] }];
+    mark.encode = { update: { text: { field: "datum.label" }, fill: { value: "var(--text, #222)" }, fontSize: { value: 12 }, fontWeight: { value: 600 } } };
+    mark.transform = [{ type: "label", size: { signal: "[width, height]" }, avoidMarks: ["ends_marks"], offset: [...Array(8).fill(4), 18], anchor: [...anchors, ...anchors] }];
   });
   place(spec.marks);
   return spec;
@@ -77,6 +78,18 @@ const drawCost = () => {
   const rows = spec.layer.at(-1).data.values.map((row) => row[cost]).filter((found) => found != null);
   const wide = Math.min(...rows) > 0 && Math.max(...rows) > 20 * Math.min(...rows);
   const x = { field: cost, type: "quantitative", title: data.costs[cost], scale: { padding: 50, ...(wide ? { type: "log" } : { zero: false }) }, axis: { format: ",~r" } };
+  // Points that all but coincide share one label, so that each is named.
+  const points = spec.layer.find((layer) => layer.name === "points").data.values.filter((row) => row[cost] != null);
+  const at = (row) => [wide ? Math.log(row[cost]) : row[cost], row.value], spans = [0, 1].map((axis) => {
+    const along = points.map((row) => at(row)[axis]);
+    return (Math.max(...along) - Math.min(...along)) || 1;
+  });
+  const heads = [];
+  for (const row of points) {
+    const near = heads.find((head) => [0, 1].every((axis) => Math.abs(at(head)[axis] - at(row)[axis]) <= 0.04 * spans[axis]));
+    row.label = near ? "" : row.technique;
+    if (near) near.label += `, ${row.technique}`; else heads.push(row);
+  }
   for (const layer of spec.layer) if (layer.encoding.x && !("value" in layer.encoding.x)) layer.encoding.x = x;
   all("[data-card]").forEach((card) => card.toggleAttribute("data-off", card.dataset.card !== number));
   return draw(one("#cost"), spec);
@@ -87,7 +100,7 @@ all("[name=cost], #scenario").forEach((input) => input.addEventListener("change"
 const ROWS = 25;
 const explore = async (box, number) => {
   const found = data.answers[number], shown = found.untuned.texts !== null, technique = one(".technique", box), kind = one(".kind", box);
-  const body = one("tbody", box), state = one("[role=status]", box), [back, next] = all(".pager button", box), search = one("[type=search]", box);
+  const body = one("tbody", box), state = one("[role=status]", box), [back, next] = all(".pager button", box), every = one(".every", box), search = one("[type=search]", box);
   const texts = found.asked.map((asked, n) => `${found.ids[n]} ${asked} ${found.expected[n]}`.toLowerCase());
   const sign = found.higher ? 1 : -1, percent = all("option", kind).map((option) => option.textContent);
   let page = 0, hits = [], matrix = null, cell = null;
@@ -98,10 +111,10 @@ const explore = async (box, number) => {
     const { texts: own, scores } = found.tuned[technique.value], start = page * ROWS;
     body.replaceChildren(...hits.slice(start, start + ROWS).map((n) => {
       const row = element("tr"), names = all("thead th", box).map((head) => head.textContent);
-      const better = change(n), word = better > 0 ? "fixed" : better < 0 ? "broken" : "same";
+      const better = change(n), word = better > 0 ? "fixed" : better < 0 ? "broken" : !found.binary ? "same" : scores[n] ? "both right" : "both wrong";
       const cells = shown ? [found.asked[n], found.expected[n], found.untuned.texts[n] + score(found.untuned.scores[n]), own[n] + score(scores[n])]
         : [found.asked[n], found.untuned.scores[n], scores[n]];
-      row.append(...[...cells, word].map((text, column) => element("td", text, { className: column === cells.length ? `score ${{ fixed: "good", broken: "bad", same: "muted" }[word]}` : "" })));
+      row.append(...[...cells, word].map((text, column) => element("td", text, { className: column === cells.length ? `score ${{ fixed: "good", broken: "bad" }[word] ?? "muted"}` : "" })));
       [...row.cells].forEach((td, column) => { td.dataset.name = names[column]; });
       return row;
     }));
@@ -113,9 +126,10 @@ const explore = async (box, number) => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), own = found.tuned[technique.value].texts;
     const inCell = (n) => !cell || (found.expected[n] === cell.expected && own[n] === cell.answered);
     const matching = found.ids.map((_, n) => n).filter((n) => inCell(n) && words.every((word) => texts[n].includes(word) || own?.[n].toLowerCase().includes(word) || found.untuned.texts?.[n].toLowerCase().includes(word)));
-    all("option", kind).forEach((option, n) => { option.textContent = `${percent[n]} (${matching.filter(kinds[option.value]).length.toLocaleString("en")})`; });
+    all("option", kind).forEach((option, n) => { option.textContent = `${cell && n === 0 ? "this cell" : percent[n]} (${matching.filter(kinds[option.value]).length.toLocaleString("en")})`; });
     hits = matching.filter(kinds[kind.value]);
     page = 0;
+    every.hidden = !cell;
     render();
   };
   const count = () => {
@@ -127,13 +141,15 @@ const explore = async (box, number) => {
     });
     matrix.change("cells", vega.changeset().remove(() => true).insert(Object.entries(cells).map(([key, rows]) => {
       const [expected, answered] = JSON.parse(key);
-      return { expected, answered, rows, share: rows / total[expected], side: expected === answered ? "right" : "wrong" };
+      return { expected, answered, rows, chosen: cell?.expected === expected && cell.answered === answered, share: rows / total[expected], side: expected === answered ? "right" : "wrong" };
     }))).run();
   };
   found.binary = Object.values(found.tuned).concat(found.untuned).every((model) => model.scores.every((value) => value === 0 || value === 1));
-  technique.addEventListener("change", () => { cell = null; filter(); if (matrix) count(); });
+  const choose = (other) => { cell = other; filter(); if (matrix) count(); };
+  technique.addEventListener("change", () => choose(null));
+  every.addEventListener("click", () => choose(null));
   kind.addEventListener("change", filter);
-  search.addEventListener("input", () => { cell = null; filter(); });
+  search.addEventListener("input", () => { if (cell) choose(null); else filter(); });
   back.addEventListener("click", () => { page -= 1; render(); });
   next.addEventListener("click", () => { page += 1; render(); });
   filter();
@@ -141,7 +157,7 @@ const explore = async (box, number) => {
   if (place && data.plots[`confusion-${number}`]) {
     matrix = await draw(place, data.plots[`confusion-${number}`]);
     count();
-    matrix.addEventListener("click", (_, item) => { cell = item?.datum?.expected ? item.datum : null; filter(); });
+    matrix.addEventListener("click", (_, item) => { const other = item?.datum; choose(other?.expected && !other.chosen ? other : null); });
   }
 };
 

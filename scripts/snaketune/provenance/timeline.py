@@ -15,6 +15,17 @@ PAUSE_SECONDS = 600
 LATER = {"write_report", "record_results"}
 
 
+def made_from(paths: Iterable[Path]) -> set[Path]:
+    """Return these files and all that they were made from, according to the records: another experiment's are left out."""
+    found, left = set[Path](), list(paths)
+    while left:
+        if (path := left.pop()) not in found:
+            found.add(path)
+            with suppress(UserError):
+                left.extend(map(Path, snakemake_record(path)["input"] or ()))
+    return found
+
+
 def jobs_of(paths: Iterable[Path]) -> Jobs:
     """Return the recorded jobs that made these files, by their start; a job is named by its log."""
     found = {}

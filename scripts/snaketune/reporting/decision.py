@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from snaketune.core import paths
 from snaketune.core.precisions import backend_of
 from snaketune.core.tables import Row
 from snaketune.reporting.numbers import measured, mib
@@ -19,6 +20,19 @@ def headline(comparison: Row) -> str:
     if comparison["too_few"]:
         return "Not decided"
     return comparison["recommended"] or "No difference shown"
+
+
+def reason(comparison: Row) -> str:
+    """Return why it is recommended; without another technique, no other is beaten."""
+    if comparison["recommended"] and len(comparison["seeds_of"]) == 1:
+        return "it beats the untuned model by a paired interval that excludes zero"
+    return str(comparison["reason"])
+
+
+def run_of(comparison: Row, technique: str) -> str:
+    """Return the directory of a technique's first run, as commands take it."""
+    seed = comparison["seeds_of"][technique][0]
+    return f"results/{paths.run_path(comparison['model'], comparison['scenario'], technique, seed)}"
 
 
 def scope(comparison: Row) -> str:
@@ -88,12 +102,13 @@ def decision(comparison: Row, techniques: Rows, choices: list[Row], rows: Rows) 
     return {
         "headline": headline(comparison),
         "decided": bool(name) and not comparison["too_few"],
-        "reason": comparison["reason"],
+        "reason": reason(comparison),
         "caveats": caveats(comparison),
         "would_decide": would_decide(comparison),
         "best": best,
         "untuned": untuned,
         "ship": ship,
+        "run": run_of(comparison, name) if name else None,
         "figures": figures(comparison, best, ship) if best else [],
     }
 

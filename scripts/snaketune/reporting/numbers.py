@@ -13,6 +13,11 @@ def number(value: Value, digits: int = 3, sign: bool = False) -> str:
     return f"{figure:{'+' if sign else ''}{f'.{digits or 1}g' if tiny else f',.{digits}f'}}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count of things: 1 comparison, 2 comparisons."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def measured(value: Value, sign: bool = False) -> str:
     """Format a metric: three digits after the point, one if it is large, like perplexity."""
     if value in ("", None):

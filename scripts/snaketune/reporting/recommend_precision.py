@@ -16,18 +16,41 @@ def within_budget(precisions: list[str], parity: dict[str, Any]) -> list[str]:
     return [name for name in precisions if name not in failed and not parent_failed]
 
 
+def left_out(precisions: list[str], kept: list[str], parity: dict[str, Any]) -> list[str]:
+    """Return of each precision that isn't within its budget which figure is over it and by how much, or that it has none."""
+    found = []
+    for name in [name for name in precisions if name not in kept]:
+        steps = (f"onnx-fp32-{name}", "adapter-shipped", "adapter-merged", "merged-onnx-fp32")
+        over = [with_interval(one, parity) for one in parity["over_budget"] if one.split(": ")[0] in steps]
+        reason = f"is over its parity budget ({'; '.join(over)})" if over else "has no parity budget"
+        found.append(f"{name} {reason}")
+    if found and all(name == "fp32" for name in kept):
+        found.append("Next: add another precision, such as `auto`, or publish the adapter, which no export changed")
+    return found
+
+
+def with_interval(message: str, parity: dict[str, Any]) -> str:
+    """Return `STEP: FIGURE is VALUE, expected …` without its step, with the figure's interval behind its value."""
+    step, _, told = message.partition(": ")
+    name = told.split(" ")[0]
+    if not (ends := parity["hops"].get(step, {}).get(f"{name}_ci")):
+        return told
+    return told.replace(",", f" [{ends[0]:+.3g}, {ends[1]:+.3g}],", 1)
+
+
 def smallest_precision(precisions: list[str], parity: dict[str, Any], size: dict[str, float]) -> dict[str, Any]:
     """Return the smallest precision within its parity budget, as ``recommend_precision`` returns the fastest.
 
     Args:
         size: bytes of each precision's files.
     """
-    if not (kept := within_budget(precisions, parity)):
-        return {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
+    kept = within_budget(precisions, parity)
+    warnings = left_out(precisions, kept, parity)
+    if not kept:
+        return {"precision": None, "reason": "no precision is within its parity budget", "warnings": warnings}
     chosen = min(kept, key=lambda name: size[name])
-    why = "the smallest within its parity budget; its speed was not compared"
-    left_out = ", ".join(name for name in precisions if name not in kept)
-    warnings = [f"Over its parity budget, or without one: {left_out}"] if left_out else []
+    which = "the only one" if len(kept) == 1 < len(precisions) else "the smallest"
+    why = f"{which} within its parity budget; its speed was not compared"
     return {"precision": chosen, "reason": why, "warnings": warnings}
 
 

@@ -1,6 +1,7 @@
 """What the report shows of one model and scenario."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -9,9 +10,10 @@ from snaketune.core import files, paths
 from snaketune.core.precisions import backend_of
 from snaketune.core.tables import Row
 from snaketune.reporting.answers import side_by_side
+from snaketune.reporting.comparison import ONE_SEED
 from snaketune.reporting.cost_plot import cost_rows, quality_against_cost
 from snaketune.reporting.decision import decision
-from snaketune.reporting.difference import artifact, difference
+from snaketune.reporting.difference import NOT_SHOWN, artifact, difference
 from snaketune.reporting.params import ReportParams
 from snaketune.reporting.plots import colours, confusion, differences, loss_curves
 from snaketune.reporting.recommend_precision import recommend_precision, smallest_precision
@@ -87,6 +89,12 @@ def exports(torch_rows: Rows, mine: Rows, results: Path, recipe: ReportParams) -
             of_run = {r["backend"]: r for r in mine if (r["technique"], r["seed"]) == (row["technique"], row["seed"])}
             size = {name: float(of_run[backend_of(name)]["artifact_bytes"]) for name in precisions}
             one["choice"] = smallest_precision(precisions, parity, size)
+        cell = {name: row[name] for name in ("model", "scenario", "technique")}
+        if name := one["choice"]["precision"]:
+            calibrated = recipe["calibrated"]
+            one["path"] = (
+                f"results/{paths.export_path(**cell, seed=row['seed'], precision=name, calibrated=calibrated)}"
+            )
         found.append(one)
     return found
 
@@ -102,10 +110,15 @@ def pairs(comparison: Row) -> Rows:
     """Return every comparison of two techniques with its verdict, which names the better one."""
     found = []
     for pair in comparison["pairs"]:
-        verdict = difference(comparison, pair["a"], pair["b"]).verdict
+        told = difference(comparison, pair["a"], pair["b"])
+        one_seed = told.withheld == ONE_SEED
+        # The models in hand are told apart, though not their techniques.
+        verdict = replace(told, withheld=None).verdict if one_seed else told.verdict
+        if verdict == NOT_SHOWN and pair["ci_low"] == pair["ci_high"] == 0:
+            verdict = "equal on every row"
         if winner := {"better": pair["a"], "worse": pair["b"]}.get(verdict):
             verdict = f"{'untuned' if winner == UNTUNED else winner} is better"
-        found.append({**pair, "verdict": verdict})
+        found.append({**pair, "verdict": verdict, "one_seed": one_seed})
     return found
 
 

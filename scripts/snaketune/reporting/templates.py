@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from snaketune.config.claims import differs_from, shown
 from snaketune.reporting.decision import named
-from snaketune.reporting.numbers import measured, mib, number
+from snaketune.reporting.numbers import counted, measured, mib, number
 
 
 def line(text: Any) -> str:
@@ -39,7 +39,14 @@ def render(template: Path, html: bool, content: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=not html,
     )
-    environment.filters |= {"number": number, "measured": measured, "mib": mib, "line": line, "json": json.dumps}
+    environment.filters |= {
+        "number": number,
+        "measured": measured,
+        "mib": mib,
+        "counted": counted,
+        "line": line,
+        "json": json.dumps,
+    }
     environment.filters |= {
         "script_json": script_json,
         "pretty": pretty,

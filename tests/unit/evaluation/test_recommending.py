@@ -18,6 +18,12 @@ def system(size: int, rate: float, wide: float = 0.0) -> dict[str, Any]:
     return {"file_bytes": size, "shapes": shapes}
 
 
+def parity_of(hop: str | None = None, told: str | None = None) -> dict[str, Any]:
+    """The parity of a run of which one step, or none, is over its budget."""
+    over = [told or f"{hop}: kl_divergence is 1, expected at most 0.2"] if hop else []
+    return {"over_budget": over, "over_budget_hops": [hop] if hop else [], "without_budget": [], "hops": {}}
+
+
 def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: Any) -> dict[str, Any]:
     known = {
         "torch-fp32": system(100, 50),
@@ -27,7 +33,7 @@ def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: A
         "genai-int4": system(20, 400),
     }
     benchmark = {"systems": known | {name.replace("_", "-"): one for name, one in systems.items()}}
-    parity = {"over_budget_hops": list(over), "without_budget": list(unbudgeted)}
+    parity = {"over_budget": [], "over_budget_hops": list(over), "without_budget": list(unbudgeted), "hops": {}}
     return recommend_precision(PRECISIONS, parity, benchmark)
 
 
@@ -47,23 +53,31 @@ def test_one_over_or_without_a_budget_is_passed_over() -> None:
 
 def test_without_a_benchmark_the_smallest_within_budget_is_taken() -> None:
     size = {"fp32": 100.0, "int8": 30.0, "int4": 20.0}
-    parity = {"over_budget_hops": ["onnx-fp32-int4"], "without_budget": []}
+    parity = parity_of("onnx-fp32-int4", "onnx-fp32-int4: metric_change is -0.0556, expected at least -0.05")
+    parity["hops"] = {"onnx-fp32-int4": {"metric_change_ci": [-0.09877, -0.01234]}}
+    over = "int4 is over its parity budget (metric_change is -0.0556 [-0.0988, -0.0123], expected at least -0.05)"
     choice = smallest_precision(list(size), parity, size)
-    assert (choice["precision"], choice["warnings"]) == ("int8", ["Over its parity budget, or without one: int4"])
-    broken = {"over_budget_hops": ["adapter-merged"], "without_budget": []}
-    assert smallest_precision(list(size), broken, size)["precision"] is None
+    assert (choice["precision"], choice["warnings"]) == ("int8", [over])
+    choice = smallest_precision(["fp32", "int4"], parity, size)
+    assert choice["reason"] == "the only one within its parity budget; its speed was not compared"
+    assert choice["warnings"][0] == over
+    assert choice["warnings"][1].startswith("Next: add another precision, such as `auto`")
+    unbudgeted = parity_of() | {"without_budget": ["onnx-fp32-int4"]}
+    assert smallest_precision(list(size), unbudgeted, size)["warnings"] == ["int4 has no parity budget"]
+    assert smallest_precision(list(size), parity_of("adapter-merged"), size)["precision"] is None
 
 
 def test_an_adapter_that_isnt_what_was_trained_beside_its_base_is_passed_over() -> None:
     sizes = {"fp32": 100.0, "int4": 1.0}
     for over, precision in ([], "int4"), (["adapter-shipped"], "fp32"):
-        parity = {"over_budget_hops": over, "without_budget": []}
+        parity = parity_of(*over)
         assert smallest_precision(list(sizes), parity, sizes)["precision"] == precision
 
 
 @pytest.mark.parametrize("hop", ["adapter-merged", "merged-onnx-fp32"])
 def test_nothing_is_recommended_after_a_broken_parent(hop: str) -> None:
-    assert found([hop]) == {"precision": None, "reason": "no precision is within its parity budget", "warnings": []}
+    choice = found([hop])
+    assert (choice["precision"], choice["reason"]) == (None, "no precision is within its parity budget")
 
 
 def test_of_those_that_the_spread_does_not_tell_apart_the_smallest_is_taken() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.provenance.timeline import jobs_of, last_run
+from snaketune.provenance.timeline import jobs_of, last_run, made_from
 
 
 def test_jobs_of_the_last_run_are_in_lanes_and_earlier_ones_are_told_apart(
@@ -26,3 +26,13 @@ def test_jobs_of_the_last_run_are_in_lanes_and_earlier_ones_are_told_apart(
     told = [(one["job"], one["start"], one["end"], one["lane"]) for one in jobs]
     assert told == [("train/a", 0, 30, 0), ("train/b", 5, 100, 1), ("evaluate/a", 30, 40, 0)]
     assert [one["job"] for one in earlier] == ["data"]
+
+
+def test_only_what_the_results_were_made_from_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = {"summary": ["train/b"], "train/b": ["data/b", "unrecorded"], "data/b": [], "train/a": ["data/b"]}
+    for path, made_of in inputs.items():
+        record = Path(".snakemake/metadata", base64.urlsafe_b64encode(path.encode()).decode())
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"input": made_of}))
+    assert made_from([Path("summary")]) == {Path(name) for name in ("summary", "train/b", "data/b", "unrecorded")}

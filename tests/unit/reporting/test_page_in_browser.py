@@ -86,6 +86,30 @@ def test_answers_are_filtered_searched_and_paged(opened: Page) -> None:
     assert state.inner_text() == "1 to 1 of 1 rows"
 
 
+def test_a_cell_of_the_confusion_is_marked_and_can_be_left_again(opened: Page) -> None:
+    box = opened.locator("[data-answers]").first
+    state, everything = box.get_by_role("status"), box.get_by_role("button", name="Show all cells")
+    assert not everything.is_visible()
+    box.locator(".confusion svg path[aria-roledescription='rect mark']").first.click(force=True)
+    found = re.fullmatch(r"this cell \((\d+)\)", box.locator(".kind option").first.inner_text())
+    assert found
+    assert state.inner_text().endswith(f" of {found[1]} rows")
+    assert box.locator(".confusion svg path[stroke*='--text']").count() == 1
+    assert set(box.locator("tbody td.score").all_inner_texts()) <= {"fixed", "broken", "both right", "both wrong"}
+    everything.click()
+    assert state.inner_text() == "1 to 25 of 120 rows"
+
+
+def test_every_point_of_the_first_plot_is_named(opened: Page) -> None:
+    for cost in opened.locator("[name=cost]").all():
+        cost.check()
+        opened.wait_for_timeout(300)
+        shown = opened.locator("#cost svg .labels_marks text").evaluate_all(
+            "found => found.filter((one) => one.getAttribute('opacity') !== '0').flatMap((one) => one.textContent.split(', '))"
+        )
+        assert {*SKILLS, "peft-prefix", "deepspeed"} - {"base"} <= set(shown)
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
 def test_nobody_is_shut_out(opened: Page, scheme: str, width: int) -> None:
     opened.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -116,7 +116,8 @@ def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Pa
     text = page(tmp_path, ["domain"], [1], skills={"base": 0.3, "full": 0.8, "deepspeed": 0.8, "lora": 0.5})
     told = {(row[0], row[1]): row[-3:] for row in rows(text, "Techniques against each other")}
     assert told["full", "deepspeed"] == ["no difference shown", "trained models", "more test rows"]
-    assert told["full", "lora"] == ["not decided: one seed", "trained models", "more seeds"]
+    both = "trained models; between techniques not decided: one seed"
+    assert told["full", "lora"] == ["full is better", both, "more seeds"]
     assert told["untuned", "lora"] == ["lora is better", "trained models", "–"]
     assert "recommended among these trained models" in text
     assert '<p class="headline">full</p>' in text
@@ -129,6 +130,17 @@ def test_two_techniques_are_called_equal_or_the_better_one_is_named(tmp_path: Pa
     assert told["full", "lora"] == ["full is better", "techniques", "–"]
     assert "tiny · recommended</h3>" in text
     assert "full (seed 1), full (seed 2), full (seed 3)" in text
+
+
+def test_a_single_technique_is_told_in_the_singular_with_the_way_to_its_model(tmp_path: Path) -> None:
+    text = page(tmp_path, ["classification"], [1], ["fp32", "int8"], {"base": 0.1, "lora": 0.8})
+    assert "It beats the untuned model by a paired interval that excludes zero." in text
+    assert "1 comparison</summary>" in text
+    assert [words for words in ("comparisons at once", "1 comparisons", "1 epochs", "-0.0000") if words in text] == []
+    run = "results/runs/tiny/classification/lora/seed-1"
+    assert f"The model to ship: <code>{run}/onnx/" in text
+    assert f"make chat RUN={run}<" in text
+    assert re.search(r"Untuned model: accuracy [\d.]+; always the most frequent label: [\d.]+\.</p>", text)
 
 
 def test_too_few_rows_decide_nothing(tmp_path: Path) -> None:
