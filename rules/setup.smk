@@ -54,7 +54,7 @@ if OWN or workflow.overwrite_configfiles:
 
 try:
     process.check_config_files(workflow.configfiles)
-    MATRIX = read_matrix(process.experiment(workflow, config, ROOT), Path(), ROOT)
+    MATRIX = read_matrix(process.experiment(workflow, config, ROOT), Path(), ROOT, process.sources(workflow))
     process.check_trackers(workflow, MATRIX.experiment.tracking)
     if workflow.is_main_process:
         check_columns(MATRIX)

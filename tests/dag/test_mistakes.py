@@ -135,14 +135,17 @@ CONFIGURED = {
 
 # How Snakemake is called after the experiment of the tests, and what it says.
 CALLED = {
-    "a key misspelt on the command line": (["--config", "seed=3"], r"seed: unknown key; did you mean seeds\?"),
+    "a key misspelt on the command line": (
+        ["--config", "seed=3"],
+        r"yaml or --config:\n  seed: unknown key; did you mean seeds\?",
+    ),
     "a nested value that isn't one": (
         ["--config", "training={epochs: two}"],
         r"training\.epochs: .*unable to parse string as an integer \(found 'two'\)",
     ),
     "a technique's file as the experiment": (
         ["--configfile", "config/techniques/lora.yaml"],
-        r"config/config\.yaml \(or your --configfile\):\n  description: unknown key",
+        r"config/config\.yaml or config/techniques/lora\.yaml:\n  description: unknown key",
     ),
     "a file that isn't there": (
         ["--configfile", "config/experiments/missing.yaml"],

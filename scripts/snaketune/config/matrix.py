@@ -60,13 +60,15 @@ class Matrix:
         platforms: Sequence[Platform] = (),
         experiment: type[Experiment] = Experiment,
         presets: Path | None = None,
+        where: str = "config/config.yaml",
     ):
         """``experiment`` may add the keys of ``platforms`` to an experiment's own.
 
         Files of config/ that aren't below ``root``, the project, are taken from ``presets``, the checkout.
+        ``where`` says in messages what the experiment was read from.
         """
         self.root, self.presets = root, presets or root
-        self.experiment: Experiment = validated(experiment, config, "config/config.yaml (or your --configfile)")
+        self.experiment: Experiment = validated(experiment, config, where)
         own, properties = self.experiment, self.experiment.properties
         models = [*own.models, *([properties.model] if properties else [])]
         scenarios = [*own.scenarios, *([properties.scenario] if properties else [])]

@@ -115,6 +115,15 @@ def experiment(workflow: Any, config: dict[str, Any], root: Path) -> dict[str, A
     return found
 
 
+def sources(workflow: Any) -> str:
+    """Return what an experiment's keys are read from: `config/config.yaml, mine.yaml or --config`."""
+    given = [os.path.relpath(path) for path in workflow.overwrite_configfiles or []]
+    read = list(
+        dict.fromkeys(["config/config.yaml", *given, *(["--config"] if workflow.config_settings.config else [])])
+    )
+    return " or ".join(filter(None, [", ".join(read[:-1]), read[-1]]))
+
+
 def check_config_files(paths: Iterable[str | Path]) -> None:
     """Raise a UserError if a file of --configfile has a key twice: Snakemake takes the last."""
     for path in map(Path, paths):

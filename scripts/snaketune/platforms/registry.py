@@ -29,6 +29,8 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 }
 
 
-def read_matrix(config: dict[str, Any], root: Path, presets: Path | None = None) -> Recipes:
-    """Read an experiment that may use every platform."""
-    return Recipes(config, root, PLATFORMS, kaito.Experiment, presets)
+def read_matrix(
+    config: dict[str, Any], root: Path, presets: Path | None = None, where: str = "config/config.yaml"
+) -> Recipes:
+    """Read an experiment that may use every platform; ``where`` says in messages what it was read from."""
+    return Recipes(config, root, PLATFORMS, kaito.Experiment, presets, where)
