@@ -22,7 +22,7 @@ setup-dev: ## create .venv with what tests and checks need
 	@$(SETUP) $(TOOLS) $(DEV)
 
 demo: setup ## run the default experiment, from data to report; EXPERIMENT=config/experiments/mine.yaml runs yours
-	@echo "$(if $(EXPERIMENT),Running $(EXPERIMENT),Running the default experiment: about ten minutes on two cores, six of them pre-training a small model)"
+	@echo "$(if $(EXPERIMENT),Running $(EXPERIMENT),Running the default experiment: about ten minutes on two cores)"
 	.venv/bin/snakemake $(CONFIG)
 
 test: setup-dev ## run checks and tests; TESTS=all adds the slow ones
