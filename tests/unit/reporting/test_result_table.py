@@ -24,7 +24,7 @@ def shown(results: Path, over: list[str], **changed: Any) -> list[str]:
     files.write_json(results / "comparisons.json", [COMPARISON | changed])
     parity = results / "runs/m/s/lora/seed-1/parity.json"
     parity.parent.mkdir(parents=True)
-    files.write_json(parity, {"over_budget_hops": over, "without_budget": []})
+    files.write_json(parity, {"over_budget": [], "over_budget_hops": over, "without_budget": []})
     return results_table(results).splitlines()
 
 
