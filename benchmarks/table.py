@@ -97,10 +97,11 @@ def inference(found: dict[str, Any]) -> list[str]:
     for name, one in found["systems"].items():
         rates = [one[f"{kind}_tokens_per_second"]["median"] for kind in ("prefill", "decode")]
         lines.append(f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {one['file_bytes'] / 1e6:,.0f} |")
-    lines += ["", "| figure | ratio | goal |", "|---|---|---|"]
+    lines += ["", "| figure | ratio | goal | reached |", "|---|---|---|---|"]
     for goal in found["goals"]:
         figure = f"{goal['figure']} of {goal['system']} over {goal['over']}"
-        lines.append(f"| {figure} | {turns.shown(goal['ratio'])} | {goal['goal']} |")
+        reached = "yes" if goal["reached"] else f"**no**, {goal['ratio']['median']:.3f}"
+        lines.append(f"| {figure} | {turns.shown(goal['ratio'])} | {goal['goal']} | {reached} |")
     return lines
 
 

@@ -59,10 +59,11 @@ def on_validation(comparison: Row) -> str:
     told = f"Validation loss alone, without the test rows, chooses {chosen['technique']}"
     if chosen["technique"] == recommended:
         return f"{told}, too."
-    if recommended and chosen["technique"] in comparison["equals"]:
+    equal = chosen["technique"] in comparison["equals"]
+    if recommended and equal and chosen["better_than_base"]:
         return f"{told}: no difference is shown between it and {recommended}, which is recommended for its cost."
     result = "better" if chosen["better_than_base"] else "not shown to be better"
-    return f"{told}: on the test rows it is {result} than the untuned model{', but worse than the best' if recommended else ''}."
+    return f"{told}: on the test rows it is {result} than the untuned model{', but worse than the best' if recommended and not equal else ''}."
 
 
 def would_decide(comparison: Row) -> list[str]:

@@ -24,8 +24,9 @@ def left_out(precisions: list[str], kept: list[str], parity: dict[str, Any]) -> 
         over = [with_interval(one, parity) for one in parity["over_budget"] if one.split(": ")[0] in steps]
         reason = f"is over its parity budget ({'; '.join(over)})" if over else "has no parity budget"
         found.append(f"{name} {reason}")
-    if found and all(name == "fp32" for name in kept):
-        found.append("Next: add another precision, such as `auto`, or publish the adapter, which no export changed")
+    if found and kept == ["fp32"]:
+        other = "another precision" if "auto" in precisions else "another precision, such as `auto`"
+        found.append(f"Next: add {other}, or publish the trained weights, which no export changed")
     return found
 
 
@@ -84,6 +85,7 @@ def recommend_precision(precisions: list[str], parity: dict[str, Any], benchmark
         if size[name] < size["fp32"] and rate[name] < rate["fp32"]
     ]
     kept = within_budget(precisions, parity)
+    warnings = left_out(precisions, kept, parity) + warnings
     if not kept:
         return {"precision": None, "reason": "no precision is within its parity budget", "warnings": warnings}
     fastest = rates[backend_of(max(kept, key=lambda name: rate[name]))]

@@ -33,7 +33,12 @@ def found(over: Sequence[str] = (), unbudgeted: Sequence[str] = (), **systems: A
         "genai-int4": system(20, 400),
     }
     benchmark = {"systems": known | {name.replace("_", "-"): one for name, one in systems.items()}}
-    parity = {"over_budget": [], "over_budget_hops": list(over), "without_budget": list(unbudgeted), "hops": {}}
+    parity = {
+        "over_budget": [f"{hop}: kl_divergence is 1, expected at most 0.2" for hop in over],
+        "over_budget_hops": list(over),
+        "without_budget": list(unbudgeted),
+        "hops": {},
+    }
     return recommend_precision(PRECISIONS, parity, benchmark)
 
 
@@ -47,7 +52,9 @@ def test_the_fastest_within_budget_is_taken() -> None:
 
 
 def test_one_over_or_without_a_budget_is_passed_over() -> None:
-    assert found(["onnx-fp32-genai-int4"])["precision"] == "int8"
+    choice = found(["onnx-fp32-genai-int4"])
+    over = "genai-int4 is over its parity budget (kl_divergence is 1, expected at most 0.2)"
+    assert (choice["precision"], choice["warnings"]) == ("int8", [over])
     assert found(unbudgeted=["adapter-merged", "onnx-fp32-genai-int4"])["precision"] == "int8"
 
 

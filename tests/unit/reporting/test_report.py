@@ -184,20 +184,19 @@ def test_the_choice_on_validation_is_told_with_what_the_test_rows_say(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("equals", "better", "told"),
     [
-        (
-            {"equals": ["full", "zero3"]},
-            "no difference is shown between it and full, which is recommended for its cost.",
-        ),
-        ({"equals": ["full"]}, "on the test rows it is better than the untuned model, but worse than the best."),
+        (["full", "zero3"], True, "no difference is shown between it and full, which is recommended for its cost."),
+        (["full", "zero3"], False, "on the test rows it is not shown to be better than the untuned model."),
+        (["full"], True, "on the test rows it is better than the untuned model, but worse than the best."),
     ],
 )
 def test_another_choice_on_validation_is_set_against_the_recommendation(
-    changed: dict[str, list[str]], told: str
+    equals: list[str], better: bool, told: str
 ) -> None:
-    chosen = {"technique": "zero3", "better_than_base": True}
-    assert on_validation({"recommended": "full", "chosen_on_validation": chosen, **changed}).endswith(f"zero3: {told}")
+    chosen = {"technique": "zero3", "better_than_base": better}
+    comparison = {"recommended": "full", "chosen_on_validation": chosen, "equals": equals}
+    assert on_validation(comparison).endswith(f"zero3: {told}")
 
 
 def test_data_without_labels_tell_their_gate(domain: Path, classification: Path) -> None:
