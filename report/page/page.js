@@ -77,7 +77,8 @@ const drawCost = () => {
   const number = one("#scenario")?.value ?? "1", cost = chosen("cost"), spec = structuredClone(data.plots[`cost-${number}`]);
   const rows = spec.layer.at(-1).data.values.map((row) => row[cost]).filter((found) => found != null);
   const wide = Math.min(...rows) > 0 && Math.max(...rows) > 20 * Math.min(...rows);
-  const x = { field: cost, type: "quantitative", title: data.costs[cost], scale: { padding: 50, ...(wide ? { type: "log" } : { zero: false }) }, axis: { format: ",~r" } };
+  // Room for a name beside the outermost points.
+  const x = { field: cost, type: "quantitative", title: data.costs[cost], scale: { padding: Math.min(90, one("#cost").clientWidth / 7), ...(wide ? { type: "log" } : { zero: false }) }, axis: { format: ",~r" } };
   // Points that all but coincide share one label, so that each is named.
   const points = spec.layer.find((layer) => layer.name === "points").data.values.filter((row) => row[cost] != null);
   const at = (row) => [wide ? Math.log(row[cost]) : row[cost], row.value], spans = [0, 1].map((axis) => {
