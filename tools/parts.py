@@ -93,7 +93,7 @@ class Parts:
 
     def name(self, cell: Cell) -> str:
         """Return a run's scenario, technique, and seed or rate."""
-        return f"{cell[1]} {cell[2]} {self.rates[cell[3]] if self.rates else cell[3]:g}"
+        return f"{cell[1]} {cell[2]} {f'{self.rates[cell[3]]:g}' if self.rates else cell[3]}"
 
     def folder(self, cell: Cell) -> str:
         """Return the directory of a run, relative to results/."""

@@ -74,7 +74,11 @@ class CodeDigests(_Kept):
     def __init__(self, root: Path, memory: Path):
         super().__init__(memory)
         self.root, state = root, digest.code_state(root)
-        if self.known.get("state") != state:
+        if (
+            not isinstance(self.known, dict)
+            or self.known.keys() != {"state", "digests"}
+            or self.known["state"] != state
+        ):
             self.known = {"state": state, "digests": {}}
 
     def of(self, script: Path) -> str:

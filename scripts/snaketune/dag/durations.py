@@ -40,7 +40,7 @@ def expected_seconds(needs: JobResources, rule: str, wildcards: Any) -> float:
 
 def in_all(jobs: list[tuple[int, float]], cores: int, rows_known: bool) -> str:
     """Say how long jobs of so many cores and minutes take together: as long as cores are busy, or the longest job lasts."""
-    minutes = max(sum(used * long for used, long in jobs) / cores, *(long for _, long in jobs))
+    minutes = max([sum(used * long for used, long in jobs) / cores, *(long for _, long in jobs)])
     # More digits aren't known.
     said = f"{math.ceil(minutes)} minutes" if minutes > 1 else "a minute"
     if minutes > 99:

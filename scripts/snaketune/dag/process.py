@@ -118,9 +118,9 @@ def experiment(workflow: Any, config: dict[str, Any], root: Path) -> dict[str, A
 def sources(workflow: Any) -> str:
     """Return what an experiment's keys are read from: `config/config.yaml, mine.yaml or --config`."""
     given = [os.path.relpath(path) for path in workflow.overwrite_configfiles or []]
-    read = list(
-        dict.fromkeys(["config/config.yaml", *given, *(["--config"] if workflow.config_settings.config else [])])
-    )
+    settings = workflow.config_settings
+    default = [] if given and settings.replace_workflow_config else ["config/config.yaml"]
+    read = list(dict.fromkeys([*default, *given, *(["--config"] if settings.config else [])]))
     return " or ".join(filter(None, [", ".join(read[:-1]), read[-1]]))
 
 

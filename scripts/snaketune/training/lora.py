@@ -18,11 +18,13 @@ class LightLora(LoraVariant):
     def forward(module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **_: Any) -> torch.Tensor:
         """Return the layer's output, given its input and what its base returns of it, which is overwritten."""
         down = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
-        return result.add_(module.lora_B[active_adapter](down * module.scaling[active_adapter]))
+        change = module.lora_B[active_adapter](down * module.scaling[active_adapter])
+        # On a GPU, bitsandbytes' int8 product is a view made in a function of its own, which can't be overwritten.
+        return result + change if result._is_view() else result.add_(change)
 
 
 def lighten(model: torch.nn.Module) -> None:
-    """Let plain LoRA layers compute as here; the adapter is saved and merged as before."""
+    """Let plain LoRA layers compute as here; the adapter is saved as before, and merged once it is loaded again."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), torch.nn.Linear):
             for name, up in layer.lora_B.items():

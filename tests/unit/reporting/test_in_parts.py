@@ -162,6 +162,12 @@ def test_another_code_is_told_below_the_table_with_its_commits(parts: Parts) -> 
     assert "def (classification lora 2)" in text
 
 
+def test_runs_of_long_seeds_have_archives_of_their_own(tmp_path: Path) -> None:
+    write_text(tmp_path / "experiment.yaml", EXPERIMENT.replace("[1, 2, 3]", "[20240101, 20240102]"))
+    parts = Parts(tmp_path / "experiment.yaml", tmp_path / "kept")
+    assert len({parts.archive(cell) for cell in parts.cells}) == len(parts.cells)
+
+
 def test_a_run_that_is_there_is_not_made_again(parts: Parts, capsys: pytest.CaptureFixture[str]) -> None:
     keep_all(parts)
     run(parts, parts.cells, ["--no-such-option"])
