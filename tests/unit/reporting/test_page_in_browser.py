@@ -89,6 +89,7 @@ def test_answers_are_filtered_searched_and_paged(opened: Page) -> None:
 def test_a_cell_of_the_confusion_is_marked_and_can_be_left_again(opened: Page) -> None:
     box = opened.locator("[data-answers]").first
     state, everything = box.get_by_role("status"), box.get_by_role("button", name="Show all cells")
+    box.get_by_label("Search").fill("")
     assert not everything.is_visible()
     box.locator(".confusion svg path[aria-roledescription='rect mark']").first.click(force=True)
     found = re.fullmatch(r"this cell \((\d+)\)", box.locator(".kind option").first.inner_text())
