@@ -47,7 +47,7 @@ class Coordinator(ForkProcess):
     def run(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(self.environment)
-        common_settings.init_seconds_before_status_checks = 1
+        common_settings.init_seconds_before_status_checks = int(self.environment.get("FIRST_QUESTION", "1"))
         RemoteExecutor.sleep = ask_soon  # type: ignore[method-assign]
         with self.log.open("w") as log:
             self.workspace.enter(log, log)
@@ -108,10 +108,10 @@ class Runs:
         path = self.workspace.path / "started"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def held(self, *arguments: str) -> Coordinator:
+    def held(self, *arguments: str, **environment: str) -> Coordinator:
         """A run whose only job waits."""
         self.hold()
-        running = self.start(*arguments, TARGET)
+        running = self.start(*arguments, TARGET, **environment)
         running.until(self.started, "the job to start")
         assert running.exitcode is None, self.printed()
         return running
