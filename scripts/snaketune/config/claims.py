@@ -111,15 +111,20 @@ def vanishes(cell: dict[str, Any]) -> bool:
     return bool(claims) and expected != cell["measured"] and all(cell[claim] == expected for claim in claims)
 
 
-def shown(cell: dict[str, Any]) -> str:
-    """A cell in words: `yes`, `yes (page: no)`, `not measured`."""
-    if cell["measured"] == "not-measured":
-        return "not measured"
-    page = {
+def page_says(cell: dict[str, Any]) -> str:
+    """Return the page's verdict and its correction if the measured one differs from either, or nothing."""
+    return {
         (): "",
         ("published", "corrected"): f"page: {cell['published']}",
         ("published",): f"page: {cell['published']}, since corrected",
         ("corrected",): f"page: {cell['published']}, now {cell['corrected']}",
     }[tuple(differs_from(cell))]
+
+
+def shown(cell: dict[str, Any]) -> str:
+    """A cell in words: `yes`, `yes (page: no)`, `not measured`."""
+    if cell["measured"] == "not-measured":
+        return "not measured"
+    page = page_says(cell)
     larger = f"; {cell['expected']['verdict']} expected with {cell['expected']['model']}" if vanishes(cell) else ""
     return cell["measured"] + (f" ({page}{larger})" if page else "")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from snaketune.config.claims import COLUMNS, REASONS, ROWS, Row, claimed, differs_from
+from snaketune.config.claims import COLUMNS, REASONS, ROWS, Row, claimed, differs_from, page_says
 
 # Of the smallest model to the largest, and how a cell calls each.
 SIZES = {"tiny-phi3": "2.6M", "phi3-36m": "36M", "smollm2-135m-instruct": "135M", "qwen3-0.6b-random": "0.6B"}
@@ -106,14 +106,9 @@ def _short(cells: list[Cell]) -> str:
 def _words(cell: Cell) -> str:
     if cell["measured"] == UNMEASURED:
         return "not measured"
-    page = {
-        (): "",
-        ("published", "corrected"): f"; page: {cell['published']}",
-        ("published",): f"; page: {cell['published']}, since corrected",
-        ("corrected",): f"; page: {cell['published']}, now {cell['corrected']}",
-    }[tuple(differs_from(cell))]
+    page = page_says(cell)
     others = "".join(f", {verdict} ({size})" for verdict, size in cell["others"])
-    return f"{cell['measured']} ({sizes(cell['evidence'])}){others}{page}"
+    return f"{cell['measured']} ({sizes(cell['evidence'])}){others}{f'; {page}' if page else ''}"
 
 
 def _grouped(cells: list[Cell], said: Callable[[Cell], str]) -> str:
